@@ -1,0 +1,48 @@
+"""Two-stage video with sound from LTX-2.3, without a wait between the stages.
+
+engine = Engine.open("path/to/model")
+result = engine.generate(Request(prompt="A lighthouse at dusk"), output_path="lighthouse.mp4")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from entracte.engine import Engine
+    from entracte.errors import EntracteError
+    from entracte.progress import Progress
+    from entracte.request import ImageCondition, LoraSpec, Request
+    from entracte.result import Result
+    from entracte.sampling.guidance import Guidance
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Engine",
+    "EntracteError",
+    "Guidance",
+    "ImageCondition",
+    "LoraSpec",
+    "Progress",
+    "Request",
+    "Result",
+    "__version__",
+]
+
+_HOMES = {
+    "Engine": "entracte.engine",
+    "EntracteError": "entracte.errors",
+    "Guidance": "entracte.sampling.guidance",
+    "ImageCondition": "entracte.request",
+    "LoraSpec": "entracte.request",
+    "Progress": "entracte.progress",
+    "Request": "entracte.request",
+    "Result": "entracte.result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use (PEP 562): torch and its libraries take seconds, `--help` should not."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'entracte' has no attribute {name!r}")
+    return import_module(_HOMES[name]).__dict__[name]

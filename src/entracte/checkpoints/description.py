@@ -1,0 +1,129 @@
+"""What a file or folder is, in words and numbers, from headers alone."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from entracte.errors import CheckpointError
+from entracte.models.transformer import Transformer, TransformerConfig
+
+from . import demo_config
+from .diffusers_layout import is_diffusers_folder, open_diffusers
+from .gemma_folder import open_gemma
+from .lora import is_lora, match_lora
+from .published import is_checkpoint, is_upsampler, open_checkpoint, open_upsampler
+from .safetensors_file import SafetensorsFile
+from .sources import ComponentSource, Located
+
+# The depth of the published transformer; a LoRA's header does not tell.
+PUBLISHED_LAYERS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One component of a file."""
+
+    name: str
+    tensors: int
+    parameters: int
+    nbytes: int
+    dtypes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `entracte inspect` says of one file or folder."""
+
+    path: Path
+    kind: str
+    version: str | None
+    parts: list[Part]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"path": str(self.path)}
+
+
+def describe_path(path: Path) -> list[Description]:
+    """Describe a file; or a model's folder; or every model file and folder within a folder.
+
+    Raises CheckpointError where nothing is recognised.
+    """
+    if not path.is_dir():
+        return [_describe_file(path)]
+    if is_diffusers_folder(path):
+        components = open_diffusers(path)
+        parts = [_component(component) for component in components.values()]
+        return [Description(path, "diffusers folder", "2.3", parts)]
+    if (path / "config.json").is_file():
+        return [_describe_gemma(path)]
+    described = [_describe_file(file) for file in sorted(path.glob("*.safetensors"))]
+    described += [_describe_gemma(config.parent) for config in sorted(path.glob("*/config.json"))]
+    if not described:
+        raise CheckpointError(f"{path} holds no model files")
+    return described
+
+
+def _describe_file(path: Path) -> Description:
+    file = SafetensorsFile(path)
+    if is_checkpoint(file):
+        version, components = open_checkpoint([file])
+        parts = [_component(component) for component in components.values()]
+        return Description(path, "checkpoint", version, parts)
+    if is_upsampler(file):
+        return Description(path, "latent upsampler", None, [_component(open_upsampler(file))])
+    if is_lora(file):
+        return _describe_lora(file)
+    every = [Located(file, key) for key in file.tensors]
+    return Description(path, "other safetensors file", None, [_part("tensors", every)])
+
+
+def _describe_gemma(root: Path) -> Description:
+    source = open_gemma(root)
+    layers = source.config["text_config"]["num_hidden_layers"]
+    return Description(root, "Gemma 3 folder", None, [_component(source)], {"layers": layers})
+
+
+def _describe_lora(file: SafetensorsFile) -> Description:
+    numbers = [
+        int(n) for key in file.tensors for n in re.findall(r"transformer_blocks[._](\d+)", key)
+    ]
+    layers = PUBLISHED_LAYERS if not numbers or max(numbers) >= 8 else max(numbers) + 1
+    linears = linear_names(layers)
+    lora = match_lora(file, linears)
+    factors = [each for pair in lora.pairs.values() for each in (pair.down, pair.up)]
+    facts = {
+        "ranks": lora.ranks,
+        "covers": f"{len(lora.pairs):,} of {len(linears):,} linears of {layers} blocks",
+        "alpha": any(pair.alpha is not None for pair in lora.pairs.values()),
+        "keys that match nothing": len(lora.unmatched),
+    }
+    return Description(file.path, "LoRA", None, [_part("factors", factors)], facts)
+
+
+def linear_names(layers: int) -> list[str]:
+    """The names of every Linear of a transformer of so many blocks."""
+    config = TransformerConfig.from_header({**demo_config.TRANSFORMER, "num_layers": layers})
+    with torch.device("meta"):
+        transformer = Transformer(config)
+    return [name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)]
+
+
+def _component(source: ComponentSource) -> Part:
+    return _part(source.name, source.tensors.values())
+
+
+def _part(name: str, tensors: Iterable[Located]) -> Part:
+    infos = [located.info for located in tensors]
+    return Part(
+        name,
+        len(infos),
+        sum(info.parameters for info in infos),
+        sum(info.nbytes for info in infos),
+        sorted({str(info.dtype).removeprefix("torch.") for info in infos}),
+    )

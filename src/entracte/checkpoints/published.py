@@ -1,0 +1,112 @@
+"""The published layout: everything in one safetensors file, or the same keys in several."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from entracte.errors import CheckpointError
+from entracte.models import audio_vae, upsampler, video_vae, vocoder
+
+from .safetensors_file import SafetensorsFile
+from .sources import ComponentSource, Located
+from .versions import model_version, require_supported
+
+CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
+
+# Statistics of training that no part of the model reads.
+UNUSED = ("vae.per_channel_statistics.channel", "vae.per_channel_statistics.mean-of-stds")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component's keys in the file, and its part of the header's config."""
+
+    component: str
+    prefix: str
+    config: str
+    rename: Callable[[str], str]
+
+
+def _same(key: str) -> str:
+    return key
+
+
+def _parts() -> Iterator[Part]:
+    """Every part; the first whose prefix fits a key has it."""
+    for root in ("model.diffusion_model.", "diffusion_model."):
+        for connector in CONNECTORS:
+            yield Part("connectors", root + connector, "transformer", f"{connector}{{}}".format)
+        yield Part("transformer", root, "transformer", _same)
+    projection = "text_embedding_projection."
+    yield Part("connectors", projection, "transformer", f"{projection}{{}}".format)
+    yield Part("video_vae", "vae.", "vae", video_vae.file_to_module)
+    yield Part("audio_vae", "audio_vae.", "audio_vae", audio_vae.file_to_module)
+    yield Part("vocoder", "vocoder.", "vocoder", vocoder.file_to_module)
+
+
+PARTS = tuple(_parts())
+
+
+def is_checkpoint(file: SafetensorsFile) -> bool:
+    """Whether a file holds any component in the published layout."""
+    return any(part.config in file.config() for part in PARTS)
+
+
+def open_checkpoint(files: Sequence[SafetensorsFile]) -> tuple[str, dict[str, ComponentSource]]:
+    """The version and the components of one model's files; no weight is read.
+
+    Raises CheckpointError for files of another model or version, unknown or doubled tensors.
+    """
+    config: dict[str, Any] = {}
+    version = ""
+    for file in files:
+        if not is_checkpoint(file):
+            raise CheckpointError(f"{file.path} is no LTX checkpoint: {_what_it_is(file)}")
+        found = model_version(file.metadata, file.config())
+        require_supported(found, file.path)
+        version = version or found
+        config.update(file.config())
+
+    tensors: dict[str, dict[str, Located]] = {}
+    configs: dict[str, str] = {}
+    for file in files:
+        for key in file.tensors:
+            if key.startswith(UNUSED):
+                continue
+            part = next((part for part in PARTS if key.startswith(part.prefix)), None)
+            if part is None:
+                raise CheckpointError(f"{file.path} holds {key}, which LTX-{version} does not have")
+            name = part.rename(key.removeprefix(part.prefix))
+            located = tensors.setdefault(part.component, {})
+            if name in located:
+                raise CheckpointError(f"{key} is in {located[name].file.path} and in {file.path}")
+            located[name] = Located(file, key)
+            configs[part.component] = part.config
+    return version, {
+        name: ComponentSource(name, config.get(configs[name], {}), located)
+        for name, located in tensors.items()
+    }
+
+
+def is_upsampler(file: SafetensorsFile) -> bool:
+    return "spatial_upsample" in file.config()
+
+
+def open_upsampler(file: SafetensorsFile) -> ComponentSource:
+    """The latent upsampler's file; raises CheckpointError if it is none, or of the wrong kind."""
+    if not is_upsampler(file):
+        raise CheckpointError(f"{file.path} is no latent upsampler: {_what_it_is(file)}")
+    config = file.config()
+    try:
+        upsampler.check_kind(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file.path}: {error}") from None
+    tensors = {upsampler.file_to_module(key): Located(file, key) for key in file.tensors}
+    return ComponentSource("upsampler", config, tensors)
+
+
+def _what_it_is(file: SafetensorsFile) -> str:
+    first = next(iter(file.tensors), None)
+    if first is None:
+        return "it holds no tensors"
+    return f"its header has no LTX config, and its {len(file.tensors):,} tensors begin with {first}"

@@ -1,0 +1,1 @@
+"""The `entracte` command, one file a subcommand."""

@@ -1,0 +1,81 @@
+"""What a person sees in the terminal while and after a video is made."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from entracte.progress import Progress
+from entracte.trace.trace import Trace
+
+
+class ProgressBar:
+    """A line on standard error: the stage, its step, how far denoising is, and the time left."""
+
+    def __init__(self, hidden: bool = False) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description:<28}"),
+            TextColumn("{task.fields[step]:>9}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[left]}"),
+            console=Console(stderr=True),
+            disable=hidden,
+            transient=True,
+        )
+        self._task = self._bar.add_task("open the model", total=1.0, step="", left="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show a moment of the generation."""
+        step = f"{progress.step}/{progress.steps}" if progress.steps else ""
+        left = "" if progress.seconds_left is None else f"{_duration(progress.seconds_left)} left"
+        self._bar.update(
+            self._task,
+            description=progress.stage,
+            completed=progress.fraction,
+            step=step,
+            left=left,
+        )
+
+
+def print_stage_table(trace: Trace) -> None:
+    """Every stage with its time, its share of the whole, and its steps."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("steps", justify="right")
+    table.add_column("ms a step", justify="right")
+    for span in trace.spans:
+        steps = len(span.steps)
+        table.add_row(
+            span.name,
+            f"{span.seconds * 1e3:,.1f}",
+            f"{span.seconds / trace.seconds:.1%}",
+            str(steps) if steps else "",
+            f"{sum(span.steps) / steps * 1e3:,.1f}" if steps else "",
+        )
+    between = trace.seconds - sum(span.seconds for span in trace.spans)
+    table.add_row("between stages", f"{between * 1e3:,.1f}", f"{between / trace.seconds:.1%}")
+    table.add_row("end to end", f"{trace.seconds * 1e3:,.1f}", "100.0%")
+    Console().print(table)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,31 @@
+"""`entracte demo-model`: a tiny model with random weights, in the published files."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "demo-model",
+        help="write a tiny model with random weights, to try everything without a download",
+        description="Write a tiny LTX-2.3 model in exactly the published files. Its weights are "
+        "fixed and random: its videos are coloured noise.",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="where to; made if need be")
+    parser.add_argument("--json", action="store_true", help="print the files as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the command."""
+    from entracte.checkpoints.demo import write_demo_model
+
+    files = write_demo_model(options.folder)
+    if options.json:
+        print(json.dumps({"files": [{"path": str(p), "bytes": p.stat().st_size} for p in files]}))
+        return
+    for path in files:
+        print(f"{path.stat().st_size:>12,}  {path}")

@@ -1,0 +1,48 @@
+"""Command-line flags from the fields of the settings."""
+
+import argparse
+from typing import Any
+
+from .settings import Flag, GenerateSettings
+
+GROUPS = {
+    "model": "the model's files (explicit paths win over what --model holds)",
+    "request": "the video",
+    "guidance": "guidance (defaults: the pipeline's)",
+    "output": "output",
+}
+
+# Flags that may be given more than once.
+REPEATED = ("image", "lora")
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows what follows a flag as it is written in the settings, not argparse's `X [X ...]`."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+" and isinstance(action.metavar, str):
+            return action.metavar.replace("…", " ...")
+        return super()._format_args(action, default_metavar)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting. A flag that is not given leaves no trace in the result."""
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
+    for name, field in GenerateSettings.model_fields.items():
+        flag = next(extra for extra in field.metadata if isinstance(extra, Flag))
+        kinds: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": flag.help}
+        if not flag.values:
+            kinds["action"] = argparse.BooleanOptionalAction
+        else:
+            kinds["metavar"] = flag.values
+            if " " in flag.values or flag.values.endswith("…"):
+                kinds["nargs"] = "+"
+            if name in REPEATED:
+                kinds["action"] = "append"
+        groups[flag.group].add_argument(f"--{name.replace('_', '-')}", **kinds)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given as flags."""
+    names = GenerateSettings.model_fields.keys()
+    return {name: value for name, value in vars(options).items() if name in names}

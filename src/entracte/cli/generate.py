@@ -1,0 +1,196 @@
+"""`entracte generate`: a video with sound from a prompt."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entracte.errors import RequestError
+
+from .flags import HelpFormatter, add_settings, given_settings
+from .settings import GenerateSettings, read_settings
+
+if TYPE_CHECKING:
+    from entracte.request import ImageCondition, LoraSpec, Request
+    from entracte.result import Result
+
+# Settings that a request takes as they are.
+REQUEST_FIELDS = (
+    "prompt",
+    "negative_prompt",
+    "pipeline",
+    "height",
+    "width",
+    "num_frames",
+    "frame_rate",
+    "num_inference_steps",
+    "seed",
+    "truncate_prompt",
+    "guidance_batch",
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "generate",
+        help="make a video with sound",
+        formatter_class=HelpFormatter,
+        description="Make a video with sound from a prompt, and from images if given.",
+        epilog="Every flag but --quiet and --json is also an environment variable (ENTRACTE_SEED) "
+        "and a key of the settings file (seed) named by ENTRACTE_CONFIG, or config.toml in the "
+        "user's configuration folder. Flags win over the environment, it over the file.",
+    )
+    add_settings(parser)
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument(
+        "--json", action="store_true", help="print the result, or the error, as one JSON object"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the command."""
+    settings = read_settings(given_settings(options))
+    request = build_request(settings)
+
+    from entracte.engine import Engine
+    from entracte.trace.perf_dump import perf_dump, write_perf_dump
+
+    from .console import ProgressBar, print_stage_table
+
+    if settings.perf_dump_path is not None:
+        from entracte.files import require_writable
+
+        require_writable(settings.perf_dump_path)
+    engine = Engine.open(
+        settings.model,
+        checkpoint_path=tuple(settings.checkpoint_path) if settings.checkpoint_path else None,
+        gemma_root=settings.gemma_root,
+        distilled_lora=(
+            _path_strength(settings.distilled_lora, "distilled_lora")
+            if settings.distilled_lora
+            else None
+        ),
+        spatial_upsampler_path=settings.spatial_upsampler_path,
+        pipeline=settings.pipeline,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+    silent = options.quiet or options.json
+    with ProgressBar(hidden=silent) as bar:
+        result = engine.generate(
+            request,
+            output_path=settings.output_path,
+            latents_path=settings.latents_path,
+            progress=bar.update,
+            keep_frames=False,
+        )
+    summary = summarise(result)
+    if settings.perf_dump_path is not None:
+        write_perf_dump(settings.perf_dump_path, perf_dump(result.trace, summary["settings"]))
+    if options.json:
+        print(json.dumps(summary))
+    elif not options.quiet:
+        print_stage_table(result.trace)
+        print(f"wrote {result.output_path}")
+    sys.stdout.flush()
+
+
+def build_request(settings: GenerateSettings) -> "Request":
+    """The request that settings describe; raises RequestError where it is wrong."""
+    from entracte.recipes import DEFAULTS
+    from entracte.request import DEFAULT_VERSION, Request
+    from entracte.sampling.guidance import Guidance
+
+    if settings.prompt is None:
+        raise RequestError("--prompt is missing: say what the video should show")
+    defaults = DEFAULTS[DEFAULT_VERSION]
+
+    def guidance(stream: str, default: Guidance) -> Guidance:
+        given = settings.model_dump()
+        modality = "a2v_guidance_scale" if stream == "video" else "v2a_guidance_scale"
+        values = {
+            "cfg": given[f"{stream}_cfg_guidance_scale"],
+            "stg": given[f"{stream}_stg_guidance_scale"],
+            "stg_blocks": given[f"{stream}_stg_blocks"],
+            "modality": given[modality],
+            "rescale": given[f"{stream}_rescale_scale"],
+        }
+        if values["stg_blocks"] is not None:
+            values["stg_blocks"] = tuple(values["stg_blocks"])
+        chosen = {name: value for name, value in values.items() if value is not None}
+        return Guidance(
+            **{
+                "cfg": default.cfg,
+                "stg": default.stg,
+                "stg_blocks": default.stg_blocks,
+                "modality": default.modality,
+                "rescale": default.rescale,
+            }
+            | chosen
+        )
+
+    given = settings.model_dump(include=set(REQUEST_FIELDS))
+    given["images"] = tuple(_image(values) for values in settings.image or [])
+    given["loras"] = tuple(_lora(values) for values in settings.lora or [])
+    given["video_guidance"] = guidance("video", defaults.video_guidance)
+    given["audio_guidance"] = guidance("audio", defaults.audio_guidance)
+    return Request(**given)
+
+
+def _image(values: list[Any]) -> "ImageCondition":
+    from entracte.request import ImageCondition
+
+    if len(values) not in (3, 4):
+        raise RequestError(
+            f"--image takes PATH FRAME STRENGTH [CRF]; it was given {len(values)} values"
+        )
+    given = dict(zip(("path", "frame", "strength", "crf"), values, strict=False))
+    return ImageCondition(**given)
+
+
+def _lora(values: list[Any]) -> "LoraSpec":
+    from entracte.request import LoraSpec
+
+    path, strength = _path_strength(values, "lora")
+    return LoraSpec(path=path, strength=strength)
+
+
+def summarise(result: "Result") -> dict[str, Any]:
+    """The result as JSON; it holds no prompt."""
+    request = result.request
+    return {
+        "output_path": str(result.output_path),
+        "seconds": result.trace.seconds,
+        "stages": [
+            {"name": span.name, "seconds": span.seconds, "steps": span.steps}
+            for span in result.trace.spans
+        ],
+        "counts": result.trace.counts,
+        "settings": {
+            "pipeline": request.pipeline,
+            "height": request.height,
+            "width": request.width,
+            "num_frames": request.num_frames,
+            "frame_rate": request.frame_rate,
+            "num_inference_steps": request.num_inference_steps,
+            "seed": request.seed,
+            "images": len(request.images),
+            "loras": len(request.loras),
+            "audio_sample_rate": result.sample_rate,
+        },
+    }
+
+
+def _path_strength(values: list[Any], name: str) -> tuple[Path, float]:
+    flag = f"--{name.replace('_', '-')}"
+    if len(values) not in (1, 2):
+        raise RequestError(f"{flag} takes PATH [STRENGTH]; it was given {len(values)} values")
+    if len(values) == 1:
+        return Path(values[0]), 1.0
+    try:
+        return Path(values[0]), float(values[1])
+    except ValueError:
+        raise RequestError(f"{flag}: the strength {values[1]!r} is no number") from None

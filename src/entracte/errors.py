@@ -1,0 +1,25 @@
+"""Errors that a user can act on: each says what was wrong, where, and what would be right."""
+
+
+class EntracteError(Exception):
+    """The root of every error that this package raises for a reason outside its own code."""
+
+
+class RequestError(EntracteError):
+    """A request asks for something that cannot be made."""
+
+
+class CheckpointError(EntracteError):
+    """A model file is missing, damaged, or not what was asked for."""
+
+
+class LoraError(CheckpointError):
+    """A LoRA file does not fit the transformer."""
+
+
+class MediaError(EntracteError):
+    """An image cannot be read, or an output cannot be written."""
+
+
+class Cancelled(EntracteError):
+    """The caller asked to stop."""

@@ -1,0 +1,37 @@
+"""Writing files whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from entracte.errors import MediaError
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and move it there once the block has ended well.
+
+    However the block ends, no temporary file is left. Raises MediaError where the system refuses
+    to write (no folder, no permission, no space).
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Raise MediaError unless a file can be made at `path`: its folder exists and lets us."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise MediaError(f"folder {folder} does not exist; make it first, or write elsewhere")
+    if path.is_dir():
+        raise MediaError(f"{path} is a folder; name a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"folder {folder} cannot be written to")

@@ -1,0 +1,1 @@
+"""Images in, video and sound out."""

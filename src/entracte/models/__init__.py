@@ -1,0 +1,1 @@
+"""The transformer, and thin adapters over diffusers and transformers for everything else."""

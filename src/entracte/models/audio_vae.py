@@ -1,0 +1,62 @@
+"""The audio autoencoder: mel spectrograms to latents and back. The model is diffusers'."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
+from torch import Tensor
+
+from .component import Component
+from .video_vae import STATISTICS
+
+# 128 features a latent frame.
+CHANNELS = 8
+MEL_BINS = 16
+
+
+class AudioVae(Component):
+    """diffusers' model, taking normalised latents."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        params = config["model"]["params"]
+        sizes = params["ddconfig"]
+        self.model = AutoencoderKLLTX2Audio(
+            base_channels=sizes["ch"],
+            output_channels=sizes["out_ch"],
+            ch_mult=tuple(sizes["ch_mult"]),
+            num_res_blocks=sizes["num_res_blocks"],
+            attn_resolutions=tuple(sizes["attn_resolutions"]),
+            in_channels=sizes["in_channels"],
+            resolution=sizes["resolution"],
+            latent_channels=sizes["z_channels"],
+            norm_type=sizes["norm_type"],
+            causality_axis=sizes["causality_axis"],
+            dropout=sizes["dropout"],
+            mid_block_add_attention=sizes["mid_block_add_attention"],
+            sample_rate=params["sampling_rate"],
+            mel_hop_length=config["preprocessing"]["stft"]["hop_length"],
+            is_causal=config["preprocessing"]["stft"]["causal"],
+            mel_bins=sizes["mel_bins"],
+            double_z=sizes["double_z"],
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents [1, 8, frames, 16] to log-mel [1, 2, 4*frames - 3, 64]."""
+        tokens = latents.transpose(1, 2).flatten(2)  # [1, frames, 128]
+        tokens = tokens * self.model.latents_std + self.model.latents_mean
+        latents = tokens.unflatten(2, (CHANNELS, MEL_BINS)).transpose(1, 2)
+        mel: Tensor = self.model.decoder(latents)
+        return mel
+
+
+def file_to_module(key: str) -> str:
+    """A published key, without `audio_vae.`, as a parameter name of AudioVae."""
+    return "model." + STATISTICS.get(key, key)
+
+
+def module_to_file(name: str) -> str:
+    """The inverse of `file_to_module`."""
+    published = {ours: theirs for theirs, ours in STATISTICS.items()}
+    bare = name.removeprefix("model.")
+    return published.get(bare, bare)

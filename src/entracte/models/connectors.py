@@ -1,0 +1,109 @@
+"""From Gemma's hidden states to the contexts that the transformer attends to.
+
+Each stream has a projection and a small transformer of its own. Padding is replaced by learned
+registers, so that every one of the 1,024 tokens is attended to and no mask is needed.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .component import Component
+from .transformer.attention import Attention, FeedForward
+from .transformer.rotary import Rotary, rotary_table
+
+CONTEXT_TOKENS = 1024
+REGISTERS = 128
+
+
+class Connectors(Component):
+    """Both streams' projections and connectors.
+
+    text_width: the width of the text encoder's states times their number (its layers + 1).
+    """
+
+    def __init__(self, config: Mapping[str, Any], text_width: int) -> None:
+        super().__init__()
+        self.video_embeddings_connector = Connector(config, "")
+        self.audio_embeddings_connector = Connector(config, "audio_")
+        self.text_embedding_projection = Projections(
+            text_width,
+            self.video_embeddings_connector.width,
+            self.audio_embeddings_connector.width,
+        )
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states of the prompt's own tokens to contexts.
+
+        states: [tokens, hidden width, layers + 1], no padding, at most 1,024 tokens.
+        Returns the video and the audio context, [1, 1024, width of the stream].
+        """
+        projections = self.text_embedding_projection
+        variance = states.square().mean(dim=1, keepdim=True)
+        normed = (states * torch.rsqrt(variance + 1e-6)).flatten(1)
+        video, audio = projections.video_aggregate_embed, projections.audio_aggregate_embed
+        hidden_width = states.shape[1]
+        video_tokens = video(normed * math.sqrt(video.out_features / hidden_width))
+        audio_tokens = audio(normed * math.sqrt(audio.out_features / hidden_width))
+        return (
+            self.video_embeddings_connector(video_tokens),
+            self.audio_embeddings_connector(audio_tokens),
+        )
+
+
+class Projections(nn.Module):
+    def __init__(self, width: int, video_width: int, audio_width: int) -> None:
+        super().__init__()
+        self.video_aggregate_embed = nn.Linear(width, video_width)
+        self.audio_aggregate_embed = nn.Linear(width, audio_width)
+
+
+class Connector(nn.Module):
+    """A transformer over one stream's projected text. `prefix` selects its part of the config."""
+
+    def __init__(self, config: Mapping[str, Any], prefix: str) -> None:
+        super().__init__()
+        self.heads = config[f"{prefix}connector_num_attention_heads"]
+        head_dim = config[f"{prefix}connector_attention_head_dim"]
+        self.width = self.heads * head_dim
+        self.eps = config["norm_eps"]
+        self.theta = config["positional_embedding_theta"]
+        self.max_positions = config["connector_positional_embedding_max_pos"]
+        self.learnable_registers = nn.Parameter(torch.empty(REGISTERS, self.width))
+        self.transformer_1d_blocks = nn.ModuleList(
+            ConnectorBlock(self.width, self.heads, head_dim, self.eps)
+            for _ in range(config[f"{prefix}connector_num_layers"])
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[tokens, width] to [1, 1024, width]: the prompt's tokens first, registers after them.
+
+        Register i is the one for position i, so the first ones are hidden by the prompt.
+        """
+        registers = self.learnable_registers.repeat(CONTEXT_TOKENS // REGISTERS, 1)
+        x = torch.cat([tokens, registers[len(tokens) :]]).unsqueeze(0)
+        positions = torch.arange(CONTEXT_TOKENS, dtype=torch.float32)[None]
+        rotary = rotary_table(positions, self.max_positions, self.heads, self.width, self.theta)
+        rotary = rotary.to(x.device, x.dtype)
+        for block in self.transformer_1d_blocks:
+            x = block(x, rotary)
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps)
+
+
+class ConnectorBlock(nn.Module):
+    """Pre-norm self-attention and feed-forward."""
+
+    def __init__(self, width: int, heads: int, head_dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.attn1 = Attention(width, width, heads, head_dim, eps)
+        self.ff = FeedForward(width)
+
+    def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
+        x = x + self.attn1(F.rms_norm(x, x.shape[-1:], eps=self.eps), rotary)
+        out: Tensor = x + self.ff(F.rms_norm(x, x.shape[-1:], eps=self.eps))
+        return out

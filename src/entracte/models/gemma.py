@@ -1,0 +1,97 @@
+"""The text encoder: the language half of Gemma 3, and its tokenizer, from transformers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Gemma3Config, Gemma3TextModel, PreTrainedTokenizerFast
+from transformers.models.gemma3.modeling_gemma3 import (
+    Gemma3RotaryEmbedding,
+    Gemma3TextScaledWordEmbedding,
+)
+
+from entracte.errors import CheckpointError, RequestError
+
+from .component import Component
+
+MAX_TOKENS = 1024
+
+# Where the language half's tensors are: as published, and as newer transformers save it.
+PREFIXES = ("language_model.model.", "model.language_model.")
+
+
+class TextEncoder(Component):
+    """Token ids of one prompt to the states of every layer."""
+
+    def __init__(self, config: Gemma3Config) -> None:
+        super().__init__()
+        self.config = config.text_config
+        self.config._attn_implementation = "sdpa"
+        self.model = Gemma3TextModel(self.config)
+
+    def restore_buffers(self) -> None:
+        self.model.rotary_emb = Gemma3RotaryEmbedding(self.config)
+        embedding: Gemma3TextScaledWordEmbedding = self.model.embed_tokens
+        embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[tokens] int64 to [tokens, hidden width, layers + 1].
+
+        The prompt is not padded, but stands where left padding to 1,024 tokens would put it:
+        the padding is masked everywhere and its states are replaced later, so only the positions
+        matter, and the work is the prompt's own.
+        """
+        positions = torch.arange(MAX_TOKENS - len(tokens), MAX_TOKENS, device=tokens.device)
+        states = self.model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states
+        return torch.stack(states, dim=-1)[0]
+
+
+def file_to_module(key: str) -> str | None:
+    """A key of the Gemma folder as a parameter name of TextEncoder; None for the vision half."""
+    for prefix in PREFIXES:
+        if key.startswith(prefix):
+            return "model." + key.removeprefix(prefix)
+    return None
+
+
+def read_config(root: Path) -> Gemma3Config:
+    """Read `config.json` of a Gemma folder; raises CheckpointError if it is another model's."""
+    try:
+        values: Mapping[str, Any] = Gemma3Config.get_config_dict(str(root))[0]
+    except OSError as error:
+        raise CheckpointError(f"{root} has no readable config.json: {error}") from None
+    if values.get("model_type") != "gemma3":
+        raise CheckpointError(
+            f"{root} holds a {values.get('model_type')!r} model; LTX-2.3 needs gemma3"
+        )
+    return Gemma3Config(**values)
+
+
+class Tokenizer:
+    """Prompt text to token ids."""
+
+    def __init__(self, root: Path) -> None:
+        file = root / "tokenizer.json"
+        if not file.is_file():
+            raise CheckpointError(f"{root} has no tokenizer.json")
+        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))
+
+    def encode(self, prompt: str, truncate: bool = False) -> Tensor:
+        """Token ids [tokens] int64, the start token included.
+
+        Raises RequestError for more than 1,024 tokens unless `truncate` cuts them off.
+        """
+        tokens = self._tokenizer(prompt.strip(), add_special_tokens=True)["input_ids"]
+        if len(tokens) > MAX_TOKENS and not truncate:
+            raise RequestError(
+                f"prompt has {len(tokens)} tokens; at most {MAX_TOKENS} are used. Shorten it, or "
+                "allow the rest to be cut off (--truncate-prompt)"
+            )
+        return torch.tensor(tokens[:MAX_TOKENS], dtype=torch.int64)

@@ -1,0 +1,89 @@
+"""Attention with query/key RMS norm over the full width and a gate for every head."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .rotary import Rotary, rotate
+
+
+class Attention(nn.Module):
+    """Queries from one sequence, keys and values from another (or the same).
+
+    A head's output is scaled by 2*sigmoid(gate), so that a gate of zero leaves it unchanged.
+    """
+
+    def __init__(
+        self, query_dim: int, context_dim: int, heads: int, head_dim: int, eps: float
+    ) -> None:
+        super().__init__()
+        width = heads * head_dim
+        self.heads = heads
+        self.q_norm = nn.RMSNorm(width, eps=eps)
+        self.k_norm = nn.RMSNorm(width, eps=eps)
+        self.to_q = nn.Linear(query_dim, width)
+        self.to_k = nn.Linear(context_dim, width)
+        self.to_v = nn.Linear(context_dim, width)
+        self.to_gate_logits = nn.Linear(query_dim, heads)
+        self.to_out = nn.ModuleList([nn.Linear(width, query_dim)])
+
+    def queries(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """[rows, tokens, query_dim] -> [rows, tokens, heads, head_dim]"""
+        q = self.split(self.q_norm(self.to_q(x)))
+        return q if rotary is None else rotate(q, rotary)
+
+    def keys(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
+        k = self.split(self.k_norm(self.to_k(x)))
+        return k if rotary is None else rotate(k, rotary)
+
+    def values(self, x: Tensor) -> Tensor:
+        """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
+        return self.split(self.to_v(x))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim]."""
+        out: Tensor = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        )
+        return out.transpose(1, 2)
+
+    def project(self, heads_out: Tensor, x: Tensor) -> Tensor:
+        """Gate the heads by the tokens x that asked, and project to [rows, tokens, query_dim]."""
+        gates = torch.sigmoid(self.to_gate_logits(x)).mul_(2)
+        out: Tensor = self.to_out[0]((heads_out * gates.unsqueeze(-1)).flatten(2))
+        return out
+
+    def split(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads
+
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """Self-attention of x [rows, tokens, query_dim]."""
+        return self.project(
+            self.attend(self.queries(x, rotary), self.keys(x, rotary), self.values(x)), x
+        )
+
+
+class FeedForward(nn.Module):
+    """Two linears with a tanh-GELU between; the names `net.0.proj` and `net.2` are the file's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList(
+            [_InnerProjection(width), nn.Identity(), nn.Linear(4 * width, width)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net[2](F.gelu(self.net[0](x), approximate="tanh"))
+        return out
+
+
+class _InnerProjection(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.proj(x)
+        return out

@@ -1,0 +1,178 @@
+"""One of the transformer's blocks: two streams, video and audio, that attend to each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import Attention, FeedForward
+from .config import TransformerConfig
+from .modulation import Run, add_gated, modulate
+from .passes import Rows
+from .rotary import Rotary
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConditions:
+    """What conditions one stream in a step; the same for all blocks and passes.
+
+    runs: the stretches of tokens with one timestep.
+    rotary, cross_rotary: angles for self-attention and for audio-video attention.
+    contexts: [contexts, text tokens, context_dim].
+    timestep [timesteps, 9, width], prompt [2, width], cross [timesteps, 4, width] and cross_gate
+    [1, width]: modulation that a block adds to its own tables.
+    """
+
+    runs: Sequence[Run]
+    rotary: Rotary
+    cross_rotary: Rotary
+    contexts: Tensor
+    timestep: Tensor
+    prompt: Tensor
+    cross: Tensor
+    cross_gate: Tensor
+
+    @property
+    def everywhere(self) -> list[Run]:
+        """All tokens as one run, for modulation that does not depend on the token."""
+        return [Run(0, self.runs[-1].stop, 0)]
+
+
+class Block(nn.Module):
+    """Self-attention, text attention, audio-video attention and feed-forward of both streams.
+
+    Parameter names are those of the published file.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        video, audio, eps = config.video, config.audio, config.norm_eps
+        self.eps = eps
+        self.attn1 = Attention(video.width, video.width, video.heads, video.head_dim, eps)
+        self.attn2 = Attention(video.width, video.context_dim, video.heads, video.head_dim, eps)
+        self.audio_attn1 = Attention(audio.width, audio.width, audio.heads, audio.head_dim, eps)
+        self.audio_attn2 = Attention(
+            audio.width, audio.context_dim, audio.heads, audio.head_dim, eps
+        )
+        self.audio_to_video_attn = Attention(
+            video.width, audio.width, audio.heads, audio.head_dim, eps
+        )
+        self.video_to_audio_attn = Attention(
+            audio.width, video.width, audio.heads, audio.head_dim, eps
+        )
+        self.ff = FeedForward(video.width)
+        self.audio_ff = FeedForward(audio.width)
+        self.scale_shift_table = nn.Parameter(torch.empty(9, video.width))
+        self.audio_scale_shift_table = nn.Parameter(torch.empty(9, audio.width))
+        self.prompt_scale_shift_table = nn.Parameter(torch.empty(2, video.width))
+        self.audio_prompt_scale_shift_table = nn.Parameter(torch.empty(2, audio.width))
+        self.scale_shift_table_a2v_ca_video = nn.Parameter(torch.empty(5, video.width))
+        self.scale_shift_table_a2v_ca_audio = nn.Parameter(torch.empty(5, audio.width))
+
+    def forward(
+        self, rows: Rows, video: StreamConditions, audio: StreamConditions, index: int
+    ) -> None:
+        """Update the hidden states of `rows` in place. `index` is this block's place."""
+        video_table = self.scale_shift_table + video.timestep
+        audio_table = self.audio_scale_shift_table + audio.timestep
+        attending_video, attending_audio = rows.attending(index)
+
+        self._self_attention(self.attn1, rows.video, video, video_table, attending_video)
+        self._self_attention(self.audio_attn1, rows.audio, audio, audio_table, attending_audio)
+        video_text = self.prompt_scale_shift_table + video.prompt
+        self._text_attention(self.attn2, rows.video, rows, video, video_table, video_text)
+        audio_text = self.audio_prompt_scale_shift_table + audio.prompt
+        self._text_attention(self.audio_attn2, rows.audio, rows, audio, audio_table, audio_text)
+        if rows.isolated < len(rows.passes):
+            self._audio_video_attention(rows, video, audio)
+        self._feed_forward(self.ff, rows.video, video, video_table)
+        self._feed_forward(self.audio_ff, rows.audio, audio, audio_table)
+
+    def _self_attention(
+        self,
+        attention: Attention,
+        x: Tensor,
+        conditions: StreamConditions,
+        table: Tensor,
+        attending: int,
+    ) -> None:
+        shift, scale, gate = table[:, 0:3].unbind(1)
+        h = modulate(self._norm(x), shift, scale, conditions.runs)
+        values = attention.values(h)
+        out = values
+        if attending:
+            asking = h[:attending]
+            out = attention.attend(
+                attention.queries(asking, conditions.rotary),
+                attention.keys(asking, conditions.rotary),
+                values[:attending],
+            )
+            if attending < len(x):
+                out = torch.cat([out, values[attending:]])
+        add_gated(x, attention.project(out, h), gate, conditions.runs)
+
+    def _text_attention(
+        self,
+        attention: Attention,
+        x: Tensor,
+        rows: Rows,
+        conditions: StreamConditions,
+        table: Tensor,
+        text_table: Tensor,
+    ) -> None:
+        shift, scale, gate = table[:, 6:9].unbind(1)
+        distinct, of_row = rows.text_contexts()
+        text = conditions.contexts[distinct].mul_(1 + text_table[1]).add_(text_table[0])
+        h = modulate(self._norm(x), shift, scale, conditions.runs)
+        out = attention.attend(
+            attention.queries(h), attention.keys(text)[of_row], attention.values(text)[of_row]
+        )
+        add_gated(x, attention.project(out, h), gate, conditions.runs)
+
+    def _audio_video_attention(
+        self, rows: Rows, video: StreamConditions, audio: StreamConditions
+    ) -> None:
+        x, y = rows.video[rows.isolated :], rows.audio[rows.isolated :]
+        video_table = self.scale_shift_table_a2v_ca_video
+        audio_table = self.scale_shift_table_a2v_ca_audio
+        video_scale, video_shift, video_scale_key, video_shift_key = (
+            video_table[:4] + video.cross
+        ).unbind(1)
+        audio_scale_key, audio_shift_key, audio_scale, audio_shift = (
+            audio_table[:4] + audio.cross
+        ).unbind(1)
+        # Both attentions read the states from before either update.
+        h, g = self._norm(x), self._norm(y)
+        to_video, to_audio = self.audio_to_video_attn, self.video_to_audio_attn
+
+        asking = modulate(h.clone(), video_shift, video_scale, video.runs)
+        asked = modulate(g.clone(), audio_shift_key, audio_scale_key, audio.runs)
+        out = to_video.attend(
+            to_video.queries(asking, video.cross_rotary),
+            to_video.keys(asked, audio.cross_rotary),
+            to_video.values(asked),
+        )
+        gate = video_table[4:] + video.cross_gate
+        add_gated(x, to_video.project(out, asking), gate, video.everywhere)
+
+        asking = modulate(g, audio_shift, audio_scale, audio.runs)
+        asked = modulate(h, video_shift_key, video_scale_key, video.runs)
+        out = to_audio.attend(
+            to_audio.queries(asking, audio.cross_rotary),
+            to_audio.keys(asked, video.cross_rotary),
+            to_audio.values(asked),
+        )
+        gate = audio_table[4:] + audio.cross_gate
+        add_gated(y, to_audio.project(out, asking), gate, audio.everywhere)
+
+    def _feed_forward(
+        self, feed_forward: FeedForward, x: Tensor, conditions: StreamConditions, table: Tensor
+    ) -> None:
+        shift, scale, gate = table[:, 3:6].unbind(1)
+        h = modulate(self._norm(x), shift, scale, conditions.runs)
+        add_gated(x, feed_forward(h), gate, conditions.runs)
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], eps=self.eps)

@@ -1,0 +1,177 @@
+"""The LTX-2.3 transformer: video and audio latents and text contexts in, velocities out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..component import Component
+from .block import Block, StreamConditions
+from .config import TransformerConfig
+from .modulation import AdaLayerNormSingle, Run, modulate
+from .passes import Pass, join_rows, start_rows
+from .rotary import Rotary, rotary_table
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRotary:
+    """Angles of one stream's tokens, for self-attention and for audio-video attention."""
+
+    own: Rotary
+    cross: Rotary
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInput:
+    """One stream of a forward.
+
+    latent: [1, tokens, in_channels].
+    timesteps: [distinct timesteps] float32, in 0..1; `runs` says which tokens have which.
+    sigma: [1] float32, the noise level of the whole stream.
+    contexts: [contexts, text tokens, context_dim]; a pass names one of them.
+    """
+
+    latent: Tensor
+    timesteps: Tensor
+    runs: Sequence[Run]
+    sigma: Tensor
+    contexts: Tensor
+    rotary: StreamRotary
+
+
+@dataclass(frozen=True, slots=True)
+class Velocity:
+    """What one pass predicts: [1, tokens, out_channels] for each stream."""
+
+    video: Tensor
+    audio: Tensor
+
+
+class Transformer(Component):
+    """Parameter names are those of the published file, below `model.diffusion_model.`."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        video, audio = config.video, config.audio
+        self.patchify_proj = nn.Linear(video.in_channels, video.width)
+        self.audio_patchify_proj = nn.Linear(audio.in_channels, audio.width)
+        self.adaln_single = AdaLayerNormSingle(video.width, 9)
+        self.audio_adaln_single = AdaLayerNormSingle(audio.width, 9)
+        self.prompt_adaln_single = AdaLayerNormSingle(video.width, 2)
+        self.audio_prompt_adaln_single = AdaLayerNormSingle(audio.width, 2)
+        self.av_ca_video_scale_shift_adaln_single = AdaLayerNormSingle(video.width, 4)
+        self.av_ca_audio_scale_shift_adaln_single = AdaLayerNormSingle(audio.width, 4)
+        self.av_ca_a2v_gate_adaln_single = AdaLayerNormSingle(video.width, 1)
+        self.av_ca_v2a_gate_adaln_single = AdaLayerNormSingle(audio.width, 1)
+        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.scale_shift_table = nn.Parameter(torch.empty(2, video.width))
+        self.audio_scale_shift_table = nn.Parameter(torch.empty(2, audio.width))
+        self.proj_out = nn.Linear(video.width, video.out_channels)
+        self.audio_proj_out = nn.Linear(audio.width, audio.out_channels)
+
+    def rotary(
+        self,
+        video_positions: Tensor,
+        audio_positions: Tensor,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> tuple[StreamRotary, StreamRotary]:
+        """Angles of video [3, tokens] and audio [1, tokens] positions (seconds, pixels, pixels).
+
+        Audio-video attention has the audio stream's width and knows time only.
+        """
+        video, audio, theta = self.config.video, self.config.audio, self.config.rope_theta
+        latest = [max(video.max_positions[0], audio.max_positions[0])]
+
+        def table(positions: Tensor, limits: Sequence[int], heads: int, width: int) -> Rotary:
+            return rotary_table(positions, limits, heads, width, theta).to(device, dtype)
+
+        return (
+            StreamRotary(
+                table(video_positions, video.max_positions, video.heads, video.width),
+                table(video_positions[:1], latest, audio.heads, audio.width),
+            ),
+            StreamRotary(
+                table(audio_positions, audio.max_positions, audio.heads, audio.width),
+                table(audio_positions, latest, audio.heads, audio.width),
+            ),
+        )
+
+    def forward(
+        self,
+        video: StreamInput,
+        audio: StreamInput,
+        passes: Sequence[Pass] = (Pass(),),
+        blocks: Iterable[nn.Module] | None = None,
+        rows_at_once: int | None = None,
+    ) -> list[Velocity]:
+        """Evaluate every pass; returns their velocities in the order of `passes`.
+
+        blocks: yields the blocks in order, each ready to compute (default: this module's own).
+        rows_at_once: how many passes share a batch (default: all).
+        """
+        rows_at_once = rows_at_once or len(passes)
+        scale, gate_scale = self.config.timestep_scale, self.config.gate_timestep_scale
+        video_time, video_embedded = self.adaln_single(video.timesteps * scale)
+        audio_time, audio_embedded = self.audio_adaln_single(audio.timesteps * scale)
+        # Each stream's audio-video attention is conditioned on the other stream's noise level.
+        video_conditions = StreamConditions(
+            runs=video.runs,
+            rotary=video.rotary.own,
+            cross_rotary=video.rotary.cross,
+            contexts=video.contexts,
+            timestep=video_time,
+            prompt=self.prompt_adaln_single(video.sigma * scale)[0][0],
+            cross=self.av_ca_video_scale_shift_adaln_single(video.timesteps * scale)[0],
+            cross_gate=self.av_ca_a2v_gate_adaln_single(audio.sigma * gate_scale)[0][0],
+        )
+        audio_conditions = StreamConditions(
+            runs=audio.runs,
+            rotary=audio.rotary.own,
+            cross_rotary=audio.rotary.cross,
+            contexts=audio.contexts,
+            timestep=audio_time,
+            prompt=self.audio_prompt_adaln_single(audio.sigma * scale)[0][0],
+            cross=self.av_ca_audio_scale_shift_adaln_single(audio.timesteps * scale)[0],
+            cross_gate=self.av_ca_v2a_gate_adaln_single(video.sigma * gate_scale)[0][0],
+        )
+
+        groups = start_rows(
+            passes,
+            self.patchify_proj(video.latent),
+            self.audio_patchify_proj(audio.latent),
+            rows_at_once,
+        )
+        for index, block in enumerate(self.transformer_blocks if blocks is None else blocks):
+            groups = join_rows(groups, passes, index, rows_at_once)
+            for rows in groups:
+                block(rows, video_conditions, audio_conditions, index)
+
+        velocities: dict[Pass, Velocity] = {}
+        for rows in groups:
+            video_out = self._output(
+                rows.video, self.scale_shift_table, video_embedded, video.runs, self.proj_out
+            )
+            audio_out = self._output(
+                rows.audio,
+                self.audio_scale_shift_table,
+                audio_embedded,
+                audio.runs,
+                self.audio_proj_out,
+            )
+            for row, evaluated in enumerate(rows.passes):
+                velocities[evaluated] = Velocity(video_out[row : row + 1], audio_out[row : row + 1])
+        return [velocities[wanted] for wanted in passes]
+
+    @staticmethod
+    def _output(
+        x: Tensor, table: Tensor, embedded: Tensor, runs: Sequence[Run], projection: nn.Module
+    ) -> Tensor:
+        shift, scale = (table + embedded[:, None]).unbind(1)
+        out: Tensor = projection(
+            modulate(F.layer_norm(x, x.shape[-1:], eps=1e-6), shift, scale, runs)
+        )
+        return out

@@ -1,0 +1,102 @@
+"""Adaptive layer norm: from timesteps to the shifts, scales and gates of every block.
+
+A *run* is a stretch of neighbouring tokens with one timestep. Text-to-video has one run,
+image-to-video a few; so everything that depends on the timestep is computed once per distinct
+timestep and applied run by run, never expanded to a row per token.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FREQUENCIES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens [start, stop) have timestep number `timestep`."""
+
+    start: int
+    stop: int
+    timestep: int
+
+
+def sinusoids(timesteps: Tensor) -> Tensor:
+    """[n] -> [n, 256]: cosines, then sines, of 128 frequencies (DDPM, arXiv 2006.11239)."""
+    steps = torch.arange(FREQUENCIES, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(10_000) * steps / FREQUENCIES)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Sinusoids through two linears with a SiLU between."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(2 * FREQUENCIES, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        embedded = sinusoids(timesteps).to(self.linear_1.weight.dtype)
+        out: Tensor = self.linear_2(F.silu(self.linear_1(embedded)))
+        return out
+
+
+class _Embedding(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.timestep_embedder = TimestepEmbedder(width)
+
+
+class AdaLayerNormSingle(nn.Module):
+    """`rows` modulation vectors of a width for every timestep (PixArt-alpha, arXiv 2310.00426)."""
+
+    def __init__(self, width: int, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.emb = _Embedding(width)
+        self.linear = nn.Linear(width, rows * width)
+
+    def forward(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """[n] -> modulation [n, rows, width] and the embedding itself [n, width]."""
+        embedded = self.emb.timestep_embedder(timesteps)
+        return self.linear(F.silu(embedded)).unflatten(-1, (self.rows, -1)), embedded
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, runs: Sequence[Run]) -> Tensor:
+    """X * (1 + scale) + shift, in place; returns x.
+
+    x: [rows, tokens, width]; shift, scale: [timesteps, width]. The product is rounded before the
+    sum, as the model was trained: fusing the two moves bfloat16 latents by several per cent.
+    """
+    factor = 1 + scale
+    for run in runs:
+        part = x[:, run.start : run.stop]
+        part.mul_(factor[run.timestep]).add_(shift[run.timestep])
+    return x
+
+
+def add_gated(x: Tensor, update: Tensor, gate: Tensor, runs: Sequence[Run]) -> None:
+    """X += update * gate, in place, the product rounded first; `update` is overwritten.
+
+    x, update: [rows, tokens, width]; gate: [timesteps, width].
+    """
+    for run in runs:
+        update[:, run.start : run.stop].mul_(gate[run.timestep])
+    x.add_(update)
+
+
+def runs_of(timesteps: Sequence[float]) -> tuple[list[float], list[Run]]:
+    """Group neighbouring tokens with equal timesteps: the distinct timesteps, and the runs."""
+    distinct = sorted(set(timesteps))
+    runs: list[Run] = []
+    start = 0
+    for token in range(1, len(timesteps) + 1):
+        if token == len(timesteps) or timesteps[token] != timesteps[start]:
+            runs.append(Run(start, token, distinct.index(timesteps[start])))
+            start = token
+    return distinct, runs

@@ -1,0 +1,69 @@
+"""How far a generation is, told to whoever asked, and whether it should stop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from entracte.errors import Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One moment of a generation.
+
+    step, steps: of the stage; 0 of 0 where a stage has no steps.
+    fraction: of all denoising work, 0 to 1. seconds_left: None until a step has been timed.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    fraction: float
+    seconds_left: float | None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+class Reporter:
+    """Reports stages and steps, and raises Cancelled at the next of them once asked to stop.
+
+    work: the denoising work of the whole run, in any unit that grows with its time.
+    """
+
+    def __init__(
+        self,
+        work: float,
+        callback: ProgressCallback | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._work = work
+        self._done = 0.0
+        self._seconds = 0.0
+        self._callback = callback
+        self._should_stop = should_stop
+        self._stage = ""
+        self._mark = time.perf_counter()
+
+    def stage(self, name: str, steps: int = 0) -> None:
+        """A stage begins."""
+        self._stage = name
+        self._mark = time.perf_counter()
+        self._tell(0, steps)
+
+    def step(self, step: int, steps: int, work: float) -> None:
+        """A step of the current stage is done, and so much work with it."""
+        now = time.perf_counter()
+        self._seconds += now - self._mark
+        self._mark = now
+        self._done += work
+        self._tell(step, steps)
+
+    def _tell(self, step: int, steps: int) -> None:
+        if self._should_stop is not None and self._should_stop():
+            raise Cancelled(f"stopped at the caller's wish, in {self._stage}")
+        if self._callback is None:
+            return
+        left = self._seconds / self._done * (self._work - self._done) if self._done else None
+        fraction = min(1.0, self._done / self._work) if self._work else 0.0
+        self._callback(Progress(self._stage, step, steps, fraction, left))

@@ -1,0 +1,190 @@
+"""Request: everything one generation asks for, validated here and nowhere else."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from entracte.errors import RequestError
+from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
+from entracte.sampling.guidance import Guidance
+from entracte.sampling.tokens import TIME, audio_token_count
+
+MAX_SIDE = 8192
+MAX_FRAMES = 8 * 200 + 1
+MAX_FRAME_RATE = 240.0
+MAX_STEPS = 500
+MAX_SEED = 2**63 - 1
+MAX_CRF = 51
+
+DEFAULT_VERSION = "2.3"
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        """Raises RequestError, naming every field that is wrong and what would be right."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RequestError(describe(error)) from None
+
+
+class ImageCondition(_Frozen):
+    """An image that the video shows at a frame.
+
+    frame: the pixel frame, from 0. strength: 0 (ignored) to 1 (kept as it is).
+    crf: quality of the H.264 re-compression, 0 (none) to 51 (worst); None: the version's default.
+    """
+
+    path: Path
+    frame: int = Field(ge=0)
+    strength: float = Field(default=1.0, ge=0, le=1)
+    crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
+
+
+class LoraSpec(_Frozen):
+    """A LoRA that is merged into the transformer in every phase, at a strength."""
+
+    path: Path
+    strength: Finite = 1.0
+
+
+class Request(_Frozen):
+    """One generation. What is left out takes the pipeline's official default.
+
+    height, width: pixels. num_frames: 8k + 1. frame_rate: frames a second.
+    num_inference_steps: of the guided phase; the distilled pipeline's steps are fixed.
+    seed: the same seed gives the same video on every machine that computes alike.
+    truncate_prompt: cut a prompt of more than 1,024 tokens instead of refusing it.
+    guidance_batch: how many guidance passes are computed at once; more is faster on a GPU with
+        memory to spare, and rounds differently.
+
+    Raises RequestError where a value is out of range or values contradict each other.
+    """
+
+    prompt: str
+    negative_prompt: str
+    pipeline: PipelineName
+    height: int = Field(gt=0, le=MAX_SIDE)
+    width: int = Field(gt=0, le=MAX_SIDE)
+    num_frames: int = Field(gt=0, le=MAX_FRAMES)
+    frame_rate: Finite = Field(gt=0, le=MAX_FRAME_RATE)
+    num_inference_steps: int = Field(gt=0, le=MAX_STEPS)
+    seed: int = Field(ge=0, le=MAX_SEED)
+    images: tuple[ImageCondition, ...] = ()
+    loras: tuple[LoraSpec, ...] = ()
+    video_guidance: Guidance
+    audio_guidance: Guidance
+    truncate_prompt: bool = False
+    guidance_batch: int = Field(default=1, ge=1, le=4)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in values.items() if value is not None}
+        pipeline = given.setdefault("pipeline", "two-stage")
+        if pipeline not in RECIPES:
+            raise ValueError(f"pipeline {pipeline!r} is none of {', '.join(RECIPES)}")
+        recipe, defaults = RECIPES[pipeline], DEFAULTS[DEFAULT_VERSION]
+        if not recipe.guided and "num_inference_steps" in given:
+            steps = sum(len(phase.sigmas or ()) - 1 for phase in recipe.phases)
+            raise ValueError(
+                f"num_inference_steps: the {pipeline} pipeline has {steps} fixed steps; "
+                "leave it out"
+            )
+        return {
+            "negative_prompt": defaults.negative_prompt,
+            "height": recipe.height,
+            "width": recipe.width,
+            "num_frames": defaults.num_frames,
+            "frame_rate": defaults.frame_rate,
+            "num_inference_steps": defaults.num_inference_steps,
+            "seed": defaults.seed,
+            "video_guidance": defaults.video_guidance,
+            "audio_guidance": defaults.audio_guidance,
+        } | given
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_prompt(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("is empty; say what the video should show")
+        return prompt
+
+    @field_validator("video_guidance", "audio_guidance")
+    @classmethod
+    def _sensible(cls, guidance: Guidance) -> Guidance:
+        scales = (guidance.cfg, guidance.stg, guidance.modality, guidance.rescale)
+        if not all(math.isfinite(scale) for scale in scales):
+            raise ValueError("has a scale that is no finite number")
+        if not 0 <= guidance.rescale <= 1:
+            raise ValueError(f"rescale is {guidance.rescale}; it goes from 0 to 1")
+        if any(block < 0 for block in guidance.stg_blocks or ()):
+            raise ValueError("has a negative block number")
+        return guidance
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        multiple = self.recipe.size_multiple
+        for name in ("height", "width"):
+            size = self.height if name == "height" else self.width
+            if size % multiple:
+                raise ValueError(
+                    f"{name}: {size} is not a multiple of {multiple}, as the {self.pipeline} "
+                    f"pipeline needs; nearest: {_nearest(size, multiple, 0)}"
+                )
+        if self.num_frames % TIME != 1:
+            raise ValueError(
+                f"num_frames: {self.num_frames} is not of the form 8k + 1; nearest: "
+                f"{_nearest(self.num_frames, TIME, 1)}"
+            )
+        if self.audio_tokens == 0:
+            raise ValueError(
+                f"num_frames: {self.num_frames} at {self.frame_rate:g} frames a second is too "
+                "short for any sound; ask for more frames or a lower frame_rate"
+            )
+        frames = [image.frame for image in self.images]
+        for frame in frames:
+            if frame >= self.num_frames:
+                raise ValueError(
+                    f"images: frame {frame} is outside the video, which has frames 0 to "
+                    f"{self.num_frames - 1}"
+                )
+            if frames.count(frame) > 1:
+                raise ValueError(f"images: two images stand at frame {frame}")
+        return self
+
+    @property
+    def recipe(self) -> Recipe:
+        return RECIPES[self.pipeline]
+
+    @property
+    def audio_tokens(self) -> int:
+        return audio_token_count(self.num_frames, self.frame_rate)
+
+    @property
+    def seconds(self) -> float:
+        return self.num_frames / self.frame_rate
+
+
+def describe(error: ValidationError) -> str:
+    """Pydantic's findings as one line each: the field, and what is wrong with it."""
+    lines = []
+    for finding in error.errors():
+        where = ".".join(str(part) for part in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        value = finding["input"]
+        shown = f" (got {value!r})" if isinstance(value, int | float) and where else ""
+        lines.append(f"{where}: {message}{shown}" if where else message)
+    return "\n".join(lines)
+
+
+def _nearest(value: int, multiple: int, offset: int) -> str:
+    below = (value - offset) // multiple * multiple + offset
+    above = below + multiple
+    return f"{below} and {above}" if below > 0 else f"{above}"

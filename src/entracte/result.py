@@ -1,0 +1,29 @@
+"""What a generation gives back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from entracte.request import Request
+from entracte.trace.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished generation.
+
+    frames: [frames, height, width, 3] uint8, None if they were not to be kept.
+    audio: [2, samples] float32 in -1..1, at `sample_rate` a second.
+    latents: `stage1.video_latent` [1, 128, frames, h, w], `stage1.audio_latent` [1, 8, tokens, 16],
+        and so on for every phase, on the CPU.
+    output_path: the file or folder that was written, if any.
+    """
+
+    request: Request
+    frames: Tensor | None
+    audio: Tensor
+    sample_rate: int
+    latents: dict[str, Tensor]
+    trace: Trace
+    output_path: Path | None

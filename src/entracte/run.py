@@ -1,0 +1,227 @@
+"""One run of a recipe: the stages in order, each with the components it borrows."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from entracte.cache import Cache
+from entracte.files import write_atomically
+from entracte.media.output import open_output
+from entracte.models.audio_vae import AudioVae
+from entracte.models.connectors import Connectors
+from entracte.models.gemma import TextEncoder
+from entracte.models.tiling import Tiling
+from entracte.models.transformer import StreamRotary, Transformer
+from entracte.models.upsampler import Upsampler
+from entracte.models.video_vae import VideoVae
+from entracte.models.vocoder import Vocoder
+from entracte.prepared import Prepared
+from entracte.progress import Reporter
+from entracte.recipes import Phase
+from entracte.residency.resident import ResidentManager
+from entracte.residency.weight_sets import WeightSetKey
+from entracte.result import Result
+from entracte.sampling.noise import NoiseSource
+from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
+from entracte.stages.connect_text import TextContext, connect_text
+from entracte.stages.decode_audio import decode_audio
+from entracte.stages.decode_video import decode_video
+from entracte.stages.denoise import UNGUIDED, denoise
+from entracte.stages.encode_images import EncodedImage, encode_images
+from entracte.stages.encode_text import encode_text
+from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
+from entracte.stages.upsample import upsample
+from entracte.trace.trace import Trace
+
+# What the loop over a phase's steps is called in progress, tables and traces.
+LOOP_NAMES = {"stage1": "denoise", "stage2": "refine"}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """What all runs on an engine share.
+
+    contexts: by a prompt's token ids. rotary: by grid, audio tokens and image frames.
+    """
+
+    manager: ResidentManager
+    device: torch.device
+    dtype: torch.dtype
+    latent_channels: int
+    contexts: Cache[tuple[int, ...], TextContext]
+    rotary: Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
+
+
+class Run:
+    """Carries one prepared request through its recipe."""
+
+    def __init__(
+        self, model: OpenModel, prepared: Prepared, trace: Trace, reporter: Reporter
+    ) -> None:
+        self._model = model
+        self._manager = model.manager
+        self._prepared = prepared
+        self._request = prepared.request
+        self._trace = trace
+        self._reporter = reporter
+        self._noise = NoiseSource(prepared.request.seed)
+        self._latents: dict[str, Tensor] = {}
+
+    def generate(self, output: Path | None, latents_path: Path | None, keep_frames: bool) -> Result:
+        """Run all stages. The latents are saved before anything is decoded."""
+        recipe = self._request.recipe
+        contexts = [self._context(tokens) for tokens in self._prepared.prompts]
+        made: list[Latents] = []
+        for phase, weights in zip(recipe.phases, self._prepared.weight_sets, strict=True):
+            start = self._upsample(made[-1]) if made else self._empty(phase)
+            made.append(self._denoise(phase, weights, start, contexts))
+            self._latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
+            self._latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
+        if latents_path is not None:
+            with write_atomically(latents_path) as part:
+                save_file(self._latents, part)
+        audio, sample_rate = self._decode_audio(made[recipe.audio_phase])
+        frames = self._decode_video(made[-1], audio, sample_rate, output, keep_frames)
+        return Result(self._request, frames, audio, sample_rate, self._latents, self._trace, output)
+
+    def _context(self, tokens: Tensor) -> TextContext:
+        def make() -> TextContext:
+            self._trace.count("text_encodings")
+            self._reporter.stage("encode text")
+            with (
+                self._trace.stage("encode text"),
+                self._manager.borrow("text_encoder", TextEncoder) as encoder,
+            ):
+                states = encode_text(encoder, tokens, self._model.device)
+            self._reporter.stage("connect text")
+            with (
+                self._trace.stage("connect text"),
+                self._manager.borrow("connectors", Connectors) as connectors,
+            ):
+                return connect_text(connectors, states)
+
+        return self._model.contexts.get(tuple(tokens.tolist()), make)
+
+    def _empty(self, phase: Phase) -> Latents:
+        return empty_latents(
+            self._prepared.grid(phase),
+            self._model.latent_channels,
+            self._request.audio_tokens,
+            self._model.device,
+            self._model.dtype,
+        )
+
+    def _upsample(self, previous: Latents) -> Latents:
+        self._reporter.stage("upsample")
+        with (
+            self._trace.stage("upsample"),
+            self._manager.borrow("upsampler", Upsampler) as upsampler,
+            self._manager.borrow("video_vae", VideoVae) as vae,
+        ):
+            return Latents(upsample(upsampler, vae, previous.video), previous.audio)
+
+    def _encode_images(self, phase: Phase) -> list[EncodedImage]:
+        if not self._prepared.images:
+            return []
+        name = f"encode images ({phase.name})"
+        self._reporter.stage(name)
+        with self._trace.stage(name), self._manager.borrow("video_vae", VideoVae) as vae:
+            return encode_images(
+                vae,
+                self._prepared.images,
+                self._prepared.grid(phase),
+                self._model.device,
+                self._model.dtype,
+            )
+
+    def _denoise(
+        self, phase: Phase, weights: WeightSetKey, start: Latents, contexts: list[TextContext]
+    ) -> Latents:
+        grid, sigmas = self._prepared.grid(phase), self._prepared.sigmas(phase)
+        images = self._encode_images(phase)
+        with self._trace.stage(f"prepare latents ({phase.name})"):
+            scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
+            video, audio = prepare_latents(start, grid, images, self._noise, scale)
+        guidance = self._prepared.guidance if phase.guided else UNGUIDED
+        passes, steps = len(guidance.passes()), len(sigmas) - 1
+        name = LOOP_NAMES[phase.name]
+        with ExitStack() as loans:
+            self._reporter.stage(f"switch to {phase.name}")
+            with self._trace.stage(f"switch to {phase.name}"):
+                lent = self._manager.borrow_weight_set(weights, Transformer)
+                transformer = loans.enter_context(lent)
+            self._reporter.stage(name, steps)
+            with self._trace.stage(name) as span:
+
+                def on_step(step: int) -> None:
+                    self._trace.step(span)
+                    self._trace.count("forwards", passes)
+                    self._reporter.step(step, steps, self._prepared.step_work(phase))
+
+                video_out, audio_out = denoise(
+                    transformer,
+                    video,
+                    audio,
+                    contexts if phase.guided else contexts[:1],
+                    self._rotary(transformer, grid, video, audio),
+                    sigmas,
+                    guidance,
+                    self._request.guidance_batch,
+                    on_step,
+                )
+        return Latents(video_latent(video_out, grid), audio_latent(audio_out))
+
+    def _rotary(
+        self, transformer: Transformer, grid: VideoGrid, video: Tokens, audio: Tokens
+    ) -> tuple[StreamRotary, StreamRotary]:
+        model = self._model
+        appended = tuple(image.frame for image in self._prepared.images if image.frame > 0)
+        return model.rotary.get(
+            (grid, audio.latent.shape[1], appended),
+            lambda: transformer.rotary(video.positions, audio.positions, model.device, model.dtype),
+        )
+
+    def _decode_audio(self, latents: Latents) -> tuple[Tensor, int]:
+        self._reporter.stage("decode audio")
+        with (
+            self._trace.stage("decode audio"),
+            self._manager.borrow("audio_vae", AudioVae) as vae,
+            self._manager.borrow("vocoder", Vocoder) as vocoder,
+        ):
+            return decode_audio(vae, vocoder, latents.audio), vocoder.sample_rate
+
+    def _decode_video(
+        self,
+        latents: Latents,
+        audio: Tensor,
+        sample_rate: int,
+        output: Path | None,
+        keep_frames: bool,
+    ) -> Tensor | None:
+        """Decode, and encode into the output while later chunks still decode."""
+        kept: list[Tensor] = []
+        with ExitStack() as opened:
+            writer = None
+            if output is not None:
+                writer = opened.enter_context(
+                    open_output(output, self._request.frame_rate, audio, sample_rate)
+                )
+            self._reporter.stage("decode video")
+            with (
+                self._trace.stage("decode video"),
+                self._manager.borrow("video_vae", VideoVae) as vae,
+            ):
+                for chunk in decode_video(vae, latents.video, Tiling()):
+                    if writer is not None:
+                        writer.write(chunk)
+                    if keep_frames:
+                        kept.append(chunk)
+            if writer is not None:
+                self._reporter.stage("mux")
+                with self._trace.stage("mux"):
+                    opened.close()
+        return torch.cat(kept) if keep_frames else None

@@ -1,0 +1,1 @@
+"""Schedules, noise, guidance and the Euler step: small pure functions."""

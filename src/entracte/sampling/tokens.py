@@ -1,0 +1,165 @@
+"""Latents as token sequences: where every token is, how noisy it may be, what it must stay."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SPACE = 32
+TIME = 8
+
+# Audio latents: mel frames of 10 ms, four to a token; 8 channels of 16 mel bins.
+AUDIO_TOKENS_PER_SECOND = 25
+MEL_FRAMES_PER_TOKEN = 4
+MEL_HOP = 160
+MEL_SAMPLE_RATE = 16_000
+AUDIO_CHANNELS = 8
+AUDIO_BINS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class VideoGrid:
+    """The latent grid of a video: frames, height and width in latents; frame_rate in pixel frames.
+
+    A patch spans [start, end) pixels on each axis. The first latent frame is a single pixel frame,
+    every other one eight.
+    """
+
+    frames: int
+    height: int
+    width: int
+    frame_rate: float
+
+    @classmethod
+    def of_pixels(cls, frames: int, height: int, width: int, frame_rate: float) -> "VideoGrid":
+        return cls((frames - 1) // TIME + 1, height // SPACE, width // SPACE, frame_rate)
+
+    @property
+    def tokens(self) -> int:
+        return self.frames * self.height * self.width
+
+    @property
+    def frame_tokens(self) -> int:
+        return self.height * self.width
+
+    def spans(self) -> Tensor:
+        """[start, end) of every token: [3, tokens, 2] float32, in seconds, pixels, pixels."""
+        axes = [
+            torch.arange(n, dtype=torch.float32) for n in (self.frames, self.height, self.width)
+        ]
+        start = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
+        spans = torch.stack([start, start + 1], dim=-1)
+        spans = spans * torch.tensor([TIME, SPACE, SPACE]).view(3, 1, 1)
+        spans[0] = (spans[0] + 1 - TIME).clamp(min=0) / self.frame_rate
+        return spans
+
+    def frame_spans(self, frame: int) -> Tensor:
+        """[start, end) of the tokens of an image at a pixel frame: [3, frame_tokens, 2]."""
+        spans = self.spans()[:, : self.frame_tokens]
+        spans[0] = torch.tensor([frame, frame + 1], dtype=torch.float32) / self.frame_rate
+        return spans
+
+
+def audio_token_count(frames: int, frame_rate: float) -> int:
+    """How many audio tokens accompany a video of so many pixel frames."""
+    return round(frames / frame_rate * AUDIO_TOKENS_PER_SECOND)
+
+
+def audio_spans(tokens: int) -> Tensor:
+    """[start, end) of every audio token in seconds: [1, tokens, 2] float32, causal like video."""
+    edges = torch.arange(tokens + 1, dtype=torch.float32) * MEL_FRAMES_PER_TOKEN
+    seconds = (edges + 1 - MEL_FRAMES_PER_TOKEN).clamp(min=0) * MEL_HOP / MEL_SAMPLE_RATE
+    return torch.stack([seconds[:-1], seconds[1:]], dim=-1)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One stream's tokens in a denoising run.
+
+    latent: the noisy state, [1, tokens, channels].
+    clean: what tokens with a mask below 1 are drawn to, like `latent`.
+    mask: how much each token is denoised, from 0 (stays clean) to 1; [tokens] float32 on the CPU,
+        rounded to bfloat16, as the official pipeline stores it.
+    spans: [axes, tokens, 2], see `VideoGrid.spans`.
+    """
+
+    latent: Tensor
+    clean: Tensor
+    mask: Tensor
+    spans: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """The middle of every token: [axes, tokens]."""
+        return self.spans.mean(-1)
+
+    def with_latent(self, latent: Tensor) -> "Tokens":
+        return replace(self, latent=latent)
+
+    def level_mask(self) -> Tensor:
+        """The mask as it multiplies latents, [1, tokens, 1], on their device."""
+        return self.mask.to(self.latent.device)[None, :, None]
+
+
+def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
+    """Tokens that are all denoised. latent: [1, tokens, channels]."""
+    return Tokens(latent, torch.zeros_like(latent), torch.ones(latent.shape[1]), spans)
+
+
+def replace_first_frame(tokens: Tokens, image: Tensor, strength: float) -> Tokens:
+    """Tokens whose first frame is the image's: [1, frame tokens, channels]."""
+    count = image.shape[1]
+    latent, clean, mask = tokens.latent.clone(), tokens.clean.clone(), tokens.mask.clone()
+    latent[:, :count] = image
+    clean[:, :count] = image
+    mask[:count] = _rounded(1 - strength)
+    return Tokens(latent, clean, mask, tokens.spans)
+
+
+def append_image(tokens: Tokens, image: Tensor, strength: float, spans: Tensor) -> Tokens:
+    """Tokens followed by an image's, [1, image tokens, channels], that stand at `spans`."""
+    count = image.shape[1]
+    return Tokens(
+        torch.cat([tokens.latent, torch.zeros_like(image)], dim=1),
+        torch.cat([tokens.clean, image], dim=1),
+        torch.cat([tokens.mask, torch.full((count,), _rounded(1 - strength))]),
+        torch.cat([tokens.spans, spans], dim=1),
+    )
+
+
+def add_noise(tokens: Tokens, noise: Tensor, scale: float) -> Tokens:
+    """Mix noise in at a scale of 0 to 1, where the mask lets it. noise: like the latent."""
+    mixed = torch.lerp(tokens.latent, noise, scale)
+    mask = tokens.level_mask().to(mixed.dtype)
+    return tokens.with_latent(torch.lerp(tokens.clean, mixed, mask))
+
+
+def video_tokens(latent: Tensor) -> Tensor:
+    """[1, channels, frames, height, width] to [1, tokens, channels], a view.
+
+    That it stays a view matters: on the CPU a linear rounds differently for strided tokens, and
+    the official pipeline's are strided.
+    """
+    return latent.flatten(2).transpose(1, 2)
+
+
+def video_latent(tokens: Tensor, grid: VideoGrid) -> Tensor:
+    """The grid's own tokens, without appended ones, as [1, channels, frames, height, width]."""
+    own: Tensor = tokens[:, : grid.tokens].transpose(1, 2)
+    latent: Tensor = own.unflatten(2, (grid.frames, grid.height, grid.width))
+    return latent.contiguous()
+
+
+def audio_tokens(latent: Tensor) -> Tensor:
+    """[1, 8, tokens, 16] to [1, tokens, 128]."""
+    return latent.transpose(1, 2).flatten(2)
+
+
+def audio_latent(tokens: Tensor) -> Tensor:
+    """[1, tokens, 128] to [1, 8, tokens, 16]."""
+    latent: Tensor = tokens.unflatten(2, (AUDIO_CHANNELS, AUDIO_BINS))
+    return latent.transpose(1, 2).contiguous()
+
+
+def _rounded(value: float) -> float:
+    return torch.tensor(value, dtype=torch.bfloat16).item()

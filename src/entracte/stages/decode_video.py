@@ -1,0 +1,19 @@
+"""Video latents to frames, tile by tile, a chunk of frames at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from entracte.models.tiling import Tiling, decode_tiled
+from entracte.models.video_vae import VideoVae
+
+
+def decode_video(vae: VideoVae, latent: Tensor, tiling: Tiling) -> Iterator[Tensor]:
+    """Normalised latents [1, channels, frames, h, w] to chunks [frames, height, width, 3] uint8.
+
+    Chunks come in order, each as soon as no later tile can change it, on the CPU.
+    """
+    for pixels in decode_tiled(vae.decode, latent, tiling):
+        levels = pixels.float().add_(1).mul_(127.5).clamp_(0, 255).round_()
+        yield levels[0].permute(1, 2, 3, 0).to(torch.uint8).cpu().contiguous()

@@ -1,0 +1,49 @@
+"""Conditioning images to latents, at a phase's size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entracte.media.images import fit
+from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
+from entracte.sampling.tokens import VideoGrid
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """A conditioning image, read and re-compressed: pixels [height, width, 3] uint8."""
+
+    pixels: np.ndarray
+    frame: int
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """A conditioning image as latents [1, channels, 1, height, width], normalised."""
+
+    latent: Tensor
+    frame: int
+    strength: float
+
+
+def encode_images(
+    vae: VideoVae,
+    images: Sequence[PreparedImage],
+    grid: VideoGrid,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[EncodedImage]:
+    """Fit every image to the grid's size and encode it."""
+    height, width = grid.height * SPATIAL_SCALE, grid.width * SPATIAL_SCALE
+    return [
+        EncodedImage(
+            vae.encode(fit(image.pixels, height, width).to(device, dtype)),
+            image.frame,
+            image.strength,
+        )
+        for image in images
+    ]
