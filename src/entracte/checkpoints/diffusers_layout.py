@@ -37,7 +37,7 @@ def open_diffusers(folder: Path) -> dict[str, ComponentSource]:
         raise CheckpointError(f"{folder} holds a {kind or 'nameless'} pipeline, not an LTX-2 one")
     components = {
         "text_encoder": open_gemma(folder / "text_encoder", tokenizer=folder / "tokenizer"),
-        "transformer": _open(folder, "transformer", _transformer_config, _transformer_names),
+        "transformer": _open(folder, "transformer", transformer_config, _transformer_names),
         "connectors": _open(folder, "connectors", _connectors_config, _connectors_names),
         "video_vae": _open(folder, "vae", vae_config, vae_names, "video_vae"),
         "audio_vae": _open(folder, "audio_vae", _audio_vae_config, _nested_names),
@@ -95,7 +95,8 @@ def _nested_names(_: Config) -> Callable[[str], str]:
     return "model.{}".format
 
 
-def _transformer_config(config: Config) -> dict[str, Any]:
+def transformer_config(config: Config) -> dict[str, Any]:
+    """The published form of the config of diffusers' transformer."""
     return {
         "rope_type": config["rope_type"],
         "apply_gated_attention": config["gated_attn"] and config["audio_gated_attn"],

@@ -60,12 +60,17 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     return upright.convert("RGB")
 
 
-def recompress(pixels: np.ndarray, crf: int) -> np.ndarray:
-    """Pass an image, [height, width, 3] uint8, through one H.264 frame at a quality of `crf`.
+def recompress(image: Image.Image, crf: int) -> np.ndarray:
+    """Pass an image through one H.264 frame at a quality of `crf`.
 
     The model was trained on video frames; a clean photograph is outside what it knows. Odd sides
     lose their last row or column. A crf of 0 leaves the image unchanged.
+
+    Returns [height, width, 3] uint8. Raises MediaError for an image of less than 2 x 2 pixels.
     """
+    pixels = np.asarray(image)
+    if min(image.size) < 2:
+        raise MediaError(f"an image has {image.width} x {image.height} pixels; 2 x 2 are needed")
     if crf == 0:
         return pixels
     height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2

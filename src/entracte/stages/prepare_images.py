@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from entracte.media.images import read_image, recompress
 from entracte.request import ImageCondition
 
@@ -15,7 +13,7 @@ def prepare_images(images: Sequence[ImageCondition], default_crf: int) -> list[P
     return [
         PreparedImage(
             recompress(
-                np.asarray(read_image(image.path)),
+                read_image(image.path),
                 default_crf if image.crf is None else image.crf,
             ),
             image.frame,

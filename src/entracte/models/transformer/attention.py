@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
+from .norm import RMSNorm
 from .rotary import Rotary, rotate
 
 
@@ -19,13 +21,13 @@ class Attention(nn.Module):
         super().__init__()
         width = heads * head_dim
         self.heads = heads
-        self.q_norm = nn.RMSNorm(width, eps=eps)
-        self.k_norm = nn.RMSNorm(width, eps=eps)
-        self.to_q = nn.Linear(query_dim, width)
-        self.to_k = nn.Linear(context_dim, width)
-        self.to_v = nn.Linear(context_dim, width)
-        self.to_gate_logits = nn.Linear(query_dim, heads)
-        self.to_out = nn.ModuleList([nn.Linear(width, query_dim)])
+        self.q_norm = RMSNorm(width, eps)
+        self.k_norm = RMSNorm(width, eps)
+        self.to_q = Linear(query_dim, width)
+        self.to_k = Linear(context_dim, width)
+        self.to_v = Linear(context_dim, width)
+        self.to_gate_logits = Linear(query_dim, heads)
+        self.to_out = nn.ModuleList([Linear(width, query_dim)])
 
     def queries(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """[rows, tokens, query_dim] -> [rows, tokens, heads, head_dim]"""
@@ -49,9 +51,12 @@ class Attention(nn.Module):
         return out.transpose(1, 2)
 
     def project(self, heads_out: Tensor, x: Tensor) -> Tensor:
-        """Gate the heads by the tokens x that asked, and project to [rows, tokens, query_dim]."""
+        """Gate the heads by the tokens x that asked, and project to [rows, tokens, query_dim].
+
+        `heads_out` is overwritten.
+        """
         gates = torch.sigmoid(self.to_gate_logits(x)).mul_(2)
-        out: Tensor = self.to_out[0]((heads_out * gates.unsqueeze(-1)).flatten(2))
+        out: Tensor = self.to_out[0](heads_out.mul_(gates.unsqueeze(-1)).flatten(2))
         return out
 
     def split(self, x: Tensor) -> Tensor:
@@ -70,19 +75,19 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.ModuleList(
-            [_InnerProjection(width), nn.Identity(), nn.Linear(4 * width, width)]
-        )
+        self.net = nn.ModuleList([_InnerProjection(width), nn.Identity(), Linear(4 * width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net[2](F.gelu(self.net[0](x), approximate="tanh"))
+        hidden = self.net[0](x)
+        torch.ops.aten.gelu_(hidden, approximate="tanh")
+        out: Tensor = self.net[2](hidden)
         return out
 
 
 class _InnerProjection(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 4 * width)
+        self.proj = Linear(width, 4 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.proj(x)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import Attention, FeedForward
 from .config import TransformerConfig
 from .modulation import Run, add_gated, modulate
+from .norm import rms_norm
 from .passes import Rows
 from .rotary import Rotary
 
@@ -72,23 +72,31 @@ class Block(nn.Module):
         self.scale_shift_table_a2v_ca_audio = nn.Parameter(torch.empty(5, audio.width))
 
     def forward(
-        self, rows: Rows, video: StreamConditions, audio: StreamConditions, index: int
+        self,
+        groups: Sequence[Rows],
+        video: StreamConditions,
+        audio: StreamConditions,
+        index: int,
     ) -> None:
-        """Update the hidden states of `rows` in place. `index` is this block's place."""
+        """Update the hidden states of all rows in place. `index` is this block's place.
+
+        The contexts' keys and values are made once, for all the passes that attend to them.
+        """
         video_table = self.scale_shift_table + video.timestep
         audio_table = self.audio_scale_shift_table + audio.timestep
-        attending_video, attending_audio = rows.attending(index)
-
-        self._self_attention(self.attn1, rows.video, video, video_table, attending_video)
-        self._self_attention(self.audio_attn1, rows.audio, audio, audio_table, attending_audio)
-        video_text = self.prompt_scale_shift_table + video.prompt
-        self._text_attention(self.attn2, rows.video, rows, video, video_table, video_text)
-        audio_text = self.audio_prompt_scale_shift_table + audio.prompt
-        self._text_attention(self.audio_attn2, rows.audio, rows, audio, audio_table, audio_text)
-        if rows.isolated < len(rows.passes):
-            self._audio_video_attention(rows, video, audio)
-        self._feed_forward(self.ff, rows.video, video, video_table)
-        self._feed_forward(self.audio_ff, rows.audio, audio, audio_table)
+        video_text = _text(self.attn2, video, self.prompt_scale_shift_table)
+        audio_text = _text(self.audio_attn2, audio, self.audio_prompt_scale_shift_table)
+        for rows in groups:
+            x, y = rows.video, rows.audio
+            attending_video, attending_audio = rows.attending(index)
+            self._self_attention(self.attn1, x, video, video_table, attending_video)
+            self._self_attention(self.audio_attn1, y, audio, audio_table, attending_audio)
+            self._text_attention(self.attn2, x, rows, video, video_table, video_text)
+            self._text_attention(self.audio_attn2, y, rows, audio, audio_table, audio_text)
+            if rows.isolated < len(rows.passes):
+                self._audio_video_attention(x[rows.isolated :], y[rows.isolated :], video, audio)
+            self._feed_forward(self.ff, x, video, video_table)
+            self._feed_forward(self.audio_ff, y, audio, audio_table)
 
     def _self_attention(
         self,
@@ -98,10 +106,10 @@ class Block(nn.Module):
         table: Tensor,
         attending: int,
     ) -> None:
+        """Rows from `attending` on keep their own values."""
         shift, scale, gate = table[:, 0:3].unbind(1)
         h = modulate(self._norm(x), shift, scale, conditions.runs)
-        values = attention.values(h)
-        out = values
+        out = values = attention.values(h)
         if attending:
             asking = h[:attending]
             out = attention.attend(
@@ -120,21 +128,18 @@ class Block(nn.Module):
         rows: Rows,
         conditions: StreamConditions,
         table: Tensor,
-        text_table: Tensor,
+        text: tuple[Tensor, Tensor],
     ) -> None:
         shift, scale, gate = table[:, 6:9].unbind(1)
-        distinct, of_row = rows.text_contexts()
-        text = conditions.contexts[distinct].mul_(1 + text_table[1]).add_(text_table[0])
+        keys, values = text
         h = modulate(self._norm(x), shift, scale, conditions.runs)
-        out = attention.attend(
-            attention.queries(h), attention.keys(text)[of_row], attention.values(text)[of_row]
-        )
+        out = attention.attend(attention.queries(h), rows.pick(keys), rows.pick(values))
         add_gated(x, attention.project(out, h), gate, conditions.runs)
 
     def _audio_video_attention(
-        self, rows: Rows, video: StreamConditions, audio: StreamConditions
+        self, x: Tensor, y: Tensor, video: StreamConditions, audio: StreamConditions
     ) -> None:
-        x, y = rows.video[rows.isolated :], rows.audio[rows.isolated :]
+        """Video x and audio y attend to each other, both reading the states from before."""
         video_table = self.scale_shift_table_a2v_ca_video
         audio_table = self.scale_shift_table_a2v_ca_audio
         video_scale, video_shift, video_scale_key, video_shift_key = (
@@ -143,29 +148,29 @@ class Block(nn.Module):
         audio_scale_key, audio_shift_key, audio_scale, audio_shift = (
             audio_table[:4] + audio.cross
         ).unbind(1)
-        # Both attentions read the states from before either update.
         h, g = self._norm(x), self._norm(y)
-        to_video, to_audio = self.audio_to_video_attn, self.video_to_audio_attn
+        video_asks = modulate(h.clone(), video_shift, video_scale, video.runs)
+        audio_asks = modulate(g.clone(), audio_shift, audio_scale, audio.runs)
+        video_tells = modulate(h, video_shift_key, video_scale_key, video.runs)
+        audio_tells = modulate(g, audio_shift_key, audio_scale_key, audio.runs)
 
-        asking = modulate(h.clone(), video_shift, video_scale, video.runs)
-        asked = modulate(g.clone(), audio_shift_key, audio_scale_key, audio.runs)
-        out = to_video.attend(
-            to_video.queries(asking, video.cross_rotary),
-            to_video.keys(asked, audio.cross_rotary),
-            to_video.values(asked),
+        attention = self.audio_to_video_attn
+        out = attention.attend(
+            attention.queries(video_asks, video.cross_rotary),
+            attention.keys(audio_tells, audio.cross_rotary),
+            attention.values(audio_tells),
         )
         gate = video_table[4:] + video.cross_gate
-        add_gated(x, to_video.project(out, asking), gate, video.everywhere)
+        add_gated(x, attention.project(out, video_asks), gate, video.everywhere)
 
-        asking = modulate(g, audio_shift, audio_scale, audio.runs)
-        asked = modulate(h, video_shift_key, video_scale_key, video.runs)
-        out = to_audio.attend(
-            to_audio.queries(asking, audio.cross_rotary),
-            to_audio.keys(asked, video.cross_rotary),
-            to_audio.values(asked),
+        attention = self.video_to_audio_attn
+        out = attention.attend(
+            attention.queries(audio_asks, audio.cross_rotary),
+            attention.keys(video_tells, video.cross_rotary),
+            attention.values(video_tells),
         )
         gate = audio_table[4:] + audio.cross_gate
-        add_gated(y, to_audio.project(out, asking), gate, audio.everywhere)
+        add_gated(y, attention.project(out, audio_asks), gate, audio.everywhere)
 
     def _feed_forward(
         self, feed_forward: FeedForward, x: Tensor, conditions: StreamConditions, table: Tensor
@@ -175,4 +180,13 @@ class Block(nn.Module):
         add_gated(x, feed_forward(h), gate, conditions.runs)
 
     def _norm(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], eps=self.eps)
+        return rms_norm(x, self.eps)
+
+
+def _text(
+    attention: Attention, conditions: StreamConditions, table: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Keys and values of the contexts, [contexts, tokens, heads, head_dim] each."""
+    shift, scale = table + conditions.prompt
+    text = (conditions.contexts * (1 + scale)).add_(shift)
+    return attention.keys(text), attention.values(text)

@@ -1,7 +1,7 @@
 """The LTX-2.3 transformer: video and audio latents and text contexts in, velocities out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -114,6 +114,8 @@ class Transformer(Component):
         rows_at_once: how many passes share a batch (default: all).
         """
         rows_at_once = rows_at_once or len(passes)
+        used = sorted({each.context for each in passes})
+        passes = [replace(each, context=used.index(each.context)) for each in passes]
         scale, gate_scale = self.config.timestep_scale, self.config.gate_timestep_scale
         video_time, video_embedded = self.adaln_single(video.timesteps * scale)
         audio_time, audio_embedded = self.audio_adaln_single(audio.timesteps * scale)
@@ -122,7 +124,7 @@ class Transformer(Component):
             runs=video.runs,
             rotary=video.rotary.own,
             cross_rotary=video.rotary.cross,
-            contexts=video.contexts,
+            contexts=video.contexts[used],
             timestep=video_time,
             prompt=self.prompt_adaln_single(video.sigma * scale)[0][0],
             cross=self.av_ca_video_scale_shift_adaln_single(video.timesteps * scale)[0],
@@ -132,7 +134,7 @@ class Transformer(Component):
             runs=audio.runs,
             rotary=audio.rotary.own,
             cross_rotary=audio.rotary.cross,
-            contexts=audio.contexts,
+            contexts=audio.contexts[used],
             timestep=audio_time,
             prompt=self.audio_prompt_adaln_single(audio.sigma * scale)[0][0],
             cross=self.av_ca_audio_scale_shift_adaln_single(audio.timesteps * scale)[0],
@@ -147,8 +149,7 @@ class Transformer(Component):
         )
         for index, block in enumerate(self.transformer_blocks if blocks is None else blocks):
             groups = join_rows(groups, passes, index, rows_at_once)
-            for rows in groups:
-                block(rows, video_conditions, audio_conditions, index)
+            block(groups, video_conditions, audio_conditions, index)
 
         velocities: dict[Pass, Velocity] = {}
         for rows in groups:

@@ -61,10 +61,12 @@ class Rows:
             sum(block not in p.skip_audio for p in self.passes),
         )
 
-    def text_contexts(self) -> tuple[list[int], list[int]]:
-        """The distinct contexts of these rows, and for every row its place among them."""
-        distinct = sorted({p.context for p in self.passes})
-        return distinct, [distinct.index(p.context) for p in self.passes]
+    def pick(self, per_context: Tensor) -> Tensor:
+        """For every row, its context's entry of a tensor [contexts, …]; a view where it can be."""
+        wanted = [p.context for p in self.passes]
+        if len(set(wanted)) == 1:
+            return per_context[wanted[0]].expand(len(wanted), *per_context.shape[1:])
+        return per_context[wanted]
 
 
 def start_rows(

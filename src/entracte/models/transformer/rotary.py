@@ -45,11 +45,10 @@ def rotary_table(
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Rotate x [rows, tokens, heads, head_dim] by a table of its dtype or wider."""
-    halves = x.unflatten(-1, (2, -1))
-    first, second = halves.unbind(-2)
-    out = torch.empty_like(halves)
-    out_first, out_second = out.unbind(-2)
+    """Rotate x [rows, tokens, heads, head_dim] by a table of its dtype."""
+    first, second = x.chunk(2, dim=-1)
+    out = torch.empty_like(x)
+    out_first, out_second = out.chunk(2, dim=-1)
     torch.mul(first, rotary.cos, out=out_first).addcmul_(second, rotary.sin, value=-1)
     torch.mul(second, rotary.cos, out=out_second).addcmul_(first, rotary.sin)
-    return out.flatten(-2)
+    return out
