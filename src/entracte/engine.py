@@ -12,6 +12,7 @@ from entracte.cache import Cache
 from entracte.checkpoints.loading import load_component
 from entracte.checkpoints.lora import LoraFile, open_lora
 from entracte.checkpoints.model_files import ModelPaths, open_model
+from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
 from entracte.files import require_writable
@@ -52,6 +53,9 @@ class Engine:
             raise CheckpointError(f"the model has no {', '.join(missing)}")
         self.source = source
         self.tokenizer = Tokenizer(source.tokenizer)
+        self._lora_files: dict[Path, SafetensorsFile] = {}
+        if source.distilled_lora is not None:
+            self._lora_files[source.distilled_lora[0].path] = source.distilled_lora[0]
         self._loras: dict[Path, LoraFile] = {}
         self._factors: dict[str, dict[str, Factors]] = {}
         self._one_at_a_time = threading.Lock()
@@ -181,8 +185,8 @@ class Engine:
     def _weight_set(self, request: Request, phase: Phase) -> WeightSetKey:
         adapters = [(lora.path, lora.strength) for lora in request.loras]
         if phase.distilled and self.source.distilled_lora is not None:
-            path, strength = self.source.distilled_lora
-            adapters.append((path, strength * phase.distilled))
+            file, strength = self.source.distilled_lora
+            adapters.append((file.path, strength * phase.distilled))
         for path, _ in adapters:
             self._open_lora(path)
         return tuple(Adapter(str(path), strength) for path, strength in adapters)
@@ -191,7 +195,9 @@ class Engine:
         if path not in self._loras:
             tensors = self.source.components["transformer"].tensors
             shapes = {name: located.info.shape for name, located in tensors.items()}
-            self._loras[path] = open_lora(path, shapes)
+            if path not in self._lora_files:
+                self._lora_files[path] = SafetensorsFile(path)
+            self._loras[path] = open_lora(self._lora_files[path], shapes)
         return self._loras[path]
 
     def _read_factors(self, name: str) -> Mapping[str, Factors]:

@@ -55,7 +55,7 @@ def test_merged_weights(oracle: Oracle, strength: str) -> None:
     _, components = open_checkpoint([SafetensorsFile(ROOT / "checkpoint.safetensors")])
     tensors = components["transformer"].tensors
     shapes = {name: located.info.shape for name, located in tensors.items()}
-    lora = open_lora(ROOT / "distilled-lora.safetensors", shapes)
+    lora = open_lora(SafetensorsFile(ROOT / "distilled-lora.safetensors"), shapes)
     prefix = f"module.merged.{strength}."
     recorded = [name for name in oracle.names if name.startswith(prefix)]
     assert len(recorded) == 3

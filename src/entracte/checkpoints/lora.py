@@ -71,15 +71,15 @@ def is_lora(file: SafetensorsFile) -> bool:
     return any(SUFFIX.search(key) for key in file.tensors)
 
 
-def open_lora(path: Path, weights: Mapping[str, tuple[int, ...]]) -> LoraFile:
+def open_lora(file: SafetensorsFile, weights: Mapping[str, tuple[int, ...]]) -> LoraFile:
     """Match a LoRA file to the weights, shapes by name (`….weight`); no factor is read.
 
     Raises LoraError if it is no LoRA, matches nothing, or has factors that do not fit.
     """
     modules = {name.removesuffix(".weight") for name in weights if name.endswith(".weight")}
-    lora = match_lora(SafetensorsFile(path), modules)
+    lora = match_lora(file, modules)
     for module, pair in lora.pairs.items():
-        _check_shape(path, module, pair, weights[f"{module}.weight"])
+        _check_shape(file.path, module, pair, weights[f"{module}.weight"])
     return lora
 
 

@@ -153,8 +153,9 @@ def _upsampler(paths: ModelPaths, found: _Found) -> ComponentSource | None:
     return fitting[-1] if fitting else None
 
 
-def _distilled_lora(paths: ModelPaths, found: _Found) -> tuple[Path, float] | None:
+def _distilled_lora(paths: ModelPaths, found: _Found) -> tuple[SafetensorsFile, float] | None:
     if paths.distilled_lora is not None:
-        return paths.distilled_lora
+        path, strength = paths.distilled_lora
+        return SafetensorsFile(path), strength
     named = [file for file in found.loras if "distilled" in file.path.name]
-    return (named[-1].path, 1.0) if named else None
+    return (named[-1], 1.0) if named else None

@@ -47,10 +47,10 @@ class ModelSource:
     """A whole model before it is loaded.
 
     tokenizer: the folder that holds the tokenizer.
-    distilled_lora: the LoRA of stage 2 and its strength, None where there is none.
+    distilled_lora: the LoRA file of stage 2 and its strength, None where there is none.
     """
 
     version: str
     components: Mapping[str, ComponentSource]
     tokenizer: Path
-    distilled_lora: tuple[Path, float] | None
+    distilled_lora: tuple[SafetensorsFile, float] | None

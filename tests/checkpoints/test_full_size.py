@@ -1,0 +1,103 @@
+"""The published checkpoint's names and shapes, all 5,947 of them, without its weights."""
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from entracte.checkpoints.loading import build_component, count_parameters
+from entracte.checkpoints.published import open_checkpoint, open_upsampler
+from entracte.checkpoints.safetensors_file import TensorInfo
+from entracte.errors import CheckpointError
+
+LISTING = Path(__file__).parent.parent / "data" / "ltx-2.3-full.json.gz"
+
+
+@dataclass
+class HeaderOnly:
+    """Looks like a SafetensorsFile of which only the header was read."""
+
+    path: Path
+    metadata: dict
+    tensors: dict
+
+    @classmethod
+    def of(cls, metadata: dict, shapes: dict) -> "HeaderOnly":
+        infos = {
+            name: TensorInfo(torch.bfloat16, tuple(shape), 0, 2 * torch.Size(shape).numel())
+            for name, shape in shapes.items()
+        }
+        return cls(Path("published.safetensors"), metadata, infos)
+
+    def config(self) -> dict:
+        return self.metadata["config"]
+
+
+@pytest.fixture(scope="module")
+def listing() -> dict:
+    return json.loads(gzip.decompress(LISTING.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def components(listing: dict) -> dict:
+    version, found = open_checkpoint([HeaderOnly.of(listing["metadata"], listing["tensors"])])
+    assert version == "2.3"
+    upsampler = listing["upsampler"]
+    found["upsampler"] = open_upsampler(HeaderOnly.of(upsampler["metadata"], upsampler["tensors"]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("transformer", 18.99e9),
+        ("connectors", 3.17e9),
+        ("video_vae", 0.726e9),
+        ("audio_vae", 0.05e9),
+        ("vocoder", 0.13e9),
+        ("upsampler", 0.498e9),
+    ],
+)
+def test_every_tensor_finds_its_parameter(components: dict, name: str, parameters: float) -> None:
+    module = build_component(components[name])  # raises where one is missing or left over
+    assert count_parameters(module) == components[name].parameters
+    assert components[name].parameters == pytest.approx(parameters, rel=0.1)
+
+
+def test_no_tensor_is_left_over(components: dict, listing: dict) -> None:
+    placed = sum(len(c.tensors) for name, c in components.items() if name != "upsampler")
+    assert placed == len(listing["tensors"]) == 5947
+
+
+@pytest.mark.parametrize("change", ["drop", "add", "reshape"])
+def test_a_wrong_tensor_is_noticed(listing: dict, change: str) -> None:
+    shapes = dict(listing["tensors"])
+    name = "model.diffusion_model.transformer_blocks.7.attn1.to_q.weight"
+    if change == "drop":
+        del shapes[name]
+    elif change == "add":
+        shapes["model.diffusion_model.transformer_blocks.7.attn9.to_q.weight"] = [2, 2]
+    else:
+        shapes[name] = [1, 4096]
+    _, found = open_checkpoint([HeaderOnly.of(listing["metadata"], shapes)])
+    with pytest.raises(
+        CheckpointError, match=r"transformer: .* 1 of 4186 tensors.*blocks\.7\.attn"
+    ):
+        build_component(found["transformer"])
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "2.5.1"])
+def test_other_versions_are_refused_by_name(listing: dict, version: str) -> None:
+    metadata = listing["metadata"] | {"model_version": version}
+    with pytest.raises(CheckpointError, match=rf"is LTX-{version[:3]}; this release runs LTX-2\.3"):
+        open_checkpoint([HeaderOnly.of(metadata, listing["tensors"])])
+
+
+def test_a_version_that_is_not_declared_is_inferred(listing: dict) -> None:
+    config = json.loads(json.dumps(listing["metadata"]["config"]))
+    config["transformer"]["cross_attention_adaln"] = False
+    with pytest.raises(CheckpointError, match=r"is LTX-2\.0"):
+        open_checkpoint([HeaderOnly.of({"config": config}, listing["tensors"])])

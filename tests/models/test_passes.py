@@ -1,0 +1,143 @@
+"""Passes computed together, one by one or joined to a twin give the same velocities."""
+
+import pytest
+import torch
+
+from entracte.checkpoints import demo_config
+from entracte.models.transformer import Pass, Run, StreamInput, Transformer, TransformerConfig
+from entracte.models.transformer.modulation import runs_of
+
+VIDEO, AUDIO = 12, 7
+BLOCK = frozenset([2])
+SKIPPED = Pass(skip_video=BLOCK, skip_audio=BLOCK)
+PASSES = [Pass(), Pass(context=1), SKIPPED, Pass(isolated=True)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig.from_header(demo_config.TRANSFORMER))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).normal_(0, 0.1)
+    return model.eval()
+
+
+def inputs(model: Transformer, mask: list[float] | None = None) -> tuple[StreamInput, StreamInput]:
+    torch.manual_seed(1)
+    rotary = model.rotary(
+        torch.rand(3, VIDEO) * 100, torch.rand(1, AUDIO), torch.device("cpu"), torch.float32
+    )
+    sigma = torch.tensor([0.7])
+    distinct, runs = runs_of(mask or [1.0] * VIDEO)
+    video = StreamInput(
+        torch.randn(1, VIDEO, 128),
+        torch.tensor(distinct) * sigma,
+        runs,
+        sigma,
+        torch.randn(2, 1024, 128),
+        rotary[0],
+    )
+    audio = StreamInput(
+        torch.randn(1, AUDIO, 128),
+        sigma,
+        [Run(0, AUDIO, 0)],
+        sigma,
+        torch.randn(2, 1024, 64),
+        rotary[1],
+    )
+    return video, audio
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 3, 4])
+def test_batching_changes_nothing(model: Transformer, rows_at_once: int) -> None:
+    video, audio = inputs(model)
+    alone = [model(video, audio, [each])[0] for each in PASSES]
+    together = model(video, audio, PASSES, rows_at_once=rows_at_once)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.allclose(one.video, other.video, atol=1e-4)
+        assert torch.allclose(one.audio, other.audio, atol=1e-4)
+
+
+def test_passes_differ(model: Transformer) -> None:
+    video, audio = inputs(model)
+    velocities = model(video, audio, PASSES)
+    for i, one in enumerate(velocities):
+        for other in velocities[i + 1 :]:
+            assert not torch.allclose(one.video, other.video, atol=1e-3)
+            assert not torch.allclose(one.audio, other.audio, atol=1e-3)
+
+
+def test_a_skipping_pass_shares_its_twins_blocks(model: Transformer) -> None:
+    """Before its first skipped block it costs nothing: two rows run there, three after."""
+    rows_seen = []
+
+    def blocks():
+        for block in model.transformer_blocks:
+
+            def counted(groups, *rest, block=block):
+                rows_seen.append(sum(len(rows.passes) for rows in groups))
+                return block(groups, *rest)
+
+            yield counted
+
+    video, audio = inputs(model)
+    passes = [Pass(), Pass(context=1), SKIPPED]
+    model(video, audio, passes, blocks=blocks())
+    assert rows_seen == [2, 2, 3, 3]
+
+
+def test_blocks_are_asked_for_one_at_a_time(model: Transformer) -> None:
+    """A streaming manager may reuse a block's memory once the next one is asked for."""
+    video, audio = inputs(model)
+    expected = model(video, audio, PASSES)
+    live = 0
+
+    def blocks():
+        nonlocal live
+        for block in model.transformer_blocks:
+            live += 1
+            assert live == 1
+            yield block
+            live -= 1
+
+    streamed = model(video, audio, PASSES, blocks=blocks(), rows_at_once=1)
+    assert torch.allclose(streamed[2].video, expected[2].video, atol=1e-4)
+
+
+def test_runs_equal_a_timestep_for_every_token(model: Transformer) -> None:
+    """Two distinct timesteps as runs give what each token alone in its run gives."""
+    mask = [0.0] * 4 + [1.0] * 8
+    video, audio = inputs(model, mask)
+    single = StreamInput(
+        video.latent,
+        torch.tensor(mask) * video.sigma,
+        [Run(i, i + 1, i) for i in range(VIDEO)],
+        video.sigma,
+        video.contexts,
+        video.rotary,
+    )
+    by_run = model(video, audio, PASSES)
+    by_token = model(single, audio, PASSES)
+    for one, other in zip(by_run, by_token, strict=True):
+        assert torch.allclose(one.video, other.video, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        ([Pass(), Pass()], "twice"),
+        ([SKIPPED, Pass(skip_video=frozenset([1]))], "at most one"),
+        ([Pass(skip_video=BLOCK, isolated=True)], "not both"),
+    ],
+)
+def test_passes_that_cannot_be_ordered(
+    model: Transformer, passes: list[Pass], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        model(*inputs(model), passes)
+
+
+def test_runs_of() -> None:
+    distinct, runs = runs_of([0.5, 0.5, 1.0, 0.5])
+    assert distinct == [0.5, 1.0]
+    assert runs == [Run(0, 2, 0), Run(2, 3, 1), Run(3, 4, 0)]

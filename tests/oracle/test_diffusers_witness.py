@@ -1,0 +1,87 @@
+"""diffusers' transformer on the same weights, as a second witness, in float32.
+
+It agrees wherever a stream has one timestep. With two, its audio-video attention takes either both
+its modulations from the stream's own timesteps or both from the other stream's noise level; the
+official one, and ours, takes scale and shift from the first and the gate from the second.
+"""
+
+import json
+
+import pytest
+import torch
+from diffusers import LTX2VideoTransformer3DModel
+
+from entracte.checkpoints.diffusers_names import transformer_to_published
+from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.models.transformer import Pass, Transformer
+
+from .oracle import FLOAT32, ROOT, Oracle, distance
+
+BLOCK = frozenset([1])
+
+
+@pytest.fixture(scope="module")
+def witness(float32_transformer: Transformer) -> LTX2VideoTransformer3DModel:
+    config = json.loads(SafetensorsFile(ROOT / "checkpoint.safetensors").metadata["config"])
+    sizes = config["transformer"]
+    model = LTX2VideoTransformer3DModel(
+        num_attention_heads=sizes["num_attention_heads"],
+        attention_head_dim=sizes["attention_head_dim"],
+        cross_attention_dim=sizes["cross_attention_dim"],
+        audio_num_attention_heads=sizes["audio_num_attention_heads"],
+        audio_attention_head_dim=sizes["audio_attention_head_dim"],
+        audio_cross_attention_dim=sizes["audio_cross_attention_dim"],
+        num_layers=sizes["num_layers"],
+        gated_attn=True,
+        audio_gated_attn=True,
+        cross_attn_mod=True,
+        audio_cross_attn_mod=True,
+        use_prompt_embeddings=False,
+        perturbed_attn=True,
+        rope_type="split",
+    )
+    ours = float32_transformer.state_dict()
+    names = {name: transformer_to_published(name) for name in model.state_dict()}
+    assert set(names.values()) == set(ours)
+    model.load_state_dict({theirs: ours[name] for theirs, name in names.items()})
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "options"),
+    [
+        (Pass(), {}),
+        (Pass(isolated=True), {"isolate_modalities": True}),
+        (
+            Pass(skip_video=BLOCK, skip_audio=BLOCK),
+            {"spatio_temporal_guidance_blocks": [1]},
+        ),
+    ],
+    ids=["plain", "isolated", "skipped"],
+)
+@pytest.mark.parametrize("call", ["t2v.forward.0", "distilled.forward.2", "one_stage.forward.0"])
+def test_velocities(
+    oracle: Oracle,
+    float32_transformer: Transformer,
+    witness: LTX2VideoTransformer3DModel,
+    call: str,
+    evaluated: Pass,
+    options: dict,
+) -> None:
+    context = oracle.context("w10 w11 w12")
+    video, audio = oracle.inputs(call, float32_transformer, [context], torch.float32)
+    (ours,) = float32_transformer(video, audio, [evaluated])
+    theirs = witness(
+        hidden_states=video.latent,
+        audio_hidden_states=audio.latent,
+        encoder_hidden_states=context.video.float(),
+        audio_encoder_hidden_states=context.audio.float(),
+        timestep=video.sigma * 1000,
+        sigma=video.sigma * 1000,
+        video_coords=oracle[f"{call}.video.positions"],
+        audio_coords=oracle[f"{call}.audio.positions"],
+        return_dict=False,
+        **options,
+    )
+    assert distance(ours.video, theirs[0]) < FLOAT32
+    assert distance(ours.audio, theirs[1]) < FLOAT32

@@ -1,0 +1,306 @@
+"""The engine on the demonstration model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request
+from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
+from entracte.errors import Cancelled, CheckpointError, LoraError, MediaError, RequestError
+
+SMALL = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2}
+
+
+def small(**values: object) -> Request:
+    return Request(**({"prompt": "A quiet street"} | SMALL | values))
+
+
+@pytest.fixture(scope="module")
+def engine(demo_model: Path) -> Engine:
+    return Engine.open(demo_model)
+
+
+def test_a_result_carries_everything(engine: Engine) -> None:
+    result = engine.generate(small())
+    assert result.frames is not None
+    assert result.frames.shape == (9, 128, 128, 3)
+    assert result.frames.dtype is torch.uint8
+    assert result.frames.float().std() > 5
+    seconds = result.audio.shape[1] / result.sample_rate
+    assert result.audio.shape[0] == 2
+    assert seconds == pytest.approx(9 / 24, abs=0.06)  # whole mel frames
+    assert result.latents["stage1.video_latent"].shape == (1, 128, 2, 2, 2)
+    assert result.latents["stage2.video_latent"].shape == (1, 128, 2, 4, 4)
+    assert result.trace.counts["forwards"] == 4 * 2 + 3
+    names = [span.name for span in result.trace.spans]
+    wanted = ["denoise", "upsample", "switch to stage2", "refine", "decode audio", "decode video"]
+    assert [name for name in names if name in wanted] == wanted
+
+
+def test_the_same_seed_is_the_same_video(engine: Engine) -> None:
+    one, two, other = (engine.generate(small(seed=s), keep_frames=False) for s in (1, 1, 2))
+    for name in one.latents:
+        assert torch.equal(one.latents[name], two.latents[name])
+        assert not torch.equal(one.latents[name], other.latents[name])
+
+
+def test_stages_run_their_own_weights(engine: Engine, demo_model: Path) -> None:
+    """Stage 2 merged ones, stage 1 the base; and request 2's stage 1 the base again."""
+    without = Engine.open(demo_model, distilled_lora=(demo_model / DISTILLED_LORA, 0.0))
+    merged, base = (e.generate(small(), keep_frames=False).latents for e in (engine, without))
+    assert torch.equal(merged["stage1.video_latent"], base["stage1.video_latent"])
+    assert not torch.equal(merged["stage2.video_latent"], base["stage2.video_latent"])
+    again = engine.generate(small(), keep_frames=False).latents
+    assert torch.equal(again["stage1.video_latent"], base["stage1.video_latent"])
+
+
+def test_user_loras_act_in_both_stages(engine: Engine, demo_model: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    theirs = load_file(demo_model / DISTILLED_LORA)
+    save_file({k: torch.randn_like(v) * 0.1 for k, v in theirs.items()}, tmp_path / "user.st")
+    plain = engine.generate(small(), keep_frames=False).latents
+    styled = {
+        strength: engine.generate(
+            small(loras=(LoraSpec(path=tmp_path / "user.st", strength=strength),)),
+            keep_frames=False,
+        ).latents
+        for strength in (0.0, 0.5, 1.0)
+    }
+    for name, latent in plain.items():
+        assert torch.equal(styled[0.0][name], latent)
+        assert not torch.equal(styled[0.5][name], latent)
+        assert not torch.equal(styled[0.5][name], styled[1.0][name])
+    assert torch.equal(
+        engine.generate(small(), keep_frames=False).latents["stage2.video_latent"],
+        plain["stage2.video_latent"],
+    )
+
+
+def test_guidance_can_be_turned_off(engine: Engine) -> None:
+    result = engine.generate(
+        small(video_guidance=Guidance(), audio_guidance=Guidance()), keep_frames=False
+    )
+    assert result.trace.counts["forwards"] == 2 + 3
+
+
+def test_images_are_kept(engine: Engine, tmp_path: Path) -> None:
+    """At full strength the first frame's latents are the image's."""
+    from PIL import Image
+
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "image.png")
+    image = ImageCondition(path=tmp_path / "image.png", frame=0, strength=1.0)
+    one, two = (
+        engine.generate(small(images=(image,), seed=s), keep_frames=False).latents for s in (1, 2)
+    )
+    first = "stage2.video_latent"
+    assert torch.equal(one[first][:, :, 0], two[first][:, :, 0])
+    assert not torch.equal(one[first][:, :, 1], two[first][:, :, 1])
+
+
+@pytest.mark.parametrize("pipeline", ["one-stage", "distilled"])
+def test_other_pipelines(engine: Engine, pipeline: str) -> None:
+    values = {} if pipeline == "one-stage" else {"num_inference_steps": None}
+    result = engine.generate(small(pipeline=pipeline, **values))
+    assert result.frames is not None
+    assert result.frames.shape == (9, 128, 128, 3)
+    assert result.trace.counts["forwards"] == (8 if pipeline == "one-stage" else 11)
+
+
+def test_progress_rises_to_the_end(engine: Engine) -> None:
+    seen: list[Progress] = []
+    engine.generate(small(), progress=seen.append, keep_frames=False)
+    fractions = [p.fraction for p in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == 1
+    assert [(p.step, p.steps) for p in seen if p.stage == "refine"] == [(i, 3) for i in range(4)]
+    assert all(p.seconds_left is not None for p in seen if p.step)
+
+
+def test_cancelling_leaves_the_engine_right(engine: Engine, tmp_path: Path) -> None:
+    expected = engine.generate(small(), keep_frames=False).latents
+    for stop_at in ("denoise", "refine", "decode video"):
+        stages: list[str] = []
+        with pytest.raises(Cancelled, match="stopped at the caller's wish"):
+            engine.generate(
+                small(),
+                output_path=tmp_path / "video.mp4",
+                progress=lambda p, stages=stages: stages.append(p.stage),
+                should_stop=lambda stages=stages, at=stop_at: bool(stages) and stages[-1] == at,
+            )
+        assert list(tmp_path.iterdir()) == []
+    after = engine.generate(small(), keep_frames=False).latents
+    for name, latent in expected.items():
+        assert torch.equal(latent, after[name])
+
+
+class Opens:
+    """Counts how often each file below a folder is opened, by Python's audit events."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+        self.paths: list[str] = []
+        self.active = True
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple) -> None:
+        if self.active and event == "open" and str(arguments[0]).startswith(self.folder):
+            self.paths.append(str(arguments[0]))
+
+
+def test_every_weight_is_read_once(demo_model: Path) -> None:
+    opens = Opens(demo_model)
+    engine = Engine.open(demo_model)
+    engine.generate(small(), keep_frames=False)
+    weights = [path for path in opens.paths if path.endswith(".safetensors")]
+    assert sorted(weights) == sorted(str(p) for p in demo_model.rglob("*.safetensors"))
+
+    files = {
+        located.file
+        for component in engine.source.components.values()
+        for located in component.tensors.values()
+    }
+    taken = {file.path.name: file.bytes_taken for file in files}
+    held = {file.path.name: sum(i.nbytes for i in file.tensors.values()) for file in files}
+    assert taken == held  # each byte once
+
+    opens.paths.clear()
+    engine.generate(small(prompt="Another street", seed=3), keep_frames=False)
+    opens.active = False
+    assert opens.paths == []
+    assert {file.path.name: file.bytes_taken for file in files} == taken
+
+
+class TestRefusals:
+    """Each before any weight is read."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_loaded(self, demo_model: Path):
+        self.engine = Engine.open(demo_model)
+        yield
+        assert self.engine._model.manager.loaded() == []
+
+    def test_prompt_too_long(self) -> None:
+        with pytest.raises(RequestError, match="1101 tokens; at most 1024"):
+            self.engine.generate(small(prompt="x" * 1100))
+
+    def test_negative_prompt_too_long(self) -> None:
+        with pytest.raises(RequestError, match="2001 tokens"):
+            self.engine.generate(small(negative_prompt="x" * 2000))
+
+    def test_block_that_is_not_there(self) -> None:
+        with pytest.raises(RequestError, match="block 28; the transformer has blocks 0 to 3"):
+            self.engine.generate(small(video_guidance=Guidance(stg=1.0, stg_blocks=(28,))))
+
+    def test_missing_image(self) -> None:
+        with pytest.raises(MediaError, match=r"cannot read image gone\.png"):
+            self.engine.generate(small(images=(ImageCondition(path="gone.png", frame=0),)))
+
+    def test_missing_lora(self) -> None:
+        with pytest.raises(CheckpointError, match=r"cannot read gone\.safetensors"):
+            self.engine.generate(small(loras=(LoraSpec(path="gone.safetensors"),)))
+
+    def test_lora_of_another_model(self, tmp_path: Path) -> None:
+        path = tmp_path / "other.safetensors"
+        save_file({"x.lora_A.weight": torch.ones(2, 2), "x.lora_B.weight": torch.ones(2, 2)}, path)
+        with pytest.raises(LoraError, match="0 of 2 keys match"):
+            self.engine.generate(small(loras=(LoraSpec(path=path),)))
+
+    def test_output_folder_that_does_not_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match="does not exist"):
+            self.engine.generate(small(), output_path=tmp_path / "gone" / "video.mp4")
+
+    def test_latents_folder_that_does_not_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(MediaError, match="does not exist"):
+            self.engine.generate(small(), latents_path=tmp_path / "gone" / "latents.st")
+
+
+def test_a_long_prompt_is_cut_when_asked(engine: Engine) -> None:
+    result = engine.generate(small(prompt="x" * 1100, truncate_prompt=True), keep_frames=False)
+    assert result.trace.counts["text_encodings"] == 1
+
+
+class TestOpening:
+    def test_explicit_paths(self, demo_model: Path) -> None:
+        engine = Engine.open(
+            checkpoint_path=demo_model / CHECKPOINT,
+            gemma_root=demo_model / GEMMA,
+            distilled_lora=demo_model / DISTILLED_LORA,
+            spatial_upsampler_path=demo_model / UPSAMPLER,
+        )
+        assert engine.generate(small(), keep_frames=False).trace.counts["forwards"] == 11
+
+    def test_split_files(self, demo_model: Path, tmp_path: Path) -> None:
+        from entracte.checkpoints.safetensors_file import SafetensorsFile
+
+        whole = SafetensorsFile(demo_model / CHECKPOINT)
+        parts = {"transformer": {}, "rest": {}}
+        for name in whole.tensors:
+            part = "transformer" if name.startswith("model.diffusion_model.") else "rest"
+            parts[part][name] = whole.tensor(name)
+        for name, tensors in parts.items():
+            save_file(tensors, tmp_path / f"{name}.safetensors", whole.metadata)
+        split = Engine.open(
+            checkpoint_path=tuple(tmp_path / f"{name}.safetensors" for name in parts),
+            gemma_root=demo_model / GEMMA,
+        )
+        one = Engine.open(demo_model)
+        request = small(pipeline="one-stage")
+        latents = [e.generate(request, keep_frames=False).latents for e in (split, one)]
+        assert torch.equal(latents[0]["stage1.video_latent"], latents[1]["stage1.video_latent"])
+
+    def test_no_model(self) -> None:
+        with pytest.raises(CheckpointError, match="no model is named: give --model"):
+            Engine.open()
+
+    def test_no_gemma(self, demo_model: Path) -> None:
+        with pytest.raises(CheckpointError, match="text encoder is missing: give --gemma-root"):
+            Engine.open(checkpoint_path=demo_model / CHECKPOINT)
+
+    def test_gemma_without_tokenizer(self, demo_model: Path, tmp_path: Path) -> None:
+        for name in ("config.json", "model.safetensors"):
+            (tmp_path / name).write_bytes((demo_model / GEMMA / name).read_bytes())
+        with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
+            Engine.open(demo_model, gemma_root=tmp_path)
+
+    def test_gemma_of_another_kind(self, demo_model: Path, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+        with pytest.raises(CheckpointError, match="'llama' model; LTX-2.3 needs gemma3"):
+            Engine.open(demo_model, gemma_root=tmp_path)
+
+    def test_a_checkpoint_of_another_model(self, demo_model: Path) -> None:
+        with pytest.raises(CheckpointError, match="is no LTX checkpoint: .* tensors begin with"):
+            Engine.open(demo_model, checkpoint_path=demo_model / GEMMA / "model.safetensors")
+
+    def test_an_upsampler_of_the_wrong_kind(self, demo_model: Path, tmp_path: Path) -> None:
+        import json
+
+        from entracte.checkpoints.safetensors_file import SafetensorsFile
+
+        file = SafetensorsFile(demo_model / UPSAMPLER)
+        config = file.config() | {"temporal_upsample": True, "spatial_upsample": False}
+        tensors = {name: file.tensor(name) for name in file.tensors}
+        save_file(tensors, tmp_path / "temporal.st", {"config": json.dumps(config)})
+        with pytest.raises(CheckpointError, match="doubles height and width; this one has"):
+            Engine.open(demo_model, spatial_upsampler_path=tmp_path / "temporal.st")
+        with pytest.raises(CheckpointError, match="is no latent upsampler"):
+            Engine.open(demo_model, spatial_upsampler_path=demo_model / DISTILLED_LORA)
+
+    def test_two_stages_need_their_files(self, demo_model: Path) -> None:
+        bare = {"checkpoint_path": demo_model / CHECKPOINT, "gemma_root": demo_model / GEMMA}
+        with pytest.raises(CheckpointError, match="needs the latent upsampler"):
+            Engine.open(**bare).generate(small())
+        with pytest.raises(CheckpointError, match="needs the distilled LoRA"):
+            Engine.open(**bare, spatial_upsampler_path=demo_model / UPSAMPLER).generate(small())
+
+    @pytest.mark.parametrize(("device", "why"), [("tpu", "none of auto"), ("cuda:99", "not there")])
+    def test_devices(self, demo_model: Path, device: str, why: str) -> None:
+        with pytest.raises(RequestError, match=why):
+            Engine.open(demo_model, device=device)
+
+    def test_dtype(self, demo_model: Path) -> None:
+        with pytest.raises(RequestError, match="'float16' is none of bfloat16, float32"):
+            Engine.open(demo_model, dtype="float16")

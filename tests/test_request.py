@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entracte import Guidance, ImageCondition, LoraSpec, Request
+from entracte.errors import RequestError
+
+
+def test_defaults_are_the_pipelines() -> None:
+    two, one = Request(prompt="a"), Request(prompt="a", pipeline="one-stage")
+    assert (two.height, two.width, two.num_frames, two.frame_rate) == (1024, 1536, 121, 24.0)
+    assert (one.height, one.width) == (512, 768)
+    assert (two.num_inference_steps, two.seed) == (30, 10)
+    assert two.video_guidance == Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7)
+    assert two.audio_guidance.cfg == 7.0
+    assert two.negative_prompt == one.negative_prompt != ""
+
+
+def test_none_means_the_default() -> None:
+    assert Request(prompt="a", height=None, seed=None) == Request(prompt="a")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"height": 100}, r"height: 100 is not a multiple of 64.* 64 and 128"),
+        ({"width": 1500}, r"width: 1500 is not a multiple of 64.* 1472 and 1536"),
+        ({"width": 40, "pipeline": "one-stage"}, r"multiple of 32.* 32 and 64"),
+        ({"height": 0}, "height: .*greater than 0"),
+        ({"height": 64_000}, "height: .*less than or equal to 8192"),
+        ({"num_frames": 120}, r"120 is not of the form 8k \+ 1; nearest: 113 and 121"),
+        ({"num_frames": 1, "frame_rate": 120}, "too short for any sound"),
+        ({"frame_rate": 0}, "frame_rate: .*greater than 0"),
+        ({"frame_rate": float("nan")}, "frame_rate: .*finite"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"num_inference_steps": 0}, "num_inference_steps: .*greater than 0"),
+        ({"num_inference_steps": 10_000}, "num_inference_steps: .*less than or equal to 500"),
+        ({"num_inference_steps": 8, "pipeline": "distilled"}, "11 fixed steps; leave it out"),
+        ({"pipeline": "three-stage"}, "'three-stage' is none of two-stage, one-stage, distilled"),
+        ({"prompt": "  "}, "prompt: is empty"),
+        ({"video_guidance": Guidance(rescale=2)}, "rescale is 2; it goes from 0 to 1"),
+        ({"audio_guidance": Guidance(cfg=float("inf"))}, "no finite number"),
+        ({"video_guidance": Guidance(stg_blocks=(-1,))}, "negative block"),
+        ({"colour": "blue"}, "colour: Extra inputs are not permitted"),
+        ({"guidance_batch": 5}, "guidance_batch: .*less than or equal to 4"),
+    ],
+)
+def test_what_is_refused(values: dict, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Request(**({"prompt": "a"} | values))
+
+
+def test_every_wrong_field_is_named() -> None:
+    with pytest.raises(RequestError, match="(?s)height:.*seed:"):
+        Request(prompt="a", height=-1, seed=-1)
+
+
+@pytest.mark.parametrize("frame", [121, 500])
+def test_images_outside_the_video(frame: int) -> None:
+    image = ImageCondition(path=Path("a.png"), frame=frame)
+    with pytest.raises(RequestError, match=f"frame {frame} is outside .*0 to 120"):
+        Request(prompt="a", images=(image,))
+
+
+def test_two_images_at_one_frame() -> None:
+    image = ImageCondition(path=Path("a.png"), frame=8)
+    with pytest.raises(RequestError, match="two images stand at frame 8"):
+        Request(prompt="a", images=(image, image))
+
+
+@pytest.mark.parametrize(
+    "values", [{"strength": 1.5}, {"strength": -0.1}, {"frame": -1}, {"crf": 52}]
+)
+def test_image_values(values: dict) -> None:
+    with pytest.raises(RequestError, match=next(iter(values))):
+        ImageCondition(**({"path": Path("a.png"), "frame": 0} | values))
+
+
+def test_lora_strength() -> None:
+    with pytest.raises(RequestError, match="strength"):
+        LoraSpec(path=Path("a"), strength=float("nan"))
+
+
+@given(
+    blocks=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    frames=st.integers(1, 60),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_sensible_sizes_are_accepted(blocks: tuple[int, int], frames: int, seed: int) -> None:
+    request = Request(
+        prompt="a",
+        height=64 * blocks[0],
+        width=64 * blocks[1],
+        num_frames=8 * frames + 1,
+        seed=seed,
+    )
+    assert request.audio_tokens == round((8 * frames + 1) / 24 * 25)
+
+
+def test_a_request_cannot_be_changed() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        Request(prompt="a").seed = 3
