@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -59,7 +58,7 @@ class Inputs:
 
 
 def make_models(dtype: torch.dtype) -> tuple[LTX2VideoTransformer3DModel, Transformer]:
-    """diffusers' model with random weights, and ours on the very same tensors."""
+    """Diffusers' model with random weights, and ours on the very same tensors."""
     width, audio_width = HEADS * HEAD_DIM, HEADS * AUDIO_HEAD_DIM
     theirs = LTX2VideoTransformer3DModel(
         num_attention_heads=HEADS,
@@ -121,7 +120,8 @@ def run_theirs(
     model: LTX2VideoTransformer3DModel, given: Inputs, guided: bool
 ) -> Callable[[], Any]:
     """One step of diffusers', called as its pipeline does: the two prompts in one batch, then the
-    skipped and the isolated pass. Two distinct timesteps have to be given it a token each."""
+    skipped and the isolated pass. Two distinct timesteps have to be given it a token each.
+    """
 
     def call(contexts: slice, **options: Any) -> Any:
         rows = len(given.video_contexts[contexts])

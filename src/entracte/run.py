@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from entracte.cache import Cache
+from entracte.errors import MediaError
 from entracte.files import write_atomically
 from entracte.media.output import open_output
 from entracte.models.audio_vae import AudioVae
@@ -82,8 +84,7 @@ class Run:
             self._latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
             self._latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
         if latents_path is not None:
-            with write_atomically(latents_path) as part:
-                save_file(self._latents, part)
+            _save_latents(latents_path, self._latents)
         audio, sample_rate = self._decode_audio(made[recipe.audio_phase])
         frames = self._decode_video(made[-1], audio, sample_rate, output, keep_frames)
         return Result(self._request, frames, audio, sample_rate, self._latents, self._trace, output)
@@ -225,3 +226,11 @@ class Run:
                 with self._trace.stage("mux"):
                     opened.close()
         return torch.cat(kept) if keep_frames else None
+
+
+def _save_latents(path: Path, latents: dict[str, Tensor]) -> None:
+    try:
+        with write_atomically(path) as part:
+            save_file(latents, part)
+    except SafetensorError as error:
+        raise MediaError(f"cannot write {path}: {error}") from error

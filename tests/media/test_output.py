@@ -85,7 +85,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path: Path, target: str
 
 @pytest.mark.parametrize("target", ["video.mp4", "."])
 def test_a_full_disk(tmp_path: Path, target: str) -> None:
-    """A limit on the file size stands for it: the system refuses to write on, as a full disk does."""
+    """A limit on the file size stands for it: the system refuses to write on in the same way."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     noise = torch.randint(0, 255, (40, 256, 256, 3), dtype=torch.uint8)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ def test_tiles_cover_and_overlap(length: int, tile: int, overlap: int) -> None:
     assert spans[0][0] == 0
     assert spans[-1][1] == length
     assert all(0 < stop - start <= tile for start, stop in spans)
-    for (_, stop), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, stop), (start, _) in pairwise(spans):
         assert stop - start == overlap
 
 

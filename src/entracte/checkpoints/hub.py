@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 from httpx2 import HTTPError
@@ -21,6 +20,7 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 # The text encoder that the published checkpoints were trained with; they do not contain it.
 GEMMA_REPOSITORY = "google/gemma-3-12b-it-qat-q4_0-unquantized"
+SUFFIX = ".safetensors"
 GEMMA_FILES = ("*.json", "*.safetensors", "*.model")
 
 DIFFUSERS_FOLDERS = (
@@ -67,15 +67,15 @@ def needed_files(files: Sequence[str], distilled: bool) -> list[str]:
     """
     if "model_index.json" in files:
         return ["model_index.json", *(f for f in files if f.split("/")[0] in DIFFUSERS_FOLDERS)]
-    patterns = ["*spatial-upscaler-x2*.safetensors"]
+    stems = sorted(f.removesuffix(SUFFIX) for f in files if "/" not in f and f.endswith(SUFFIX))
+    patterns = [r".*spatial-upscaler-x2(-[\d.]+)?"]
     if distilled:
-        patterns += ["*-distilled-[0-9]*.safetensors", "*-distilled.safetensors"]
+        patterns += [r".*-distilled(-[\d.]+)?"]
     else:
-        patterns += ["*-dev.safetensors", "*-distilled-lora*.safetensors"]
+        patterns += [r".*-dev(-[\d.]+)?", r".*-distilled-lora-\d+(-[\d.]+)?"]
     chosen = []
     for pattern in patterns:
-        matching = sorted(f for f in files if "/" not in f and fnmatch(f, pattern))
-        chosen += matching[-1:]
+        chosen += [stem + SUFFIX for stem in stems if re.fullmatch(pattern, stem)][-1:]
     return chosen
 
 

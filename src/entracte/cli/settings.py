@@ -16,7 +16,6 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from entracte.errors import RequestError
@@ -175,5 +174,3 @@ def read_settings(flags: dict[str, Any]) -> GenerateSettings:
         from entracte.request import describe
 
         raise RequestError(describe(error)) from None
-    except SettingsError as error:
-        raise RequestError(f"an ENTRACTE_ variable cannot be read: {error}") from None

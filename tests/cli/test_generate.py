@@ -1,0 +1,161 @@
+"""The command as a user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
+from entracte.cli.main import run
+
+SMALL = [
+    "--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "2",
+]  # fmt: skip
+
+
+def generate(model: Path, output: Path, *flags: str) -> int:
+    return run(
+        ["generate", "--model", str(model), "--prompt", "A street", "--output-path", str(output)]
+        + SMALL
+        + list(flags)
+    )
+
+
+def test_a_video_latents_and_times(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents, dump = tmp_path / "latents.safetensors", tmp_path / "perf.json"
+    flags = ["--latents-path", str(latents), "--perf-dump-path", str(dump)]
+    assert generate(demo_model, tmp_path / "video.mp4", *flags) == 0
+    out = capsys.readouterr().out
+    assert "denoise" in out
+    assert "end to end" in out
+    assert f"wrote {tmp_path / 'video.mp4'}" in out.replace("\n", "")
+    assert load_file(latents).keys() == {
+        f"stage{n}.{stream}_latent" for n in (1, 2) for stream in ("video", "audio")
+    }
+    written = json.loads(dump.read_text())
+    assert {"timestamp", "request_id", "commit_hash", "tag", "total_duration_ms"} <= written.keys()
+    steps = {step["name"]: step["duration_ms"] for step in written["steps"]}
+    assert sum(steps.values()) == pytest.approx(written["total_duration_ms"], rel=0.1)
+    assert len(written["denoise_steps_ms"]) == 2 + 3
+    assert written["memory_checkpoints"]["denoise"]["peak_host_anon_mb"] > 0
+    assert written["meta"]["counts"]["forwards"] == 4 * 2 + 3
+    assert "A street" not in dump.read_text()
+    assert str(tmp_path) not in dump.read_text()
+
+
+def test_json(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(demo_model, tmp_path / "video.mp4", "--json", "--seed", "3") == 0
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert captured.err == ""
+    assert summary["output_path"] == str(tmp_path / "video.mp4")
+    assert summary["settings"]["seed"] == 3
+    assert summary["counts"] == {"text_encodings": 2, "forwards": 11}
+
+
+def test_quiet(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(demo_model, tmp_path / "video.mp4", "--quiet") == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert (tmp_path / "video.mp4").stat().st_size > 1000
+
+
+def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    image = tmp_path / "image.png"
+    Image.linear_gradient("L").save(image)
+    arguments = ["generate", "--prompt", "A street", "--output-path", str(tmp_path / "v.mp4")]
+    arguments += ["--checkpoint-path", str(demo_model / CHECKPOINT)]
+    arguments += ["--gemma-root", str(demo_model / GEMMA)]
+    arguments += ["--distilled-lora", str(demo_model / DISTILLED_LORA), "0.8"]
+    arguments += ["--spatial-upsampler-path", str(demo_model / UPSAMPLER)]
+    arguments += ["--lora", str(demo_model / DISTILLED_LORA), "0.1"]
+    arguments += ["--image", str(image), "0", "1.0", "--image", str(image), "8", "0.7", "20"]
+    arguments += ["--negative-prompt", "fog", "--seed", "5", "--frame-rate", "25"]
+    arguments += ["--video-cfg-guidance-scale", "2", "--audio-cfg-guidance-scale", "1"]
+    arguments += ["--video-stg-guidance-scale", "0.5", "--audio-stg-guidance-scale", "0"]
+    arguments += ["--video-stg-blocks", "1", "2", "--audio-stg-blocks", "1"]
+    arguments += ["--a2v-guidance-scale", "1", "--v2a-guidance-scale", "1"]
+    arguments += ["--video-rescale-scale", "0", "--audio-rescale-scale", "0.5"]
+    arguments += ["--device", "cpu", "--dtype", "float32", "--pipeline", "two-stage", "--quiet"]
+    assert run(arguments + SMALL) == 0
+    assert (tmp_path / "v.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--height", "100"], "height: 100 is not a multiple of 64"),
+        (["--height", "tall"], "height: Input should be a valid integer"),
+        (["--num-frames", "10"], "num_frames: 10 is not of the form 8k + 1"),
+        (["--frame-rate", "0"], "frame_rate"),
+        (["--seed", "-4"], "seed"),
+        (["--pipeline", "three-stage"], "pipeline: Input should be 'two-stage', 'one-stage'"),
+        (["--image", "a.png"], "--image takes PATH FRAME STRENGTH [CRF]; it was given 1 values"),
+        (["--image", "a.png", "zero", "1"], "frame: Input should be a valid integer"),
+        (["--lora", "a", "strong"], "--lora: the strength 'strong' is no number"),
+        (["--image", "gone.png", "0", "1"], "cannot read image gone.png"),
+        (["--lora", "gone.safetensors"], "cannot read gone.safetensors"),
+        (["--video-stg-blocks", "28"], "block 28; the transformer has blocks 0 to 3"),
+        (["--output-path", "gone/video.mp4"], "folder gone does not exist"),
+        (["--perf-dump-path", "gone/perf.json"], "folder gone does not exist"),
+        (["--checkpoint-path", "gone.safetensors"], "cannot read gone.safetensors"),
+        (["--gemma-root", "gone"], "Gemma folder gone does not exist"),
+        (["--device", "cuda:77"], "torch sees no such CUDA device"),
+    ],
+)
+def test_bad_input(
+    demo_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    message: str,
+) -> None:
+    assert generate(demo_model, tmp_path / "video.mp4", *flags) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_as_json(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(demo_model, tmp_path / "video.mp4", "--height", "100", "--json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["type"] == "RequestError"
+    assert "nearest: 64 and 128" in error["message"]
+
+
+def test_no_prompt(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["generate", "--model", str(demo_model)]) == 2
+    assert "--prompt is missing" in capsys.readouterr().err
+
+
+def test_latents_are_saved_though_the_disk_is_full(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The limit stands for a full disk: it lets the latents through, and stops the video."""
+    import resource
+    import signal
+
+    latents = tmp_path / "latents.safetensors"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, hard))
+    try:
+        flags = ["--latents-path", str(latents), "--height", "256", "--width", "256"]
+        flags += ["--num-frames", "25"]
+        code = generate(demo_model, tmp_path / "video.mp4", *flags)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert code == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [latents]
+    assert load_file(latents).keys() >= {"stage2.video_latent"}

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, write_demo_model
+from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.cli.main import run
+
+
+def test_a_folder(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(demo_model), "--json"]) == 0
+    described = {d["kind"]: d for d in json.loads(capsys.readouterr().out)}
+    assert described.keys() == {"checkpoint", "LoRA", "latent upsampler", "Gemma 3 folder"}
+    checkpoint = described["checkpoint"]
+    assert checkpoint["version"] == "2.3"
+    parts = {part["name"]: part for part in checkpoint["parts"]}
+    assert parts.keys() == {"transformer", "connectors", "video_vae", "audio_vae", "vocoder"}
+    file = SafetensorsFile(demo_model / CHECKPOINT)
+    assert sum(p["parameters"] for p in parts.values()) == sum(
+        info.parameters for info in file.tensors.values()
+    )
+    assert sum(p["nbytes"] for p in parts.values()) == sum(i.nbytes for i in file.tensors.values())
+    facts = described["LoRA"]["facts"]
+    assert facts["ranks"] == [4, 8]
+    assert facts["covers"] == "164 of 164 linears of 4 blocks"
+    assert facts["alpha"] is False
+
+
+def test_a_published_lora_covers_every_linear(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The full-size transformer has 1,660 linears; this LoRA leaves one of them out."""
+    from entracte.checkpoints.description import linear_names
+
+    tensors = {}
+    for name in linear_names(48)[1:]:
+        tensors[f"diffusion_model.{name}.lora_A.weight"] = torch.zeros(1, 1)
+        tensors[f"diffusion_model.{name}.lora_B.weight"] = torch.zeros(1, 1)
+    save_file(tensors, tmp_path / "lora.safetensors")
+    assert run(["inspect", str(tmp_path / "lora.safetensors")]) == 0
+    assert "covers: 1,659 of 1,660 linears of 48 blocks" in capsys.readouterr().out
+
+
+def test_no_weight_is_read(demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(self: SafetensorsFile, name: str) -> None:
+        raise AssertionError(f"{name} was read")
+
+    monkeypatch.setattr(SafetensorsFile, "tensor", forbidden)
+    assert run(["inspect", str(demo_model), str(demo_model / DISTILLED_LORA)]) == 0
+
+
+def test_words(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(demo_model / CHECKPOINT)]) == 0
+    out = capsys.readouterr().out
+    assert "checkpoint, LTX-2.3" in out
+    assert "2,206,112" in out
+
+
+def test_nothing_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(tmp_path)]) == 2
+    assert "holds no model files" in capsys.readouterr().err
+    assert run(["inspect", str(tmp_path / "gone.safetensors"), "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "CheckpointError"
+
+
+def test_the_demo_model_is_the_same_every_time(demo_model: Path, tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    for path in write_demo_model(tmp_path):
+        other = demo_model / path.relative_to(tmp_path)
+        if path.suffix != ".safetensors":
+            assert path.read_bytes() == other.read_bytes()
+            continue
+        one, two = SafetensorsFile(path), SafetensorsFile(other)
+        assert one.metadata == two.metadata
+        assert one.tensors.keys() == two.tensors.keys()
+        assert all(torch.equal(one.tensor(name), two.tensor(name)) for name in one.tensors)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers go on
+
+
+def test_demo_model_where_nothing_can_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(["demo-model", str(tmp_path / "file" / "model")]) == 2
+    assert "cannot write the model" in capsys.readouterr().err
