@@ -149,8 +149,8 @@ class Block(nn.Module):
             audio_table[:4] + audio.cross
         ).unbind(1)
         h, g = self._norm(x), self._norm(y)
-        video_asks = modulate(h.clone(), video_shift, video_scale, video.runs)
-        audio_asks = modulate(g.clone(), audio_shift, audio_scale, audio.runs)
+        video_asks = modulate(h, video_shift, video_scale, video.runs, in_place=False)
+        audio_asks = modulate(g, audio_shift, audio_scale, audio.runs, in_place=False)
         video_tells = modulate(h, video_shift_key, video_scale_key, video.runs)
         audio_tells = modulate(g, audio_shift_key, audio_scale_key, audio.runs)
 
