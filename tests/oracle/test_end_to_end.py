@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from entracte import Engine
-from entracte.models.transformer.linear import has_matrix_instructions
 
 from .oracle import BFLOAT16, CASES, Oracle, distance
 
-# On a CPU without AMX the roundings differ from the oracle's from the first layer on, and guidance
-# multiplies the difference (see amx.py). Measured: 0.046; the oracle is 0.032 from its own float32.
-TOLERANCE = BFLOAT16 if has_matrix_instructions() else 6e-2
+# Another CPU than the oracle's rounds differently from the first layer on, and guidance multiplies
+# the difference (see amx.py). Measured: 0.046; the oracle is 0.032 from the same model in float32.
+GUIDED = 6e-2
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -23,7 +22,8 @@ def test_latents_and_forwards(oracle: Oracle, engine: Engine, name: str) -> None
         for stream in ("video", "audio")
     }
     for latent, value in result.latents.items():
-        tolerance = TOLERANCE if latent.startswith("stage1") else BFLOAT16
+        guided = latent.startswith("stage1") and name != "distilled"
+        tolerance = GUIDED if guided else BFLOAT16
         assert distance(value, oracle[f"{name}.{latent}"]) < tolerance
 
 

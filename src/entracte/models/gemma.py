@@ -39,18 +39,19 @@ class TextEncoder(Component):
     def forward(self, tokens: Tensor) -> Tensor:
         """[tokens] int64 to [tokens, hidden width, layers + 1].
 
-        The prompt is not padded, but stands where left padding to 1,024 tokens would put it:
-        the padding is masked everywhere and its states are replaced later, so only the positions
-        matter, and the work is the prompt's own.
+        The prompt is padded on the left to 1,024 tokens, as the model was used in training; the
+        states of the padding are dropped. (Without the padding the states are the same but for
+        rounding, which is a difference from the official ones that guidance would multiply.)
         """
-        positions = torch.arange(MAX_TOKENS - len(tokens), MAX_TOKENS, device=tokens.device)
+        count = len(tokens)
+        ids = tokens.new_full((1, MAX_TOKENS), self.config.pad_token_id)
+        ids[0, MAX_TOKENS - count :] = tokens
+        mask = torch.zeros_like(ids)
+        mask[0, MAX_TOKENS - count :] = 1
         states = self.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            output_hidden_states=True,
-            use_cache=False,
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
         ).hidden_states
-        return torch.stack(states, dim=-1)[0]
+        return torch.stack([state[0, MAX_TOKENS - count :] for state in states], dim=-1)
 
 
 def file_to_module(key: str) -> str | None:
