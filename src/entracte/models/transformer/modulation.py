@@ -70,7 +70,7 @@ class AdaLayerNormSingle(nn.Module):
 def modulate(
     x: Tensor, shift: Tensor, scale: Tensor, runs: Sequence[Run], in_place: bool = True
 ) -> Tensor:
-    """x * (1 + scale) + shift, in place unless x is needed again.
+    """X * (1 + scale) + shift, in place unless x is needed again.
 
     x: [rows, tokens, width]; shift, scale: [timesteps, width]. The product is rounded before the
     sum, as the model was trained: fusing the two moves bfloat16 latents by several per cent.
