@@ -100,6 +100,37 @@ def test_images_are_kept(engine: Engine, tmp_path: Path) -> None:
     assert not torch.equal(one[first][:, :, 1], two[first][:, :, 1])
 
 
+@pytest.mark.parametrize(("pipeline", "phase"), [("two-stage", "stage1"), ("distilled", "stage2")])
+def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) -> None:
+    from entracte.models.audio_vae import AudioVae
+    from entracte.models.vocoder import Vocoder
+    from entracte.stages.decode_audio import decode_audio
+
+    steps = {"num_inference_steps": None} if pipeline == "distilled" else {}
+    result = engine.generate(small(pipeline=pipeline, **steps), keep_frames=False)
+    manager = engine._model.manager
+    with (
+        torch.inference_mode(),
+        manager.borrow("audio_vae", AudioVae) as vae,
+        manager.borrow("vocoder", Vocoder) as vocoder,
+    ):
+        heard = decode_audio(vae, vocoder, result.latents[f"{phase}.audio_latent"])
+    assert torch.equal(result.audio, heard)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-2), ("bfloat16", 1e-1)])
+def test_a_gpu_makes_the_same_video(demo_model: Path, dtype: str, tolerance: float) -> None:
+    latents = [
+        Engine.open(demo_model, device=device, dtype=dtype)
+        .generate(small(), keep_frames=False)
+        .latents["stage2.video_latent"]
+        .double()
+        for device in ("cpu", "cuda")
+    ]
+    assert (latents[0] - latents[1]).norm() / latents[0].norm() < tolerance
+
+
 @pytest.mark.parametrize("pipeline", ["one-stage", "distilled"])
 def test_other_pipelines(engine: Engine, pipeline: str) -> None:
     values = {} if pipeline == "one-stage" else {"num_inference_steps": None}

@@ -167,10 +167,6 @@ class Request(_Frozen):
     def audio_tokens(self) -> int:
         return audio_token_count(self.num_frames, self.frame_rate)
 
-    @property
-    def seconds(self) -> float:
-        return self.num_frames / self.frame_rate
-
 
 def describe(error: ValidationError) -> str:
     """Pydantic's findings as one line each: the field, and what is wrong with it."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
-from torch import nn
 from transformers import Gemma3Config
 
 from entracte.errors import CheckpointError
@@ -95,7 +94,3 @@ def freeze(module: Component) -> Component:
     module.eval()
     module.requires_grad_(False)
     return module
-
-
-def count_parameters(module: nn.Module) -> int:
-    return sum(tensor.numel() for tensor in module.state_dict().values())

@@ -62,10 +62,6 @@ class LoraFile:
     def ranks(self) -> list[int]:
         return sorted({pair.rank for pair in self.pairs.values()})
 
-    @property
-    def nbytes(self) -> int:
-        return sum(p.down.info.nbytes + p.up.info.nbytes for p in self.pairs.values())
-
 
 def is_lora(file: SafetensorsFile) -> bool:
     return any(SUFFIX.search(key) for key in file.tensors)

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,49 +32,38 @@ class Mp4Writer:
         self._sound = sound
         self._sample_rate = sample_rate
         self._chunks: queue.Queue[Tensor | None] = queue.Queue(WAITING_CHUNKS)
-        self._error: BaseException | None = None
         self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mp4 encoder")
+        self._thread = ThreadPoolExecutor(1, "mp4 encoder")
 
     def __enter__(self) -> "Mp4Writer":
-        self._thread.start()
+        self._encoding = self._thread.submit(self._encode)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self._abandoned.set()
         self._put(None)
-        self._thread.join()
+        self._thread.shutdown()
         if kind is None:
-            self._raise_error()
+            self._encoding.result()  # raises what stopped the encoder
 
     def write(self, frames: Tensor) -> None:
         """Add frames, [frames, height, width, 3] uint8; waits where the encoder is behind."""
         self._put(frames)
-        self._raise_error()
+        if self._encoding.done():
+            self._encoding.result()
 
     def _put(self, chunk: Tensor | None) -> None:
-        while self._thread.is_alive():
+        while not self._encoding.done():
             try:
                 self._chunks.put(chunk, timeout=0.1)
                 return
             except queue.Full:
                 continue
 
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
     def _frames(self) -> Iterator[np.ndarray]:
         while (chunk := self._chunks.get()) is not None and not self._abandoned.is_set():
             yield from chunk.numpy()
-
-    def _run(self) -> None:
-        try:
-            self._encode()
-        except (OSError, ValueError) as error:  # PyAV's errors are of these kinds
-            self._error = error
 
     def _encode(self) -> None:
         sound = self._audio_frames()
