@@ -118,6 +118,24 @@ def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) 
     assert torch.equal(result.audio, heard)
 
 
+def test_a_base_checkpoint_in_the_distilled_pipeline_is_noticed(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.prepare(small(pipeline="distilled", num_inference_steps=None))
+    assert "is given a base checkpoint" in caplog.text
+
+
+def test_a_lora_that_fits_in_part_is_noticed(
+    engine: Engine, demo_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = load_file(demo_model / DISTILLED_LORA) | {"other.lora_A.weight": torch.ones(2, 2)}
+    save_file(tensors, tmp_path / "part.safetensors")
+    engine.prepare(small(loras=(LoraSpec(path=tmp_path / "part.safetensors"),)))
+    assert "1 keys of a LoRA fit nothing" in caplog.text
+    assert "164 modules are adapted" in caplog.text
+    assert str(tmp_path) not in caplog.text
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-2), ("bfloat16", 1e-1)])
 def test_a_gpu_makes_the_same_video(demo_model: Path, dtype: str, tolerance: float) -> None:

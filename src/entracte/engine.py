@@ -1,5 +1,6 @@
 """The engine: opens a model, owns its device manager, runs a recipe on a request."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,6 +32,8 @@ from entracte.sampling.guidance import Guidance
 from entracte.stages.denoise import GuidancePlan
 from entracte.stages.prepare_images import prepare_images
 from entracte.trace.trace import Trace
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -157,6 +160,8 @@ class Engine:
         prompts = [self.tokenizer.encode(request.prompt, request.truncate_prompt)]
         if recipe.guided and "unconditioned" in plan.passes():
             prompts.append(self.tokenizer.encode(request.negative_prompt, request.truncate_prompt))
+        if recipe.name == "distilled" and not request.loras:
+            self._warn_of_base_checkpoint()
         return Prepared(
             request=request,
             guidance=plan,
@@ -182,6 +187,14 @@ class Engine:
                 "put it into the model's folder"
             )
 
+    def _warn_of_base_checkpoint(self) -> None:
+        located = next(iter(self.source.components["transformer"].tensors.values()))
+        if "-dev" in located.file.path.name:
+            logger.warning(
+                "the distilled pipeline is given a base checkpoint; use a distilled one, or add "
+                "the distilled LoRA with --lora"
+            )
+
     def _weight_set(self, request: Request, phase: Phase) -> WeightSetKey:
         adapters = [(lora.path, lora.strength) for lora in request.loras]
         if phase.distilled and self.source.distilled_lora is not None:
@@ -197,7 +210,16 @@ class Engine:
             shapes = {name: located.info.shape for name, located in tensors.items()}
             if path not in self._lora_files:
                 self._lora_files[path] = SafetensorsFile(path)
-            self._loras[path] = open_lora(self._lora_files[path], shapes)
+            lora = open_lora(self._lora_files[path], shapes)
+            if lora.unmatched:
+                logger.warning(
+                    "%d keys of a LoRA fit nothing in the transformer and are left out, the first "
+                    "%s; %d modules are adapted",
+                    len(lora.unmatched),
+                    lora.unmatched[0],
+                    len(lora.pairs),
+                )
+            self._loras[path] = lora
         return self._loras[path]
 
     def _read_factors(self, name: str) -> Mapping[str, Factors]:

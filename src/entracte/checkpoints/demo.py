@@ -152,6 +152,8 @@ def _weights(module: nn.Module, rename: Callable[[str], str]) -> dict[str, Tenso
             tensor = torch.ones(tensor.shape)
         elif leaf in ("forward_basis", "inverse_basis"):
             tensor = torch.randn(tensor.shape) * 0.05
+        elif name.endswith("conv_out.weight") and tensor.dim() == 3:
+            tensor = tensor * 0.2  # noise, but not loud noise
         elif leaf == "mel_basis":
             tensor = torch.rand(tensor.shape) * 0.05
         tensors[rename(name)] = tensor.detach().to(torch.bfloat16).contiguous()
