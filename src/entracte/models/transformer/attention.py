@@ -1,10 +1,9 @@
 """Attention with query/key RMS norm over the full width and a gate for every head."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import Linear
+from .linear import Linear, attention
 from .norm import RMSNorm
 from .rotary import Rotary, rotate
 
@@ -45,9 +44,7 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim]."""
-        out: Tensor = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        )
+        out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return out.transpose(1, 2)
 
     def project(self, heads_out: Tensor, x: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""A linear that is quick in bfloat16 on every CPU."""
+"""Linears and attention that are quick in bfloat16 on every CPU.
+
+A CPU without matrix instructions (AMX) multiplies bfloat16 at half the rate of float32, so there
+the products are made in float32.
+"""
 
 from functools import lru_cache
 
@@ -6,19 +10,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Up to so many queries, as many as a context has, attention takes little time and keeps the
+# official rounding, which has its weights in bfloat16.
+SHORT_ATTENTION = 1024
+
 
 class Linear(nn.Linear):
-    """x W^T + b, summed in float32 and rounded once.
-
-    A CPU without matrix instructions (AMX) multiplies bfloat16 at half the rate of float32, so
-    there the product is made in float32: the same sums of the same products, in half the time.
-    """
+    """x W^T + b, summed in float32 and rounded once, whichever way the product is made."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype is not torch.bfloat16 or x.device.type != "cpu" or has_matrix_instructions():
+        if not quicker_in_float32(x):
             return super().forward(x)
         bias = None if self.bias is None else self.bias.float()
         return F.linear(x.float(), self.weight.float(), bias).to(x.dtype)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention; all tensors and the result are [rows, heads, tokens, head_dim]."""
+    if q.shape[2] <= SHORT_ATTENTION or not quicker_in_float32(q):
+        return F.scaled_dot_product_attention(q, k, v)
+    return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+
+
+def quicker_in_float32(x: Tensor) -> bool:
+    """Whether this machine multiplies x quicker after widening it."""
+    return (
+        x.dtype is torch.bfloat16 and x.device.type == "cpu" and not has_matrix_instructions()
+    )
 
 
 @lru_cache(maxsize=1)
