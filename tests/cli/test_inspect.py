@@ -86,3 +86,12 @@ def test_demo_model_where_nothing_can_be_written(
     (tmp_path / "file").touch()
     assert run(["demo-model", str(tmp_path / "file" / "model")]) == 2
     assert "cannot write the model" in capsys.readouterr().err
+
+
+def test_any_upsampler_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.dumps({"spatial_upsample": False, "temporal_upsample": True})
+    save_file({"conv.weight": torch.zeros(2)}, tmp_path / "up.safetensors", {"config": config})
+    assert run(["inspect", str(tmp_path / "up.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert "latent upsampler" in out
+    assert "temporal_upsample: True" in out

@@ -14,9 +14,9 @@ from entracte.models.transformer import Transformer, TransformerConfig
 
 from . import demo_config
 from .diffusers_layout import is_diffusers_folder, open_diffusers
-from .gemma_folder import open_gemma
+from .gemma_folder import is_gemma, open_gemma
 from .lora import is_lora, match_lora
-from .published import is_checkpoint, is_upsampler, open_checkpoint, open_upsampler
+from .published import is_checkpoint, is_upsampler, open_checkpoint
 from .safetensors_file import SafetensorsFile
 from .sources import ComponentSource, Located
 
@@ -63,7 +63,8 @@ def describe_path(path: Path) -> list[Description]:
     if (path / "config.json").is_file():
         return [_describe_gemma(path)]
     described = [_describe_file(file) for file in sorted(path.glob("*.safetensors"))]
-    described += [_describe_gemma(config.parent) for config in sorted(path.glob("*/config.json"))]
+    folders = sorted(config.parent for config in path.glob("*/config.json"))
+    described += [_describe_gemma(folder) for folder in folders if is_gemma(folder)]
     if not described:
         raise CheckpointError(f"{path} holds no model files")
     return described
@@ -71,15 +72,17 @@ def describe_path(path: Path) -> list[Description]:
 
 def _describe_file(path: Path) -> Description:
     file = SafetensorsFile(path)
+    every = [Located(file, key) for key in file.tensors]
     if is_checkpoint(file):
         version, components = open_checkpoint([file])
         parts = [_component(component) for component in components.values()]
         return Description(path, "checkpoint", version, parts)
     if is_upsampler(file):
-        return Description(path, "latent upsampler", None, [_component(open_upsampler(file))])
+        asked = ("spatial_upsample", "temporal_upsample", "spatial_scale")
+        facts = {name: value for name, value in file.config().items() if name in asked}
+        return Description(path, "latent upsampler", None, [_part("upsampler", every)], facts)
     if is_lora(file):
         return _describe_lora(file)
-    every = [Located(file, key) for key in file.tensors]
     return Description(path, "other safetensors file", None, [_part("tensors", every)])
 
 

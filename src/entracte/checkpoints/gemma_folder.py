@@ -13,6 +13,15 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 
+def is_gemma(root: Path) -> bool:
+    """Whether a folder is a Gemma folder, by its config."""
+    try:
+        config = json.loads((root / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == "gemma3"
+
+
 def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
     """The language half of a Gemma folder; no weight is read.
 

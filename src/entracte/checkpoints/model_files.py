@@ -1,6 +1,5 @@
 """From what a user names to a model's files: a folder, a hub repository, or explicit paths."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from entracte.errors import CheckpointError
 
 from . import hub
 from .diffusers_layout import is_diffusers_folder, open_diffusers
-from .gemma_folder import open_gemma
+from .gemma_folder import is_gemma, open_gemma
 from .lora import is_lora
 from .published import is_checkpoint, is_upsampler, open_checkpoint, open_upsampler
 from .safetensors_file import SafetensorsFile
@@ -103,11 +102,7 @@ def _scan(folder: Path) -> _Found:
         elif is_lora(file):
             found.loras.append(file)
     for config in sorted(folder.glob("*/config.json")):
-        try:
-            kind = json.loads(config.read_text()).get("model_type")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if kind == "gemma3" and (config.parent / "tokenizer.json").is_file():
+        if is_gemma(config.parent) and (config.parent / "tokenizer.json").is_file():
             found.gemma = config.parent
     return found
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,35 +109,24 @@ def build_request(settings: GenerateSettings) -> "Request":
         raise RequestError("--prompt is missing: say what the video should show")
     defaults = DEFAULTS[DEFAULT_VERSION]
 
-    def guidance(stream: str, default: Guidance) -> Guidance:
-        given = settings.model_dump()
-        modality = "a2v_guidance_scale" if stream == "video" else "v2a_guidance_scale"
-        values = {
-            "cfg": given[f"{stream}_cfg_guidance_scale"],
-            "stg": given[f"{stream}_stg_guidance_scale"],
-            "stg_blocks": given[f"{stream}_stg_blocks"],
-            "modality": given[modality],
-            "rescale": given[f"{stream}_rescale_scale"],
+    scales = settings.model_dump()
+
+    def guidance(stream: str, modality: str, default: Guidance) -> Guidance:
+        blocks = scales[f"{stream}_stg_blocks"]
+        given = {
+            "cfg": scales[f"{stream}_cfg_guidance_scale"],
+            "stg": scales[f"{stream}_stg_guidance_scale"],
+            "stg_blocks": None if blocks is None else tuple(blocks),
+            "modality": scales[f"{modality}_guidance_scale"],
+            "rescale": scales[f"{stream}_rescale_scale"],
         }
-        if values["stg_blocks"] is not None:
-            values["stg_blocks"] = tuple(values["stg_blocks"])
-        chosen = {name: value for name, value in values.items() if value is not None}
-        return Guidance(
-            **{
-                "cfg": default.cfg,
-                "stg": default.stg,
-                "stg_blocks": default.stg_blocks,
-                "modality": default.modality,
-                "rescale": default.rescale,
-            }
-            | chosen
-        )
+        return replace(default, **{name: v for name, v in given.items() if v is not None})
 
     given = settings.model_dump(include=set(REQUEST_FIELDS))
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values) for values in settings.lora or [])
-    given["video_guidance"] = guidance("video", defaults.video_guidance)
-    given["audio_guidance"] = guidance("audio", defaults.audio_guidance)
+    given["video_guidance"] = guidance("video", "a2v", defaults.video_guidance)
+    given["audio_guidance"] = guidance("audio", "v2a", defaults.audio_guidance)
     return Request(**given)
 
 

@@ -34,9 +34,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def quicker_in_float32(x: Tensor) -> bool:
     """Whether this machine multiplies x quicker after widening it."""
-    return (
-        x.dtype is torch.bfloat16 and x.device.type == "cpu" and not has_matrix_instructions()
-    )
+    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not has_matrix_instructions()
 
 
 @lru_cache(maxsize=1)
