@@ -135,7 +135,7 @@ def test_ctrl_c_leaves_no_partial_file(demo_model: Path, tmp_path: Path) -> None
         [
             sys.executable, "-m", "entracte", "generate", "--model", str(demo_model),
             "--prompt", "x", "--height", "256", "--width", "256", "--num-frames", "49",
-            "--num-inference-steps", "200", "--output-path", str(tmp_path / "video.mp4"),
+            "--num-inference-steps", "500", "--output-path", str(tmp_path / "video.mp4"),
         ],
         stderr=subprocess.PIPE,
         text=True,
