@@ -11,6 +11,7 @@ import gzip
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def measure_steps(model: Transformer, tokens: int) -> dict[str, float]:
     audio = stream(AUDIO_TOKENS, model.config.audio.width, rotary[1])
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    found = {"one pass s": timed(lambda: model(video, audio, PASSES[:1]))}
+    alone = [replace(each, contexts=each.contexts[:1]) for each in (video, audio)]
+    found = {"one pass s": timed(lambda: model(*alone, PASSES[:1]))}
     for rows in (1, 4):
         found[f"four passes, {rows} at once s"] = timed(
             lambda rows=rows: model(video, audio, PASSES, rows_at_once=rows)

@@ -108,11 +108,19 @@ def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Call
     if given.image_tokens:
         runs = [Run(0, given.image_tokens, 0), Run(given.image_tokens, GRID.tokens, 1)]
         timesteps = torch.tensor([0.0, 0.7])
-    video = StreamInput(given.video, timesteps, runs, sigma, given.video_contexts, rotary[0])
-    audio = StreamInput(
-        given.audio, sigma, [Run(0, AUDIO_TOKENS, 0)], sigma, given.audio_contexts, rotary[1]
-    )
     passes = PASSES if guided else PASSES[:1]
+    contexts = slice(0, 2 if guided else 1)
+    video = StreamInput(
+        given.video, timesteps, runs, sigma, given.video_contexts[contexts], rotary[0]
+    )
+    audio = StreamInput(
+        given.audio,
+        sigma,
+        [Run(0, AUDIO_TOKENS, 0)],
+        sigma,
+        given.audio_contexts[contexts],
+        rotary[1],
+    )
     return lambda: model(video, audio, passes, rows_at_once=rows)
 
 

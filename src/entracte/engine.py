@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -56,9 +57,6 @@ class Engine:
             raise CheckpointError(f"the model has no {', '.join(missing)}")
         self.source = source
         self.tokenizer = Tokenizer(source.tokenizer)
-        self._lora_files: dict[Path, SafetensorsFile] = {}
-        if source.distilled_lora is not None:
-            self._lora_files[source.distilled_lora[0].path] = source.distilled_lora[0]
         self._loras: dict[Path, LoraFile] = {}
         self._factors: dict[str, dict[str, Factors]] = {}
         self._one_at_a_time = threading.Lock()
@@ -199,18 +197,18 @@ class Engine:
         adapters = [(lora.path, lora.strength) for lora in request.loras]
         if phase.distilled and self.source.distilled_lora is not None:
             file, strength = self.source.distilled_lora
+            self._open_lora(file.path, file)
             adapters.append((file.path, strength * phase.distilled))
         for path, _ in adapters:
             self._open_lora(path)
         return tuple(Adapter(str(path), strength) for path, strength in adapters)
 
-    def _open_lora(self, path: Path) -> LoraFile:
+    def _open_lora(self, path: Path, file: SafetensorsFile | None = None) -> LoraFile:
+        """The LoRA at a path, matched to the transformer; `file` where it is open already."""
         if path not in self._loras:
             tensors = self.source.components["transformer"].tensors
             shapes = {name: located.info.shape for name, located in tensors.items()}
-            if path not in self._lora_files:
-                self._lora_files[path] = SafetensorsFile(path)
-            lora = open_lora(self._lora_files[path], shapes)
+            lora = open_lora(file or SafetensorsFile(path), shapes)
             if lora.unmatched:
                 logger.warning(
                     "%d keys of a LoRA fit nothing in the transformer and are left out, the first "
@@ -253,7 +251,7 @@ def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: in
             f"{stream}_guidance: stg_blocks has block {max(blocks)}; the transformer has blocks 0 "
             f"to {layers - 1}"
         )
-    return Guidance(guidance.cfg, guidance.stg, blocks, guidance.modality, guidance.rescale)
+    return replace(guidance, stg_blocks=blocks)
 
 
 def _paths(given: str | Path | tuple[str | Path, ...] | None) -> tuple[Path, ...]:

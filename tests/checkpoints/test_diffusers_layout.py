@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video, LTX2VideoTransformer3DModel
+from diffusers import AutoencoderKLLTX2Audio, AutoencoderKLLTX2Video
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
@@ -17,6 +17,8 @@ from entracte.checkpoints.diffusers_layout import open_diffusers
 from entracte.checkpoints.loading import build_component, load_component
 from entracte.errors import CheckpointError
 
+from ..diffusers_models import diffusers_transformer
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Path:
@@ -25,21 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Path:
     torch.manual_seed(0)
     width, audio_width, text_width = 128, 64, 64
     models = {
-        "transformer": LTX2VideoTransformer3DModel(
-            num_attention_heads=4,
-            attention_head_dim=32,
-            cross_attention_dim=width,
-            audio_num_attention_heads=4,
-            audio_attention_head_dim=16,
-            audio_cross_attention_dim=audio_width,
-            num_layers=4,
-            gated_attn=True,
-            audio_gated_attn=True,
-            cross_attn_mod=True,
-            audio_cross_attn_mod=True,
-            use_prompt_embeddings=False,
-            perturbed_attn=True,
-            rope_type="split",
+        "transformer": diffusers_transformer(
+            heads=4, head_dim=width // 4, audio_head_dim=audio_width // 4, layers=4
         ),
         "connectors": LTX2TextConnectors(
             caption_channels=text_width,

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.cli.main import run
 
+from ..faults import full_disk
+
 SMALL = [
     "--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "2",
 ]  # fmt: skip
@@ -140,21 +142,11 @@ def test_no_prompt(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_latents_are_saved_though_the_disk_is_full(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The limit stands for a full disk: it lets the latents through, and stops the video."""
-    import resource
-    import signal
-
     latents = tmp_path / "latents.safetensors"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, hard))
-    try:
-        flags = ["--latents-path", str(latents), "--height", "256", "--width", "256"]
-        flags += ["--num-frames", "25"]
+    flags = ["--latents-path", str(latents), "--height", "256", "--width", "256"]
+    flags += ["--num-frames", "25"]
+    with full_disk(after=120_000):  # enough for the latents, too little for the video
         code = generate(demo_model, tmp_path / "video.mp4", *flags)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
     assert code == 2
     assert "cannot write" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [latents]

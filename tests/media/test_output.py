@@ -1,5 +1,4 @@
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from PIL import Image
 
 from entracte.errors import MediaError
 from entracte.media.output import check_output, open_output
+
+from ..faults import full_disk
 
 RATE = 48_000
 
@@ -85,21 +86,14 @@ def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path: Path, target: str
 
 @pytest.mark.parametrize("target", ["video.mp4", "."])
 def test_a_full_disk(tmp_path: Path, target: str) -> None:
-    """A limit on the file size stands for it: the system refuses to write on in the same way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     noise = torch.randint(0, 255, (40, 256, 256, 3), dtype=torch.uint8)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with (
-            pytest.raises(MediaError, match="cannot write"),
-            open_output(tmp_path / target, 24.0, tone(2), RATE) as writer,
-        ):
-            for chunk in noise.split(8):
-                writer.write(chunk)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
+    with (
+        full_disk(after=100_000),
+        pytest.raises(MediaError, match="cannot write"),
+        open_output(tmp_path / target, 24.0, tone(2), RATE) as writer,
+    ):
+        for chunk in noise.split(8):
+            writer.write(chunk)
     assert list(tmp_path.iterdir()) == []
 
 

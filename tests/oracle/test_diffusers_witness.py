@@ -5,40 +5,24 @@ its modulations from the stream's own timesteps or both from the other stream's 
 official one, and ours, takes scale and shift from the first and the gate from the second.
 """
 
-import json
-
 import pytest
 import torch
 from diffusers import LTX2VideoTransformer3DModel
 
 from entracte.checkpoints.diffusers_names import transformer_to_published
-from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.models.transformer import Pass, Transformer
 
-from .oracle import FLOAT32, ROOT, Oracle, distance
+from ..diffusers_models import diffusers_transformer
+from .oracle import FLOAT32, Oracle, distance
 
 BLOCK = frozenset([1])
 
 
 @pytest.fixture(scope="module")
 def witness(float32_transformer: Transformer) -> LTX2VideoTransformer3DModel:
-    config = json.loads(SafetensorsFile(ROOT / "checkpoint.safetensors").metadata["config"])
-    sizes = config["transformer"]
-    model = LTX2VideoTransformer3DModel(
-        num_attention_heads=sizes["num_attention_heads"],
-        attention_head_dim=sizes["attention_head_dim"],
-        cross_attention_dim=sizes["cross_attention_dim"],
-        audio_num_attention_heads=sizes["audio_num_attention_heads"],
-        audio_attention_head_dim=sizes["audio_attention_head_dim"],
-        audio_cross_attention_dim=sizes["audio_cross_attention_dim"],
-        num_layers=sizes["num_layers"],
-        gated_attn=True,
-        audio_gated_attn=True,
-        cross_attn_mod=True,
-        audio_cross_attn_mod=True,
-        use_prompt_embeddings=False,
-        perturbed_attn=True,
-        rope_type="split",
+    sizes = float32_transformer.config
+    model = diffusers_transformer(
+        sizes.video.heads, sizes.video.head_dim, sizes.audio.head_dim, sizes.layers
     )
     ours = float32_transformer.state_dict()
     names = {name: transformer_to_published(name) for name in model.state_dict()}

@@ -1,7 +1,7 @@
 """The LTX-2.3 transformer: video and audio latents and text contexts in, velocities out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,8 @@ class StreamInput:
     latent: [1, tokens, in_channels].
     timesteps: [distinct timesteps] float32, in 0..1; `runs` says which tokens have which.
     sigma: [1] float32, the noise level of the whole stream.
-    contexts: [contexts, text tokens, context_dim]; a pass names one of them.
+    contexts: [contexts, text tokens, context_dim]; a pass names one of them, and all are computed,
+        so none should be given that no pass names.
     """
 
     latent: Tensor
@@ -114,17 +115,16 @@ class Transformer(Component):
         rows_at_once: how many passes share a batch (default: all).
         """
         rows_at_once = rows_at_once or len(passes)
-        used = sorted({each.context for each in passes})
-        passes = [replace(each, context=used.index(each.context)) for each in passes]
         scale, gate_scale = self.config.timestep_scale, self.config.gate_timestep_scale
         video_time, video_embedded = self.adaln_single(video.timesteps * scale)
         audio_time, audio_embedded = self.audio_adaln_single(audio.timesteps * scale)
-        # Each stream's audio-video attention is conditioned on the other stream's noise level.
+        # Audio-video attention is shifted and scaled by the stream's own timesteps, and gated by
+        # the other stream's noise level.
         video_conditions = StreamConditions(
             runs=video.runs,
             rotary=video.rotary.own,
             cross_rotary=video.rotary.cross,
-            contexts=video.contexts[used],
+            contexts=video.contexts,
             timestep=video_time,
             prompt=self.prompt_adaln_single(video.sigma * scale)[0][0],
             cross=self.av_ca_video_scale_shift_adaln_single(video.timesteps * scale)[0],
@@ -134,7 +134,7 @@ class Transformer(Component):
             runs=audio.runs,
             rotary=audio.rotary.own,
             cross_rotary=audio.rotary.cross,
-            contexts=audio.contexts[used],
+            contexts=audio.contexts,
             timestep=audio_time,
             prompt=self.audio_prompt_adaln_single(audio.sigma * scale)[0][0],
             cross=self.av_ca_audio_scale_shift_adaln_single(audio.timesteps * scale)[0],

@@ -70,7 +70,7 @@ class AdaLayerNormSingle(nn.Module):
 def modulate(
     x: Tensor, shift: Tensor, scale: Tensor, runs: Sequence[Run], in_place: bool = True
 ) -> Tensor:
-    """X * (1 + scale) + shift, in place unless x is needed again.
+    """x * (1 + scale) + shift, in place unless x is needed again.
 
     x: [rows, tokens, width]; shift, scale: [timesteps, width]. The product is rounded before the
     sum, as the model was trained: fusing the two moves bfloat16 latents by several per cent.
@@ -84,7 +84,7 @@ def modulate(
 
 
 def add_gated(x: Tensor, update: Tensor, gate: Tensor, runs: Sequence[Run]) -> None:
-    """X += update * gate, in place, the product rounded first; `update` is overwritten.
+    """x += update * gate, in place, the product rounded first; `update` is overwritten.
 
     x, update: [rows, tokens, width]; gate: [timesteps, width].
     """

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
-    """X / sqrt(mean(x^2) + eps), times the weight; computed in float32, rounded once.
+    """x / sqrt(mean(x^2) + eps), times the weight; computed in float32, rounded once.
 
     x: [..., width]; weight: [width]. On a GPU torch has one kernel for it. On the CPU it has six
     passes over memory with a new buffer each, so there the same arithmetic is done in place:

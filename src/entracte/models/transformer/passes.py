@@ -66,7 +66,8 @@ class Rows:
         wanted = [p.context for p in self.passes]
         if len(set(wanted)) == 1:
             return per_context[wanted[0]].expand(len(wanted), *per_context.shape[1:])
-        return per_context[wanted]
+        # Not an index by a list, which a GPU would have to be sent, and waited for.
+        return torch.stack([per_context[context] for context in wanted])
 
 
 def start_rows(
