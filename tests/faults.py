@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def full_disk(after: int) -> Iterator[None]:
-    """No file may grow beyond `after` bytes; the system refuses the rest, as when a disk is full."""
+    """No file may grow beyond `after` bytes; more is refused, as when a disk is full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (after, hard))
