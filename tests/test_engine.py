@@ -108,7 +108,7 @@ def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) 
 
     steps = {"num_inference_steps": None} if pipeline == "distilled" else {}
     result = engine.generate(small(pipeline=pipeline, **steps), keep_frames=False)
-    manager = engine._model.manager
+    manager = engine._manager
     with (
         torch.inference_mode(),
         manager.borrow("audio_vae", AudioVae) as vae,
@@ -230,7 +230,7 @@ class TestRefusals:
     def _nothing_is_loaded(self, demo_model: Path):
         self.engine = Engine.open(demo_model)
         yield
-        assert self.engine._model.manager.loaded() == []
+        assert self.engine.residency() == []
 
     def test_prompt_too_long(self) -> None:
         with pytest.raises(RequestError, match="1101 tokens; at most 1024"):

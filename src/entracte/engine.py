@@ -2,33 +2,36 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from entracte.cache import Cache
-from entracte.checkpoints.loading import load_component
-from entracte.checkpoints.lora import LoraFile, open_lora
+from entracte.checkpoints.loading import component_spec
 from entracte.checkpoints.model_files import ModelPaths, open_model
-from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import ModelSource
-from entracte.errors import CheckpointError, RequestError
+from entracte.devices import open_backend, pick_device
+from entracte.errors import CheckpointError, DeviceFault, RequestError
 from entracte.files import require_writable
+from entracte.loras import Loras
 from entracte.media.output import check_output
 from entracte.models.gemma import Tokenizer
 from entracte.prepared import Prepared
 from entracte.progress import ProgressCallback, Reporter
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
 from entracte.request import Request
-from entracte.residency.merge import Factors
-from entracte.residency.resident import ResidentManager
-from entracte.residency.weight_sets import Adapter, WeightSetKey
+from entracte.residency.backend import Backend
+from entracte.residency.budget import Moment
+from entracte.residency.manager import DeviceManager
+from entracte.residency.modes import Residency
+from entracte.residency.report import Row
+from entracte.residency.weights import Adapter, WeightSet
 from entracte.result import Result
-from entracte.run import OpenModel, Run
+from entracte.run import Contexts, OpenModel, RotaryTables, Run
 from entracte.sampling.guidance import Guidance
 from entracte.stages.denoise import GuidancePlan
 from entracte.stages.prepare_images import prepare_images
@@ -44,6 +47,15 @@ CACHED_PROMPTS = 32
 # Shapes whose rotary tables are kept, up to 0.4 GB each at the largest sizes.
 CACHED_SHAPES = 4
 
+# Components that are on loan at once, beside the transformer; see `Run`.
+MOMENTS = (
+    Moment(frozenset({"text_encoder"})),
+    Moment(frozenset({"connectors"})),
+    Moment(frozenset({"upsampler", "video_vae"}), in_phases=True),
+    Moment(frozenset({"video_vae"}), in_phases=True),
+    Moment(frozenset({"audio_vae", "vocoder"})),
+)
+
 # What every recipe needs.
 COMPONENTS = ("text_encoder", "connectors", "transformer", "video_vae", "audio_vae", "vocoder")
 
@@ -51,30 +63,26 @@ COMPONENTS = ("text_encoder", "connectors", "transformer", "video_vae", "audio_v
 class Engine:
     """An open model. Generations run one after another; the engine may be shared by threads."""
 
-    def __init__(self, source: ModelSource, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        backend: Backend,
+        dtype: torch.dtype,
+        residency: Residency | None = None,
+    ) -> None:
         missing = [name for name in COMPONENTS if name not in source.components]
         if missing:
             raise CheckpointError(f"the model has no {', '.join(missing)}")
         self.source = source
         self.tokenizer = Tokenizer(source.tokenizer)
-        self._loras: dict[Path, LoraFile] = {}
-        self._factors: dict[str, dict[str, Factors]] = {}
-        self._one_at_a_time = threading.Lock()
-        self._model = OpenModel(
-            manager=ResidentManager(
-                {
-                    name: partial(load_component, component, device, dtype)
-                    for name, component in source.components.items()
-                },
-                adapted="transformer",
-                read_factors=self._read_factors,
-            ),
-            device=device,
-            dtype=dtype,
-            latent_channels=source.components["video_vae"].config["latent_channels"],
-            contexts=Cache(CACHED_PROMPTS),
-            rotary=Cache(CACHED_SHAPES),
-        )
+        self._backend = backend
+        self._dtype = dtype
+        self._loras = Loras(source.components["transformer"])
+        self._one_at_a_time = threading.RLock()
+        self._broken = False
+        self._manager = self._manage(residency or Residency())
+        self._contexts: Contexts = Cache(CACHED_PROMPTS)
+        self._rotary: RotaryTables = Cache(CACHED_SHAPES)
 
     @classmethod
     def open(
@@ -88,16 +96,21 @@ class Engine:
         pipeline: str = "two-stage",
         device: str = "auto",
         dtype: str = "bfloat16",
+        residency: Residency | None = None,
+        backend: Backend | None = None,
     ) -> Self:
-        """Open a model: find its files and read their headers. Weights are read when first used.
+        """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
         model: a folder, or a hub repository. Explicit paths win over what it holds.
         distilled_lora: a path, or a path and a strength.
         pipeline: which checkpoint to prefer where the model has a base and a distilled one.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: "bfloat16", as the model was trained, or "float32".
+        residency: where weights are to live (default: all on the device).
+        backend: in place of the device's own, such as a simulated one.
 
-        Raises CheckpointError where files are missing, damaged, or another model's.
+        Raises CheckpointError where files are missing, damaged, or another model's, and
+        ResidencyError where the residency contradicts itself or the model.
         """
         if dtype not in DTYPES:
             raise RequestError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
@@ -110,7 +123,7 @@ class Engine:
         source = open_model(
             None if model is None else str(model), paths, distilled=pipeline == "distilled"
         )
-        return cls(source, pick_device(device), DTYPES[dtype])
+        return cls(source, backend or open_backend(pick_device(device)), DTYPES[dtype], residency)
 
     def generate(
         self,
@@ -129,11 +142,12 @@ class Engine:
         progress: called at every stage and step. should_stop: asked there; True ends the run.
         keep_frames: whether the result carries the frames, 3 bytes a pixel.
 
-        Raises RequestError, CheckpointError or MediaError before any weight is read where the
-        request cannot be carried out; MediaError where the output cannot be written; Cancelled.
+        Raises RequestError, CheckpointError, MediaError or BudgetError before any weight is read
+        where the request cannot be carried out; MediaError where the output cannot be written;
+        OutOfMemory; Cancelled. After a DeviceFault the next call begins from the files again.
         """
         with self._one_at_a_time, torch.inference_mode():
-            trace = Trace(self._model.device)
+            trace = Trace(self._backend.device)
             with trace.stage("validate"):
                 output = None if output_path is None else Path(output_path)
                 latents = None if latents_path is None else Path(latents_path)
@@ -143,8 +157,43 @@ class Engine:
                     require_writable(latents)
                 prepared = self.prepare(request)
             reporter = Reporter(prepared.work, progress, should_stop)
-            run = Run(self._model, prepared, trace, reporter)
-            return run.generate(output, latents, keep_frames)
+            with self._at_work() as manager:
+                run = Run(self._open_model(manager), prepared, trace, reporter)
+                return run.generate(output, latents, keep_frames)
+
+    def load(self, request: Request) -> None:
+        """Bring weights to where a request like this one will want them, so that it starts at once.
+
+        Raises what `generate` raises before its first stage.
+        """
+        with self._one_at_a_time, torch.inference_mode():
+            phases = self.prepare(request).weight_phases
+            with self._at_work() as manager, manager.request(phases):
+                self._backend.synchronize()
+
+    def configure(self, residency: Residency) -> None:
+        """Hold weights in another way from the next request on.
+
+        What is in memory is moved rather than read again, where there is room. Raises
+        ResidencyError where the wishes contradict themselves or the model.
+        """
+        with self._one_at_a_time:
+            self._manager.configure(residency)
+
+    def residency(self) -> list[Row]:
+        """Where every byte of weights is now."""
+        return self._manager.residency()
+
+    def close(self) -> None:
+        """Give all memory back. The engine is of no more use."""
+        with self._one_at_a_time:
+            self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def prepare(self, request: Request) -> Prepared:
         """Everything about a request that can be settled, or refused, without a weight."""
@@ -160,18 +209,44 @@ class Engine:
             prompts.append(self.tokenizer.encode(request.negative_prompt, request.truncate_prompt))
         if recipe.name == "distilled" and not request.loras:
             self._warn_of_base_checkpoint()
-        return Prepared(
+        prepared = Prepared(
             request=request,
             guidance=plan,
             prompts=prompts,
             images=prepare_images(request.images, defaults.image_crf),
             weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
         )
+        self._manager.plan(prepared.weight_phases)
+        return prepared
 
     @property
     def defaults(self) -> Defaults:
         """What requests leave open, for this model's version."""
         return DEFAULTS[self.source.version]
+
+    @contextmanager
+    def _at_work(self) -> Iterator[DeviceManager]:
+        """The device manager, made anew if the last use broke it."""
+        if self._broken:
+            logger.warning("the device failed; weights are brought anew")
+            self._manager.release()
+            self._manager = self._manage(self._manager.wanted)
+            self._broken = False
+        try:
+            yield self._manager
+        except DeviceFault:
+            self._broken = True
+            raise
+
+    def _open_model(self, manager: DeviceManager) -> OpenModel:
+        return OpenModel(
+            manager=manager,
+            device=self._backend.device,
+            dtype=self._dtype,
+            latent_channels=self.source.components["video_vae"].config["latent_channels"],
+            contexts=self._contexts,
+            rotary=self._rotary,
+        )
 
     def _require_files(self, recipe: Recipe) -> None:
         if recipe.upsamples and "upsampler" not in self.source.components:
@@ -193,53 +268,28 @@ class Engine:
                 "the distilled LoRA with --lora"
             )
 
-    def _weight_set(self, request: Request, phase: Phase) -> WeightSetKey:
+    def _weight_set(self, request: Request, phase: Phase) -> WeightSet:
         adapters = [(lora.path, lora.strength) for lora in request.loras]
         if phase.distilled and self.source.distilled_lora is not None:
             file, strength = self.source.distilled_lora
-            self._open_lora(file.path, file)
+            self._loras.open(file.path, file)
             adapters.append((file.path, strength * phase.distilled))
         for path, _ in adapters:
-            self._open_lora(path)
-        return tuple(Adapter(str(path), strength) for path, strength in adapters)
+            self._loras.open(path)
+        return WeightSet(
+            tuple(Adapter(str(path), strength) for path, strength in adapters if strength != 0)
+        )
 
-    def _open_lora(self, path: Path, file: SafetensorsFile | None = None) -> LoraFile:
-        """The LoRA at a path, matched to the transformer; `file` where it is open already."""
-        if path not in self._loras:
-            tensors = self.source.components["transformer"].tensors
-            shapes = {name: located.info.shape for name, located in tensors.items()}
-            lora = open_lora(file or SafetensorsFile(path), shapes)
-            if lora.unmatched:
-                logger.warning(
-                    "%d keys of a LoRA fit nothing in the transformer and are left out, the first "
-                    "%s; %d modules are adapted",
-                    len(lora.unmatched),
-                    lora.unmatched[0],
-                    len(lora.pairs),
-                )
-            self._loras[path] = lora
-        return self._loras[path]
-
-    def _read_factors(self, name: str) -> Mapping[str, Factors]:
-        if name not in self._factors:
-            pairs = self._open_lora(Path(name)).pairs
-            self._factors[name] = {module: pair.load() for module, pair in pairs.items()}
-        return self._factors[name]
-
-
-def pick_device(name: str) -> torch.device:
-    """A device by its name; raises RequestError for one that this machine does not have."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise RequestError(f"device {name!r} is none of auto, cpu, cuda, cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise RequestError(f"device {name!r} is none of auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"device {name!r} is not there: torch sees no such CUDA device")
-    return device
+    def _manage(self, residency: Residency) -> DeviceManager:
+        components = self.source.components.values()
+        return DeviceManager(
+            [component_spec(each, self._backend.device, self._dtype) for each in components],
+            self._backend,
+            residency,
+            adapted="transformer",
+            read_factors=self._loras.factors,
+            moments=[each for each in MOMENTS if each.loans <= self.source.components.keys()],
+        )
 
 
 def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:

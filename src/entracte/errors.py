@@ -23,3 +23,19 @@ class MediaError(EntracteError):
 
 class Cancelled(EntracteError):
     """The caller asked to stop."""
+
+
+class ResidencyError(EntracteError):
+    """What was asked of the device manager contradicts itself, the component, or the machine."""
+
+
+class BudgetError(ResidencyError):
+    """The weights do not fit the memory that they may take; says what would."""
+
+
+class OutOfMemory(ResidencyError):
+    """The device or the host refused memory that the budget allowed."""
+
+
+class DeviceFault(ResidencyError):
+    """The device did something wrong, and what its memory holds is no longer known."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from entracte.recipes import Phase
 from entracte.request import Request
-from entracte.residency.weight_sets import WeightSetKey
+from entracte.residency.weights import WeightPhase, WeightSet
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 from entracte.stages.denoise import GuidancePlan
@@ -26,7 +26,7 @@ class Prepared:
     guidance: GuidancePlan
     prompts: list[Tensor]
     images: list[PreparedImage]
-    weight_sets: list[WeightSetKey]
+    weight_sets: list[WeightSet]
 
     def grid(self, phase: Phase) -> VideoGrid:
         """The phase's latent grid."""
@@ -40,6 +40,14 @@ class Prepared:
         if phase.sigmas is None:
             return shifted_sigmas(self.request.num_inference_steps)
         return torch.tensor(phase.sigmas)
+
+    @property
+    def weight_phases(self) -> list[WeightPhase]:
+        """What the transformer will be used for."""
+        return [
+            WeightPhase(weights, len(self.sigmas(phase)) - 1)
+            for weights, phase in zip(self.weight_sets, self.request.recipe.phases, strict=True)
+        ]
 
     def step_work(self, phase: Phase) -> float:
         """What one step of a phase costs: evaluations of the transformer times tokens."""

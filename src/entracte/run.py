@@ -24,8 +24,8 @@ from entracte.models.vocoder import Vocoder
 from entracte.prepared import Prepared
 from entracte.progress import Reporter
 from entracte.recipes import Phase
-from entracte.residency.resident import ResidentManager
-from entracte.residency.weight_sets import WeightSetKey
+from entracte.residency.manager import DeviceManager
+from entracte.residency.run import ComponentRun
 from entracte.result import Result
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
@@ -43,19 +43,23 @@ from entracte.trace.trace import Trace
 LOOP_NAMES = {"stage1": "denoise", "stage2": "refine"}
 
 
+# By a prompt's token ids.
+Contexts = Cache[tuple[int, ...], TextContext]
+
+# By grid, audio tokens and image frames.
+RotaryTables = Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
+
+
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """What all runs on an engine share.
+    """What all runs on an engine share."""
 
-    contexts: by a prompt's token ids. rotary: by grid, audio tokens and image frames.
-    """
-
-    manager: ResidentManager
+    manager: DeviceManager
     device: torch.device
     dtype: torch.dtype
     latent_channels: int
-    contexts: Cache[tuple[int, ...], TextContext]
-    rotary: Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
+    contexts: Contexts
+    rotary: RotaryTables
 
 
 class Run:
@@ -75,12 +79,22 @@ class Run:
 
     def generate(self, output: Path | None, latents_path: Path | None, keep_frames: bool) -> Result:
         """Run all stages. The latents are saved before anything is decoded."""
+        with self._manager.request(self._prepared.weight_phases) as weights:
+            return self._generate(weights, output, latents_path, keep_frames)
+
+    def _generate(
+        self,
+        weights: ComponentRun,
+        output: Path | None,
+        latents_path: Path | None,
+        keep_frames: bool,
+    ) -> Result:
         recipe = self._request.recipe
         contexts = [self._context(tokens) for tokens in self._prepared.prompts]
         made: list[Latents] = []
-        for phase, weights in zip(recipe.phases, self._prepared.weight_sets, strict=True):
+        for number, phase in enumerate(recipe.phases):
             start = self._upsample(made[-1]) if made else self._empty(phase)
-            made.append(self._denoise(phase, weights, start, contexts))
+            made.append(self._denoise(number, weights, start, contexts))
             self._latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
             self._latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
         if latents_path is not None:
@@ -140,8 +154,9 @@ class Run:
             )
 
     def _denoise(
-        self, phase: Phase, weights: WeightSetKey, start: Latents, contexts: list[TextContext]
+        self, number: int, weights: ComponentRun, start: Latents, contexts: list[TextContext]
     ) -> Latents:
+        phase = self._request.recipe.phases[number]
         grid, sigmas = self._prepared.grid(phase), self._prepared.sigmas(phase)
         images = self._encode_images(phase)
         with self._trace.stage(f"prepare latents ({phase.name})"):
@@ -153,8 +168,7 @@ class Run:
         with ExitStack() as loans:
             self._reporter.stage(f"switch to {phase.name}")
             with self._trace.stage(f"switch to {phase.name}"):
-                lent = self._manager.borrow_weight_set(weights, Transformer)
-                transformer = loans.enter_context(lent)
+                transformer = loans.enter_context(weights.phase(number, Transformer))
             self._reporter.stage(name, steps)
             with self._trace.stage(name) as span:
 

@@ -14,8 +14,9 @@ from entracte import Engine, Request
 from entracte.checkpoints.demo import DISTILLED_LORA, GEMMA
 from entracte.checkpoints.description import describe_path
 from entracte.checkpoints.diffusers_layout import open_diffusers
-from entracte.checkpoints.loading import build_component, load_component
+from entracte.checkpoints.loading import build_component
 from entracte.errors import CheckpointError
+from tests.components import load_component
 
 from ..diffusers_models import diffusers_transformer
 

@@ -55,7 +55,7 @@ def test_every_naming_gives_the_same_merge(
     assert list(lora.pairs) == [MODULE]
     assert lora.ranks == [RANK]
     weight = torch.zeros(16, 16)
-    merged = merge(weight, [(lora.pairs[MODULE].load(), 0.5)])
+    merged = merge(weight, [(lora.pairs[MODULE].factors(), 0.5)])
     scale = 0.5 * (1.0 if alpha is None else alpha / RANK)
     assert torch.allclose(merged, scale * (up @ down), atol=1e-5)
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from entracte import Engine
-from entracte.checkpoints.loading import load_component
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.models.transformer import Transformer
+from tests.components import load_component
 
 from .amx import in_amx_order
 from .oracle import ROOT, Oracle

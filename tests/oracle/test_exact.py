@@ -61,7 +61,7 @@ def test_merged_weights(oracle: Oracle, strength: str) -> None:
     assert len(recorded) == 3
     for name in recorded:
         weight = name.removeprefix(prefix)
-        factors = lora.pairs[weight.removesuffix(".weight")].load()
+        factors = lora.pairs[weight.removesuffix(".weight")].factors()
         merged = merge(tensors[weight].tensor(), [(factors, float(strength))])
         assert torch.equal(merged, oracle[name])
 

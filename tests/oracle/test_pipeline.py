@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from entracte import Engine
-from entracte.checkpoints.loading import load_component
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import TextEncoder
@@ -15,7 +14,6 @@ from entracte.models.transformer import Transformer
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
-from entracte.residency.weight_sets import merged_copy
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.tokens import audio_latent, video_latent
 from entracte.stages.connect_text import connect_text
@@ -26,6 +24,7 @@ from entracte.stages.encode_images import EncodedImage, encode_images
 from entracte.stages.encode_text import encode_text
 from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
 from entracte.stages.upsample import upsample
+from tests.components import load_component, merged_copy
 
 from .amx import in_amx_order
 from .oracle import BFLOAT16, CASES, Oracle, distance
@@ -87,7 +86,7 @@ def test_latents_in_the_official_order_of_summing(
         model = amx_transformer
         if phase.distilled:
             base = load_component(engine.source.components["transformer"], CPU, torch.bfloat16)
-            factors = engine._read_factors(prepared.weight_sets[number][-1].name)
+            factors = engine._loras.factors(prepared.weight_sets[number].adapters[-1].name)
             model = in_amx_order(merged_copy(base, [(factors, 1.0)]))
         if made:
             start = Latents(oracle[f"{name}.upsampler.output"], made[-1].audio)

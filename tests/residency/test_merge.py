@@ -1,11 +1,8 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from entracte.residency.merge import Factors, merge
-from entracte.residency.weight_sets import Adapter, WeightSets, merged_copy
 
 
 def factors(seed: int, out: int = 6, inner: int = 4, rank: int = 2) -> Factors:
@@ -42,39 +39,14 @@ def test_the_weight_is_untouched() -> None:
     assert not torch.equal(merged, before)
 
 
-class Two(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(4, 6), nn.Linear(4, 6)
+def test_into_the_weight_itself() -> None:
+    weight = torch.randn(6, 4).bfloat16()
+    pairs = [(factors(0), 1.0), (factors(1), 0.5)]
+    expected = merge(weight, pairs)
+    merge(weight, pairs, out=weight)
+    assert torch.equal(weight, expected)
 
 
-@pytest.fixture
-def base() -> Two:
-    return Two().bfloat16().requires_grad_(False)
-
-
-def test_untouched_parameters_are_shared(base: Two) -> None:
-    twin = merged_copy(base, [({"first": factors(0)}, 1.0)])
-    assert twin.second.weight is base.second.weight
-    assert twin.first.bias is base.first.bias
-    assert twin.first.weight is not base.first.weight
-
-
-def test_weight_sets_are_keyed_by_strength_and_kept(base: Two) -> None:
-    reads = []
-
-    def read(name: str) -> dict[str, Factors]:
-        reads.append(name)
-        return {"first": factors(len(name))}
-
-    sets = WeightSets(base, read)
-    half, whole = (Adapter("a", 0.5),), (Adapter("a", 1.0),)
-    assert sets.get(()) is base
-    assert sets.get((Adapter("a", 0.0),)) is base
-    assert sets.get(half) is sets.get(half)
-    assert not torch.equal(sets.get(half).first.weight, sets.get(whole).first.weight)
-    assert reads == ["a", "a"]
-    sets.get((Adapter("b", 1.0),))
-    sets.get((Adapter("c", 1.0),))
-    sets.get(half)  # was the oldest, so it was dropped and is merged again
-    assert reads == ["a", "a", "b", "c", "a"]
+def test_nothing_to_merge() -> None:
+    weight = torch.randn(6, 4).bfloat16()
+    assert torch.equal(merge(weight, []), weight)

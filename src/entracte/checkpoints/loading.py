@@ -1,9 +1,10 @@
-"""Located tensors into modules."""
+"""Located tensors to components that the device manager can hold."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
+from torch import Tensor
 from transformers import Gemma3Config
 
 from entracte.errors import CheckpointError
@@ -15,6 +16,7 @@ from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
+from entracte.residency.component import ComponentSpec, TensorSpec
 
 from .sources import ComponentSource
 
@@ -36,6 +38,11 @@ BUILDERS: Mapping[str, Callable[[ComponentSource], Component]] = MappingProxyTyp
         "vocoder": lambda source: Vocoder(source.config),
         "upsampler": lambda source: Upsampler(source.config),
     }
+)
+
+# Components whose blocks can be brought one by one: the name of the list of blocks.
+BLOCKS: Mapping[str, str] = MappingProxyType(
+    {"transformer": "transformer_blocks", "text_encoder": "model.layers"}
 )
 
 # Components that run in one dtype whatever the model's is.
@@ -70,27 +77,41 @@ def build_component(source: ComponentSource) -> Component:
     return module
 
 
-def load_component(source: ComponentSource, device: torch.device, dtype: torch.dtype) -> Component:
-    """A component with its weights, copied once from the files to where they stay."""
-    module = build_component(source)
-    dtype = FIXED_DTYPES.get(source.name, dtype)
-    module.load_state_dict(
-        {
-            name: located.tensor().to(device, dtype, copy=True)
+class FileSource:
+    """A component's tensors in files, as a weight source for the device manager."""
+
+    def __init__(self, source: ComponentSource, dtype: torch.dtype) -> None:
+        self._tensors = source.tensors
+        dtype = FIXED_DTYPES.get(source.name, dtype)
+        self.specs: Mapping[str, TensorSpec] = {
+            name: TensorSpec(dtype, located.info.shape, located.info.dtype.itemsize == 1)
             for name, located in source.tensors.items()
-        },
-        assign=True,
+        }
+
+    def read(self, name: str, out: Tensor) -> None:
+        """Copy a tensor from the mapped file, in the dtype of `out`."""
+        out.copy_(self._tensors[name].tensor())
+
+
+def component_spec(
+    source: ComponentSource, device: torch.device, dtype: torch.dtype
+) -> ComponentSpec:
+    """A component as the device manager wants it; no weight is read."""
+    return ComponentSpec(
+        source.name,
+        lambda: prepare_module(build_component(source), device),
+        {"base": FileSource(source, dtype)},
+        BLOCKS.get(source.name),
     )
+
+
+def prepare_module(module: Component, device: torch.device) -> Component:
+    """Rebuild what no file holds, on the device, for a module that is still without weights."""
     module.restore_buffers()
-    module.to(device)
-    return freeze(module)
-
-
-def freeze(module: Component) -> Component:
-    """Ready for inference: no gradients, no dropout, no tensor without storage."""
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if tensor.is_meta:
-            raise RuntimeError(f"{name} was built but never filled")
-    module.eval()
-    module.requires_grad_(False)
+    held = module.state_dict().keys()
+    for name, buffer in module.named_buffers():
+        if name not in held:
+            if buffer.is_meta:
+                raise RuntimeError(f"{name} was built but never filled")
+            buffer.data = buffer.data.to(device)
     return module

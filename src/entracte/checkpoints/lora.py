@@ -41,10 +41,10 @@ class LoraPair:
     def rank(self) -> int:
         return self.down.info.shape[0]
 
-    def load(self) -> Factors:
-        """Read the factors."""
+    def factors(self) -> Factors:
+        """The factors as views of the mapped file, which are read when they are first used."""
         scale = 1.0 if self.alpha is None else float(self.alpha.tensor()) / self.rank
-        return Factors(self.down.tensor().clone(), self.up.tensor().clone(), scale)
+        return Factors(self.down.tensor(), self.up.tensor(), scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,4 +7,4 @@ class Component(nn.Module):
     """A named module with weights, built without storage and then filled from files."""
 
     def restore_buffers(self) -> None:
-        """Rebuild the buffers that no file holds; called once, after the weights are in place."""
+        """Rebuild the buffers that no file holds; called before the weights are in place."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Gemma3Config, Gemma3TextModel, PreTrainedTokenizerFast
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3RotaryEmbedding,
     Gemma3TextScaledWordEmbedding,
@@ -23,7 +24,11 @@ PREFIXES = ("language_model.model.", "model.language_model.")
 
 
 class TextEncoder(Component):
-    """Token ids of one prompt to the states of every layer."""
+    """Token ids of one prompt to the states of every layer.
+
+    The layers are transformers'. The loop over them is ours: it keeps the states, and its layers
+    may come one by one.
+    """
 
     def __init__(self, config: Gemma3Config) -> None:
         super().__init__()
@@ -43,15 +48,36 @@ class TextEncoder(Component):
         states of the padding are dropped. (Without the padding the states are the same but for
         rounding, which is a difference from the official ones that guidance would multiply.)
         """
-        count = len(tokens)
+        padding = MAX_TOKENS - len(tokens)
         ids = tokens.new_full((1, MAX_TOKENS), self.config.pad_token_id)
-        ids[0, MAX_TOKENS - count :] = tokens
+        ids[0, padding:] = tokens
         mask = torch.zeros_like(ids)
-        mask[0, MAX_TOKENS - count :] = 1
-        states = self.model(
-            input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
-        ).hidden_states
-        return torch.stack([state[0, MAX_TOKENS - count :] for state in states], dim=-1)
+        mask[0, padding:] = 1
+        x = self.model.embed_tokens(ids)
+        positions = torch.arange(MAX_TOKENS, device=ids.device)[None]
+        masking = {
+            "config": self.config,
+            "inputs_embeds": x,
+            "attention_mask": mask,
+            "past_key_values": None,
+            "position_ids": positions,
+        }
+        masks = {
+            "full_attention": create_causal_mask(**masking),
+            "sliding_attention": create_sliding_window_causal_mask(**masking),
+        }
+        rotary = {kind: self.model.rotary_emb(x, positions, kind) for kind in masks}
+        states = []
+        for layer, kind in zip(self.model.layers, self.config.layer_types, strict=True):
+            states.append(x[0, padding:])
+            x = layer(
+                x,
+                attention_mask=masks[kind],
+                position_embeddings=rotary[kind],
+                position_ids=positions,
+            )
+        states.append(self.model.norm(x)[0, padding:])
+        return torch.stack(states, dim=-1)
 
 
 def file_to_module(key: str) -> str | None:

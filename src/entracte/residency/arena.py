@@ -1,0 +1,150 @@
+"""One piece of memory with a purpose: what it holds, and who still writes or reads it.
+
+All ordering between streams is made here: nothing else waits for an event or records one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from entracte.errors import EntracteError
+
+from .backend import Event, Stream, Task
+from .weights import WeightSet
+
+Tier = Literal["device", "host"]
+
+# weights: a unit's, at a place of its own. kept: a merged unit's, beside its base. slot: whichever
+# block comes next. factors: an adapter's, for a unit. factor slot: for whichever unit comes next.
+# staging: between a file and the device.
+Role = Literal["weights", "kept", "slot", "factors", "factor slot", "staging"]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an arena holds: a unit's weights under a weight set, or an adapter's factors for it."""
+
+    unit: int
+    weights: WeightSet | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaKey:
+    """An arena's name. `index`: the unit, or the number of the slot.
+
+    of: which copy of the weights on the device, which weight set's on the host, whose factors.
+    """
+
+    tier: Tier
+    role: Role
+    index: int
+    of: int | str | WeightSet = 0
+
+
+# What the reader thread reads into, on its way to the device.
+STAGING = ArenaKey("host", "staging", 0)
+
+
+class Arena:
+    """Memory, what it holds (None: nothing of use), and the events that order its use."""
+
+    def __init__(self, key: ArenaKey, memory: Tensor, pinned: bool = False) -> None:
+        self.key = key
+        self.memory = memory
+        self.pinned = pinned
+        self._content: Content | None = None
+        self._expected: Content | None = None
+        self._written: Event | None = None
+        self._read: dict[int, Event] = {}
+        self._seen: set[int] = set()  # streams that have waited for the last write
+        self._task: Task | None = None
+
+    @property
+    def content(self) -> Content | None:
+        """What it holds, or will hold when all that is under way is done; None: nothing of use."""
+        return self._content if self._task is None else self._expected
+
+    def expect(self, content: Content, submit: Callable[[], Task]) -> None:
+        """Have the reader thread fill it; it is not touched otherwise before `join`."""
+        self.join()
+        self._expected = content
+        self._task = submit()
+
+    def join(self) -> None:
+        """Wait until the reader thread has done its part; raises what it raised."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        task.result()
+
+    def retire(self) -> None:
+        """Wait for the reader thread; what it made, or failed to make, is of no interest."""
+        with suppress(EntracteError):
+            self.join()
+
+    def acquire(self, stream: Stream) -> None:
+        """Later work in this stream may read."""
+        if self._task is not None:
+            self.join()
+        if id(stream) not in self._seen:
+            if self._written is not None:
+                stream.wait(self._written)
+            self._seen.add(id(stream))
+
+    def release(self, stream: Stream) -> None:
+        """All work so far in this stream that reads is before any later write."""
+        self._read[id(stream)] = stream.record()
+
+    @contextmanager
+    def reading(self, stream: Stream) -> Iterator[None]:
+        """Work in a stream that reads."""
+        self.acquire(stream)
+        try:
+            yield
+        finally:
+            self.release(stream)
+
+    @contextmanager
+    def writing(self, stream: Stream, content: Content) -> Iterator[None]:
+        """Work in a stream that writes; the arena holds `content` if nothing is raised."""
+        self.join()
+        with self.writing_in_task(stream, content):
+            yield
+
+    @contextmanager
+    def writing_in_task(self, stream: Stream, content: Content) -> Iterator[None]:
+        """`writing`, for the reader thread's task that fills this arena."""
+        self._content = None
+        for event in self._events():
+            stream.wait(event)
+        try:
+            yield
+        finally:
+            # Also after an error: part of the work may be under way.
+            self._written = stream.record()
+            self._read.clear()
+            self._seen = {id(stream)}
+        self._content = content
+
+    @contextmanager
+    def writing_on_host(self, content: Content) -> Iterator[None]:
+        """Work of the host that writes; it waits until nobody else reads or writes."""
+        self._content = None
+        self.wait_on_host()
+        yield
+        self._content = content
+
+    def wait_on_host(self) -> None:
+        """Make the host wait until nobody reads or writes."""
+        for event in self._events():
+            event.synchronize()
+        self._written = None
+        self._read.clear()
+        self._seen.clear()
+
+    def _events(self) -> list[Event]:
+        return [*self._read.values(), *([] if self._written is None else [self._written])]

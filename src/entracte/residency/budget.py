@@ -1,0 +1,136 @@
+"""What a plan of all components takes at most, and what would take less."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from entracte.errors import BudgetError, ResidencyError
+
+from .modes import Mode, Place, Residency
+from .plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Components that are on loan at once; `in_phases`: while the adapted one's phases go on."""
+
+    loans: frozenset[str]
+    in_phases: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerPlan:
+    """The plans of all components."""
+
+    components: Mapping[str, Plan]
+    moments: tuple[Moment, ...]
+
+    @property
+    def device_bytes(self) -> int:
+        """The most that weights take of the device at any time."""
+        plans = self.components.values()
+        always = sum(plan.nbytes("device", "always") for plan in plans)
+        phases = sum(plan.nbytes("device", "phase") for plan in plans)
+        preparing = sum(plan.nbytes("device", "prepare") for plan in plans)
+        # While sets are prepared nothing is on loan, but a phase's arenas may be worked in.
+        most = max(preparing + phases, phases)
+        for moment in self.moments:
+            loans = sum(self.components[name].nbytes("device", "run") for name in moment.loans)
+            most = max(most, loans + (phases if moment.in_phases else 0))
+        return always + most
+
+    @property
+    def host_bytes(self) -> int:
+        """The most that weights take of the host, but for what loading takes for a moment."""
+        plans = self.components.values()
+        return sum(plan.nbytes("host", "always", "run") for plan in plans)
+
+
+def check_budgets(
+    plan: ManagerPlan, wanted: Residency, replan: Callable[[Residency], ManagerPlan]
+) -> None:
+    """Raise BudgetError where a plan does not fit, naming the nearest that does."""
+    excess = _excess(plan, wanted)
+    if not excess:
+        return
+    smallest: tuple[int, str, ManagerPlan] | None = None
+    for other in _smaller(plan, wanted):
+        try:
+            tried = replan(other)
+        except ResidencyError:
+            continue
+        if not _excess(tried, wanted):
+            raise BudgetError(f"{excess}. This fits: {_describe(other)}")
+        size = tried.device_bytes + tried.host_bytes
+        if smallest is None or size < smallest[0]:
+            smallest = (size, _describe(other), tried)
+    least = ""
+    if smallest is not None:
+        least = (
+            f". The smallest plan, {smallest[1]}, needs {_gb(smallest[2].device_bytes)} of the "
+            f"device and {_gb(smallest[2].host_bytes)} of the host"
+        )
+    raise BudgetError(f"{excess}{least}")
+
+
+def _excess(plan: ManagerPlan, wanted: Residency) -> str:
+    """What does not fit, in words; empty where all fits."""
+    found = []
+    for what, needed, limit in (
+        ("the device", plan.device_bytes, wanted.device_memory),
+        ("host memory", plan.host_bytes, wanted.host_memory),
+    ):
+        if limit is not None and needed > limit:
+            found.append(
+                f"the weights need {_gb(needed)} of {what}, {_gb(needed - limit)} more than the "
+                f"{_gb(limit)} allowed"
+            )
+    return " and ".join(found)
+
+
+def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
+    """Other wishes that take less, the nearest first."""
+    blocks = max(len(next(iter(each.places.values()))) - 1 for each in plan.components.values())
+    away: dict[str, Place] = {
+        name: "disk" for name, each in plan.components.items() if each.holding.stays
+    }
+    streamed: dict[str, Place] = {
+        name: "streamed"
+        for name, each in plan.components.items()
+        if len(next(iter(each.places.values()))) > 1
+    }
+    adapted = [name for name, each in plan.components.items() if len(each.phases) > 1]
+    homes: tuple[dict[str, Place], ...] = ({}, dict.fromkeys(adapted, "disk"))
+    modes: list[Mode] = [wanted.mode, "snapshot", "fused", "original"]
+    if wanted.mode == "resident":
+        modes = ["fused", "snapshot", "original"]
+    for places in (
+        dict(wanted.places),
+        {**away, **wanted.places},
+        {**away, **streamed, **wanted.places},
+    ):
+        for name in adapted:
+            places.pop(name, None)
+        for home in homes:
+            for mode in dict.fromkeys(modes):
+                for m in range(blocks, -1, -max(1, blocks // 8)):
+                    yield replace(
+                        wanted,
+                        mode=mode,
+                        snapshot_policy="low-vram",
+                        resident_blocks=m,
+                        merged_blocks=0 if mode == "fused" else None,
+                        places={**places, **home},
+                    )
+
+
+def _describe(wanted: Residency) -> str:
+    """The flags that ask for it."""
+    flags = [f"--mode {wanted.mode}"]
+    if wanted.resident_blocks is not None:
+        flags.append(f"--resident-blocks {wanted.resident_blocks}")
+    flags += [f"--place {name}={place}" for name, place in wanted.places.items()]
+    return " ".join(flags)
+
+
+def _gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.2f} MB"

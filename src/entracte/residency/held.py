@@ -1,0 +1,155 @@
+"""One component under the manager: its layouts, its arenas, its adapters, and its runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from entracte.errors import ResidencyError
+
+from .arena import STAGING, Arena
+from .backend import Backend
+from .component import ComponentSpec
+from .factors import AdapterFactors
+from .fill import Filler
+from .layout import block_count, lay_out
+from .merge import Factors
+from .modes import Holding
+from .plan import Plan, Sizes, adapters, make_plan
+from .prepare import save_plain
+from .proof import BaseProof
+from .run import ComponentRun
+from .shells import Shells, Unmerged
+from .stores import HostBudget, Stores
+from .weights import ReadFactors, WeightPhase, WeightSet, distinct
+
+
+class HeldComponent:
+    """Holds a component's weights as its plan says, and lends its modules."""
+
+    def __init__(
+        self,
+        spec: ComponentSpec,
+        backend: Backend,
+        budget: HostBudget,
+        read_factors: ReadFactors,
+    ) -> None:
+        template = spec.build()
+        self.name = spec.name
+        self.blocks = block_count(template, spec.blocks)
+        self.plan: Plan | None = None
+        self._spec = spec
+        self._backend = backend
+        self._read_factors = read_factors
+        self._factors: dict[str, AdapterFactors] = {}
+        self._specs = next(iter(spec.sources.values())).specs
+        for name, source in spec.sources.items():
+            if dict(source.specs) != dict(self._specs):
+                raise ResidencyError(f"{spec.name}: the source {name} has other tensors")
+        self._layouts = lay_out(template, self._specs, spec.blocks)
+        self._run: ComponentRun | None = None
+        self._proof = BaseProof(backend)
+        self._shells = Shells(spec.build, template, self._layouts, spec.blocks, self._sweep)
+        self.stores = Stores(backend, budget, self._shells.drop)
+        self._filler = Filler(backend, self.stores, self._layouts, spec.sources, self._adapter)
+
+    def make_plan(self, phases: tuple[WeightPhase, ...], how: Holding) -> Plan:
+        """How the component would be held; raises ResidencyError where it cannot."""
+        sets = distinct(phases)
+        for weights in sets:
+            if weights.source not in self._spec.sources:
+                raise ResidencyError(f"{self.name} has no source {weights.source!r}")
+            if weights.adapters and how.mode != "dynamic":
+                self._refuse_quantised(weights, how)
+        sizes = Sizes(
+            tuple(layout.nbytes for layout in self._layouts),
+            {name: self._adapter(name).sizes for name in adapters(sets)},
+        )
+        return make_plan(self.name, sizes, phases, how, self._backend.unified)
+
+    @property
+    def largest_unit(self) -> int:
+        """Bytes of the largest unit: what loading may take of host memory beyond the plan."""
+        return max(layout.nbytes for layout in self._layouts)
+
+    @contextmanager
+    def run(self, plan: Plan) -> Iterator[ComponentRun]:
+        """Hold the component by a plan while it is used, and go on doing so afterwards."""
+        if self._run is not None:
+            raise ResidencyError(f"{self.name} is on loan already")
+        self._adopt(plan)
+        try:
+            self.stores.allocate("run")
+            self._run = ComponentRun(
+                plan, self._backend, self.stores, self._filler, self._proof, self._shell
+            )
+            self._run.begin()
+            self.stores.release("prepare", "phase")
+            self.stores.drop_unlisted("host")
+            yield self._run
+        finally:
+            self._run = None
+            self.stores.release("run", "phase", "prepare")
+            if not any(arena.key == STAGING for arena in plan.arenas):
+                self.stores.discard(STAGING)
+
+    def close(self) -> None:
+        """Give all memory back."""
+        self.stores.close()
+        self.plan = None
+
+    def _adopt(self, plan: Plan) -> None:
+        """Make the arenas those of a plan. What they hold is kept where it still serves.
+
+        Where there is room, what moves from the device to the host, or back, is not read again:
+        the host's new arenas are filled before the device's old ones go, and its old ones go last.
+        """
+        if plan != self.plan:
+            self._shells.drop_variants()
+        self.plan = plan
+        if not self.stores.adopt(plan):
+            self.stores.drop_unlisted("host")
+        self.stores.allocate_host()
+        save_plain(self.stores, self._filler)
+        self.stores.drop_unlisted("device")
+        self.stores.allocate("always")
+
+    def _sweep(self) -> Iterator[nn.Module]:
+        if self._run is None:
+            raise ResidencyError(f"{self.name} is used after its loan has ended")
+        return self._run.sweep()
+
+    def _shell(self, arena: Arena, unit: int, weights: WeightSet) -> nn.Module:
+        if self.plan is None or not self.plan.unmerged or not weights.adapters:
+            return self._shells.get(arena, unit)
+        return self._shells.get(arena, unit, weights, lambda: self._unmerged(unit, weights))
+
+    def _unmerged(self, unit: int, weights: WeightSet) -> Unmerged:
+        beside: dict[str, list[tuple[Factors, float]]] = {}
+        for _, factors, strength in self._filler.factors(unit, weights):
+            for name, each in factors.items():
+                beside.setdefault(name, []).append((each, strength))
+        return beside
+
+    def _adapter(self, name: str) -> AdapterFactors:
+        """An adapter, sorted by unit; its factors are not read."""
+        if name not in self._factors:
+            dtypes = {
+                tensor.removesuffix(".weight"): spec.dtype
+                for tensor, spec in self._specs.items()
+                if tensor.endswith(".weight")
+            }
+            self._factors[name] = AdapterFactors.of(
+                self._read_factors(name), dtypes, self._spec.blocks, self.blocks
+            )
+        return self._factors[name]
+
+    def _refuse_quantised(self, weights: WeightSet, how: Holding) -> None:
+        for adapter in weights.adapters:
+            for module in self._read_factors(adapter.name):
+                spec = self._specs.get(f"{module}.weight")
+                if spec is not None and spec.quantised:
+                    raise ResidencyError(
+                        f"{self.name} is quantised, and mode {how.mode} would merge an adapter "
+                        f"into it (the first weight is {module}.weight): use mode dynamic"
+                    )

@@ -1,0 +1,108 @@
+"""How a component's tensors lie in memory: one contiguous arena for every unit.
+
+A *unit* is one block, or, as the last unit, everything outside the blocks. Within a unit matrices
+come first, in the module's order, so that queries', keys' and values' weights are neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from entracte.errors import ResidencyError
+
+from .component import TensorSpec
+
+# What kernels may expect of a tensor's address, in bytes.
+ALIGNMENT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a unit, at `start` bytes; tied weights are one tensor with several names."""
+
+    names: tuple[str, ...]
+    start: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tensors of one unit and their places; `nbytes` is a multiple of the alignment."""
+
+    entries: tuple[Entry, ...]
+    nbytes: int
+
+    @classmethod
+    def of(cls, tensors: Sequence[tuple[tuple[str, ...], TensorSpec]]) -> "Layout":
+        """Lay tensors out one after another."""
+        entries, end = [], 0
+        for names, spec in tensors:
+            entries.append(Entry(names, end, spec.dtype, spec.shape))
+            end += -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
+        return cls(tuple(entries), end)
+
+    def views(self, memory: Tensor) -> dict[str, Tensor]:
+        """Every tensor by each of its names, as views of flat uint8 memory."""
+        found = {}
+        for entry in self.entries:
+            flat = memory[entry.start : entry.start + entry.nbytes]
+            view = flat.view(entry.dtype).view(entry.shape)
+            found.update(dict.fromkeys(entry.names, view))
+        return found
+
+
+def lay_out(
+    module: nn.Module, specs: Mapping[str, TensorSpec], blocks: str | None
+) -> tuple[Layout, ...]:
+    """The layouts of all blocks, and of the rest as the last; raises ResidencyError.
+
+    specs: the tensors that the sources hold. Other buffers are the module's own affair.
+    """
+    count = block_count(module, blocks)
+    tied: dict[int, list[str]] = {}
+    named = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in named:
+        tied.setdefault(id(tensor), []).append(name)
+    units: list[list[tuple[tuple[str, ...], TensorSpec]]] = [[] for _ in range(count + 1)]
+    for names in tied.values():
+        held = [name for name in names if name in specs]
+        if not held:
+            if any(name in dict(module.named_parameters()) for name in names):
+                raise ResidencyError(f"no source holds the parameter {names[0]}")
+            continue
+        homes = {unit_of(name, blocks, count) for name in names}
+        if len(homes) > 1:
+            raise ResidencyError(f"{' and '.join(names)} are tied across blocks")
+        first = (held[0], *(name for name in names if name != held[0]))
+        units[homes.pop()].append((first, specs[held[0]]))
+    for unit in units:
+        unit.sort(key=lambda tensor: len(tensor[1].shape) != 2)  # stable: the order else stays
+    return tuple(Layout.of(unit) for unit in units)
+
+
+def block_count(module: nn.Module, blocks: str | None) -> int:
+    """The number of blocks; 0 for a module in one piece."""
+    if blocks is None:
+        return 0
+    found = module.get_submodule(blocks)
+    if not isinstance(found, nn.ModuleList):
+        raise ResidencyError(f"{blocks} is a {type(found).__name__}; blocks must be a ModuleList")
+    return len(found)
+
+
+def unit_of(name: str, blocks: str | None, count: int) -> int:
+    """The unit that a parameter or module belongs to, by its name."""
+    if blocks is not None and name.startswith(f"{blocks}."):
+        return int(name.removeprefix(f"{blocks}.").split(".", 1)[0])
+    return count

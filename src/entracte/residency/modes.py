@@ -1,0 +1,112 @@
+"""What a user may ask of the device manager, checked as far as it can be without a component."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from entracte.errors import ResidencyError
+
+Mode = Literal["original", "dynamic", "snapshot", "fused", "resident"]
+SnapshotPolicy = Literal["low-vram", "aggressive"]
+Place = Literal["resident", "snapshot", "streamed", "disk"]
+
+ALIASES: Mapping[str, Mode] = MappingProxyType({"legacy": "original"})
+
+# Modes in which adapters are merged, or applied, for one base: they have no use for two sources.
+ADAPTING: tuple[Mode, ...] = ("original", "dynamic", "fused")
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """Where weights are to live.
+
+    mode: how the second weight set of the component that has several gets to the device.
+    snapshot_policy: of mode snapshot: swap block by block into the same memory (low-vram), or
+        copy into memory of its own ahead of time (aggressive).
+    resident_blocks: how many blocks' base weights stay on the device (default: all); the others
+        stream through slots. merged_blocks: of mode fused: how many blocks stay merged (default 0).
+    places: by component; see `Place`. For the component with several weight sets, `snapshot` and
+        `disk` say where weights that are not on the device are copied from.
+    device_memory, host_memory, pinned_memory: limits in bytes for weights; None is none.
+    """
+
+    mode: Mode = "resident"
+    snapshot_policy: SnapshotPolicy = "low-vram"
+    resident_blocks: int | None = None
+    merged_blocks: int | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
+    device_memory: int | None = None
+    host_memory: int | None = None
+    pinned_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", ALIASES.get(self.mode, self.mode))
+        _one_of("mode", self.mode, (*get_args(Mode), *ALIASES))
+        _one_of("snapshot policy", self.snapshot_policy, get_args(SnapshotPolicy))
+        for component, place in self.places.items():
+            _one_of(f"place of {component}", place, get_args(Place))
+        for name in ("resident_blocks", "merged_blocks"):
+            number = getattr(self, name)
+            if number is not None and number < 0:
+                raise ResidencyError(f"{name} is {number}; it must be 0 or more")
+        if self.merged_blocks is not None and self.mode != "fused":
+            raise ResidencyError(
+                f"merged_blocks means something in mode fused only, not in {self.mode}"
+            )
+        if self.resident_blocks is not None and self.mode == "resident":
+            raise ResidencyError(
+                "mode resident keeps all blocks on the device: leave resident_blocks out, or use "
+                "mode fused or snapshot"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How one component is held, as its plan is made from.
+
+    home: where weights that are not on the device are copied from: host memory, or the files.
+    stays: whether device memory is kept between loans.
+    """
+
+    mode: Mode = "resident"
+    policy: SnapshotPolicy = "low-vram"
+    resident_blocks: int | None = None
+    merged_blocks: int = 0
+    home: Literal["host", "disk"] = "host"
+    stays: bool = True
+
+
+def holding(component: str, adapted: bool, wanted: Residency) -> Holding:
+    """What the wishes mean for one component; raises ResidencyError where they contradict."""
+    place = wanted.places.get(component)
+    if not adapted:
+        match place:
+            case None | "resident":
+                return Holding()
+            case "streamed":
+                return Holding("snapshot", resident_blocks=0, stays=False)
+            case "snapshot" | "disk":
+                return Holding(home="disk" if place == "disk" else "host", stays=False)
+    m = wanted.resident_blocks
+    if place == "resident" and m is not None:
+        raise ResidencyError(
+            f"{component} is placed resident, and {m} resident blocks are asked for: leave one out"
+        )
+    if place == "streamed":
+        if m or wanted.mode == "resident":
+            other = f"{m} resident blocks are" if m else "mode resident is"
+            raise ResidencyError(f"{component} is placed streamed, and {other} asked for")
+        m = 0
+    return Holding(
+        wanted.mode,
+        wanted.snapshot_policy,
+        m,
+        wanted.merged_blocks or 0,
+        home="disk" if place == "disk" else "host",
+    )
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ResidencyError(f"{what} {value!r} is none of {', '.join(known)}")

@@ -1,0 +1,247 @@
+"""The plan of one component: every arena that it will have, and which weights go where.
+
+A plan is data. It is made from sizes alone, before any weight is read, and the arenas of the
+component are exactly those that it lists.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from entracte.errors import ResidencyError
+
+from .arena import STAGING, ArenaKey, Tier
+from .modes import ADAPTING, Holding
+from .weights import WeightPhase, WeightSet, distinct
+
+# always: as long as the plan stands. run: while a request is under way. phase: from the first
+# phase's begin to the last one's end. prepare: while weight sets are made before a request.
+Lifetime = Literal["always", "run", "phase", "prepare"]
+
+# How many slots hide a copy or a merge; a copy and then a merge need a third, or the link stands
+# still during every merge.
+SLOTS = 2
+SLOTS_TO_MERGE_ON_ARRIVAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of every unit (the last is everything outside the blocks), and of adapters' factors."""
+
+    units: tuple[int, ...]
+    factors: Mapping[str, tuple[int, ...]]
+
+    @property
+    def blocks(self) -> int:
+        return len(self.units) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaPlan:
+    """An arena to be: its name, its size in bytes, and when it exists."""
+
+    key: ArenaKey
+    nbytes: int
+    lifetime: Lifetime = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one component will be held for some phases.
+
+    places: for every weight set, the arena of every unit; None is a slot.
+    """
+
+    component: str
+    holding: Holding
+    phases: tuple[WeightPhase, ...]
+    places: Mapping[WeightSet, tuple[ArenaKey | None, ...]]
+    resident: frozenset[int]
+    kept: frozenset[int]
+    slots: int
+    arenas: tuple[ArenaPlan, ...]
+
+    @property
+    def unmerged(self) -> bool:
+        """Whether adapters are applied beside the weights instead of merged into them."""
+        return self.holding.mode == "dynamic"
+
+    @property
+    def rolling(self) -> bool:
+        """Whether a unit's next weights are brought as soon as it is done with its present ones."""
+        return self.holding.mode != "original"
+
+    def held(self, weights: WeightSet) -> WeightSet:
+        """The weights that are in memory where `weights` are used."""
+        return weights.plain if self.unmerged else weights
+
+    def nbytes(self, tier: Tier, *lifetimes: Lifetime) -> int:
+        """Bytes of all arenas of a tier that exist in the given lifetimes."""
+        return sum(
+            arena.nbytes
+            for arena in self.arenas
+            if arena.key.tier == tier and arena.lifetime in lifetimes
+        )
+
+
+def make_plan(
+    component: str, sizes: Sizes, phases: tuple[WeightPhase, ...], how: Holding, unified: bool
+) -> Plan:
+    """The plan; raises ResidencyError where the holding does not fit the component.
+
+    unified: whether files can be read into device memory without staging.
+    """
+    n = sizes.blocks
+    _check(component, n, phases, how)
+    m = n if how.resident_blocks is None else how.resident_blocks
+    streamed = spread(range(n), n - m)
+    resident = frozenset(range(n + 1)) - frozenset(streamed)
+    # A kept block that would have to be streamed saves more than one whose base is at hand.
+    k = how.merged_blocks
+    others = [block for block in range(n) if block not in streamed]
+    kept = frozenset(
+        [*spread(streamed, min(k, len(streamed))), *spread(others, max(0, k - len(streamed))), n]
+    )
+    sets = distinct(phases)
+    places = {
+        weights: tuple(_place(how, weights, index, unit, resident, kept) for unit in range(n + 1))
+        for index, weights in enumerate(sets)
+    }
+    slots = _slots(how, sets, places, resident)
+    plan = Plan(component, how, phases, places, resident, kept, slots, ())
+    arenas = (*_device_arenas(plan, sizes, sets), *_host_arenas(plan, sizes, sets))
+    if how.home == "disk" and not unified:
+        staging = ArenaPlan(STAGING, max(sizes.units), "always" if how.stays else "run")
+        arenas = (*arenas, staging)
+    return Plan(component, how, phases, places, resident, kept, slots, arenas)
+
+
+def spread(candidates: "range | tuple[int, ...] | list[int]", count: int) -> tuple[int, ...]:
+    """So many of the candidates, evenly apart, so that the work between them hides theirs."""
+    step = len(candidates) / count if count else 0
+    return tuple(candidates[int((number + 0.5) * step)] for number in range(count))
+
+
+def _check(component: str, n: int, phases: tuple[WeightPhase, ...], how: Holding) -> None:
+    for name, number in (("resident", how.resident_blocks), ("merged", how.merged_blocks)):
+        if number is not None and number > n:
+            if n == 0:
+                raise ResidencyError(f"{component} has no blocks that could be {name}")
+            raise ResidencyError(
+                f"{number} {name} blocks are asked for; {component} has {n}: give 0 to {n}"
+            )
+    if n == 0 and how.resident_blocks == 0:
+        raise ResidencyError(
+            f"{component} cannot be streamed, for it has no sequence of blocks: place it snapshot, "
+            "disk or resident"
+        )
+    sources = {weights.source for weights in distinct(phases)}
+    if how.mode in ADAPTING and len(sources) > 1:
+        raise ResidencyError(
+            f"mode {how.mode} merges adapters into one base; {component} has "
+            f"{' and '.join(sorted(sources))}: use snapshot or resident"
+        )
+
+
+def _place(
+    how: Holding,
+    weights: WeightSet,
+    index: int,
+    unit: int,
+    resident: frozenset[int],
+    kept: frozenset[int],
+) -> ArenaKey | None:
+    """The arena in which a unit has its weights of the index-th set; None for a slot."""
+    if how.mode == "fused" and weights.adapters:
+        return ArenaKey("device", "kept", unit) if unit in kept else None
+    own_copy = how.mode == "resident" or (how.mode, how.policy) == ("snapshot", "aggressive")
+    copy = index if own_copy else 0
+    return ArenaKey("device", "weights", unit, copy) if unit in resident else None
+
+
+def _slots(
+    how: Holding,
+    sets: tuple[WeightSet, ...],
+    places: Mapping[WeightSet, tuple[ArenaKey | None, ...]],
+    resident: frozenset[int],
+) -> int:
+    """How many slots there are: no more than there are blocks to go through them."""
+    most, wanted = 0, SLOTS
+    for weights in sets:
+        slotted = [unit for unit, place in enumerate(places[weights]) if place is None]
+        most = max(most, len(slotted))
+        merged = weights.adapters and how.mode in ("fused", "original")
+        if merged and any(unit not in resident for unit in slotted):
+            wanted = SLOTS_TO_MERGE_ON_ARRIVAL
+    return min(wanted, most)
+
+
+def _device_arenas(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[ArenaPlan]:
+    how, n = plan.holding, sizes.blocks
+    stays: Lifetime = "always" if how.stays else "run"
+    keys = dict.fromkeys(key for weights in sets for key in plan.places[weights] if key)
+    if how.mode in ADAPTING:  # the base is merged from, even if no phase runs it
+        keys |= dict.fromkeys(ArenaKey("device", "weights", u) for u in sorted(plan.resident))
+    aggressive = (how.mode, how.policy) == ("snapshot", "aggressive")
+    arenas = [
+        ArenaPlan(key, sizes.units[key.index], "phase" if aggressive and key.of else stays)
+        for key in keys
+    ]
+    largest = max(sizes.units[:n], default=0)
+    arenas += [
+        ArenaPlan(ArenaKey("device", "slot", number), largest, stays)
+        for number in range(plan.slots)
+    ]
+    for name in adapters(sets):
+        factors = sizes.factors[name]
+        if how.mode in ("fused", "dynamic"):
+            arenas += [
+                ArenaPlan(ArenaKey("device", "factors", unit, name), nbytes)
+                for unit, nbytes in enumerate(factors)
+                if nbytes
+            ]
+        else:
+            lifetime: Lifetime = "always" if how.mode == "original" else "prepare"
+            arenas += [
+                ArenaPlan(ArenaKey("device", "factor slot", number, name), max(factors), lifetime)
+                for number in range(SLOTS)
+            ]
+    return arenas
+
+
+def _host_arenas(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[ArenaPlan]:
+    """Copies of what the device will need again, pinned."""
+    how, n = plan.holding, sizes.blocks
+    every, streamed = range(n + 1), [u for u in range(n) if u not in plan.resident]
+    wanted: dict[ArenaKey, int] = {}
+
+    def want(weights: WeightSet, units: "range | list[int]") -> None:
+        if weights.adapters or how.home == "host":
+            for unit in units:
+                wanted[ArenaKey("host", "weights", unit, weights)] = sizes.units[unit]
+
+    for index, weights in enumerate(sets):
+        match how.mode:
+            case "original":
+                want(weights.plain, every)
+            case "dynamic" | "fused":
+                want(weights.plain, streamed)
+            case "snapshot":
+                first_stays = how.policy == "aggressive" and index == 0 and how.stays
+                want(weights, streamed if first_stays else every)
+            case "resident" if not how.stays:
+                want(weights, every)
+    arenas = [ArenaPlan(key, nbytes) for key, nbytes in wanted.items()]
+    if how.mode == "original" and how.home == "host":
+        arenas += [
+            ArenaPlan(ArenaKey("host", "factors", unit, name), nbytes)
+            for name in adapters(sets)
+            for unit, nbytes in enumerate(sizes.factors[name])
+            if nbytes
+        ]
+    return arenas
+
+
+def adapters(sets: tuple[WeightSet, ...]) -> tuple[str, ...]:
+    """The names of all adapters of some weight sets, each once."""
+    return tuple(dict.fromkeys(each.name for weights in sets for each in weights.adapters))

@@ -1,0 +1,155 @@
+"""Modules bound to arenas: the same code, over whichever memory holds its weights.
+
+A *shell* is made once for every arena that a unit may be in. Giving a unit's weights to the compute
+stream is then a choice between shells; no parameter is rebound.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from entracte.errors import ResidencyError
+
+from .arena import Arena, ArenaKey
+from .layout import Layout
+from .merge import Factors
+
+# Factors and strengths of the adapters that are applied unmerged, by module name.
+Unmerged = Mapping[str, list[tuple[Factors, float]]]
+
+
+class ReadyBlocks(nn.Module):
+    """Stands where a module's list of blocks was; iterating over it is a sweep.
+
+    sweep: yields the blocks from first to last, each ready to compute.
+    """
+
+    def __init__(self, count: int, sweep: Callable[[], Iterator[nn.Module]]) -> None:
+        super().__init__()
+        self._count = count
+        self._sweep = sweep
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return self._sweep()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: slice) -> "ReadyBlocks":
+        """All blocks; they come in order only."""
+        if not isinstance(index, slice) or range(self._count)[index] != range(self._count):
+            raise ResidencyError("blocks come from first to last; single ones cannot be had")
+        return self
+
+
+class AdaptedLinear(nn.Module):
+    """A linear with adapters applied beside its weight: y = Wx + b + sum of strength * B(Ax)."""
+
+    def __init__(self, linear: nn.Linear, adapters: list[tuple[Factors, float]]) -> None:
+        super().__init__()
+        self.linear = linear
+        self._adapters = adapters
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]"""
+        y: Tensor = self.linear(x)
+        for factors, strength in self._adapters:
+            change = F.linear(F.linear(x, factors.down), factors.up)
+            y = torch.add(y, change, alpha=strength * factors.scale)
+        return y
+
+
+class Shells:
+    """Makes and keeps the shells of one component."""
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        template: nn.Module,
+        layouts: tuple[Layout, ...],
+        blocks: str | None,
+        sweep: Callable[[], Iterator[nn.Module]],
+    ) -> None:
+        self._build = build
+        self._template = template
+        self._layouts = layouts
+        self._blocks = blocks
+        self._sweep = sweep
+        self._shells: dict[tuple[ArenaKey, int, object], nn.Module] = {}
+        self._bound: dict[ArenaKey, list[Tensor]] = {}
+
+    def get(
+        self,
+        arena: Arena,
+        unit: int,
+        variant: object = None,
+        unmerged: Callable[[], Unmerged] = dict,
+    ) -> nn.Module:
+        """A unit's shell over an arena; the last unit's is the component itself.
+
+        variant: tells shells with different `unmerged` adapters apart.
+        """
+        key = (arena.key, unit, variant)
+        shell = self._shells.get(key)
+        if shell is None:
+            shell = self._shells[key] = self._make(arena, unit, unmerged())
+        return shell
+
+    def drop(self, arena: Arena) -> None:
+        """Forget all shells over an arena; what still has one holds no weights any more."""
+        for key in [key for key in self._shells if key[0] == arena.key]:
+            del self._shells[key]
+        for tensor in self._bound.pop(arena.key, ()):
+            tensor.data = tensor.new_empty(0)
+
+    def drop_variants(self) -> None:
+        """Forget shells with unmerged adapters, whose factors are about to go."""
+        for key in [key for key in self._shells if key[2] is not None]:
+            del self._shells[key]
+
+    def _make(self, arena: Arena, unit: int, unmerged: Unmerged) -> nn.Module:
+        layout, prefix = self._layouts[unit], ""
+        if unit < len(self._layouts) - 1:
+            prefix = f"{self._blocks}.{unit}."
+            shell = copy.deepcopy(self._template.get_submodule(prefix[:-1]))
+        else:
+            shell = self._build()
+            if self._blocks is not None:
+                path, _, name = self._blocks.rpartition(".")
+                ready = ReadyBlocks(len(self._layouts) - 1, self._sweep)
+                shell.get_submodule(path).register_module(name, ready)
+        bound = self._bound.setdefault(arena.key, [])
+        views = layout.views(arena.memory)
+        for entry in layout.entries:
+            tensor = views[entry.names[0]]
+            parameter = nn.Parameter(tensor, requires_grad=False)
+            for name in entry.names:
+                bound.append(_bind(shell, name.removeprefix(prefix), parameter, tensor))
+        for name, adapters in unmerged.items():
+            _adapt(shell, name.removeprefix(prefix), adapters)
+        return shell.eval().requires_grad_(False)
+
+
+def _bind(shell: nn.Module, name: str, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    owner = shell.get_submodule(path)
+    if leaf in dict(owner.named_parameters(recurse=False)):
+        owner.register_parameter(leaf, parameter)
+        return parameter
+    owner.register_buffer(leaf, tensor)
+    return tensor
+
+
+def _adapt(shell: nn.Module, name: str, adapters: list[tuple[Factors, float]]) -> None:
+    linear = shell.get_submodule(name)
+    if not isinstance(linear, nn.Linear):
+        raise ResidencyError(
+            f"adapters can be applied unmerged to linears only; {name} is a {type(linear).__name__}"
+        )
+    path, _, leaf = name.rpartition(".")
+    shell.get_submodule(path).register_module(leaf, AdaptedLinear(linear, adapters))

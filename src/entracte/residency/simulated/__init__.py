@@ -1,0 +1,26 @@
+"""A simulated accelerator: finds races without a device. For tests and simulations."""
+
+from .accelerator import SimulatedAccelerator
+from .clock import Span
+from .races import (
+    HostWaitInStep,
+    NotLent,
+    RaceError,
+    UnorderedRead,
+    UnorderedWrite,
+    UseAfterRelease,
+)
+from .rates import DEFAULT, Rates
+
+__all__ = [
+    "DEFAULT",
+    "HostWaitInStep",
+    "NotLent",
+    "RaceError",
+    "Rates",
+    "SimulatedAccelerator",
+    "Span",
+    "UnorderedRead",
+    "UnorderedWrite",
+    "UseAfterRelease",
+]

@@ -1,0 +1,155 @@
+"""A device for tests: every rule of the backends is checked, and nothing happens before it must."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from entracte.residency.backend import HostMemory, MergeProgram, Stream, Task
+from entracte.residency.merge import WeightMerge
+
+from .clock import Timing
+from .faults import Operation
+from .gauges import Gauges
+from .machine import Machine
+from .memory import Allocation, MemoryBook, Place
+from .program import prepare
+from .rates import DEFAULT, Rates
+from .reader import run_as_reader
+from .stream import SimulatedStream
+from .watch import ModuleWatch
+
+
+class SimulatedAccelerator(Gauges):
+    """A backend on CPU tensors.
+
+    Memory is counted and limited, and poisoned (0xFF) while it is fresh, freed or being written.
+    Copies and merges are done when something waits for them, except in the compute stream. What is
+    not ordered by events, not lent or freed raises a RaceError, and so does a wait in a step.
+
+    Limits: in bytes; pinned memory counts as host memory too. rates: for the simulated clock.
+    """
+
+    def __init__(
+        self,
+        device_limit: int | None = None,
+        host_limit: int | None = None,
+        pinned_limit: int | None = None,
+        rates: Rates = DEFAULT,
+        keep_log: bool = False,
+    ) -> None:
+        self.name = "simulated"
+        self.device = torch.device("cpu")
+        self.unified = False
+        self._rates = rates
+        self._memory = MemoryBook(device_limit, host_limit, pinned_limit)
+        self._timing = Timing(keep_log)
+        self._machine = machine = Machine(self._memory, self._timing)
+        super().__init__(machine)
+        self._watch = ModuleWatch(machine)
+        self.traffic = machine.traffic
+        self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
+        self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
+        self.merges: Stream = SimulatedStream(machine, machine.merges, rates)
+
+    def fail(self, what: Operation, after: int = 0) -> None:
+        """Let one operation fail: the next of its kind that follows `after` others from now.
+
+        Allocations raise OutOfMemory. Copies and merges raise DeviceFault when they are enqueued;
+        what they would have written is poisoned.
+        """
+        self._machine.faults.plan(what, after)
+
+    def work(self, seconds: float) -> None:
+        """A module runs for so long; module code takes no simulated time otherwise."""
+        compute = self._machine.compute
+        compute.join(self._machine.current.now())
+        compute.tick()
+        self._timing.work(compute, seconds)
+
+    def allocate(self, nbytes: int) -> Tensor:
+        return self._allocate("allocate", nbytes, pinned=False)[0]
+
+    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
+        return HostMemory(*self._allocate("allocate_host", nbytes, pinned))
+
+    def free(self, memory: Tensor) -> None:
+        self._machine.free(self._find(memory))
+
+    def free_host(self, memory: HostMemory) -> None:
+        self._machine.free(self._find(memory.bytes))
+
+    def prepare_merges(
+        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+    ) -> MergeProgram:
+        """Copies come before merges. Raises ValueError for memory that is not the device's."""
+        return prepare(self._machine.memory, self._rates, merges, copies)
+
+    def lend(self, memory: Tensor) -> None:
+        allocation = self._find(memory)
+        allocation.check("lend")
+        allocation.lent = True
+
+    def take_back(self, memory: Tensor) -> None:
+        self._find(memory).lent = False
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within it, every tensor operation is checked. May be entered repeatedly."""
+        with self._watch:
+            yield
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        self._machine.steps += 1
+        try:
+            yield
+        finally:
+            self._machine.steps -= 1
+
+    def host_writes(self, memory: Tensor) -> None:
+        """Takes as long as a read of so many bytes from a file."""
+        self._host_touches(memory, writes=True)
+        seconds = self._rates.read_seconds(memory.nbytes)
+        self._timing.alone(self._machine.current, seconds, "read file")
+
+    def host_reads(self, memory: Tensor) -> None:
+        self._host_touches(memory, writes=False)
+
+    def read_ahead(self, task: Callable[[], None]) -> Task:
+        """Runs the task now, as the reader; `result` raises what it raised, a RaceError at once."""
+        return run_as_reader(self._machine, task)
+
+    def synchronize(self) -> None:
+        """Make the host wait for all streams; not for the reader, who has tasks for that."""
+        machine = self._machine
+        for stream in (machine.compute, machine.copies, machine.merges):
+            machine.wait_here(stream.now(), "synchronize")
+
+    def close(self) -> None:
+        self.synchronize()
+        for allocation in self._memory.live():
+            self._machine.free(allocation)
+
+    def _allocate(self, what: Operation, nbytes: int, pinned: bool) -> tuple[Tensor, bool]:
+        refused = self._machine.faults.due(what)
+        place: Place = "device" if what == "allocate" else "host"
+        with self._machine.working():
+            allocation = self._memory.allocate(place, nbytes, pinned, refused)
+        assert allocation.memory is not None
+        return allocation.memory, allocation.pinned
+
+    def _host_touches(self, memory: Tensor, writes: bool) -> None:
+        allocation = self._memory.find(memory)
+        if allocation is None:
+            return
+        if allocation.place == "device":
+            raise ValueError(f"the host cannot touch {allocation.name}")
+        self._machine.touch(self._machine.current, allocation, writes)
+
+    def _find(self, memory: Tensor) -> Allocation:
+        allocation = self._memory.find(memory)
+        if allocation is None:
+            raise ValueError("the simulated accelerator did not allocate this memory")
+        return allocation

@@ -1,0 +1,134 @@
+"""The state of the simulated accelerator: participants, their unlanded work, and the rules."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from entracte.errors import DeviceFault
+from entracte.residency.backend import Traffic
+
+from .clock import Timing
+from .faults import Faults
+from .job import Job, poison
+from .memory import Allocation, MemoryBook
+from .ordering import Moment, Participant
+from .races import HostWaitInStep, NotLent
+
+NAMES = ("compute", "copies", "merges", "host", "reader")
+
+
+class Machine:
+    """What the backend, its streams and the watch over modules share.
+
+    current: who runs Python code now, the host or the reader. steps: how many steps it is in.
+    own_work: whether the backend itself touches memory, which nobody is to check.
+    """
+
+    def __init__(self, memory: MemoryBook, timing: Timing) -> None:
+        self.memory = memory
+        self.timing = timing
+        self.faults = Faults()
+        self.traffic = Traffic()
+        self.participants = [Participant(name, i, len(NAMES)) for i, name in enumerate(NAMES)]
+        self.compute, self.copies, self.merges, self.host, self.reader = self.participants
+        self.current = self.host
+        self.steps = 0
+        self.own_work = False
+        self._unlanded: list[deque[tuple[int, Job]]] = [deque() for _ in NAMES]
+
+    def enqueue(self, who: Participant, job: Job) -> None:
+        """Give a stream a job. Raises RaceError, and DeviceFault where that was planned."""
+        if job.pageable:
+            self._check_host_may_wait(f"a {job.operation} of pageable memory")
+        who.join(self.current.now())
+        who.tick()
+        for memory in job.reads:
+            memory.read(who)
+        for memory in job.writes:
+            memory.write(who)
+        self._land_before(who, job)
+        if self.faults.due(job.operation):
+            with self.working():
+                poison(job.written)
+            raise DeviceFault(f"the {job.operation} in {who.name} failed, as planned")
+        with self.working():
+            poison(job.in_flight)
+        what = f"{job.operation} {job.engine}" if job.operation == "copy" else job.operation
+        self.timing.occupy(who, job.engine, job.seconds, what)
+        if job.pageable:
+            self.current.seconds = max(self.current.seconds, who.seconds)
+        self._unlanded[who.index].append((who.clock[who.index], job))
+        # Modules run as soon as they are called, so what they follow must have landed; and nobody
+        # could tell when a copy into memory that is not ours lands.
+        if who is self.compute or (job.pageable and not job.writes):
+            self._land(who, who.clock[who.index])
+
+    def wait(self, who: Participant, moment: Moment) -> None:
+        """Let `who` do later work after the moment; what it waits for lands."""
+        for stream in self.participants:
+            self._land(stream, moment.clock[stream.index])
+        who.join(moment)
+
+    def wait_here(self, moment: Moment, what: str) -> None:
+        """Let the host, or the reader, wait. Raises HostWaitInStep where the host must not."""
+        if not self.current.has_seen(moment.clock):
+            self._check_host_may_wait(what)
+        self.wait(self.current, moment)
+
+    def module_touches(self, memory: Allocation, writes: bool) -> None:
+        """Note that module code reads or writes memory. Raises RaceError."""
+        who = self.current
+        if memory.place == "device":
+            who = self.compute
+            who.join(self.current.now())
+            memory.check("a module")
+            if not memory.lent:
+                raise NotLent(f"a module touches {memory.name}, which is not lent")
+        self.touch(who, memory, writes)
+
+    def touch(self, who: Participant, memory: Allocation, writes: bool) -> None:
+        """Note that somebody reads or writes memory at once. Raises RaceError."""
+        who.tick()
+        if writes:
+            memory.write(who)
+        else:
+            memory.read(who)
+
+    def free(self, memory: Allocation) -> None:
+        """Give memory back after all work on it. Raises UseAfterRelease and HostWaitInStep."""
+        memory.check("free")
+        for access in memory.history.unseen_by(self.current):
+            moment = Moment(access.clock, access.who.seconds)
+            self.wait_here(moment, f"giving back {memory.name}")
+        with self.working():
+            self.memory.free(memory)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """The backend itself touches memory within it."""
+        before, self.own_work = self.own_work, True
+        try:
+            yield
+        finally:
+            self.own_work = before
+
+    def _land_before(self, who: Participant, job: Job) -> None:
+        """Land what the stream still has to do with memory that the job is about to poison.
+
+        Other streams have nothing left to do with it: the job is ordered after them.
+        """
+        for number, earlier in reversed(self._unlanded[who.index]):
+            if earlier.touches(job.writes):
+                self._land(who, number)
+                break
+
+    def _land(self, who: Participant, last: int) -> None:
+        """Do the stream's work up to the given number."""
+        unlanded = self._unlanded[who.index]
+        with self.working():
+            while unlanded and unlanded[0][0] <= last:
+                unlanded.popleft()[1].land()
+
+    def _check_host_may_wait(self, what: str) -> None:
+        if self.steps and self.current is self.host:
+            raise HostWaitInStep(f"{what} makes the host wait for the device inside a step")

@@ -1,0 +1,136 @@
+"""Memory of the simulated accelerator and of its host: counted, limited, and known when freed."""
+
+from typing import Literal
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from entracte.errors import OutOfMemory
+from entracte.residency.host import aligned_memory
+
+from .ordering import History, Participant
+from .races import UseAfterRelease
+
+Place = Literal["device", "host"]
+
+POISON = 0xFF  # in bfloat16 and float32: not a number
+
+
+class Room:
+    """Bytes of one kind of memory: in use now, at most so far, and at most ever."""
+
+    def __init__(self, kind: str, limit: int | None) -> None:
+        self.used = 0
+        self.peak = 0
+        self._kind = kind
+        self._limit = limit
+
+    def has(self, nbytes: int) -> bool:
+        return self._limit is None or self.used + nbytes <= self._limit
+
+    def take(self, nbytes: int, refused: bool = False) -> None:
+        """Count bytes as used. Raises OutOfMemory, also where `refused`."""
+        if refused or not self.has(nbytes):
+            limit = "none" if self._limit is None else f"{self._limit:,}"
+            raise OutOfMemory(
+                f"{self._kind} memory: {nbytes:,} bytes asked for, "
+                f"{self.used:,} in use, limit {limit}" + (", and refused" if refused else "")
+            )
+        self.used += nbytes
+        self.peak = max(self.peak, self.used)
+
+    def give(self, nbytes: int) -> None:
+        """Count bytes as free."""
+        self.used -= nbytes
+
+
+class Allocation:
+    """A piece of memory, and what was done with it."""
+
+    def __init__(self, number: int, place: Place, nbytes: int, pinned: bool) -> None:
+        self.name = f"{place} memory {number} ({nbytes:,} bytes)"
+        self.place = place
+        self.nbytes = nbytes
+        self.pinned = pinned
+        self.lent = False
+        self.history = History(self.name)
+        self.memory: Tensor | None = aligned_memory(nbytes).fill_(POISON)
+        self._storage = StorageWeakRef(self.memory.untyped_storage())
+        self.address = self.memory.untyped_storage().data_ptr()
+
+    @property
+    def freed(self) -> bool:
+        return self.memory is None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody holds the memory any more, so that others may have its address."""
+        return bool(self._storage.expired())
+
+    def check(self, who: str) -> None:
+        """Raise UseAfterRelease if it is freed."""
+        if self.freed:
+            raise UseAfterRelease(f"{who} uses {self.name}, which was given back")
+
+    def read(self, who: Participant) -> None:
+        """Note a read. Raises UseAfterRelease and UnorderedRead."""
+        self.check(who.name)
+        self.history.read(who)
+
+    def write(self, who: Participant) -> None:
+        """Note a write. Raises UseAfterRelease and UnorderedWrite."""
+        self.check(who.name)
+        self.history.write(who)
+
+
+class MemoryBook:
+    """All memory that was allocated and is still held by somebody."""
+
+    def __init__(
+        self, device_limit: int | None, host_limit: int | None, pinned_limit: int | None
+    ) -> None:
+        self.device = Room("device", device_limit)
+        self.host = Room("host", host_limit)
+        self.pinned = Room("pinned", pinned_limit)
+        self._by_address: dict[int, Allocation] = {}
+        self._count = 0
+
+    def allocate(self, place: Place, nbytes: int, pinned: bool, refused: bool) -> Allocation:
+        """New poisoned memory; not pinned where there is no room for that. Raises OutOfMemory."""
+        pinned = pinned and self.pinned.has(nbytes)
+        (self.device if place == "device" else self.host).take(nbytes, refused)
+        if pinned:
+            self.pinned.take(nbytes)
+        self._forget()
+        self._count += 1
+        allocation = Allocation(self._count, place, nbytes, pinned)
+        self._by_address[allocation.address] = allocation
+        return allocation
+
+    def free(self, allocation: Allocation) -> None:
+        """Poison memory, and know it as freed for as long as somebody holds it."""
+        assert allocation.memory is not None
+        allocation.memory.fill_(POISON)
+        allocation.memory = None
+        (self.device if allocation.place == "device" else self.host).give(allocation.nbytes)
+        if allocation.pinned:
+            self.pinned.give(allocation.nbytes)
+
+    def find(self, tensor: Tensor) -> Allocation | None:
+        """The allocation that a tensor lies in, if it is one of ours."""
+        allocation = self._by_address.get(tensor.untyped_storage().data_ptr())
+        if allocation is not None and allocation.freed and allocation.gone:
+            del self._by_address[allocation.address]
+            return None
+        return allocation
+
+    def live(self) -> list[Allocation]:
+        """All that is not freed."""
+        return [each for each in self._by_address.values() if not each.freed]
+
+    def _forget(self) -> None:
+        self._by_address = {
+            address: each
+            for address, each in self._by_address.items()
+            if not (each.freed and each.gone)
+        }

@@ -1,0 +1,54 @@
+"""Prepared merges of the simulated accelerator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from entracte.residency.merge import WeightMerge
+
+from .job import Job, carry_out, not_among
+from .memory import Allocation, MemoryBook
+from .rates import Rates
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedMergeProgram:
+    """Merges and copies (target, source) in one job."""
+
+    merges: tuple[WeightMerge, ...]
+    copies: tuple[tuple[Tensor, Tensor], ...]
+    job: Job
+
+
+def prepare(
+    memory: MemoryBook,
+    rates: Rates,
+    merges: Sequence[WeightMerge],
+    copies: Sequence[tuple[Tensor, Tensor]],
+) -> SimulatedMergeProgram:
+    """Make one job of merges and copies. Raises ValueError for memory that is not the device's."""
+    factors = [one for each in merges for one, _ in each.adapters]
+    inputs = [each.weight for each in merges] + [source for _, source in copies]
+    inputs += [one.down for one in factors] + [one.up for one in factors]
+    outputs = [each.out for each in merges] + [target for target, _ in copies]
+    seconds = sum(rates.merge_seconds(each) for each in merges)
+    seconds += sum(rates.copy_seconds("within", target.nbytes) for target, _ in copies)
+    job = Job(
+        operation="merge",
+        engine="within",
+        seconds=seconds,
+        reads=frozenset(_device_memory(memory, each) for each in inputs),
+        writes=frozenset(_device_memory(memory, each) for each in outputs),
+        written=tuple(outputs),
+        in_flight=not_among(outputs, inputs),
+        land=carry_out(merges, copies),
+    )
+    return SimulatedMergeProgram(tuple(merges), tuple(copies), job)
+
+
+def _device_memory(memory: MemoryBook, tensor: Tensor) -> Allocation:
+    allocation = memory.find(tensor)
+    if allocation is None or allocation.place != "device" or not tensor.is_contiguous():
+        raise ValueError("merges need contiguous tensors in the memory of the device")
+    return allocation

@@ -1,0 +1,89 @@
+"""Streams and events of the simulated accelerator."""
+
+import torch
+from torch import Tensor
+
+from entracte.residency.backend import Direction, Event, MergeProgram
+
+from .job import Job, carry_out, not_among
+from .machine import Machine
+from .memory import Allocation, Place
+from .ordering import Moment, Participant
+from .program import SimulatedMergeProgram
+from .rates import Rates
+
+_PLACES: dict[Direction, tuple[Place, Place]] = {  # of a copy's target and source
+    "in": ("device", "host"),
+    "out": ("host", "device"),
+    "within": ("device", "device"),
+}
+
+
+class SimulatedEvent:
+    """A point in a stream's work."""
+
+    def __init__(self, machine: Machine, moment: Moment) -> None:
+        self.moment = moment
+        self._machine = machine
+
+    def synchronize(self) -> None:
+        self._machine.wait_here(self.moment, "waiting for an event")
+
+
+class SimulatedStream:
+    """A queue of work, done as late as the rules allow."""
+
+    def __init__(self, machine: Machine, who: Participant, rates: Rates) -> None:
+        self._machine = machine
+        self._who = who
+        self._rates = rates
+
+    def wait(self, event: Event) -> None:
+        if not isinstance(event, SimulatedEvent):
+            raise TypeError("this event was recorded by another backend")
+        self._machine.wait(self._who, event.moment)
+
+    def record(self) -> Event:
+        return SimulatedEvent(self._machine, self._who.now())
+
+    def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
+        """Host memory that the backend did not allocate is pageable, and goes unchecked."""
+        for each in (target, source):
+            if each.dtype != torch.uint8 or each.shape != (target.numel(),):
+                raise ValueError("a copy takes two flat uint8 tensors of one size")
+        to, of = self._places(target, source, direction)
+        pageable = not all(each and (each.pinned or each.place == "device") for each in (to, of))
+        # Such a source has been read when the call returns, and its owner may do what it likes.
+        source = source.clone() if of is None else source
+        job = Job(
+            operation="copy",
+            engine=direction,
+            seconds=self._rates.copy_seconds(direction, target.nbytes, pageable),
+            reads=frozenset([of] if of else []),
+            writes=frozenset([to] if to else []),
+            written=(target,),
+            in_flight=not_among((target,), (source,)),
+            land=carry_out((), ((target, source),)),
+            pageable=pageable,
+        )
+        self._machine.enqueue(self._who, job)
+        self._machine.traffic.count(direction, target.nbytes)
+
+    def merge(self, program: MergeProgram) -> None:
+        if not isinstance(program, SimulatedMergeProgram):
+            raise TypeError("these merges were prepared by another backend")
+        self._machine.enqueue(self._who, program.job)
+        traffic = self._machine.traffic
+        traffic.merges += len(program.merges)
+        traffic.count("within", sum(target.nbytes for target, _ in program.copies))
+
+    def _places(
+        self, target: Tensor, source: Tensor, direction: Direction
+    ) -> tuple[Allocation | None, Allocation | None]:
+        """The allocations of a copy's target and source; none for the host's own memory."""
+        found = self._machine.memory.find(target), self._machine.memory.find(source)
+        for each, place in zip(found, _PLACES[direction], strict=True):
+            if (each.place if each else "host") != place:
+                wrong = each.name if each else "memory that it did not allocate"
+                raise ValueError(f'a copy "{direction}" needs {place} memory, not {wrong}')
+        return found

@@ -1,0 +1,55 @@
+"""Which weights: a component's own, or with adapters merged in at given strengths."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .merge import Factors
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A named adapter and the strength at which it is merged."""
+
+    name: str
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSet:
+    """One of a component's sources, with adapters merged in their order; none is the plain source.
+
+    Most components have one source, `base`. Two experts of one shape are two sources.
+    """
+
+    adapters: tuple[Adapter, ...] = ()
+    source: str = "base"
+
+    @property
+    def plain(self) -> "WeightSet":
+        """The same source without adapters."""
+        return WeightSet((), self.source)
+
+    def __str__(self) -> str:
+        merged = "".join(f" + adapter@{each.strength:g}" for each in self.adapters)
+        return self.source + merged
+
+
+BASE = WeightSet()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightPhase:
+    """A stretch of work with one weight set: so many sweeps over all blocks, each block once."""
+
+    weights: WeightSet
+    sweeps: int = 1
+
+
+# The factors of an adapter, by the name of the module whose weight they change. The tensors may be
+# views of a mapped file.
+ReadFactors = Callable[[str], Mapping[str, Factors]]
+
+
+def distinct(phases: tuple[WeightPhase, ...]) -> tuple[WeightSet, ...]:
+    """The weight sets of some phases, in the order of first use."""
+    return tuple(dict.fromkeys(phase.weights for phase in phases))
