@@ -1,10 +1,8 @@
-"""Devices by name, and the backends that drive them."""
+"""Devices by name."""
 
 import torch
 
 from entracte.errors import RequestError
-from entracte.residency.backend import Backend
-from entracte.residency.host import HostBackend
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,12 +18,3 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RequestError(f"device {name!r} is not there: torch sees no such CUDA device")
     return device
-
-
-def open_backend(device: torch.device) -> Backend:
-    """The backend of a device."""
-    if device.type == "cuda":
-        from entracte.residency.cuda import CudaBackend
-
-        return CudaBackend(device)
-    return HostBackend()

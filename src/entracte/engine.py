@@ -14,7 +14,7 @@ from entracte.cache import Cache
 from entracte.checkpoints.loading import component_spec
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
-from entracte.devices import open_backend, pick_device
+from entracte.devices import pick_device
 from entracte.errors import CheckpointError, DeviceFault, RequestError
 from entracte.files import require_writable
 from entracte.loras import Loras
@@ -28,6 +28,7 @@ from entracte.residency.backend import Backend
 from entracte.residency.budget import Moment
 from entracte.residency.manager import DeviceManager
 from entracte.residency.modes import Residency
+from entracte.residency.opening import open_backend
 from entracte.residency.report import Row
 from entracte.residency.weights import Adapter, WeightSet
 from entracte.result import Result

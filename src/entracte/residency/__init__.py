@@ -1,1 +1,38 @@
-"""Where weights live. Knows nothing of LTX: it works on modules, tensors and names."""
+"""Where weights live, and how they get to the device in time. Knows nothing of LTX.
+
+It works on modules, tensors and names, and can be used alone: see `docs/residency.md`.
+"""
+
+from .backend import Backend
+from .budget import ManagerPlan, Moment
+from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
+from .manager import DeviceManager
+from .merge import Factors
+from .modes import Mode, Place, Residency, SnapshotPolicy
+from .opening import open_backend
+from .report import Row
+from .run import ComponentRun
+from .weights import BASE, Adapter, WeightPhase, WeightSet
+
+__all__ = [
+    "BASE",
+    "Adapter",
+    "Backend",
+    "ComponentRun",
+    "ComponentSpec",
+    "DeviceManager",
+    "Factors",
+    "ManagerPlan",
+    "Mode",
+    "Moment",
+    "Place",
+    "Residency",
+    "Row",
+    "SnapshotPolicy",
+    "TensorSource",
+    "TensorSpec",
+    "WeightPhase",
+    "WeightSet",
+    "WeightSource",
+    "open_backend",
+]

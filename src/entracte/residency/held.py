@@ -50,7 +50,7 @@ class HeldComponent:
         self._run: ComponentRun | None = None
         self._proof = BaseProof(backend)
         self._shells = Shells(spec.build, template, self._layouts, spec.blocks, self._sweep)
-        self.stores = Stores(backend, budget, self._shells.drop)
+        self.stores = Stores(backend, budget, self._shells.unbind)
         self._filler = Filler(backend, self.stores, self._layouts, spec.sources, self._adapter)
 
     def make_plan(self, phases: tuple[WeightPhase, ...], how: Holding) -> Plan:

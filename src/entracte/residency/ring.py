@@ -13,7 +13,7 @@ class Ring:
     """
 
     def __init__(self, slots: list[Arena], fill: Callable[[Arena, Content], None]) -> None:
-        self._slots = slots
+        self.slots = slots
         self._fill = fill
         self._upcoming: Iterator[Content] = iter(())
         self._next: Content | None = None
@@ -30,7 +30,7 @@ class Ring:
 
     def advance(self) -> None:
         """Fill every slot that is free with what comes next."""
-        while self._next is not None and len(self._ahead) < len(self._slots):
+        while self._next is not None and len(self._ahead) < len(self.slots):
             slot = self._slot_for(self._next)
             if slot is None:
                 return
@@ -59,7 +59,7 @@ class Ring:
     def _slot_for(self, content: Content) -> Arena | None:
         """The slot that holds the content already, or the free one that was used longest ago."""
         busy = [slot for _, slot in self._ahead]
-        for slot in self._slots:
+        for slot in self.slots:
             if slot.content == content:
                 return slot
         for slot in self._oldest:

@@ -6,6 +6,7 @@ stream is then a choice between shells; no parameter is rebound.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,10 @@ class ReadyBlocks(nn.Module):
 
 
 class AdaptedLinear(nn.Module):
-    """A linear with adapters applied beside its weight: y = Wx + b + sum of strength * B(Ax)."""
+    """A linear with adapters applied beside its weight: y = Wx + b + sum of strength * B(Ax).
+
+    It has a linear's attributes; `weight` is W alone.
+    """
 
     def __init__(self, linear: nn.Linear, adapters: list[tuple[Factors, float]]) -> None:
         super().__init__()
@@ -55,6 +59,14 @@ class AdaptedLinear(nn.Module):
         self.in_features = linear.in_features
         self.out_features = linear.out_features
 
+    @property
+    def weight(self) -> Tensor:
+        return self.linear.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.linear.bias
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]"""
         y: Tensor = self.linear(x)
@@ -62,6 +74,28 @@ class AdaptedLinear(nn.Module):
             change = F.linear(F.linear(x, factors.down), factors.up)
             y = torch.add(y, change, alpha=strength * factors.scale)
         return y
+
+
+@dataclass(slots=True)
+class Shell:
+    """A unit's module, its tensors by name, and the memory that they are views of."""
+
+    module: nn.Module
+    tensors: list[tuple[str, Tensor]]
+    memory: Tensor | None = None
+
+    def bind(self, memory: Tensor, layout: Layout) -> None:
+        """Make all tensors views of some memory."""
+        views = layout.views(memory)
+        for name, tensor in self.tensors:
+            tensor.data = views[name]
+        self.memory = memory
+
+    def unbind(self) -> None:
+        """Let go of the memory; what still uses the module finds no weights."""
+        for _, tensor in self.tensors:
+            tensor.data = tensor.new_empty(0)
+        self.memory = None
 
 
 class Shells:
@@ -80,8 +114,7 @@ class Shells:
         self._layouts = layouts
         self._blocks = blocks
         self._sweep = sweep
-        self._shells: dict[tuple[ArenaKey, int, object], nn.Module] = {}
-        self._bound: dict[ArenaKey, list[Tensor]] = {}
+        self._shells: dict[tuple[ArenaKey, int, object], Shell] = {}
 
     def get(
         self,
@@ -97,42 +130,44 @@ class Shells:
         key = (arena.key, unit, variant)
         shell = self._shells.get(key)
         if shell is None:
-            shell = self._shells[key] = self._make(arena, unit, unmerged())
-        return shell
+            shell = self._shells[key] = self._make(arena.memory, unit, unmerged())
+        elif shell.memory is not arena.memory:
+            shell.bind(arena.memory, self._layouts[unit])
+        return shell.module
 
-    def drop(self, arena: Arena) -> None:
-        """Forget all shells over an arena; what still has one holds no weights any more."""
-        for key in [key for key in self._shells if key[0] == arena.key]:
-            del self._shells[key]
-        for tensor in self._bound.pop(arena.key, ()):
-            tensor.data = tensor.new_empty(0)
+    def unbind(self, arena: Arena) -> None:
+        """Let go of an arena whose memory is about to be given back."""
+        for key, shell in self._shells.items():
+            if key[0] == arena.key and shell.memory is not None:
+                shell.unbind()
 
     def drop_variants(self) -> None:
         """Forget shells with unmerged adapters, whose factors are about to go."""
         for key in [key for key in self._shells if key[2] is not None]:
             del self._shells[key]
 
-    def _make(self, arena: Arena, unit: int, unmerged: Unmerged) -> nn.Module:
+    def _make(self, memory: Tensor, unit: int, unmerged: Unmerged) -> Shell:
         layout, prefix = self._layouts[unit], ""
         if unit < len(self._layouts) - 1:
             prefix = f"{self._blocks}.{unit}."
-            shell = copy.deepcopy(self._template.get_submodule(prefix[:-1]))
+            module = copy.deepcopy(self._template.get_submodule(prefix[:-1]))
         else:
-            shell = self._build()
+            module = self._build()
             if self._blocks is not None:
                 path, _, name = self._blocks.rpartition(".")
                 ready = ReadyBlocks(len(self._layouts) - 1, self._sweep)
-                shell.get_submodule(path).register_module(name, ready)
-        bound = self._bound.setdefault(arena.key, [])
-        views = layout.views(arena.memory)
+                module.get_submodule(path).register_module(name, ready)
+        shell, views = Shell(module, [], memory), layout.views(memory)
         for entry in layout.entries:
-            tensor = views[entry.names[0]]
-            parameter = nn.Parameter(tensor, requires_grad=False)
+            view = views[entry.names[0]]
+            parameter = nn.Parameter(view, requires_grad=False)
             for name in entry.names:
-                bound.append(_bind(shell, name.removeprefix(prefix), parameter, tensor))
+                tensor = _bind(module, name.removeprefix(prefix), parameter, view)
+            shell.tensors.append((entry.names[0], tensor))
         for name, adapters in unmerged.items():
-            _adapt(shell, name.removeprefix(prefix), adapters)
-        return shell.eval().requires_grad_(False)
+            _adapt(module, name.removeprefix(prefix), adapters)
+        module.eval().requires_grad_(False)
+        return shell
 
 
 def _bind(shell: nn.Module, name: str, parameter: nn.Parameter, tensor: Tensor) -> Tensor:

@@ -1,0 +1,123 @@
+"""A small module with blocks and adapters, on which the device manager is tested."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from entracte.residency import (
+    BASE,
+    Adapter,
+    Backend,
+    ComponentSpec,
+    DeviceManager,
+    Factors,
+    Residency,
+    TensorSource,
+    WeightPhase,
+    WeightSet,
+)
+
+BLOCKS = 7
+ONE = WeightSet((Adapter("one", 1.0),))
+TWO = WeightSet((Adapter("one", 0.5), Adapter("other", 1.0)))
+PHASES = (WeightPhase(BASE, 3), WeightPhase(ONE, 2))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+        self.norm = nn.LayerNorm(width)
+        self.outer = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.outer(torch.relu(self.inner(self.norm(x))))
+
+
+class Net(nn.Module):
+    def __init__(self, blocks: int = BLOCKS, width: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.last = nn.Linear(width, width)
+        self.register_buffer("shift", torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x) + self.shift
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
+def make_net(seed: int = 0, blocks: int = BLOCKS) -> Net:
+    """With weights, in bfloat16."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Net(blocks).bfloat16().requires_grad_(False)
+
+
+def build(blocks: int = BLOCKS) -> Net:
+    """Without weights."""
+    with torch.device("meta"):
+        return Net(blocks).bfloat16()
+
+
+def read_factors(name: str) -> Mapping[str, Factors]:
+    """An adapter of every linear; other names are other adapters."""
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).bfloat16()
+
+    return {
+        module_name: Factors(random(2, module.in_features), random(module.out_features, 2) * 0.3)
+        for module_name, module in make_net().named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+
+def make_spec(blocks: int = BLOCKS) -> ComponentSpec:
+    net = make_net(blocks=blocks)
+    source = TensorSource(net.state_dict())
+    return ComponentSpec("net", lambda: build(blocks), {"base": source}, "blocks")
+
+
+def make_manager(backend: Backend, wanted: Residency, **options: object) -> DeviceManager:
+    return DeviceManager([make_spec()], backend, wanted, read_factors=read_factors, **options)
+
+
+@torch.inference_mode()
+def perform(
+    manager: DeviceManager, phases: tuple[WeightPhase, ...] = PHASES, x: Tensor | None = None
+) -> list[Tensor]:
+    """One request: every phase's sweeps, each over the last one's result. Returns phase by phase."""
+    results = []
+    with manager.request(phases) as run:
+        for index, phase in enumerate(phases):
+            y = torch.linspace(-1, 1, 16).view(2, 8).bfloat16() if x is None else x
+            with run.phase(index, Net) as net:
+                for _ in range(phase.sweeps):
+                    y = net(y)
+            results.append(y.clone())
+    return results
+
+
+@torch.inference_mode()
+def expected(phases: tuple[WeightPhase, ...] = PHASES) -> list[Tensor]:
+    """What `perform` must give, by plain modules merged by hand."""
+    from entracte.residency.merge import merge
+
+    results = []
+    for phase in phases:
+        net, plain = make_net(), make_net()
+        adapters = [(read_factors(each.name), each.strength) for each in phase.weights.adapters]
+        for name, module in net.named_modules():
+            if isinstance(module, nn.Linear) and adapters:
+                weight = plain.get_submodule(name).weight
+                merge(weight, [(f[name], strength) for f, strength in adapters], out=module.weight)
+        y = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
+        for _ in range(phase.sweeps):
+            y = net(y)
+        results.append(y)
+    return results
