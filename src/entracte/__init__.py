@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from entracte.errors import EntracteError
     from entracte.progress import Progress
     from entracte.request import ImageCondition, LoraSpec, Request
+    from entracte.residency.modes import Residency
     from entracte.result import Result
     from entracte.sampling.guidance import Guidance
 
@@ -25,6 +26,7 @@ __all__ = [
     "LoraSpec",
     "Progress",
     "Request",
+    "Residency",
     "Result",
     "__version__",
 ]
@@ -37,6 +39,7 @@ _HOMES = {
     "LoraSpec": "entracte.request",
     "Progress": "entracte.progress",
     "Request": "entracte.request",
+    "Residency": "entracte.residency.modes",
     "Result": "entracte.result",
 }
 

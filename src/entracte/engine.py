@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,7 +76,7 @@ class Engine:
             raise CheckpointError(f"the model has no {', '.join(missing)}")
         self.source = source
         self.tokenizer = Tokenizer(source.tokenizer)
-        self._backend = backend
+        self.backend = backend
         self._dtype = dtype
         self._loras = Loras(source.components["transformer"])
         self._one_at_a_time = threading.RLock()
@@ -148,7 +148,7 @@ class Engine:
         OutOfMemory; Cancelled. After a DeviceFault the next call begins from the files again.
         """
         with self._one_at_a_time, torch.inference_mode():
-            trace = Trace(self._backend.device)
+            trace = Trace(self.backend.device)
             with trace.stage("validate"):
                 output = None if output_path is None else Path(output_path)
                 latents = None if latents_path is None else Path(latents_path)
@@ -158,9 +158,13 @@ class Engine:
                     require_writable(latents)
                 prepared = self.prepare(request)
             reporter = Reporter(prepared.work, progress, should_stop)
+            before = replace(self.backend.traffic)
             with self._at_work() as manager:
                 run = Run(self._open_model(manager), prepared, trace, reporter)
-                return run.generate(output, latents, keep_frames)
+                result = run.generate(output, latents, keep_frames)
+            for what, number in asdict(self.backend.traffic.since(before)).items():
+                trace.count(f"weights_{what}", number)
+            return result
 
     def load(self, request: Request) -> None:
         """Bring weights to where a request like this one will want them, so that it starts at once.
@@ -170,7 +174,7 @@ class Engine:
         with self._one_at_a_time, torch.inference_mode():
             phases = self.prepare(request).weight_phases
             with self._at_work() as manager, manager.request(phases):
-                self._backend.synchronize()
+                self.backend.synchronize()
 
     def configure(self, residency: Residency) -> None:
         """Hold weights in another way from the next request on.
@@ -242,7 +246,7 @@ class Engine:
     def _open_model(self, manager: DeviceManager) -> OpenModel:
         return OpenModel(
             manager=manager,
-            device=self._backend.device,
+            device=self.backend.device,
             dtype=self._dtype,
             latent_channels=self.source.components["video_vae"].config["latent_channels"],
             contexts=self._contexts,
@@ -284,8 +288,8 @@ class Engine:
     def _manage(self, residency: Residency) -> DeviceManager:
         components = self.source.components.values()
         return DeviceManager(
-            [component_spec(each, self._backend.device, self._dtype) for each in components],
-            self._backend,
+            [component_spec(each, self.backend.device, self._dtype) for each in components],
+            self.backend,
             residency,
             adapted="transformer",
             read_factors=self._loras.factors,

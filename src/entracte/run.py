@@ -79,7 +79,11 @@ class Run:
 
     def generate(self, output: Path | None, latents_path: Path | None, keep_frames: bool) -> Result:
         """Run all stages. The latents are saved before anything is decoded."""
-        with self._manager.request(self._prepared.weight_phases) as weights:
+        with ExitStack() as request:
+            self._reporter.stage("load weights")
+            with self._trace.stage("load weights"):
+                phases = self._prepared.weight_phases
+                weights = request.enter_context(self._manager.request(phases))
             return self._generate(weights, output, latents_path, keep_frames)
 
     def _generate(

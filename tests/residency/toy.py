@@ -91,7 +91,7 @@ def make_manager(backend: Backend, wanted: Residency, **options: object) -> Devi
 def perform(
     manager: DeviceManager, phases: tuple[WeightPhase, ...] = PHASES, x: Tensor | None = None
 ) -> list[Tensor]:
-    """One request: every phase's sweeps, each over the last one's result. Returns phase by phase."""
+    """One request: the sweeps of every phase, each over the result of the one before."""
     results = []
     with manager.request(phases) as run:
         for index, phase in enumerate(phases):

@@ -7,13 +7,15 @@ from .settings import Flag, GenerateSettings
 
 GROUPS = {
     "model": "the model's files (explicit paths win over what --model holds)",
+    "residency": "where the weights live (docs/modes.md); sizes as 24GiB or 24GB",
     "request": "the video",
     "guidance": "guidance (defaults: the pipeline's)",
     "output": "output",
 }
 
-# Flags that may be given more than once.
+# Flags that may be given more than once: each time a list of its own, or more of one list.
 REPEATED = ("image", "lora")
+EXTENDED = ("place",)
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -39,6 +41,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                 kinds["nargs"] = "+"
             if name in REPEATED:
                 kinds["action"] = "append"
+            if name in EXTENDED:
+                kinds["action"] = "extend"
         groups[flag.group].add_argument(f"--{name.replace('_', '-')}", **kinds)
 
 

@@ -3,13 +3,14 @@
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
 
 from .flags import HelpFormatter, add_settings, given_settings
+from .residency import build_residency
 from .settings import GenerateSettings, read_settings
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     settings = read_settings(given_settings(options))
     request = build_request(settings)
+    residency = build_residency(settings)
 
     from entracte.engine import Engine
     from entracte.trace.perf_dump import perf_dump, write_perf_dump
@@ -78,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
         pipeline=settings.pipeline,
         device=settings.device,
         dtype=settings.dtype,
+        residency=residency,
     )
     silent = options.quiet or options.json
     with ProgressBar(hidden=silent) as bar:
@@ -89,8 +92,11 @@ def run(options: argparse.Namespace) -> None:
             keep_frames=False,
         )
     summary = summarise(result)
+    summary["settings"]["mode"] = residency.mode
+    summary["residency"] = [asdict(row) for row in engine.residency()]
     if settings.perf_dump_path is not None:
-        write_perf_dump(settings.perf_dump_path, perf_dump(result.trace, summary["settings"]))
+        meta = summary["settings"] | {"residency": summary["residency"]}
+        write_perf_dump(settings.perf_dump_path, perf_dump(result.trace, meta))
     if options.json:
         print(json.dumps(summary))
     elif not options.quiet:

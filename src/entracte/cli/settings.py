@@ -27,7 +27,7 @@ CONFIG_VARIABLE = "ENTRACTE_CONFIG"
 class Flag:
     """How a field looks on the command line. `values` names what follows the flag."""
 
-    group: Literal["model", "request", "guidance", "output"]
+    group: Literal["model", "residency", "request", "guidance", "output"]
     help: str
     values: str = ""
 
@@ -59,6 +59,39 @@ class GenerateSettings(BaseSettings):
     dtype: Annotated[
         Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")
     ] = "bfloat16"
+
+    mode: Annotated[
+        Literal["resident", "fused", "snapshot", "dynamic", "original", "legacy"],
+        Flag("residency", "resident, fused, snapshot, dynamic or original (alias legacy)", "MODE"),
+    ] = "resident"
+    snapshot_policy: Annotated[
+        Literal["low-vram", "aggressive"],
+        Flag("residency", "of mode snapshot: low-vram or aggressive", "POLICY"),
+    ] = "low-vram"
+    resident_blocks: Annotated[
+        int | None,
+        Flag("residency", "blocks whose base stays on the device; others are streamed", "M"),
+    ] = None
+    merged_blocks: Annotated[
+        int | None, Flag("residency", "of mode fused: blocks that stay merged", "K")
+    ] = None
+    place: Annotated[
+        list[str] | None,
+        Flag(
+            "residency",
+            "where a component lives: resident, snapshot, streamed or disk",
+            "COMPONENT=PLACE…",
+        ),
+    ] = None
+    device_memory: Annotated[
+        Number | None, Flag("residency", "what weights may take of the device", "SIZE")
+    ] = None
+    host_memory: Annotated[
+        Number | None, Flag("residency", "what weights may take of host memory", "SIZE")
+    ] = None
+    pinned_memory: Annotated[
+        Number | None, Flag("residency", "how much of that may be pinned", "SIZE")
+    ] = None
 
     prompt: Annotated[
         str | None, Flag("request", "what the video shows and sounds like", "TEXT")

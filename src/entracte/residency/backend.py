@@ -32,6 +32,15 @@ class Traffic:
     bytes_within: int = 0
     merges: int = 0
 
+    def since(self, earlier: "Traffic") -> "Traffic":
+        """What was counted after an earlier copy of this record was made."""
+        return Traffic(
+            self.bytes_in - earlier.bytes_in,
+            self.bytes_out - earlier.bytes_out,
+            self.bytes_within - earlier.bytes_within,
+            self.merges - earlier.merges,
+        )
+
     def count(self, direction: Direction, nbytes: int) -> None:
         """Count a copy."""
         match direction:

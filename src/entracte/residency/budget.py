@@ -60,7 +60,9 @@ def check_budgets(
             continue
         if not _excess(tried, wanted):
             raise BudgetError(f"{excess}. This fits: {_describe(other)}")
-        size = tried.device_bytes + tried.host_bytes
+        size = (0 if wanted.device_memory is None else tried.device_bytes) + (
+            0 if wanted.host_memory is None else tried.host_bytes
+        )
         if smallest is None or size < smallest[0]:
             smallest = (size, _describe(other), tried)
     least = ""

@@ -11,7 +11,10 @@ Mode = Literal["original", "dynamic", "snapshot", "fused", "resident"]
 SnapshotPolicy = Literal["low-vram", "aggressive"]
 Place = Literal["resident", "snapshot", "streamed", "disk"]
 
-ALIASES: Mapping[str, Mode] = MappingProxyType({"legacy": "original"})
+# Modes by their names; `legacy` is what engines before called the original one.
+MODES: Mapping[str, Mode] = MappingProxyType(
+    {**{mode: mode for mode in get_args(Mode)}, "legacy": "original"}
+)
 
 # Modes in which adapters are merged, or applied, for one base: they have no use for two sources.
 ADAPTING: tuple[Mode, ...] = ("original", "dynamic", "fused")
@@ -41,13 +44,15 @@ class Residency:
     pinned_memory: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mode", ALIASES.get(self.mode, self.mode))
-        _one_of("mode", self.mode, (*get_args(Mode), *ALIASES))
+        _one_of("mode", self.mode, tuple(MODES))
+        object.__setattr__(self, "mode", MODES[self.mode])
         _one_of("snapshot policy", self.snapshot_policy, get_args(SnapshotPolicy))
         for component, place in self.places.items():
             _one_of(f"place of {component}", place, get_args(Place))
-        for name in ("resident_blocks", "merged_blocks"):
-            number = getattr(self, name)
+        for name, number in (
+            ("resident_blocks", self.resident_blocks),
+            ("merged_blocks", self.merged_blocks),
+        ):
             if number is not None and number < 0:
                 raise ResidencyError(f"{name} is {number}; it must be 0 or more")
         if self.merged_blocks is not None and self.mode != "fused":

@@ -1,6 +1,6 @@
 """Making weight sets before a request needs them: copies on the host, premerged ones anywhere."""
 
-from .arena import Arena, ArenaKey, Content
+from .arena import STAGING, Arena, ArenaKey, Content
 from .fill import Filler
 from .plan import Plan
 from .stores import Stores
@@ -12,7 +12,7 @@ def prepare(plan: Plan, stores: Stores, filler: Filler) -> None:
     host = [
         (stores[planned.key], content)
         for planned in plan.arenas
-        if planned.key.tier == "host"
+        if planned.key.tier == "host" and planned.key != STAGING
         for content in [_host_content(planned.key)]
     ]
     missing = [(arena, content) for arena, content in host if arena.content != content]

@@ -38,4 +38,4 @@ def residency_rows(component: str, arenas: Iterable[Arena]) -> list[Row]:
         key = (where, arena.key.role, content)
         units, nbytes = sums.get(key, (0, 0))
         sums[key] = (units + 1, nbytes + arena.memory.nbytes)
-    return [Row(component, *key, *counted) for key, counted in sums.items()]
+    return [Row(component, *key, *counted) for key, counted in sorted(sums.items())]

@@ -1,0 +1,59 @@
+"""Where weights are to live, from the settings."""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from entracte.errors import RequestError
+
+from .settings import GenerateSettings, Number
+
+if TYPE_CHECKING:
+    from entracte.residency import Residency
+
+UNITS: Mapping[str, int] = MappingProxyType(
+    {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    | {f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)}
+    | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
+    | {"B": 1}
+)
+
+
+def build_residency(settings: GenerateSettings) -> "Residency":
+    """The residency that settings describe; raises RequestError and ResidencyError."""
+    from entracte.residency.modes import MODES, Residency
+
+    return Residency(
+        mode=MODES[settings.mode],
+        snapshot_policy=settings.snapshot_policy,
+        resident_blocks=settings.resident_blocks,
+        merged_blocks=settings.merged_blocks,
+        places=parse_places(settings.place or []),
+        device_memory=parse_size("device_memory", settings.device_memory),
+        host_memory=parse_size("host_memory", settings.host_memory),
+        pinned_memory=parse_size("pinned_memory", settings.pinned_memory),
+    )
+
+
+def parse_places(given: list[str]) -> dict[str, Any]:
+    """`NAME=PLACE` words to places by component; raises RequestError for a word of another form."""
+    places: dict[str, Any] = {}
+    for word in given:
+        name, equals, place = word.partition("=")
+        if not equals or not name or not place:
+            raise RequestError(f"--place takes NAME=PLACE, such as text_encoder=disk, not {word!r}")
+        if places.setdefault(name, place) != place:
+            raise RequestError(f"--place names {name} twice: {places[name]} and {place}")
+    return places
+
+
+def parse_size(name: str, given: Number | None) -> int | None:
+    """`24GiB`, `24G` (the same), `24GB` (powers of ten) or bytes to bytes; raises RequestError."""
+    if given is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?(?:i?B)?)\s*", str(given))
+    if match is None or match[2] not in UNITS:
+        flag = f"--{name.replace('_', '-')}"
+        raise RequestError(f"{flag} takes a size such as 24GiB or 24GB, not {given!r}")
+    return int(float(match[1]) * UNITS[match[2]])
