@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ from .toy import BLOCKS, Net, build, make_net
 DOCS = Path(__file__).parents[2] / "docs" / "residency.md"
 PACKAGE = Path(entracte.residency.__file__).parent
 
-HIGH, LOW = BASE, WeightSet(source="low")
+HIGH, LOW = WeightSet(source="high"), WeightSet(source="low")
 EXPERTS = (WeightPhase(HIGH, 3), WeightPhase(LOW, 2))
 
 backends = pytest.mark.parametrize("backend", [HostBackend, SimulatedAccelerator])
@@ -66,7 +67,7 @@ def name_of(wanted: Residency) -> str:
 
 
 def two_sources(high: nn.Module, low: nn.Module) -> dict[str, TensorSource]:
-    return {"base": TensorSource(high.state_dict()), "low": TensorSource(low.state_dict())}
+    return {"high": TensorSource(high.state_dict()), "low": TensorSource(low.state_dict())}
 
 
 # The documentation
@@ -157,10 +158,27 @@ def test_experts_take_what_the_plan_says(wanted: Residency) -> None:
     assert device.host_bytes == plan.host_bytes
 
 
+@pytest.mark.parametrize("before", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("after", [torch.inference_mode, torch.no_grad])
+def test_inference_mode_of_one_request_is_no_matter_to_the_next(
+    before: Callable[[], Any], after: Callable[[], Any]
+) -> None:
+    layer = nn.Linear(2, 2)
+    spec = ComponentSpec(
+        "it", lambda: nn.Linear(2, 2, device="meta"), {"it": TensorSource(layer.state_dict())}
+    )
+    x = torch.ones(1, 2)
+    with DeviceManager([spec], HostBackend(), Residency()) as manager:
+        for mode in (before, after):
+            with mode(), manager.borrow("it", nn.Linear) as borrowed:
+                assert torch.equal(borrowed(x), layer(x))
+            manager.release()
+
+
 @pytest.mark.parametrize("mode", ["original", "dynamic", "fused"])
 def test_modes_for_one_base_refuse_two_experts(mode: str) -> None:
     manager = two_experts(HostBackend(), Residency(mode))
-    with pytest.raises(ResidencyError, match=f"mode {mode} .* net has base and low: .*snapshot or"):
+    with pytest.raises(ResidencyError, match=f"mode {mode} .* net has high and low: .*snapshot or"):
         denoise(manager)
     manager.configure(Residency("snapshot"))
     assert torch.equal(denoise(manager), denoise_plainly())

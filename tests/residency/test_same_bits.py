@@ -19,8 +19,8 @@ from .toy import BLOCKS, ONE, PHASES, TWO, make_manager, perform
 Phases = tuple[WeightPhase, ...]
 
 SCHEDULES: tuple[Phases, ...] = (
-    PHASES,  # the base, then one adapter
-    (WeightPhase(ONE, 2), WeightPhase(TWO, 2)),
+    (WeightPhase(BASE, 2), WeightPhase(ONE, 1)),
+    (WeightPhase(ONE, 1), WeightPhase(TWO, 2)),
     (WeightPhase(BASE, 1), WeightPhase(BASE, 2)),
     (WeightPhase(ONE, 2),),
 )
@@ -70,8 +70,11 @@ def check(results: list[Tensor], wanted: Residency, phases: Phases) -> None:
             assert torch.equal(result, each)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("wanted", ways(), ids=name)
+@pytest.mark.parametrize(
+    ("wanted", "backend"),
+    [*((each, "simulated") for each in ways()), *((each, "host") for each in ways()[::3])],
+    ids=lambda each: each if isinstance(each, str) else name(each),
+)
 def test_every_mode_gives_the_same_bits_request_after_request(
     wanted: Residency, backend: str
 ) -> None:
@@ -79,7 +82,6 @@ def test_every_mode_gives_the_same_bits_request_after_request(
         manager = make_manager(BACKENDS[backend](), wanted)
         for _ in range(3):
             check(perform(manager, phases), wanted, phases)
-        manager.release()
 
 
 @pytest.mark.parametrize("wanted", ways()[::3], ids=name)
@@ -137,8 +139,8 @@ wishes = st.one_of(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=30)
-@given(requests=st.lists(st.tuples(wishes, schedules), min_size=1, max_size=5))
+@settings(max_examples=20)
+@given(requests=st.lists(st.tuples(wishes, schedules), min_size=1, max_size=4))
 def test_modes_may_change_between_the_requests_of_one_manager(
     backend: str, requests: list[tuple[Residency, list[WeightPhase]]]
 ) -> None:

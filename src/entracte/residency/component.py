@@ -34,13 +34,16 @@ class WeightSource(Protocol):
 class TensorSource:
     """Tensors that are in memory already, or views of a mapped file; none is copied but by `read`.
 
-    dtype: what they will be held in (default: what they are in).
+    dtype: what floating-point ones will be held in (default: what they are in).
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
         self._tensors = tensors
         self.specs: Mapping[str, TensorSpec] = {
-            name: TensorSpec(dtype or tensor.dtype, tuple(tensor.shape))
+            name: TensorSpec(
+                dtype if dtype and tensor.is_floating_point() else tensor.dtype,
+                tuple(tensor.shape),
+            )
             for name, tensor in tensors.items()
         }
 

@@ -37,6 +37,7 @@ class HeldComponent:
         template = spec.build()
         self.name = spec.name
         self.blocks = block_count(template, spec.blocks)
+        self.once = (WeightPhase(WeightSet(source=next(iter(spec.sources)))),)
         self.plan: Plan | None = None
         self._spec = spec
         self._backend = backend
@@ -146,7 +147,7 @@ class HeldComponent:
 
     def _refuse_quantised(self, weights: WeightSet, how: Holding) -> None:
         for adapter in weights.adapters:
-            for module in self._read_factors(adapter.name):
+            for module in self._adapter(adapter.name).source:
                 spec = self._specs.get(f"{module}.weight")
                 if spec is not None and spec.quantised:
                     raise ResidencyError(

@@ -67,18 +67,16 @@ def lay_out(
     specs: the tensors that the sources hold. Other buffers are the module's own affair.
     """
     count = block_count(module, blocks)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     tied: dict[int, list[str]] = {}
-    named = [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
-    for name, tensor in named:
+    for name, tensor in [*parameters.items(), *module.named_buffers(remove_duplicate=False)]:
         tied.setdefault(id(tensor), []).append(name)
+        _check_tensor(name, tensor, specs.get(name), name in parameters)
     units: list[list[tuple[tuple[str, ...], TensorSpec]]] = [[] for _ in range(count + 1)]
     for names in tied.values():
         held = [name for name in names if name in specs]
         if not held:
-            if any(name in dict(module.named_parameters()) for name in names):
+            if names[0] in parameters:
                 raise ResidencyError(f"no source holds the parameter {names[0]}")
             continue
         homes = {unit_of(name, blocks, count) for name in names}
@@ -89,6 +87,17 @@ def lay_out(
     for unit in units:
         unit.sort(key=lambda tensor: len(tensor[1].shape) != 2)  # stable: the order else stays
     return tuple(Layout.of(unit) for unit in units)
+
+
+def _check_tensor(name: str, tensor: Tensor, spec: TensorSpec | None, is_parameter: bool) -> None:
+    if spec is not None and spec.shape != tuple(tensor.shape):
+        raise ResidencyError(
+            f"{name} is {list(tensor.shape)} in the module and {list(spec.shape)} in its source"
+        )
+    if spec is None and tensor.is_meta and not is_parameter:
+        raise ResidencyError(
+            f"the buffer {name} is on the meta device and no source holds it: build it on its own"
+        )
 
 
 def block_count(module: nn.Module, blocks: str | None) -> int:

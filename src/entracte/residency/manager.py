@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from torch import nn
 
@@ -17,11 +17,9 @@ from .modes import Residency, holding
 from .report import Row, residency_rows
 from .run import ComponentRun
 from .stores import HostBudget
-from .weights import BASE, ReadFactors, WeightPhase
+from .weights import ReadFactors, WeightPhase
 
 M = TypeVar("M", bound=nn.Module)
-
-ONCE = (WeightPhase(BASE),)
 
 
 def no_adapters(name: str) -> Mapping[str, Factors]:
@@ -51,6 +49,7 @@ class DeviceManager:
         self.adapted = specs[0].name if adapted is None else adapted
         names = [spec.name for spec in specs]
         self._moments = moments or [Moment(frozenset([name])) for name in names]
+        self._in_request = False
         self._budget = HostBudget()
         self._components = {
             spec.name: HeldComponent(spec, backend, self._budget, read_factors) for spec in specs
@@ -68,7 +67,7 @@ class DeviceManager:
                 raise ResidencyError(f"no component {name!r} to place; there are {known}")
         holdings = {name: holding(name, name == self.adapted, wanted) for name in self._components}
         for name, held in self._components.items():
-            held.make_plan(ONCE, holdings[name])
+            held.make_plan(held.once, holdings[name])
         self._holdings = holdings
         self.wanted = wanted
         self._budget.set_limits(wanted.host_memory, wanted.pinned_memory)
@@ -91,13 +90,28 @@ class DeviceManager:
         """
         plan = self.plan(phases)
         with self._components[self.adapted].run(plan.components[self.adapted]) as run:
-            yield run
+            self._in_request = True
+            try:
+                yield run
+            finally:
+                self._in_request = False
 
     @contextmanager
     def borrow(self, name: str, kind: type[M]) -> Iterator[M]:
-        """A component with one weight set, for the duration of a stage. `kind` is its class."""
+        """A component with one weight set, for the duration of a stage. `kind` is its class.
+
+        Raises BudgetError before anything is allocated, OutOfMemory, and DeviceFault.
+        """
+        if name not in self._components:
+            known = ", ".join(self._components)
+            raise ResidencyError(f"no component {name!r} to borrow; there are {known}")
+        if not self._in_request:
+            self.plan(self._components[self.adapted].once)
         held = self._components[name]
-        with held.run(held.make_plan(ONCE, self._holdings[name])) as run, run.phase(0, kind) as it:
+        with (
+            held.run(held.make_plan(held.once, self._holdings[name])) as run,
+            run.phase(0, kind) as it,
+        ):
             yield it
 
     def residency(self) -> list[Row]:
@@ -118,11 +132,17 @@ class DeviceManager:
         self.release()
         self.backend.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _plan(self, phases: tuple[WeightPhase, ...], wanted: Residency) -> ManagerPlan:
         return ManagerPlan(
             {
                 name: held.make_plan(
-                    phases if name == self.adapted else ONCE,
+                    phases if name == self.adapted else held.once,
                     holding(name, name == self.adapted, wanted),
                 )
                 for name, held in self._components.items()

@@ -92,6 +92,8 @@ def make_plan(
     unified: whether files can be read into device memory without staging.
     """
     n = sizes.blocks
+    if not phases:
+        raise ResidencyError(f"{component} is to be used in no phase at all")
     _check(component, n, phases, how)
     m = n if how.resident_blocks is None else how.resident_blocks
     streamed = spread(range(n), n - m)

@@ -86,15 +86,17 @@ class Shell:
 
     def bind(self, memory: Tensor, layout: Layout) -> None:
         """Make all tensors views of some memory."""
-        views = layout.views(memory)
-        for name, tensor in self.tensors:
-            tensor.data = views[name]
+        with torch.inference_mode(False):
+            views = layout.views(memory)
+            for name, tensor in self.tensors:
+                tensor.data = views[name]
         self.memory = memory
 
     def unbind(self) -> None:
         """Let go of the memory; what still uses the module finds no weights."""
-        for _, tensor in self.tensors:
-            tensor.data = tensor.new_empty(0)
+        with torch.inference_mode(False):
+            for _, tensor in self.tensors:
+                tensor.data = tensor.new_empty(0)
         self.memory = None
 
 
@@ -146,6 +148,7 @@ class Shells:
         for key in [key for key in self._shells if key[2] is not None]:
             del self._shells[key]
 
+    @torch.inference_mode(False)
     def _make(self, memory: Tensor, unit: int, unmerged: Unmerged) -> Shell:
         layout, prefix = self._layouts[unit], ""
         if unit < len(self._layouts) - 1:
