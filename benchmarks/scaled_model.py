@@ -329,7 +329,9 @@ def skeleton_spec(blocks: int = BLOCKS) -> ComponentSpec:
         name: torch.zeros(parameter.shape, dtype=torch.bfloat16)
         for name, parameter in build().named_parameters()
     }
-    return ComponentSpec("transformer", build, {"base": TensorSource(tensors)}, "transformer_blocks")
+    return ComponentSpec(
+        "transformer", build, {"base": TensorSource(tensors)}, "transformer_blocks"
+    )
 
 
 def skeleton_factors(blocks: int = BLOCKS, rank: int = 6) -> dict[str, Factors]:

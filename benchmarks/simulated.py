@@ -1,8 +1,8 @@
 """Every mode's memory and waiting at full size, simulated: no device and no weights are needed.
 
 The device manager holds a scaled-down transformer on the simulated accelerator of the tests, whose
-rates are scaled alike (`scaled_model.py`). A request is 30 steps of 4 passes at half resolution, the
-upsampling (14 ms), 3 steps of 1 pass, and the decoding (330 ms). The second request is timed.
+rates are scaled alike (`scaled_model.py`). A request is 30 steps of 4 passes at half resolution,
+the upsampling (14 ms), 3 steps of 1 pass, and the decoding (330 ms). The second request is timed.
 
 Blocks compute for as long as their linears take at 0.7 of the rate of matrix products. Attention,
 text encoding, and what the other components move are left out. Mode `dynamic` is left out too: how
@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from scaled_model import BLOCKS, PHASES, SCALE, Card, Simulation, full_size
 
 from entracte.residency import Residency
+from scaled_model import BLOCKS, PHASES, SCALE, Card, Simulation, full_size
 
 # Measured on an H200: 4.3 of 4.8 TB/s, 790 of 989 TFLOP/s. The other cards' data sheets promise so
 # much too, and are taken to keep as large a part of it. Their links are assumptions.
@@ -58,7 +58,7 @@ class Row:
     m: int
     k: int | None
     device_gb: float
-    host_gb: float
+    host_gb: float | None = None
     stall_s: float | None = None
     switch_s: float | None = None
     request_s: float | None = None
@@ -71,9 +71,9 @@ def simulate(card: Card, wanted: Residency, tokens: tuple[int, int]) -> Row:
     m = BLOCKS if wanted.resident_blocks is None else wanted.resident_blocks
     k = (wanted.merged_blocks or 0) if wanted.mode == "fused" else None
     plan = simulation.manager.plan(PHASES)
-    device, host = plan.device_bytes * SCALE, plan.host_bytes * SCALE
-    if device > card.memory - ACTIVATIONS:
-        return Row(mode, m, k, device / GB, host / GB)
+    needed = plan.device_bytes * SCALE
+    if needed > card.memory - ACTIVATIONS:
+        return Row(mode, m, k, needed / GB)
     simulation.request()
     accelerator = simulation.accelerator
     peaks = accelerator.peak_device_bytes, accelerator.peak_host_bytes
@@ -108,11 +108,11 @@ def table(rows: list[Row]) -> str:
     ]
     for row in rows:
         cells = [row.mode, row.m, "" if row.k is None else row.k]
-        cells += [f"{row.device_gb:.1f}", f"{row.host_gb:.1f}"]
-        cells += [milliseconds(row.stall_s), milliseconds(row.switch_s)]
-        if row.request_s is None or row.share is None:
-            cells[-2:] = ["does not fit", "", "", ""]
+        cells.append(f"{row.device_gb:.1f}")
+        if row.host_gb is None or row.request_s is None or row.share is None:
+            cells += ["", "does not fit", "", "", ""]
         else:
+            cells += [f"{row.host_gb:.1f}", milliseconds(row.stall_s), milliseconds(row.switch_s)]
             cells += [f"{row.request_s:.2f}", f"{max(0.0, row.share) * 100:.1f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

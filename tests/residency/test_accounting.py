@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
-
 from benchmarks.scaled_model import (
     BLOCKS,
     MERGED,
@@ -24,6 +23,8 @@ from benchmarks.scaled_model import (
     tensor_shapes,
 )
 from benchmarks.scaled_model import PHASES as FULL_PHASES
+from torch import Tensor
+
 from entracte.residency import (
     BASE,
     ComponentSpec,
@@ -157,7 +158,7 @@ def streamed(m: int) -> int:
 
 @cache
 def performed(number: int) -> tuple[Bench, int, Mapping[str, int]]:
-    """Two requests in a configuration: the peak of host memory in the first, the second's traffic."""
+    """Two requests: the peak of host memory in the first, and the traffic of the second."""
     it = bench(CONFIGURATIONS[number])
     assert (it.accelerator.device_bytes, it.accelerator.peak_host_bytes) == (0, 0)
     it.request()
@@ -252,7 +253,7 @@ def test_another_mode_reads_nothing_again() -> None:
     it = bench(modes[0])
     it.request()
     read_again = {}
-    for before, wanted in zip(modes, modes[1:], strict=False):
+    for before, wanted in pairwise(modes):
         it.source.reads.clear()
         it.manager.configure(wanted)
         it.request()

@@ -6,10 +6,10 @@ the bytes of a block, the device's rates, and the time that a block computes.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
-
 from benchmarks.scaled_model import (
     BLOCKS,
     DECODING,
@@ -20,6 +20,7 @@ from benchmarks.scaled_model import (
     Timeline,
     full_size,
 )
+
 from entracte.residency import Residency
 from entracte.residency.simulated import Span
 
@@ -65,7 +66,7 @@ def second_request(
 def seconds_per_sweep(sweeps: list[Span], blocks: int = N) -> list[float]:
     """From the end of every sweep to the end of the next."""
     ends = [span.end for span in sweeps[blocks - 1 :: blocks]]
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before for before, after in pairwise(ends)]
 
 
 def test_the_clock_is_that_of_the_full_size() -> None:
@@ -190,7 +191,7 @@ def test_aggressive_copies_are_spread_over_stage_1() -> None:
     wanted = Residency("snapshot", snapshot_policy="aggressive")
     _, timeline, kinds = second_request(wanted, SHORT)
     apart = timeline.compute[0] / (N + 1)
-    for before, after in zip(kinds["copy in"], kinds["copy in"][1:], strict=False):
+    for before, after in pairwise(kinds["copy in"]):
         assert after.start - before.start == pytest.approx(apart, rel=0.2)
 
 

@@ -107,6 +107,21 @@ class Filler:
             found.append((arena, factors.views(unit, arena.memory), adapter.strength))
         return found
 
+    def prepare(self, target: Arena, content: Content) -> None:
+        """Prepare the merge that will fill an arena, where its factors stay on the device."""
+        if content.weights is None or not content.weights.adapters:
+            return
+        found: list[Ready] = []
+        for adapter in content.weights.adapters:
+            key = ArenaKey("device", "factors", content.unit, adapter.name)
+            arena, factors = self._stores.get(key), self._factors(adapter.name)
+            if factors.modules[content.unit]:
+                if arena is None:
+                    return
+                found.append((arena, factors.views(content.unit, arena.memory), adapter.strength))
+        base = self._stores.get(ArenaKey("device", "weights", content.unit))
+        self._program(base or target, target, content, found)
+
     def _merge(self, source: Arena, target: Arena, content: Content) -> None:
         merges, weights = self._backend.merges, _weights(content)
         factors = self.factors(content.unit, weights)

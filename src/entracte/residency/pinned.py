@@ -7,6 +7,8 @@ import contextlib
 import logging
 import mmap
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -17,6 +19,10 @@ from .backend import HostMemory
 
 logger = logging.getLogger(__name__)
 
+# Where the system knows it; else the memory would count as shared.
+PRIVATE: Mapping[str, int] = MappingProxyType(
+    {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
+)
 PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device of the process
 
 
@@ -107,7 +113,7 @@ def _anonymous(nbytes: int) -> Tensor:
         if nbytes == 0:
             return torch.empty(0, dtype=torch.uint8)
         try:
-            pages = mmap.mmap(-1, nbytes)
+            pages = mmap.mmap(-1, nbytes, **PRIVATE)
         except OSError as error:
             raise OutOfMemory(f"the host has no {nbytes:,} bytes of memory: {error}") from error
         if sys.platform == "linux":

@@ -72,7 +72,7 @@ class ComponentRun:
         self._ring.expect(self._slotted(0))
         if any(key is None for _, key in self._uses[0]):
             self._ring.advance()
-        self._make_shells()
+        self._make_ready()
 
     @contextmanager
     def phase(self, index: int, kind: type[M]) -> Iterator[M]:
@@ -221,8 +221,8 @@ class ComponentRun:
         keys = [planned.key for planned in self._plan.arenas]
         return [self._stores[key] for key in keys if key.tier == "device" and key.role == "factors"]
 
-    def _make_shells(self) -> None:
-        """Make all modules that will be lent, so that no step waits for one to be built."""
+    def _make_ready(self) -> None:
+        """Make all modules that will be lent, and prepare merges, so that no step waits for it."""
         slots = self._ring.slots
         for uses, phase in zip(self._uses, self._plan.phases, strict=True):
             for content, key in uses:
@@ -230,6 +230,7 @@ class ComponentRun:
                 for arena in arenas:
                     if arena is not None:
                         self._shell(arena, content.unit, phase.weights)
+                        self._filler.prepare(arena, content)
 
     def _unmerged_factors(self) -> list[Arena]:
         return self._factors() if self._plan.unmerged else []

@@ -56,7 +56,7 @@ class Trace:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageSpan]:
-        """Time a stage; device work that it started is waited for."""
+        """Time a stage; the modules' work that it started on the device is waited for."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         span = StageSpan(name, time.perf_counter() - self._zero)
@@ -81,7 +81,8 @@ class Trace:
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            # Not the whole device: weights may be on their way for a later stage.
+            torch.cuda.current_stream(self.device).synchronize()
 
 
 def read_memory(device: torch.device) -> Memory:
