@@ -231,7 +231,7 @@ def main() -> None:
         print(f"| {mode} | " + " | ".join(f"{found[name]:.2f}" for name in columns) + " |")
     print(f"\nRebinding 4,186 tensors: {results['resident']['rebind ms']:.2f} ms")
     if options.json:
-        machine = {"machine": platform.processor(), "torch": torch.__version__}
+        machine = {"machine": platform.platform(), "torch": torch.__version__}
         options.json.write_text(json.dumps(machine | {"modes": results}, indent=1) + "\n")
 
 

@@ -13,7 +13,7 @@ fast its narrow products run cannot be told from rates.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,25 +96,30 @@ def most_that_fit(card: Card) -> Iterator[Residency]:
             yield Residency(mode, resident_blocks=m)
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown."""
-
-    def milliseconds(seconds: float | None) -> str:
-        return "" if seconds is None else f"{max(0.0, seconds) * 1e3:,.1f}"
-
-    lines = [
-        "| mode | m | k | device GB | host GB | stall ms | switch ms | request s | waiting % |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = [row.mode, row.m, "" if row.k is None else row.k]
-        cells.append(f"{row.device_gb:.1f}")
-        if row.host_gb is None or row.request_s is None or row.share is None:
-            cells += ["", "does not fit", "", "", ""]
-        else:
-            cells += [f"{row.host_gb:.1f}", milliseconds(row.stall_s), milliseconds(row.switch_s)]
-            cells += [f"{row.request_s:.2f}", f"{max(0.0, row.share) * 100:.1f}"]
+def table(by_workload: Mapping[str, list[Row]]) -> str:
+    """Markdown: a line for every mode that fits, with the times of all workloads, then the rest."""
+    heads = ["mode", "m", "k", "device GB", "host GB"]
+    for workload in by_workload:
+        heads += [f"{workload}: stall ms", "switch ms", "request s", "waiting %"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    misfits = []
+    for rows in zip(*by_workload.values(), strict=True):
+        row = rows[0]
+        k = "" if row.k is None else row.k
+        if row.host_gb is None:
+            dials = f" {row.m}" + (f"/{k}" if row.k is not None else "")
+            misfits.append(f"{row.mode}{dials} ({row.device_gb:.1f})")
+            continue
+        cells = [row.mode, row.m, k, f"{row.device_gb:.1f}", f"{row.host_gb:.1f}"]
+        for each in rows:
+            stall, switch, share = (
+                max(0.0, value or 0.0) for value in (each.stall_s, each.switch_s, each.share)
+            )
+            cells += [f"{stall * 1e3:,.1f}", f"{switch * 1e3:,.1f}"]
+            cells += [f"{each.request_s:,.2f}", f"{share * 100:.1f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    if misfits:
+        lines += ["", "Do not fit (m/k, GB needed): " + ", ".join(misfits) + "."]
     return "\n".join(lines)
 
 
@@ -130,12 +135,18 @@ def main() -> None:
     for card in CARDS:
         if card.name not in options.card:
             continue
-        for workload in options.workload:
-            wanted = [*WANTED, *most_that_fit(card)]
-            rows = [simulate(card, each, WORKLOADS[workload]) for each in wanted]
-            title = f"{card.name}, {workload}"
-            print(f"{title}:\n\n{table(rows)}\n", flush=True)
-            results[title] = {"card": asdict(card), "rows": [asdict(row) for row in rows]}
+        found = {
+            workload: [
+                simulate(card, each, WORKLOADS[workload])
+                for each in (*WANTED, *most_that_fit(card))
+            ]
+            for workload in options.workload
+        }
+        print(f"### {card.name}\n\n{table(found)}\n", flush=True)
+        results[card.name] = {
+            "card": asdict(card),
+            "rows": {each: [asdict(row) for row in rows] for each, rows in found.items()},
+        }
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

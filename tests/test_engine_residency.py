@@ -271,3 +271,69 @@ def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -
 def test_backends_are_backends() -> None:
     backends: list[Backend] = [HostBackend(), SimulatedAccelerator()]
     assert [backend.name for backend in backends] == ["host", "simulated"]
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from entracte.residency import *
+import torch
+from torch import nn
+from entracte.checkpoints.safetensors_file import SafetensorsFile
+
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(2048, 2048, bias=False) for _ in range(16))
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+def build():
+    with torch.device("meta"):
+        return Net().bfloat16()
+
+file = SafetensorsFile(Path(sys.argv[1]))
+source = TensorSource({name: file.tensor(name) for name in file.tensors}, torch.bfloat16)
+backend = open_backend(torch.device("cpu"))
+manager = DeviceManager([ComponentSpec("net", build, {"base": source}, "blocks")], backend,
+                        Residency())
+torch.zeros(1).bfloat16()
+before = anonymous()
+with manager.borrow("net", Net):
+    print(anonymous() - before, manager.plan([WeightPhase(BASE)]).device_bytes,
+          manager.largest_unit)
+"""
+
+
+def test_loading_takes_the_memory_of_the_plan_and_no_more(tmp_path: Path) -> None:
+    """In a process of its own: float32 in the file, bfloat16 in memory."""
+    import subprocess
+    import sys
+
+    weights = {f"blocks.{i}.weight": torch.randn(2048, 2048) for i in range(16)}
+    save_file(weights, tmp_path / "net.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "net.safetensors")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    taken, planned, largest = map(int, done.stdout.split())
+    assert planned == 16 * 2048 * 2048 * 2
+    assert planned <= taken <= planned + largest
+
+
+@pytest.mark.gpu
+def test_every_mode_gives_the_same_bits_on_a_gpu(demo_model: Path) -> None:
+    with Engine.open(demo_model, device="cuda") as engine:
+        expected = latents(engine)
+        for residency in [*EXACT, *PLACED]:
+            engine.configure(residency)
+            assert same(latents(engine), expected), residency
+        engine.configure(Residency("dynamic"))
+        assert distance(latents(engine), expected) < 2e-2

@@ -114,6 +114,11 @@ class DeviceManager:
         ):
             yield it
 
+    @property
+    def largest_unit(self) -> int:
+        """Bytes of the largest unit: what loading may take of host memory beyond the plan."""
+        return max(held.largest_unit for held in self._components.values())
+
     def residency(self) -> list[Row]:
         """Where every byte of weights is now."""
         return [
