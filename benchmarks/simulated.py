@@ -89,7 +89,7 @@ def most_that_fit(card: Card) -> Iterator[Residency]:
     block, rest = full_size()
     for mode, beside in (
         ("fused", 2 * rest.nbytes + BLOCKS * block.lora + rest.lora + 3 * block.nbytes),
-        ("snapshot", rest.nbytes + 2 * block.nbytes + 2 * block.lora),
+        ("snapshot", 2 * rest.nbytes + 2 * block.nbytes + 2 * block.lora),
     ):
         m = int((card.memory - ACTIVATIONS - beside * 1.001) / block.nbytes)
         if 0 < m < BLOCKS and m not in (0, 24):

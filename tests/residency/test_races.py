@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import BudgetError, OutOfMemory, ResidencyError
-from entracte.residency import DeviceManager, Place, Residency
+from entracte.residency import BASE, DeviceManager, Place, Residency, WeightPhase
 from entracte.residency.arena import Arena, Content
 from entracte.residency.backend import Stream
 from entracte.residency.fill import Filler
@@ -24,7 +24,7 @@ from entracte.residency.simulated import (
     UseAfterRelease,
 )
 
-from .toy import PHASES, Net, expected, make_manager, make_spec, perform, read_factors
+from .toy import ONE, PHASES, Net, expected, make_manager, make_spec, perform, read_factors
 
 X = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
 LOW_VRAM = Residency("snapshot")
@@ -45,6 +45,9 @@ ALL = (
 def _inference() -> Iterator[None]:
     with torch.inference_mode():
         yield
+
+
+SHORT = (WeightPhase(BASE), WeightPhase(ONE))
 
 
 def twice(wanted: Residency) -> None:
@@ -90,9 +93,7 @@ def test_modules_that_do_not_wait_for_copies_and_merges(
 
 
 @pytest.mark.parametrize("wanted", [LOW_VRAM, ORIGINAL, STREAMED, FUSED, FROM_FILES])
-def test_a_release_that_is_not_recorded(
-    wanted: Residency, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_release_that_is_not_recorded(wanted: Residency, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Arena, "release", lambda arena, stream: None)
     with pytest.raises(UnorderedWrite):
         twice(wanted)
@@ -146,7 +147,7 @@ def test_a_slot_given_back_before_its_block_has_computed(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("wanted", [RESIDENT, AGGRESSIVE, FUSED, FROM_FILES])
 def test_a_module_kept_across_the_switch(wanted: Residency) -> None:
     manager = make_manager(SimulatedAccelerator(), wanted)
-    with manager.request(PHASES) as run:
+    with manager.request(SHORT) as run:
         with run.phase(0, Net) as net:
             before = net
             net(X)
@@ -157,7 +158,7 @@ def test_a_module_kept_across_the_switch(wanted: Residency) -> None:
 @pytest.mark.parametrize("wanted", ALL)
 def test_a_block_kept_across_the_switch(wanted: Residency) -> None:
     manager = make_manager(SimulatedAccelerator(), wanted)
-    with manager.request(PHASES) as run:
+    with manager.request(SHORT) as run:
         with run.phase(0, Net) as net:
             blocks = list(net.blocks)
         for before in blocks:

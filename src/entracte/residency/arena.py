@@ -31,6 +31,13 @@ class Content:
     weights: WeightSet | None = None
     adapter: str | None = None
 
+    @property
+    def base(self) -> "Content":
+        """The unit's weights without adapters."""
+        if self.weights is None:
+            raise ValueError("these are an adapter's factors")
+        return Content(self.unit, self.weights.plain)
+
 
 @dataclass(frozen=True, slots=True)
 class ArenaKey:
@@ -99,35 +106,30 @@ class Arena:
         """All work so far in this stream that reads is before any later write."""
         self._read[id(stream)] = stream.record()
 
-    @contextmanager
-    def reading(self, stream: Stream) -> Iterator[None]:
+    def reading(self, stream: Stream) -> "Reading":
         """Work in a stream that reads."""
-        self.acquire(stream)
-        try:
-            yield
-        finally:
-            self.release(stream)
+        return Reading(self, stream)
 
-    @contextmanager
-    def writing(self, stream: Stream, content: Content) -> Iterator[None]:
+    def writing(self, stream: Stream, content: Content) -> "Writing":
         """Work in a stream that writes; the arena holds `content` if nothing is raised."""
         self.join()
-        with self.writing_in_task(stream, content):
-            yield
+        return Writing(self, stream, content)
 
-    @contextmanager
-    def writing_in_task(self, stream: Stream, content: Content) -> Iterator[None]:
+    def writing_in_task(self, stream: Stream, content: Content) -> "Writing":
         """`writing`, for the reader thread's task that fills this arena."""
+        return Writing(self, stream, content)
+
+    def begin_writing(self, stream: Stream) -> None:
+        """Later work in this stream may write; until `end_writing` the arena holds nothing."""
         self._content = None
         for event in self._events():
             stream.wait(event)
-        try:
-            yield
-        finally:
-            # Also after an error: part of the work may be under way.
-            self._written = stream.record()
-            self._read.clear()
-            self._seen = {id(stream)}
+
+    def end_writing(self, stream: Stream, content: Content | None) -> None:
+        """All work so far in this stream that writes is before any later use."""
+        self._written = stream.record()
+        self._read.clear()
+        self._seen = {id(stream)}
         self._content = content
 
     @contextmanager
@@ -146,5 +148,43 @@ class Arena:
         self._read.clear()
         self._seen.clear()
 
+    def settle(self, stream: Stream) -> None:
+        """Later work in this stream is after all use of the arena."""
+        for event in self._events():
+            stream.wait(event)
+
     def _events(self) -> list[Event]:
         return [*self._read.values(), *([] if self._written is None else [self._written])]
+
+
+class Reading:
+    """See `Arena.reading`. A class, for blocks change hands within it and generators are slow."""
+
+    __slots__ = ("_arena", "_stream")
+
+    def __init__(self, arena: Arena, stream: Stream) -> None:
+        self._arena = arena
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        self._arena.acquire(self._stream)
+
+    def __exit__(self, *_: object) -> None:
+        self._arena.release(self._stream)
+
+
+class Writing:
+    """See `Arena.writing`. Work under way when an error came is ordered like any other."""
+
+    __slots__ = ("_arena", "_content", "_stream")
+
+    def __init__(self, arena: Arena, stream: Stream, content: Content) -> None:
+        self._arena = arena
+        self._stream = stream
+        self._content = content
+
+    def __enter__(self) -> None:
+        self._arena.begin_writing(self._stream)
+
+    def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
+        self._arena.end_writing(self._stream, self._content if raised is None else None)

@@ -104,14 +104,19 @@ class Backend(Protocol):
     unified: bool  # whether device memory is host memory, which the host may write
     compute: Stream  # where modules run
     copies: Stream  # host to device, and back
+    loans: Stream  # the same, for what is wanted soon: it does not queue behind `copies`
     merges: Stream
     traffic: Traffic
 
-    def allocate(self, nbytes: int) -> Tensor:
-        """Device memory [nbytes] uint8, aligned to 256 bytes, never moved. Raises OutOfMemory."""
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
+        """Device memory [nbytes] uint8, aligned as its kernels want it. Raises OutOfMemory.
+
+        again: memory of the same size that was freed. It may be what is returned: then views of it
+        are right again.
+        """
 
     def free(self, memory: Tensor) -> None:
-        """Give device memory back, once all work on it is done; the host may have to wait."""
+        """Give device memory back. Later work in the compute stream is after all use of it."""
 
     def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
         """Host memory; pageable where pinning is not wanted or is refused. Raises OutOfMemory."""

@@ -44,6 +44,7 @@ class CudaBackend:
         self._merges = torch.cuda.Stream(self.device)
         self.compute: Stream = CudaStream(self._compute, self.traffic, lock)
         self.copies: Stream = CudaStream(torch.cuda.Stream(self.device), self.traffic, lock)
+        self.loans: Stream = CudaStream(torch.cuda.Stream(self.device), self.traffic, lock)
         self.merges: Stream = CudaStream(self._merges, self.traffic, lock)
         self._memory: dict[int, Tensor] = {}  # by address
         self._host = HostAllocator(registrar or CudaRegistrar(self.device))
@@ -52,11 +53,15 @@ class CudaBackend:
         )
         self._fused = _fused_merges(self.device)
 
-    def allocate(self, nbytes: int) -> Tensor:
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
         """See Backend. The side streams begin later work only after all earlier compute work."""
         try:
             with torch.inference_mode(False), torch.cuda.stream(self._compute):
-                memory = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
+                if again is None:
+                    memory = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
+                else:
+                    memory = again
+                    memory.untyped_storage().resize_(nbytes)
         except torch.OutOfMemoryError as error:
             free, total = torch.cuda.mem_get_info(self.device)
             raise OutOfMemory(
@@ -64,22 +69,20 @@ class CudaBackend:
             ) from error
         # The allocator may hand out what earlier compute work still uses: it counts on its order.
         ready = self.compute.record()
-        self.copies.wait(ready)
-        self.merges.wait(ready)
+        for stream in (self.copies, self.loans, self.merges):
+            stream.wait(ready)
         if nbytes > 0:
             self._memory[memory.data_ptr()] = memory
         return memory
 
     def free(self, memory: Tensor) -> None:
-        """See Backend. The host does not wait. All views of the memory become unusable."""
+        """See Backend. All views of the memory become unusable."""
         if memory.nbytes == 0:
             return
         known = self._memory.pop(memory.data_ptr(), None)
         if known is None:
             raise ValueError("this backend did not allocate this memory")
-        # Whoever gets it next may use it after all compute work so far; thus after this as well.
-        self.compute.wait(self.copies.record())
-        self.compute.wait(self.merges.record())
+        # Whoever gets it next may use it after all compute work so far.
         # Views that modules still have must not keep it.
         known.untyped_storage().resize_(0)
 
@@ -87,7 +90,7 @@ class CudaBackend:
         return self._host.allocate(nbytes, pinned)
 
     def free_host(self, memory: HostMemory) -> None:
-        for stream in (self.compute, self.copies, self.merges):
+        for stream in (self.compute, self.copies, self.loans, self.merges):
             stream.record().synchronize()
         self._host.free(memory)
 

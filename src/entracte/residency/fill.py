@@ -1,26 +1,28 @@
 """Bringing weights into an arena: by a copy, a merge, or both; from wherever they are."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 
 from torch import Tensor
 
 from .arena import STAGING, Arena, ArenaKey, Content
-from .backend import Backend, MergeProgram
+from .backend import Backend, MergeProgram, Stream
 from .component import WeightSource
 from .factors import AdapterFactors
 from .layout import Layout
-from .merge import Factors, WeightMerge
+from .merge import WeightMerge
 from .plan import SLOTS
 from .stores import Stores
 from .weights import WeightSet
 
-# One adapter's factors for a unit: the arena, the factors in it by module, and their strength.
-Ready = tuple[Arena, dict[str, Factors], float]
+# An arena that holds an adapter's factors for a unit, the adapter, and its strength.
+Ready = tuple[Arena, AdapterFactors, float]
 
 
 class Filler:
-    """Fills the arenas of one component. Every method returns before the work is done."""
+    """Fills the arenas of one component. Every method returns before the work is done.
+
+    copies: the stream in which it copies.
+    """
 
     def __init__(
         self,
@@ -29,8 +31,10 @@ class Filler:
         layouts: tuple[Layout, ...],
         sources: Mapping[str, WeightSource],
         factors: Callable[[str], AdapterFactors],
+        copies: Stream,
     ) -> None:
         self._backend = backend
+        self._copies = copies
         self._stores = stores
         self._layouts = layouts
         self._sources = sources
@@ -50,7 +54,7 @@ class Filler:
         if copy is not None and copy.content == content:
             self._copy_in(target, copy, content)
         elif weights.adapters:
-            base = Content(content.unit, weights.plain)
+            base = content.base
             source = self._stores.holding(base)
             if source is None:
                 source = target
@@ -74,7 +78,7 @@ class Filler:
                 return
             source = by_way_of
             self.fill(source, content)
-        copies, nbytes = self._backend.copies, self._layouts[content.unit].nbytes
+        copies, nbytes = self._copies, self._layouts[content.unit].nbytes
         with target.writing(copies, content), source.reading(copies):
             copies.copy(target.memory[:nbytes], source.memory[:nbytes], "out")
 
@@ -96,15 +100,15 @@ class Filler:
             factors = self._factors(adapter.name)
             if not factors.modules[unit]:
                 continue
-            content = Content(unit, adapter=adapter.name)
             arena = self._stores.get(ArenaKey("device", "factors", unit, adapter.name))
             if arena is None:
                 arena = self._stores.ensure(
                     ArenaKey("device", "factor slot", self._turn, adapter.name)
                 )
+            content = Content(unit, adapter=adapter.name)
             if arena.content != content:
                 self.fill_factors(arena, content)
-            found.append((arena, factors.views(unit, arena.memory), adapter.strength))
+            found.append((arena, factors, adapter.strength))
         return found
 
     def prepare(self, target: Arena, content: Content) -> None:
@@ -113,39 +117,39 @@ class Filler:
             return
         found: list[Ready] = []
         for adapter in content.weights.adapters:
-            key = ArenaKey("device", "factors", content.unit, adapter.name)
-            arena, factors = self._stores.get(key), self._factors(adapter.name)
+            arena = self._stores.get(ArenaKey("device", "factors", content.unit, adapter.name))
+            factors = self._factors(adapter.name)
             if factors.modules[content.unit]:
                 if arena is None:
                     return
-                found.append((arena, factors.views(content.unit, arena.memory), adapter.strength))
+                found.append((arena, factors, adapter.strength))
         base = self._stores.get(ArenaKey("device", "weights", content.unit))
         self._program(base or target, target, content, found)
 
     def _merge(self, source: Arena, target: Arena, content: Content) -> None:
-        merges, weights = self._backend.merges, _weights(content)
-        factors = self.factors(content.unit, weights)
+        merges = self._backend.merges
+        factors = self.factors(content.unit, _weights(content))
         program = self._program(source, target, content, factors)
-        with ExitStack() as ordered:
-            if source is not target:
-                ordered.enter_context(source.reading(merges))
-            for arena, _, _ in factors:
-                ordered.enter_context(arena.reading(merges))
-            ordered.enter_context(target.writing(merges, content))
-            merges.merge(program)
+        read = [arena for arena, _, _ in factors]
+        if source is not target:
+            read.append(source)
+        for arena in read:
+            arena.acquire(merges)
+        try:
+            with target.writing(merges, content):
+                merges.merge(program)
+        finally:
+            for arena in read:
+                arena.release(merges)
 
     def _program(
-        self,
-        source: Arena,
-        target: Arena,
-        content: Content,
-        factors: list[Ready],
+        self, source: Arena, target: Arena, content: Content, factors: list[Ready]
     ) -> MergeProgram:
         """The merge of a unit between given arenas, prepared once."""
         if self._generation != self._stores.generation:
             self._programs.clear()
             self._generation = self._stores.generation
-        key = (content, source.key, target.key, *(arena.key for arena, _, _ in factors))
+        key = (content, source, target, *(arena for arena, _, _ in factors))
         program = self._programs.get(key)
         if program is None:
             merges, copies = self._steps(source, target, content, factors)
@@ -157,9 +161,12 @@ class Filler:
         source: Arena,
         target: Arena,
         content: Content,
-        factors: list[Ready],
+        ready: list[Ready],
     ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]]]:
         """What to merge, and what to copy because no adapter changes it."""
+        factors = [
+            (each.views(content.unit, arena.memory), strength) for arena, each, strength in ready
+        ]
         layout = self._layouts[content.unit]
         before, after = layout.views(source.memory), layout.views(target.memory)
         merges: list[WeightMerge] = []
@@ -168,7 +175,7 @@ class Filler:
         for entry in layout.entries:
             name, end = entry.names[0], entry.start + entry.nbytes
             module = name.removesuffix(".weight")
-            changes = tuple((each[module], by) for _, each, by in factors if module in each)
+            changes = tuple((each[module], by) for each, by in factors if module in each)
             if changes and module != name:
                 merges.append(WeightMerge(before[name], after[name], changes))
                 joined = False
@@ -181,7 +188,7 @@ class Filler:
         return merges, [(target.memory[a:b], source.memory[a:b]) for a, b in untouched]
 
     def _copy_in(self, target: Arena, source: Arena, content: Content) -> None:
-        copies, nbytes = self._backend.copies, self._nbytes(content)
+        copies, nbytes = self._copies, self._nbytes(content)
         with source.reading(copies), target.writing(copies, content):
             copies.copy(target.memory[:nbytes], source.memory[:nbytes], "in")
 
@@ -194,7 +201,7 @@ class Filler:
         if staging is None:
             most = [layout.nbytes for layout in self._layouts]
             staging = self._stores.add(STAGING, max(*most, self._nbytes(content)))
-        nbytes, copies = self._nbytes(content), self._backend.copies
+        nbytes, copies = self._nbytes(content), self._copies
 
         def task() -> None:
             self._read_now(staging, content)
@@ -216,6 +223,7 @@ class Filler:
             if content.adapter is not None:
                 self._factors(content.adapter).read(content.unit, target.memory)
                 return
+            self._layouts[content.unit].clear_padding(target.memory)
             source = self._sources[_weights(content).source]
             for name, view in self._first_names(content.unit, target.memory).items():
                 source.read(name, view)

@@ -8,7 +8,7 @@ from torch import nn
 from entracte.errors import ResidencyError
 
 from .arena import STAGING, Arena
-from .backend import Backend
+from .backend import Backend, Stream
 from .component import ComponentSpec
 from .factors import AdapterFactors
 from .fill import Filler
@@ -33,6 +33,7 @@ class HeldComponent:
         backend: Backend,
         budget: HostBudget,
         read_factors: ReadFactors,
+        copies: Stream,
     ) -> None:
         template = spec.build()
         self.name = spec.name
@@ -52,7 +53,9 @@ class HeldComponent:
         self._proof = BaseProof(backend)
         self._shells = Shells(spec.build, template, self._layouts, spec.blocks, self._sweep)
         self.stores = Stores(backend, budget, self._shells.unbind)
-        self._filler = Filler(backend, self.stores, self._layouts, spec.sources, self._adapter)
+        self._filler = Filler(
+            backend, self.stores, self._layouts, spec.sources, self._adapter, copies
+        )
 
     def make_plan(self, phases: tuple[WeightPhase, ...], how: Holding) -> Plan:
         """How the component would be held; raises ResidencyError where it cannot."""
@@ -127,8 +130,8 @@ class HeldComponent:
 
     def _unmerged(self, unit: int, weights: WeightSet) -> Unmerged:
         beside: dict[str, list[tuple[Factors, float]]] = {}
-        for _, factors, strength in self._filler.factors(unit, weights):
-            for name, each in factors.items():
+        for arena, factors, strength in self._filler.factors(unit, weights):
+            for name, each in factors.views(unit, arena.memory).items():
                 beside.setdefault(name, []).append((each, strength))
         return beside
 

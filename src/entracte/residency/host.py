@@ -1,6 +1,7 @@
 """The plain backend: device memory is host memory, and all work is done at once."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -12,17 +13,14 @@ from entracte.errors import OutOfMemory
 from .backend import Direction, Event, HostMemory, MergeProgram, Stream, Task, Traffic
 from .merge import WeightMerge, merge
 
-ALIGNMENT = 256
 
-
-def aligned_memory(nbytes: int) -> Tensor:
-    """Host memory [nbytes] uint8 whose address is a multiple of 256; its contents are undefined.
+@torch.inference_mode(False)
+def host_memory(nbytes: int) -> Tensor:
+    """Host memory [nbytes] uint8, aligned to 64 bytes; its contents are undefined.
 
     It is an ordinary tensor even inside `torch.inference_mode()`, so that it can be written later.
     """
-    with torch.inference_mode(False):
-        memory = torch.empty(nbytes + ALIGNMENT - 1, dtype=torch.uint8)
-        return memory.narrow(0, -memory.data_ptr() % ALIGNMENT, nbytes)
+    return torch.empty(nbytes, dtype=torch.uint8)
 
 
 class HostEvent:
@@ -30,17 +28,6 @@ class HostEvent:
 
     def synchronize(self) -> None:
         pass
-
-
-class HostTask:
-    """A task that has run."""
-
-    def __init__(self, failure: Exception | None) -> None:
-        self._failure = failure
-
-    def result(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,24 +79,31 @@ class HostBackend:
         self.traffic = Traffic()
         self.compute: Stream = HostStream(self.traffic)
         self.copies: Stream = HostStream(self.traffic)
+        self.loans: Stream = HostStream(self.traffic)
         self.merges: Stream = HostStream(self.traffic)
         self.device_bytes = 0
         self.host_bytes = 0
+        self._reader = ThreadPoolExecutor(1, "entracte-reader")
         self._device_limit = device_limit
         self._host_limit = host_limit
 
-    def allocate(self, nbytes: int) -> Tensor:
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
         _check("device", nbytes, self.device_bytes, self._device_limit)
         self.device_bytes += nbytes
-        return aligned_memory(nbytes)
+        if again is None:
+            return host_memory(nbytes)
+        again.untyped_storage().resize_(nbytes)
+        return again
 
     def free(self, memory: Tensor) -> None:
+        """See Backend. Views of the memory may not be used unless it comes again."""
         self.device_bytes -= memory.nbytes
+        memory.untyped_storage().resize_(0)
 
     def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:  # noqa: ARG002 nothing to pin
         _check("host", nbytes, self.host_bytes, self._host_limit)
         self.host_bytes += nbytes
-        return HostMemory(aligned_memory(nbytes), pinned=False)
+        return HostMemory(host_memory(nbytes), pinned=False)
 
     def free_host(self, memory: HostMemory) -> None:
         self.host_bytes -= memory.bytes.nbytes
@@ -138,17 +132,13 @@ class HostBackend:
         pass
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
-        """Runs the task now; what it raised is raised by `result`, as with a real reader."""
-        try:
-            task()
-        except Exception as failure:
-            return HostTask(failure)
-        return HostTask(None)
+        return self._reader.submit(task)
 
     def synchronize(self) -> None:
         pass
 
     def close(self) -> None:
+        self._reader.shutdown()
         self.device_bytes = self.host_bytes = 0
 
 

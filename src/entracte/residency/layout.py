@@ -52,11 +52,23 @@ class Layout:
     def views(self, memory: Tensor) -> dict[str, Tensor]:
         """Every tensor by each of its names, as views of flat uint8 memory."""
         found = {}
-        for entry in self.entries:
-            flat = memory[entry.start : entry.start + entry.nbytes]
-            view = flat.view(entry.dtype).view(entry.shape)
+        for entry, view in zip(self.entries, self.first_views(memory), strict=True):
             found.update(dict.fromkeys(entry.names, view))
         return found
+
+    def first_views(self, memory: Tensor) -> list[Tensor]:
+        """Every tensor once, in order, as views of flat uint8 memory."""
+        return [
+            memory[entry.start : entry.start + entry.nbytes].view(entry.dtype).view(entry.shape)
+            for entry in self.entries
+        ]
+
+    def clear_padding(self, memory: Tensor) -> None:
+        """Write zeros between the tensors, so that equal weights are equal memory."""
+        ends = [entry.start + entry.nbytes for entry in self.entries]
+        starts = [*(entry.start for entry in self.entries[1:]), self.nbytes]
+        for end, start in zip(ends, starts, strict=True):
+            memory[end:start].zero_()
 
 
 def lay_out(

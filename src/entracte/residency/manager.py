@@ -52,7 +52,14 @@ class DeviceManager:
         self._in_request = False
         self._budget = HostBudget()
         self._components = {
-            spec.name: HeldComponent(spec, backend, self._budget, read_factors) for spec in specs
+            spec.name: HeldComponent(
+                spec,
+                backend,
+                self._budget,
+                read_factors,
+                backend.copies if spec.name == self.adapted else backend.loans,
+            )
+            for spec in specs
         }
         self.configure(wanted)
 

@@ -106,7 +106,9 @@ def make_plan(
     )
     sets = distinct(phases)
     places = {
-        weights: tuple(_place(how, weights, index, unit, resident, kept) for unit in range(n + 1))
+        weights: tuple(
+            _place(how, weights, index, unit, n, resident, kept) for unit in range(n + 1)
+        )
         for index, weights in enumerate(sets)
     }
     slots = _slots(how, sets, places, resident)
@@ -150,6 +152,7 @@ def _place(
     weights: WeightSet,
     index: int,
     unit: int,
+    outside: int,
     resident: frozenset[int],
     kept: frozenset[int],
 ) -> ArenaKey | None:
@@ -157,6 +160,10 @@ def _place(
     if how.mode == "fused" and weights.adapters:
         return ArenaKey("device", "kept", unit) if unit in kept else None
     own_copy = how.mode == "resident" or (how.mode, how.policy) == ("snapshot", "aggressive")
+    # What is outside the blocks is used last in a phase and first in the next: swapping it in place
+    # would have the next phase wait for all copies before it.
+    if how.mode == "snapshot" and how.stays and unit == outside:
+        own_copy = True
     copy = index if own_copy else 0
     return ArenaKey("device", "weights", unit, copy) if unit in resident else None
 

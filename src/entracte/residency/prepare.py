@@ -23,6 +23,7 @@ def prepare(plan: Plan, stores: Stores, filler: Filler) -> None:
             filler.fill_host(arena, content, arena)
     for arena, content in missing:
         if content.weights is not None and content.weights.adapters:
+            _keep_base(plan, stores, filler, content.base)
             filler.fill_host(arena, content, _workplace(plan, stores, content))
     if plan.holding.mode == "resident":
         _premerge(plan, stores, filler)
@@ -52,6 +53,16 @@ def _workplace(plan: Plan, stores: Stores, content: Content) -> Arena:
     return stores.ensure(key)
 
 
+def _keep_base(plan: Plan, stores: Stores, filler: Filler, base: Content) -> None:
+    """Have the device hold the base from which a unit is merged, if the first phase will use it."""
+    first = distinct(plan.phases)[0]
+    key = plan.places[first][base.unit]
+    on_host = stores.get(ArenaKey("host", "weights", base.unit, first))
+    wanted = first == base.weights and key is not None and on_host is None
+    if wanted and key is not None and stores.holding(base) is None:
+        filler.fill(stores[key], base)
+
+
 def _premerge(plan: Plan, stores: Stores, filler: Filler) -> None:
     """Fill the arenas of the later weight sets.
 
@@ -69,7 +80,7 @@ def _premerge(plan: Plan, stores: Stores, filler: Filler) -> None:
     missing = [each for each in wanted if each[0].content != each[1]]
     for _, content, main in missing:
         if content.weights is not None and content.weights.adapters:
-            base = Content(content.unit, content.weights.plain)
+            base = content.base
             if main.content not in (base, Content(content.unit, first)):
                 filler.fill(main, base)
     for arena, content, _ in missing:

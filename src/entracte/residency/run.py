@@ -59,6 +59,7 @@ class ComponentRun:
         self._entered = -1
         self._inside = False
         self._sweeps_left = 0
+        self._swept = False  # whether the phase's last sweep has come to its end
         self._sweeping: Generator[nn.Module] | None = None
         self._paced: deque[tuple[Arena, Content]] = deque()
         self._hand_overs = 0
@@ -68,6 +69,8 @@ class ComponentRun:
         """Start to bring the first phase's weights."""
         prepare(self._plan, self._stores, self._filler)
         self._catch_up(0)
+        if self._plan.holding.mode == "snapshot":
+            self._fill_what_is_outside()
         self._fill_factors()
         self._ring.expect(self._slotted(0))
         if any(key is None for _, key in self._uses[0]):
@@ -101,6 +104,8 @@ class ComponentRun:
             self._inside = False
             if self._sweeping is not None:
                 self._sweeping.close()
+            if not self._swept:
+                self._release_blocks()
             for arena in lent:
                 self._backend.take_back(arena.memory)
                 arena.release(self._backend.compute)
@@ -143,6 +148,13 @@ class ComponentRun:
                     self._replace(arena, content.unit)
                 if self._paced:
                     self._keep_pace()
+        self._swept = not self._sweeps_left
+
+    def _release_blocks(self) -> None:
+        """Order what comes later after all sweeps, where the last one did not do it."""
+        for _, key in self._uses[self._entered]:
+            if key is not None:
+                self._stores[key].release(self._backend.compute)
 
     def _enter(self, index: int) -> None:
         if index == 0:
@@ -155,6 +167,7 @@ class ComponentRun:
         self._entered = index
         self._inside = True
         self._sweeps_left = self._plan.phases[index].sweeps
+        self._swept = False
         self._proof.check(self._stores, self._uses[index], self._plan)
         self._plan_pace(index)
 
@@ -181,6 +194,13 @@ class ComponentRun:
             if arena is not None and arena.content != content:
                 self._filler.fill(arena, content)
 
+    def _fill_what_is_outside(self) -> None:
+        """Bring what is outside the blocks for every phase: it has arenas of its own, and stays."""
+        for *_, (content, key) in self._uses:
+            arena = None if key is None else self._stores.get(key)
+            if arena is not None and arena.content is None:
+                self._filler.fill(arena, content)
+
     def _replace(self, arena: Arena, unit: int) -> None:
         """Bring a unit's next weights into an arena that is done with the present ones."""
         following = self._following(self._entered + 1)
@@ -201,14 +221,18 @@ class ComponentRun:
             arena = None if key is None or key in present else self._stores[key]
             if arena is not None and arena.content != content:
                 self._paced.append((arena, content))
-        self._pace = len(self._paced) / (blocks * self._sweeps_left)
+        # The last sweep is left for the last copies to end in.
+        self._pace = len(self._paced) / (blocks * max(1, self._sweeps_left - 1))
 
     def _keep_pace(self) -> None:
         before = int(self._hand_overs * self._pace)
         self._hand_overs += 1
-        for _ in range(int(self._hand_overs * self._pace) - before):
-            if self._paced:
-                self._filler.fill(*self._paced.popleft())
+        due = min(int(self._hand_overs * self._pace) - before, len(self._paced))
+        if due:
+            # The host is ahead of the device; the copies should not be.
+            self._backend.copies.wait(self._backend.compute.record())
+        for _ in range(due):
+            self._filler.fill(*self._paced.popleft())
 
     def _fill_factors(self) -> None:
         """Bring the factors that stay on the device, before they are needed."""

@@ -6,7 +6,6 @@ stream is then a choice between shells; no parameter is rebound.
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -76,27 +75,32 @@ class AdaptedLinear(nn.Module):
         return y
 
 
-@dataclass(slots=True)
 class Shell:
-    """A unit's module, its tensors by name, and the memory that they are views of."""
+    """A unit's module, and its tensors, which are views of one memory at a time."""
 
-    module: nn.Module
-    tensors: list[tuple[str, Tensor]]
-    memory: Tensor | None = None
+    def __init__(self, module: nn.Module, memory: Tensor, layout: Layout) -> None:
+        self.module = module
+        self.tensors: list[Tensor] = []  # in the layout's order
+        self.memory: Tensor | None = memory
+        self._layout = layout
+        self._views_of = memory
+        self._views = layout.first_views(memory)
 
-    def bind(self, memory: Tensor, layout: Layout) -> None:
-        """Make all tensors views of some memory."""
-        with torch.inference_mode(False):
-            views = layout.views(memory)
-            for name, tensor in self.tensors:
-                tensor.data = views[name]
+    @torch.inference_mode(False)
+    def bind(self, memory: Tensor) -> None:
+        """Make all tensors views of some memory, quickly if it is the same as before."""
+        if self._views_of is not memory:
+            self._views_of, self._views = memory, self._layout.first_views(memory)
+        for tensor, view in zip(self.tensors, self._views, strict=True):
+            tensor.data = view
         self.memory = memory
 
+    @torch.inference_mode(False)
     def unbind(self) -> None:
         """Let go of the memory; what still uses the module finds no weights."""
-        with torch.inference_mode(False):
-            for _, tensor in self.tensors:
-                tensor.data = tensor.new_empty(0)
+        empty = {view.dtype: view.new_empty(0) for view in self._views}
+        for tensor, view in zip(self.tensors, self._views, strict=True):
+            tensor.data = empty[view.dtype]
         self.memory = None
 
 
@@ -134,7 +138,7 @@ class Shells:
         if shell is None:
             shell = self._shells[key] = self._make(arena.memory, unit, unmerged())
         elif shell.memory is not arena.memory:
-            shell.bind(arena.memory, self._layouts[unit])
+            shell.bind(arena.memory)
         return shell.module
 
     def unbind(self, arena: Arena) -> None:
@@ -160,13 +164,12 @@ class Shells:
                 path, _, name = self._blocks.rpartition(".")
                 ready = ReadyBlocks(len(self._layouts) - 1, self._sweep)
                 module.get_submodule(path).register_module(name, ready)
-        shell, views = Shell(module, [], memory), layout.views(memory)
-        for entry in layout.entries:
-            view = views[entry.names[0]]
+        shell = Shell(module, memory, layout)
+        for entry, view in zip(layout.entries, layout.first_views(memory), strict=True):
             parameter = nn.Parameter(view, requires_grad=False)
             for name in entry.names:
                 tensor = _bind(module, name.removeprefix(prefix), parameter, view)
-            shell.tensors.append((entry.names[0], tensor))
+            shell.tensors.append(tensor)
         for name, adapters in unmerged.items():
             _adapt(module, name.removeprefix(prefix), adapters)
         module.eval().requires_grad_(False)

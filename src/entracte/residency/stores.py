@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+from torch import Tensor
+
 from entracte.errors import OutOfMemory
 
 from .arena import Arena, ArenaKey, Content, Tier
@@ -52,6 +54,7 @@ class Stores:
         self._on_free = on_free
         self._weights: dict[int, list[Arena]] = {}
         self._arenas: dict[ArenaKey, Arena] = {}
+        self._freed: dict[ArenaKey, Tensor] = {}  # memory that may come again
         self._planned: dict[ArenaKey, ArenaPlan] = {}
         self.generation = 0  # counts changes of what is where
 
@@ -79,6 +82,7 @@ class Stores:
             planned = self._planned.get(key)
             if planned is None or planned.nbytes != self._arenas[key].memory.nbytes:
                 self._free(key)
+        self._freed = {key: memory for key, memory in self._freed.items() if key in self._planned}
 
     def allocate(self, *lifetimes: Lifetime) -> None:
         """Allocate what the plan lists for some lifetimes and is not there yet.
@@ -104,7 +108,10 @@ class Stores:
         """Allocate one arena; raises OutOfMemory."""
         try:
             if key.tier == "device":
-                arena = Arena(key, self._backend.allocate(nbytes))
+                again = self._freed.pop(key, None)
+                if again is not None and again.nbytes != nbytes:
+                    again = None
+                arena = Arena(key, self._backend.allocate(nbytes, again))
             else:
                 arena = self._host_arena(key, nbytes)
         except OutOfMemory as error:
@@ -151,9 +158,11 @@ class Stores:
         arena.retire()
         self._on_free(arena)
         if key.tier == "device":
+            arena.settle(self._backend.compute)
             if key.role == "weights":
                 self._weights[key.index].remove(arena)
             self._backend.free(arena.memory)
+            self._freed[key] = arena.memory
         else:
             self._budget.count(-arena.memory.nbytes, arena.pinned)
             self._backend.free_host(HostMemory(arena.memory, arena.pinned))

@@ -1,7 +1,7 @@
 """Which weights: a component's own, or with adapters merged in at given strengths."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .merge import Factors
 
@@ -23,6 +23,14 @@ class WeightSet:
 
     adapters: tuple[Adapter, ...] = ()
     source: str = "base"
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Weight sets are looked up at every hand-over of a block.
+        object.__setattr__(self, "_hash", hash((self.adapters, self.source)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def plain(self) -> "WeightSet":

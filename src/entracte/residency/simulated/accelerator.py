@@ -51,6 +51,7 @@ class SimulatedAccelerator(Gauges):
         self.traffic = machine.traffic
         self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
         self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
+        self.loans: Stream = SimulatedStream(machine, machine.loans, rates)
         self.merges: Stream = SimulatedStream(machine, machine.merges, rates)
 
     def fail(self, what: Operation, after: int = 0) -> None:
@@ -68,7 +69,7 @@ class SimulatedAccelerator(Gauges):
         compute.tick()
         self._timing.work(compute, seconds)
 
-    def allocate(self, nbytes: int) -> Tensor:
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
     def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
@@ -124,7 +125,7 @@ class SimulatedAccelerator(Gauges):
     def synchronize(self) -> None:
         """Make the host wait for all streams; not for the reader, who has tasks for that."""
         machine = self._machine
-        for stream in (machine.compute, machine.copies, machine.merges):
+        for stream in machine.streams:
             machine.wait_here(stream.now(), "synchronize")
 
     def close(self) -> None:

@@ -14,7 +14,8 @@ from .memory import Allocation, MemoryBook
 from .ordering import Moment, Participant
 from .races import HostWaitInStep, NotLent
 
-NAMES = ("compute", "copies", "merges", "host", "reader")
+STREAMS = ("compute", "copies", "loans", "merges")
+NAMES = (*STREAMS, "host", "reader")
 
 
 class Machine:
@@ -30,7 +31,9 @@ class Machine:
         self.faults = Faults()
         self.traffic = Traffic()
         self.participants = [Participant(name, i, len(NAMES)) for i, name in enumerate(NAMES)]
-        self.compute, self.copies, self.merges, self.host, self.reader = self.participants
+        self.streams = self.participants[: len(STREAMS)]
+        self.compute, self.copies, self.loans, self.merges = self.streams
+        self.host, self.reader = self.participants[len(STREAMS) :]
         self.current = self.host
         self.steps = 0
         self.own_work = False

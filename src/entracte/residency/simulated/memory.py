@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from entracte.errors import OutOfMemory
-from entracte.residency.host import aligned_memory
+from entracte.residency.host import host_memory
 
 from .ordering import History, Participant
 from .races import UseAfterRelease
@@ -54,7 +54,7 @@ class Allocation:
         self.pinned = pinned
         self.lent = False
         self.history = History(self.name)
-        self.memory: Tensor | None = aligned_memory(nbytes).fill_(POISON)
+        self.memory: Tensor | None = host_memory(nbytes).fill_(POISON)
         self._storage = StorageWeakRef(self.memory.untyped_storage())
         self.address = self.memory.untyped_storage().data_ptr()
 

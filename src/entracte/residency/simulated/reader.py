@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 
+from entracte.errors import EntracteError
+
 from .machine import Machine
 from .ordering import Moment
-from .races import RaceError
 
 
 class SimulatedTask:
     """A task that has run, at its own simulated time."""
 
-    def __init__(self, machine: Machine, end: Moment, failure: Exception | None) -> None:
+    def __init__(self, machine: Machine, end: Moment, failure: EntracteError | None) -> None:
         self._machine = machine
         self._end = end
         self._failure = failure
@@ -23,16 +24,14 @@ class SimulatedTask:
 
 
 def run_as_reader(machine: Machine, task: Callable[[], None]) -> SimulatedTask:
-    """Run a task after what the reader and its caller did; keeps failures, but raises RaceError."""
+    """Run a task after what the reader and its caller did; `result` raises what users may see."""
     reader = machine.reader
     reader.join(machine.current.now())
     before, machine.current = machine.current, reader
-    failure: Exception | None = None
+    failure: EntracteError | None = None
     try:
         task()
-    except RaceError:
-        raise
-    except Exception as error:
+    except EntracteError as error:
         failure = error
     finally:
         machine.current = before
