@@ -274,7 +274,7 @@ def test_a_host_that_waits_inside_a_step(
 
 def test_memory_given_back_inside_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        ComponentRun, "_replace", lambda run, arena, unit: run._stores.discard(arena.key)
+        ComponentRun, "_replace", lambda run, arena, unit: run._backend.free(arena.memory)
     )
     with pytest.raises(HostWaitInStep):
         perform(make_manager(SimulatedAccelerator(), LOW_VRAM))
