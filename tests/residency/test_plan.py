@@ -166,7 +166,6 @@ def test_from_files_nothing_plain_is_on_the_host_but_a_staging_arena() -> None:
         assert plan(Holding(mode, home="disk"), unified=True).nbytes("host", "always", "run") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="staging is sized by weights alone")
 def test_staging_has_room_for_the_largest_factors() -> None:
     sizes = Sizes((100, 100, 100), {"one": (10, 5000, 10)})
     found = make_plan("net", sizes, PHASES, Holding("fused", home="disk"), unified=False)

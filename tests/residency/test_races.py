@@ -105,14 +105,13 @@ def test_a_copy_or_merge_into_memory_that_is_still_being_read(
 ) -> None:
     @contextmanager
     def writing(arena: Arena, stream: Stream, content: Content) -> Iterator[None]:
-        arena.join()
         arena._content = None
         yield
         arena._written = stream.record()
         arena._seen = {id(stream)}
         arena._content = content
 
-    monkeypatch.setattr(Arena, "writing", writing)
+    monkeypatch.setattr(Arena, "writing_in_task", writing)
     with pytest.raises(UnorderedWrite, match="still being read"):
         twice(wanted)
 

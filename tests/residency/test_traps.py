@@ -103,10 +103,6 @@ class Scale(nn.Module):
         return x * self.scale
 
 
-EMPTY = pytest.mark.xfail(strict=True, reason="padding is looked for in units without tensors")
-
-
-@EMPTY
 @pytest.mark.usefixtures("inference")
 @pytest.mark.parametrize("place", ["resident", "snapshot", "disk"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -211,7 +207,6 @@ class Rotaries(nn.Module):
         return x * self.table
 
 
-@EMPTY
 @pytest.mark.usefixtures("inference")
 @pytest.mark.parametrize("place", ["resident", "snapshot", "streamed", "disk"])
 def test_buffers_that_no_file_holds_outlive_release(place: str) -> None:
@@ -434,23 +429,8 @@ def test_without_inference_mode_no_autograd_graph_is_made(wanted: Residency) -> 
                 assert y.grad_fn is None
 
 
-MIXED = pytest.mark.xfail(strict=True, reason="prepared merges have views made in inference mode")
-
-
-@pytest.mark.parametrize(
-    ("backend", "wanted"),
-    [
-        pytest.param(
-            backend,
-            way,
-            marks=[MIXED]
-            if way.mode == "original" or (way.mode == "fused" and backend is HostBackend)
-            else [],
-        )
-        for backend in BACKENDS
-        for way in WAYS
-    ],
-)
+@pytest.mark.parametrize("wanted", WAYS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_requests_in_inference_mode_and_out_of_it_may_take_turns(
     backend: Callable[[], Backend], wanted: Residency
 ) -> None:

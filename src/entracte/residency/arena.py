@@ -4,13 +4,11 @@ All ordering between streams is made here: nothing else waits for an event or re
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
-
-from entracte.errors import EntracteError
 
 from .backend import Event, Stream, Task
 from .weights import WeightSet
@@ -90,8 +88,9 @@ class Arena:
 
     def retire(self) -> None:
         """Wait for the reader thread; what it made, or failed to make, is of no interest."""
-        with suppress(EntracteError):
-            self.join()
+        if self._task is not None:
+            self._task.exception()
+            self._task = None
 
     def acquire(self, stream: Stream) -> None:
         """Later work in this stream may read."""

@@ -95,6 +95,9 @@ class Task(Protocol):
     def result(self) -> None:
         """Make the host wait until it is done; raises what it raised."""
 
+    def exception(self) -> BaseException | None:
+        """Make the host wait until it is done; returns what it raised."""
+
 
 class Backend(Protocol):
     """A device. One manager has it; it is not shared between threads, but for `read_ahead`."""

@@ -19,10 +19,11 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class ManagerPlan:
-    """The plans of all components."""
+    """The plans of all components; `adapted` is the one whose phases they are for."""
 
     components: Mapping[str, Plan]
     moments: tuple[Moment, ...]
+    adapted: str
 
     @property
     def device_bytes(self) -> int:
@@ -91,17 +92,12 @@ def _excess(plan: ManagerPlan, wanted: Residency) -> str:
 
 def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
     """Other wishes that take less, the nearest first."""
-    blocks = max(len(next(iter(each.places.values()))) - 1 for each in plan.components.values())
-    away: dict[str, Place] = {
-        name: "disk" for name, each in plan.components.items() if each.holding.stays
-    }
-    streamed: dict[str, Place] = {
-        name: "streamed"
-        for name, each in plan.components.items()
-        if len(next(iter(each.places.values()))) > 1
-    }
-    adapted = [name for name, each in plan.components.items() if len(each.phases) > 1]
-    homes: tuple[dict[str, Place], ...] = ({}, dict.fromkeys(adapted, "disk"))
+    blocks = plan.components[plan.adapted].blocks
+    dials: list[int | None] = [*range(blocks, -1, -max(1, blocks // 8))] if blocks else [None]
+    others = {name: each for name, each in plan.components.items() if name != plan.adapted}
+    away: dict[str, Place] = {name: "disk" for name, each in others.items() if each.holding.stays}
+    streamed: dict[str, Place] = {name: "streamed" for name, each in others.items() if each.blocks}
+    homes: tuple[dict[str, Place], ...] = ({}, {plan.adapted: "disk"})
     modes: list[Mode] = [wanted.mode, "snapshot", "fused", "original"]
     if wanted.mode == "resident":
         modes = ["fused", "snapshot", "original"]
@@ -110,11 +106,10 @@ def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
         {**away, **wanted.places},
         {**away, **streamed, **wanted.places},
     ):
-        for name in adapted:
-            places.pop(name, None)
+        places.pop(plan.adapted, None)
         for home in homes:
             for mode in dict.fromkeys(modes):
-                for m in range(blocks, -1, -max(1, blocks // 8)):
+                for m in dials:
                     yield replace(
                         wanted,
                         mode=mode,

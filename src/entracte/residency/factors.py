@@ -28,11 +28,14 @@ class AdapterFactors:
     def of(
         cls,
         source: Mapping[str, Factors],
-        dtypes: Mapping[str, torch.dtype],
+        dtypes: Mapping[str, torch.dtype | None],
         blocks: str | None,
         count: int,
     ) -> "AdapterFactors":
-        """Sort factors by unit. dtypes: of the modules' weights; factors are held in the same."""
+        """Sort factors by unit.
+
+        dtypes: of the modules' weights; factors are held in the same. None: in their own.
+        """
         units: list[list[str]] = [[] for _ in range(count + 1)]
         for name in source:
             if name not in dtypes:
@@ -43,7 +46,7 @@ class AdapterFactors:
             tensors: list[tuple[tuple[str, ...], TensorSpec]] = []
             for name in names:
                 for part, tensor in _parts(source[name]):
-                    spec = TensorSpec(dtypes[name], tuple(tensor.shape))
+                    spec = TensorSpec(dtypes[name] or tensor.dtype, tuple(tensor.shape))
                     tensors.append(((f"{name}.{part}",), spec))
             layouts.append(Layout.of(tensors))
         return cls(source, tuple(map(tuple, units)), tuple(layouts))

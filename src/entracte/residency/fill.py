@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from .arena import STAGING, Arena, ArenaKey, Content
@@ -156,6 +157,7 @@ class Filler:
             program = self._programs[key] = self._backend.prepare_merges(merges, copies)
         return program
 
+    @torch.inference_mode(False)
     def _steps(
         self,
         source: Arena,
@@ -189,19 +191,25 @@ class Filler:
 
     def _copy_in(self, target: Arena, source: Arena, content: Content) -> None:
         copies, nbytes = self._copies, self._nbytes(content)
-        with source.reading(copies), target.writing(copies, content):
-            copies.copy(target.memory[:nbytes], source.memory[:nbytes], "in")
+
+        def copy() -> None:
+            with source.reading(copies), target.writing_in_task(copies, content):
+                copies.copy(target.memory[:nbytes], source.memory[:nbytes], "in")
+
+        if source.pinned or self._backend.unified:
+            target.join()
+            copy()
+        else:  # it would stop the host
+            source.join()
+            target.expect(content, lambda: self._backend.read_ahead(copy))
 
     def _read_in(self, target: Arena, content: Content) -> None:
         """From the files to the device, by way of the staging arena."""
         if self._backend.unified:
             self._read(target, content)
             return
-        staging = self._stores.get(STAGING)
-        if staging is None:
-            most = [layout.nbytes for layout in self._layouts]
-            staging = self._stores.add(STAGING, max(*most, self._nbytes(content)))
         nbytes, copies = self._nbytes(content), self._copies
+        staging = self._staging(nbytes)
 
         def task() -> None:
             self._read_now(staging, content)
@@ -209,6 +217,16 @@ class Filler:
                 copies.copy(target.memory[:nbytes], staging.memory[:nbytes], "in")
 
         target.expect(content, lambda: self._backend.read_ahead(task))
+
+    def _staging(self, nbytes: int) -> Arena:
+        staging = self._stores.get(STAGING)
+        if staging is not None and staging.memory.nbytes < nbytes:
+            self._stores.discard(STAGING)
+            staging = None
+        if staging is None:
+            largest = max(layout.nbytes for layout in self._layouts)
+            staging = self._stores.add(STAGING, max(largest, nbytes))
+        return staging
 
     def _read(self, target: Arena, content: Content) -> None:
         """From the files to host memory."""

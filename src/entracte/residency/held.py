@@ -97,6 +97,11 @@ class HeldComponent:
             if not any(arena.key == STAGING for arena in plan.arenas):
                 self.stores.discard(STAGING)
 
+    def make_room(self, plan: Plan) -> None:
+        """Give up what a plan does not list, if anything is held."""
+        if self._run is None and self.plan not in (None, plan):
+            self._adopt(plan)
+
     def close(self) -> None:
         """Give all memory back."""
         self.stores.close()
@@ -139,7 +144,7 @@ class HeldComponent:
         """An adapter, sorted by unit; its factors are not read."""
         if name not in self._factors:
             dtypes = {
-                tensor.removesuffix(".weight"): spec.dtype
+                tensor.removesuffix(".weight"): None if spec.quantised else spec.dtype
                 for tensor, spec in self._specs.items()
                 if tensor.endswith(".weight")
             }

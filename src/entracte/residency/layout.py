@@ -41,13 +41,15 @@ class Layout:
     nbytes: int
 
     @classmethod
-    def of(cls, tensors: Sequence[tuple[tuple[str, ...], TensorSpec]]) -> "Layout":
-        """Lay tensors out one after another."""
+    def of(
+        cls, tensors: Sequence[tuple[tuple[str, ...], TensorSpec]], at_least: int = 0
+    ) -> "Layout":
+        """Lay tensors out one after another, in so many bytes at least."""
         entries, end = [], 0
         for names, spec in tensors:
             entries.append(Entry(names, end, spec.dtype, spec.shape))
             end += -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
-        return cls(tuple(entries), end)
+        return cls(tuple(entries), max(end, at_least))
 
     def views(self, memory: Tensor) -> dict[str, Tensor]:
         """Every tensor by each of its names, as views of flat uint8 memory."""
@@ -65,10 +67,9 @@ class Layout:
 
     def clear_padding(self, memory: Tensor) -> None:
         """Write zeros between the tensors, so that equal weights are equal memory."""
-        ends = [entry.start + entry.nbytes for entry in self.entries]
-        starts = [*(entry.start for entry in self.entries[1:]), self.nbytes]
-        for end, start in zip(ends, starts, strict=True):
-            memory[end:start].zero_()
+        for entry in self.entries:
+            end = entry.start + entry.nbytes
+            memory[end : end + -end % ALIGNMENT].zero_()
 
 
 def lay_out(
@@ -98,7 +99,8 @@ def lay_out(
         units[homes.pop()].append((first, specs[held[0]]))
     for unit in units:
         unit.sort(key=lambda tensor: len(tensor[1].shape) != 2)  # stable: the order else stays
-    return tuple(Layout.of(unit) for unit in units)
+    # A unit without tensors has memory all the same: memory is told apart by its address.
+    return tuple(Layout.of(unit, at_least=ALIGNMENT) for unit in units)
 
 
 def _check_tensor(name: str, tensor: Tensor, spec: TensorSpec | None, is_parameter: bool) -> None:

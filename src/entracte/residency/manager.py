@@ -96,6 +96,7 @@ class DeviceManager:
         the manager is of no more use.
         """
         plan = self.plan(phases)
+        self._make_room(plan, self.adapted)
         with self._components[self.adapted].run(plan.components[self.adapted]) as run:
             self._in_request = True
             try:
@@ -113,7 +114,7 @@ class DeviceManager:
             known = ", ".join(self._components)
             raise ResidencyError(f"no component {name!r} to borrow; there are {known}")
         if not self._in_request:
-            self.plan(self._components[self.adapted].once)
+            self._make_room(self.plan(self._components[self.adapted].once), name)
         held = self._components[name]
         with (
             held.run(held.make_plan(held.once, self._holdings[name])) as run,
@@ -150,6 +151,12 @@ class DeviceManager:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _make_room(self, plan: ManagerPlan, wanted: str) -> None:
+        """Have the other components give up what they held by an earlier configuration."""
+        for name, held in self._components.items():
+            if name not in (wanted, self.adapted):
+                held.make_room(plan.components[name])
+
     def _plan(self, phases: tuple[WeightPhase, ...], wanted: Residency) -> ManagerPlan:
         return ManagerPlan(
             {
@@ -160,4 +167,5 @@ class DeviceManager:
                 for name, held in self._components.items()
             },
             tuple(self._moments),
+            self.adapted,
         )

@@ -62,6 +62,11 @@ class Plan:
     arenas: tuple[ArenaPlan, ...]
 
     @property
+    def blocks(self) -> int:
+        """The number of blocks; what is outside them is one unit more."""
+        return len(next(iter(self.places.values()))) - 1
+
+    @property
     def unmerged(self) -> bool:
         """Whether adapters are applied beside the weights instead of merged into them."""
         return self.holding.mode == "dynamic"
@@ -115,7 +120,8 @@ def make_plan(
     plan = Plan(component, how, phases, places, resident, kept, slots, ())
     arenas = (*_device_arenas(plan, sizes, sets), *_host_arenas(plan, sizes, sets))
     if how.home == "disk" and not unified:
-        staging = ArenaPlan(STAGING, max(sizes.units), "always" if how.stays else "run")
+        largest = max([*sizes.units, *(max(each) for each in sizes.factors.values())])
+        staging = ArenaPlan(STAGING, largest, "always" if how.stays else "run")
         arenas = (*arenas, staging)
     return Plan(component, how, phases, places, resident, kept, slots, arenas)
 
@@ -162,7 +168,7 @@ def _place(
     own_copy = how.mode == "resident" or (how.mode, how.policy) == ("snapshot", "aggressive")
     # What is outside the blocks is used last in a phase and first in the next: swapping it in place
     # would have the next phase wait for all copies before it.
-    if how.mode == "snapshot" and how.stays and unit == outside:
+    if how.mode == "snapshot" and how.stays and unit == outside > 0:
         own_copy = True
     copy = index if own_copy else 0
     return ArenaKey("device", "weights", unit, copy) if unit in resident else None

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from entracte.errors import ResidencyError
+
 from .merge import Factors
 
 
@@ -51,6 +53,10 @@ class WeightPhase:
 
     weights: WeightSet
     sweeps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sweeps < 0:
+            raise ResidencyError(f"a phase cannot have {self.sweeps} sweeps")
 
 
 # The factors of an adapter, by the name of the module whose weight they change. The tensors may be

@@ -2,36 +2,42 @@
 
 from collections.abc import Callable
 
-from entracte.errors import EntracteError
-
 from .machine import Machine
 from .ordering import Moment
+from .races import RaceError
 
 
 class SimulatedTask:
     """A task that has run, at its own simulated time."""
 
-    def __init__(self, machine: Machine, end: Moment, failure: EntracteError | None) -> None:
+    def __init__(self, machine: Machine, end: Moment, failure: Exception | None) -> None:
         self._machine = machine
         self._end = end
         self._failure = failure
 
     def result(self) -> None:
         """The one wait that the host may make in a step: files are not the device's."""
+        failure = self.exception()
+        if failure is not None:
+            raise failure
+
+    def exception(self) -> Exception | None:
+        """The same wait; returns what `result` would raise."""
         self._machine.wait(self._machine.current, self._end)
-        if self._failure is not None:
-            raise self._failure
+        return self._failure
 
 
 def run_as_reader(machine: Machine, task: Callable[[], None]) -> SimulatedTask:
-    """Run a task after what the reader and its caller did; `result` raises what users may see."""
+    """Run a task after what the reader and its caller did; keeps failures, but raises RaceError."""
     reader = machine.reader
     reader.join(machine.current.now())
     before, machine.current = machine.current, reader
-    failure: EntracteError | None = None
+    failure: Exception | None = None
     try:
         task()
-    except EntracteError as error:
+    except RaceError:
+        raise
+    except Exception as error:  # whatever it is, a thread's failure comes out of its result
         failure = error
     finally:
         machine.current = before
