@@ -1,7 +1,6 @@
 """Our own code broken on purpose: the simulated accelerator says what is wrong with it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -103,15 +102,10 @@ def test_a_release_that_is_not_recorded(wanted: Residency, monkeypatch: pytest.M
 def test_a_copy_or_merge_into_memory_that_is_still_being_read(
     wanted: Residency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextmanager
-    def writing(arena: Arena, stream: Stream, content: Content) -> Iterator[None]:
+    def without_waiting(arena: Arena, stream: Stream) -> None:
         arena._content = None
-        yield
-        arena._written = stream.record()
-        arena._seen = {id(stream)}
-        arena._content = content
 
-    monkeypatch.setattr(Arena, "writing_in_task", writing)
+    monkeypatch.setattr(Arena, "begin_writing", without_waiting)
     with pytest.raises(UnorderedWrite, match="still being read"):
         twice(wanted)
 
