@@ -30,11 +30,16 @@ class Content:
     adapter: str | None = None
 
     @property
-    def base(self) -> "Content":
-        """The unit's weights without adapters."""
+    def of_weights(self) -> WeightSet:
+        """The weight set; raises ValueError for factors."""
         if self.weights is None:
             raise ValueError("these are an adapter's factors")
-        return Content(self.unit, self.weights.plain)
+        return self.weights
+
+    @property
+    def base(self) -> "Content":
+        """The unit's weights without adapters."""
+        return Content(self.unit, self.of_weights.plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """One run of a component through its phases: which weights come where, and when."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -13,6 +12,7 @@ from entracte.errors import ResidencyError
 from .arena import Arena, ArenaKey, Content
 from .backend import Backend
 from .fill import Filler
+from .pace import Pace
 from .plan import Plan
 from .prepare import prepare
 from .proof import BaseProof
@@ -61,9 +61,7 @@ class ComponentRun:
         self._sweeps_left = 0
         self._swept = False  # whether the phase's last sweep has come to its end
         self._sweeping: Generator[nn.Module] | None = None
-        self._paced: deque[tuple[Arena, Content]] = deque()
-        self._hand_overs = 0
-        self._pace = 0.0
+        self._pace = Pace(backend, filler, [], 0)
 
     def begin(self) -> None:
         """Start to bring the first phase's weights."""
@@ -146,8 +144,7 @@ class ComponentRun:
                     ring.advance()
                 elif not self._sweeps_left and self._plan.rolling:
                     self._replace(arena, content.unit)
-                if self._paced:
-                    self._keep_pace()
+                self._pace.keep()
         self._swept = not self._sweeps_left
 
     def _release_blocks(self) -> None:
@@ -169,7 +166,8 @@ class ComponentRun:
         self._sweeps_left = self._plan.phases[index].sweeps
         self._swept = False
         self._proof.check(self._stores, self._uses[index], self._plan)
-        self._plan_pace(index)
+        hand_overs = (len(self._uses[index]) - 1) * self._sweeps_left
+        self._pace = Pace(self._backend, self._filler, self._ahead(index), hand_overs)
 
     def _rest(self, index: int) -> tuple[Content, Arena]:
         content, key = self._uses[index][-1]
@@ -209,30 +207,16 @@ class ComponentRun:
             if key == arena.key and arena.content != content:
                 self._filler.fill(arena, content)
 
-    def _plan_pace(self, index: int) -> None:
-        """Spread the copies for the next phase evenly over this one, where they have own memory."""
-        self._paced.clear()
-        self._hand_overs = 0
-        blocks = len(self._uses[index]) - 1
-        if self._plan.holding.policy != "aggressive" or index + 1 == len(self._uses) or not blocks:
-            return
+    def _ahead(self, index: int) -> list[tuple[Arena, Content]]:
+        """What the next phase has memory of its own for, to be copied while this one goes on."""
+        if self._plan.holding.policy != "aggressive" or index + 1 == len(self._uses):
+            return []
         present = {key for _, key in self._uses[index]}
+        ahead = []
         for content, key in self._uses[index + 1]:
-            arena = None if key is None or key in present else self._stores[key]
-            if arena is not None and arena.content != content:
-                self._paced.append((arena, content))
-        # The last sweep is left for the last copies to end in.
-        self._pace = len(self._paced) / (blocks * max(1, self._sweeps_left - 1))
-
-    def _keep_pace(self) -> None:
-        before = int(self._hand_overs * self._pace)
-        self._hand_overs += 1
-        due = min(int(self._hand_overs * self._pace) - before, len(self._paced))
-        if due:
-            # The host is ahead of the device; the copies should not be.
-            self._backend.copies.wait(self._backend.compute.record())
-        for _ in range(due):
-            self._filler.fill(*self._paced.popleft())
+            if key is not None and key not in present and self._stores[key].content != content:
+                ahead.append((self._stores[key], content))
+        return ahead
 
     def _fill_factors(self) -> None:
         """Bring the factors that stay on the device, before they are needed."""

@@ -1,0 +1,84 @@
+"""Reading weights and factors from the files, straight to where they stay."""
+
+from collections.abc import Callable, Mapping
+
+from .arena import STAGING, Arena, Content
+from .backend import Backend, Stream
+from .component import WeightSource
+from .factors import AdapterFactors
+from .layout import Layout
+from .stores import Stores
+
+
+class FileReader:
+    """Fills arenas of one component from its sources and adapters, in the reader thread.
+
+    adapter: an adapter by its name. copies: the stream in which it copies to the device.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        stores: Stores,
+        layouts: tuple[Layout, ...],
+        sources: Mapping[str, WeightSource],
+        adapter: Callable[[str], AdapterFactors],
+        copies: Stream,
+    ) -> None:
+        self._backend = backend
+        self._stores = stores
+        self._layouts = layouts
+        self._sources = sources
+        self._adapter = adapter
+        self._copies = copies
+
+    def nbytes(self, content: Content) -> int:
+        """How much memory a content takes."""
+        if content.adapter is not None:
+            return self._adapter(content.adapter).layouts[content.unit].nbytes
+        return self._layouts[content.unit].nbytes
+
+    def to_host(self, target: Arena, content: Content) -> None:
+        """Fill an arena in host memory."""
+        target.expect(
+            content,
+            lambda: self._backend.read_ahead(lambda: self._read(target, content)),
+        )
+
+    def to_device(self, target: Arena, content: Content) -> None:
+        """Fill an arena on the device, by way of the staging arena if need be."""
+        if self._backend.unified:
+            self.to_host(target, content)
+            return
+        nbytes, copies = self.nbytes(content), self._copies
+        staging = self._staging(nbytes)
+
+        def task() -> None:
+            self._read(staging, content)
+            with staging.reading(copies), target.writing_in_task(copies, content):
+                copies.copy(target.memory[:nbytes], staging.memory[:nbytes], "in")
+
+        target.expect(content, lambda: self._backend.read_ahead(task))
+
+    def _staging(self, nbytes: int) -> Arena:
+        staging = self._stores.get(STAGING)
+        if staging is not None and staging.memory.nbytes < nbytes:
+            self._stores.discard(STAGING)
+            staging = None
+        if staging is None:
+            largest = max(layout.nbytes for layout in self._layouts)
+            staging = self._stores.add(STAGING, max(largest, nbytes))
+        return staging
+
+    def _read(self, target: Arena, content: Content) -> None:
+        with target.writing_on_host(content):
+            self._backend.host_writes(target.memory[: self.nbytes(content)])
+            if content.adapter is not None:
+                self._adapter(content.adapter).read(content.unit, target.memory)
+                return
+            self._layouts[content.unit].clear_padding(target.memory)
+            source = self._sources[content.of_weights.source]
+            layout = self._layouts[content.unit]
+            views = layout.first_views(target.memory)
+            for entry, view in zip(layout.entries, views, strict=True):
+                source.read(entry.names[0], view)
