@@ -41,8 +41,8 @@ class Filler:
         is on the device, in the target itself, in host memory or in the files.
         """
         weights = content.of_weights
-        copy = self._stores.get(ArenaKey("host", "weights", content.unit, weights))
-        if copy is not None and copy.content == content:
+        copy = self._stores.host_copy(content)
+        if copy is not None:
             self._copy_in(target, copy, content)
         elif weights.adapters:
             base = content.base

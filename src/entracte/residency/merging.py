@@ -42,7 +42,7 @@ class Merger:
         self._turn = 0
 
     def merge(self, source: Arena, target: Arena, content: Content) -> None:
-        """Make the target hold merged weights; the source, maybe the target itself, has the base."""
+        """Make the target hold merged weights. The source, or the target itself, has the base."""
         merges = self._backend.merges
         factors = self.factors(content.unit, content.of_weights)
         program = self._program(source, target, content, factors)

@@ -52,7 +52,8 @@ class Stores:
         self._backend = backend
         self._budget = budget
         self._on_free = on_free
-        self._weights: dict[int, list[Arena]] = {}
+        self._weights: dict[int, list[Arena]] = {}  # on the device, by unit
+        self._copies: dict[tuple[int, object], Arena] = {}  # on the host, by unit and weight set
         self._arenas: dict[ArenaKey, Arena] = {}
         self._freed: dict[ArenaKey, Tensor] = {}  # memory that may come again
         self._planned: dict[ArenaKey, ArenaPlan] = {}
@@ -119,6 +120,8 @@ class Stores:
         self._arenas[key] = arena
         if key.tier == "device" and key.role == "weights":
             self._weights.setdefault(key.index, []).append(arena)
+        elif key.role == "weights":
+            self._copies[key.index, key.of] = arena
         self.generation += 1
         return arena
 
@@ -139,6 +142,11 @@ class Stores:
             for arena in self:
                 arena.retire()
             self._free(key)
+
+    def host_copy(self, content: Content) -> Arena | None:
+        """The host arena that holds a unit's weights."""
+        arena = self._copies.get((content.unit, content.weights))
+        return arena if arena is not None and arena.content == content else None
 
     def holding(self, content: Content) -> Arena | None:
         """A device arena that holds a unit's weights at a place of their own."""
@@ -164,5 +172,6 @@ class Stores:
             self._backend.free(arena.memory)
             self._freed[key] = arena.memory
         else:
+            self._copies.pop((key.index, key.of), None)
             self._budget.count(-arena.memory.nbytes, arena.pinned)
             self._backend.free_host(HostMemory(arena.memory, arena.pinned))
