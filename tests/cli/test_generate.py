@@ -55,7 +55,11 @@ def test_json(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert captured.err == ""
     assert summary["output_path"] == str(tmp_path / "video.mp4")
     assert summary["settings"]["seed"] == 3
-    assert summary["counts"] == {"text_encodings": 2, "forwards": 11}
+    counts = summary["counts"]
+    assert (counts["text_encodings"], counts["forwards"]) == (2, 11)
+    assert counts["weights_merges"] == 164  # every linear of the transformer, once
+    assert counts["weights_bytes_out"] == 0
+    assert {row["where"] for row in summary["residency"]} == {"device"}
 
 
 def test_quiet(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,6 +214,32 @@ def test_a_tensor_of_the_second_copy_kept_after_the_phases() -> None:
             kept[0] + 0
 
 
+class Strict(SimulatedAccelerator):
+    """Does not wait for work on memory that is given back, as a real device does not."""
+
+    def free(self, memory: Tensor) -> None:
+        compute = self._machine.compute
+        for access in self._find(memory).history.unseen_by(compute):
+            raise UnorderedWrite(f"memory is given back while {access.who.name} uses it")
+        super().free(memory)
+
+
+@pytest.mark.parametrize("wanted", ALL)
+def test_memory_is_given_back_after_all_use(wanted: Residency) -> None:
+    """What takes its place, in the compute stream, comes after copies and merges too."""
+    manager = make_manager(Strict(), wanted)
+    for other in (wanted, ORIGINAL, AGGRESSIVE, wanted):
+        manager.configure(other)
+        perform(manager)
+    manager.release()
+
+
+def test_memory_given_back_before_its_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Arena, "settle", lambda arena, stream: None)
+    with pytest.raises(UnorderedWrite, match="given back"):
+        perform(make_manager(Strict(), RESIDENT))
+
+
 # Limits
 
 

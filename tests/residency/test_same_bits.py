@@ -121,6 +121,14 @@ def test_the_second_phase_is_merged_and_the_next_request_begins_with_the_base(
     assert (merged.float() - plain.float()).norm() > 0.2 * plain.float().norm()
 
 
+def test_factors_that_come_to_lie_elsewhere_are_found() -> None:
+    """Modules that apply an adapter beside their weights do not outlive its memory."""
+    wanted = Residency("dynamic")
+    manager = make_manager(SimulatedAccelerator(), wanted)
+    for phases in (PHASES, (WeightPhase(BASE),), PHASES):
+        check(perform(manager, phases), wanted, phases)
+
+
 weight_sets = st.sampled_from([BASE, ONE, TWO])
 schedules = st.lists(st.builds(WeightPhase, weight_sets, st.integers(0, 3)), min_size=1, max_size=3)
 dials = st.none() | st.integers(0, BLOCKS)

@@ -123,6 +123,8 @@ def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
 def _describe(wanted: Residency) -> str:
     """The flags that ask for it."""
     flags = [f"--mode {wanted.mode}"]
+    if wanted.mode == "snapshot":
+        flags.append(f"--snapshot-policy {wanted.snapshot_policy}")
     if wanted.resident_blocks is not None:
         flags.append(f"--resident-blocks {wanted.resident_blocks}")
     flags += [f"--place {name}={place}" for name, place in wanted.places.items()]

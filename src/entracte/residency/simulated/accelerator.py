@@ -15,6 +15,7 @@ from .gauges import Gauges
 from .machine import Machine
 from .memory import Allocation, MemoryBook, Place
 from .program import prepare
+from .races import UnorderedWrite
 from .rates import DEFAULT, Rates
 from .reader import run_as_reader
 from .stream import SimulatedStream
@@ -76,7 +77,14 @@ class SimulatedAccelerator(Gauges):
         return HostMemory(*self._allocate("allocate_host", nbytes, pinned))
 
     def free(self, memory: Tensor) -> None:
-        self._machine.free(self._find(memory))
+        """See Backend. Raises UnorderedWrite where the compute stream is not after all use."""
+        allocation = self._find(memory)
+        for access in allocation.history.unseen_by(self._machine.compute):
+            raise UnorderedWrite(
+                f"{allocation.name} is given back while {access.who.name} uses it; the compute "
+                "stream has not waited for that"
+            )
+        self._machine.free(allocation)
 
     def free_host(self, memory: HostMemory) -> None:
         self._machine.free(self._find(memory.bytes))
