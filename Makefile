@@ -1,5 +1,5 @@
 # make demo    make the demonstration model and a video with it: demo.mp4
-# make test    check and test everything that runs without a GPU
+# make test    check and test everything that runs without a GPU, on all cores
 # make bench   measure the transformer beside diffusers'
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ demo: $(READY)
 		--height 256 --width 384 --num-frames 49 --num-inference-steps 8
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from torch import Tensor
 from entracte.residency import BASE, DeviceManager, Factors, Residency, WeightPhase
 from entracte.residency.backend import Direction, Event, HostMemory, MergeProgram, Task, Traffic
 from entracte.residency.merge import WeightMerge
+from entracte.residency.unchecked import Unchecked
 from scaled_model import MERGED, Skeleton, skeleton_factors, skeleton_spec
 
 PHASES = (WeightPhase(BASE, 4), WeightPhase(MERGED, 4))
@@ -66,7 +67,7 @@ class NullStream:
         self._traffic.merges += program is not None
 
 
-class NullBackend:
+class NullBackend(Unchecked):
     """A device that does nothing."""
 
     def __init__(self) -> None:
@@ -97,23 +98,8 @@ class NullBackend:
     ) -> MergeProgram:
         return len(merges) + len(copies)
 
-    def lend(self, memory: Tensor) -> None:
-        pass
-
-    def take_back(self, memory: Tensor) -> None:
-        pass
-
     def computing(self) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def in_step(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def host_writes(self, memory: Tensor) -> None:
-        pass
-
-    def host_reads(self, memory: Tensor) -> None:
-        pass
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         task()

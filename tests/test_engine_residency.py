@@ -192,6 +192,29 @@ def test_a_failed_device_is_begun_anew(demo_model: Path, expected: dict[str, Ten
     assert accelerator.host_bytes == 0
 
 
+class DyingAccelerator(SimulatedAccelerator):
+    """After its first fault nothing works any more, as with CUDA."""
+
+    dead = False
+
+    def free(self, memory: Tensor) -> None:
+        if self.dead:
+            raise DeviceFault("an illegal address was used")
+        super().free(memory)
+
+
+def test_a_device_that_does_not_recover_says_so(demo_model: Path) -> None:
+    accelerator = DyingAccelerator()
+    engine = Engine.open(demo_model, residency=Residency("fused"), backend=accelerator)
+    accelerator.fail("merge", after=7)
+    with pytest.raises(DeviceFault):
+        latents(engine)
+    accelerator.dead = True
+    for _ in range(2):
+        with pytest.raises(DeviceFault, match=r"start the process again \(an illegal address"):
+            latents(engine)
+
+
 def test_memory_that_is_refused_can_be_had_later(
     demo_model: Path, expected: dict[str, Tensor]
 ) -> None:

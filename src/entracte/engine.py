@@ -234,7 +234,12 @@ class Engine:
         """The device manager, made anew if the last use broke it."""
         if self._broken:
             logger.warning("the device failed; weights are brought anew")
-            self._manager.release()
+            try:
+                self._manager.release()
+            except DeviceFault as error:
+                raise DeviceFault(
+                    f"the device does not recover; start the process again ({error})"
+                ) from error
             self._manager = self._manage(self._manager.wanted)
             self._broken = False
         try:

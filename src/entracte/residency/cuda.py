@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from .cuda_stream import CudaMergeProgram, CudaStream, device_errors
 from .merge import WeightMerge
 from .merge_table import fits
 from .pinned import CudaRegistrar, HostAllocator, Registrar
+from .unchecked import Unchecked
 
 if TYPE_CHECKING:
     from .merge_triton import FusedMerges
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
 
 
-class CudaBackend:
+class CudaBackend(Unchecked):
     """A CUDA device. `compute` is the stream that is current when it is made.
 
     registrar: pins host memory (default: CUDA does).
@@ -109,25 +110,10 @@ class CudaBackend:
         plain = tuple(each for each in merges if id(each) not in chosen)
         return CudaMergeProgram(fused, plain, tuple(copies), len(merges), self._merges)
 
-    def lend(self, memory: Tensor) -> None:
-        pass
-
-    def take_back(self, memory: Tensor) -> None:
-        pass
-
     @contextmanager
     def computing(self) -> Iterator[None]:
         with torch.cuda.device(self.device), torch.cuda.stream(self._compute):
             yield
-
-    def in_step(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def host_writes(self, memory: Tensor) -> None:
-        pass
-
-    def host_reads(self, memory: Tensor) -> None:
-        pass
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         return self._reader.submit(task)

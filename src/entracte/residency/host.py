@@ -12,6 +12,7 @@ from entracte.errors import OutOfMemory
 
 from .backend import Direction, Event, HostMemory, MergeProgram, Stream, Task, Traffic
 from .merge import WeightMerge, merge
+from .unchecked import Unchecked
 
 
 @torch.inference_mode(False)
@@ -66,7 +67,7 @@ class HostStream:
                 self._traffic.merges += 1
 
 
-class HostBackend:
+class HostBackend(Unchecked):
     """The CPU as a device, for small models and for machines without one.
 
     device_limit, host_limit: bytes that allocations may take together.
@@ -113,23 +114,8 @@ class HostBackend:
     ) -> MergeProgram:
         return HostMergeProgram(tuple(merges), tuple(copies))
 
-    def lend(self, memory: Tensor) -> None:
-        pass
-
-    def take_back(self, memory: Tensor) -> None:
-        pass
-
     def computing(self) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def in_step(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def host_writes(self, memory: Tensor) -> None:
-        pass
-
-    def host_reads(self, memory: Tensor) -> None:
-        pass
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         return self._reader.submit(task)
