@@ -147,9 +147,6 @@ class Backend(Protocol):
     def host_writes(self, memory: Tensor) -> None:
         """The host is about to write this memory; all work on it must have been waited for."""
 
-    def host_reads(self, memory: Tensor) -> None:
-        """The host is about to read this memory; all work on it must have been waited for."""
-
     def read_ahead(self, task: Callable[[], None]) -> Task:
         """Carry out tasks one after another, beside the host, such as reading a file.
 

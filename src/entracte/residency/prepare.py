@@ -24,7 +24,7 @@ def prepare(plan: Plan, stores: Stores, filler: Filler) -> None:
     for arena, content in missing:
         if content.weights is not None and content.weights.adapters:
             _keep_base(plan, stores, filler, content.base)
-            filler.fill_host(arena, content, _workplace(plan, stores, content))
+            filler.fill_host(arena, content, _made_in(plan, stores, content))
     if plan.holding.mode == "resident":
         _premerge(plan, stores, filler)
 
@@ -44,7 +44,7 @@ def _host_content(key: ArenaKey) -> Content:
     return Content(key.index, adapter=str(key.of))
 
 
-def _workplace(plan: Plan, stores: Stores, content: Content) -> Arena:
+def _made_in(plan: Plan, stores: Stores, content: Content) -> Arena:
     """The device arena in which a unit's merged weights are made: where they will be used."""
     weights = content.weights
     key = plan.places[weights][content.unit] if weights is not None else None

@@ -19,6 +19,3 @@ class Unchecked:
 
     def host_writes(self, memory: Tensor) -> None:
         pass
-
-    def host_reads(self, memory: Tensor) -> None:
-        pass

@@ -124,6 +124,7 @@ class SimulatedAccelerator(Gauges):
         self._timing.alone(self._machine.current, seconds, "read file")
 
     def host_reads(self, memory: Tensor) -> None:
+        """The host is about to read this memory, which only tests do."""
         self._host_touches(memory, writes=False)
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
