@@ -1,10 +1,9 @@
 """Bringing weights into an arena: by a copy, a merge, or both; from wherever they are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from .arena import Arena, ArenaKey, Content
 from .backend import Backend, Stream
-from .component import WeightSource
 from .factors import AdapterFactors
 from .layout import Layout
 from .merging import Merger, Ready
@@ -16,7 +15,8 @@ from .weights import WeightSet
 class Filler:
     """Fills the arenas of one component. Every method returns before the work is done.
 
-    adapter: an adapter by its name. copies: the stream in which it copies.
+    files: fills what only the files hold. adapter: an adapter by its name. copies: the stream in
+    which it copies.
     """
 
     def __init__(
@@ -24,14 +24,14 @@ class Filler:
         backend: Backend,
         stores: Stores,
         layouts: tuple[Layout, ...],
-        sources: Mapping[str, WeightSource],
+        files: FileReader,
         adapter: Callable[[str], AdapterFactors],
         copies: Stream,
     ) -> None:
         self._backend = backend
         self._stores = stores
         self._copies = copies
-        self._files = FileReader(backend, stores, layouts, sources, adapter, copies)
+        self._files = files
         self._merger = Merger(backend, stores, layouts, adapter, self.fill_factors)
 
     def fill(self, target: Arena, content: Content) -> None:

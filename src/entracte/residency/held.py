@@ -18,6 +18,7 @@ from .modes import Holding
 from .plan import Plan, Sizes, adapters, make_plan
 from .prepare import save_plain
 from .proof import BaseProof
+from .reading import FileReader
 from .run import ComponentRun
 from .shells import Shells, Unmerged
 from .stores import HostBudget, Stores
@@ -53,9 +54,8 @@ class HeldComponent:
         self._proof = BaseProof(backend)
         self._shells = Shells(spec.build, template, self._layouts, spec.blocks, self._sweep)
         self.stores = Stores(backend, budget, self._shells.unbind)
-        self._filler = Filler(
-            backend, self.stores, self._layouts, spec.sources, self._adapter, copies
-        )
+        files = FileReader(backend, self.stores, self._layouts, spec.sources, self._adapter, copies)
+        self._filler = Filler(backend, self.stores, self._layouts, files, self._adapter, copies)
 
     def make_plan(self, phases: tuple[WeightPhase, ...], how: Holding) -> Plan:
         """How the component would be held; raises ResidencyError where it cannot."""
