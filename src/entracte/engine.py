@@ -15,19 +15,24 @@ from entracte.checkpoints.loading import component_spec
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
 from entracte.devices import pick_device
-from entracte.errors import CheckpointError, DeviceFault, RequestError
+from entracte.errors import CheckpointError, DeviceFault, OutOfMemory, RequestError
 from entracte.files import require_writable
 from entracte.loras import Loras
 from entracte.media.output import check_output
 from entracte.models.gemma import Tokenizer
+from entracte.planned import ModelPlanner, named
+from entracte.planner.decision import Decision
+from entracte.planner.hardware import Hardware
+from entracte.planner.probes import probe
 from entracte.prepared import Prepared
 from entracte.progress import ProgressCallback, Reporter
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
 from entracte.request import Request
 from entracte.residency.backend import Backend
 from entracte.residency.budget import Moment
+from entracte.residency.cuda_stream import device_errors
 from entracte.residency.manager import DeviceManager
-from entracte.residency.modes import Residency
+from entracte.residency.modes import AUTO, Residency
 from entracte.residency.opening import open_backend
 from entracte.residency.report import Row
 from entracte.residency.weights import Adapter, WeightSet
@@ -70,6 +75,7 @@ class Engine:
         backend: Backend,
         dtype: torch.dtype,
         residency: Residency | None = None,
+        hardware: Hardware | None = None,
     ) -> None:
         missing = [name for name in COMPONENTS if name not in source.components]
         if missing:
@@ -81,7 +87,11 @@ class Engine:
         self._loras = Loras(source.components["transformer"])
         self._one_at_a_time = threading.RLock()
         self._broken = False
-        self._manager = self._manage(residency or Residency())
+        self._decision: Decision | None = None  # of the last request, in mode auto
+        self._wanted = residency or Residency(AUTO)
+        self._hardware = hardware
+        self._planner = ModelPlanner(source, dtype, self._loras.factors, self._find_hardware)
+        self._manager = self._manage(named(self._wanted))
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
 
@@ -99,6 +109,7 @@ class Engine:
         dtype: str = "bfloat16",
         residency: Residency | None = None,
         backend: Backend | None = None,
+        hardware: Hardware | None = None,
     ) -> Self:
         """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
@@ -107,8 +118,10 @@ class Engine:
         pipeline: which checkpoint to prefer where the model has a base and a distilled one.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         dtype: "bfloat16", as the model was trained, or "float32".
-        residency: where weights are to live (default: all on the device).
+        residency: where weights are to live (default: mode `auto`, by the planner; `resident` on a
+            backend of one's own, whose speed nobody knows).
         backend: in place of the device's own, such as a simulated one.
+        hardware: what the planner is to take the machine for (default: it is probed when needed).
 
         Raises CheckpointError where files are missing, damaged, or another model's, and
         ResidencyError where the residency contradicts itself or the model.
@@ -124,7 +137,10 @@ class Engine:
         source = open_model(
             None if model is None else str(model), paths, distilled=pipeline == "distilled"
         )
-        return cls(source, backend or open_backend(pick_device(device)), DTYPES[dtype], residency)
+        if residency is None and backend is not None and hardware is None:
+            residency = Residency("resident")
+        backend = backend or open_backend(pick_device(device))
+        return cls(source, backend, DTYPES[dtype], residency, hardware)
 
     def generate(
         self,
@@ -148,22 +164,61 @@ class Engine:
         OutOfMemory; Cancelled. After a DeviceFault the next call begins from the files again.
         """
         with self._one_at_a_time, torch.inference_mode():
-            trace = Trace(self.backend.device)
-            with trace.stage("validate"):
-                output = None if output_path is None else Path(output_path)
-                latents = None if latents_path is None else Path(latents_path)
-                if output is not None:
-                    check_output(output)
-                if latents is not None:
-                    require_writable(latents)
-                prepared = self.prepare(request)
-            reporter = Reporter(prepared.work, progress, should_stop)
-            before = replace(self.backend.traffic)
-            with self._at_work() as manager:
-                run = Run(self._open_model(manager), prepared, trace, reporter)
-                result = run.generate(output, latents, keep_frames)
-            for what, number in asdict(self.backend.traffic.since(before)).items():
-                trace.count(f"weights_{what}", number)
+            output = None if output_path is None else Path(output_path)
+            latents = None if latents_path is None else Path(latents_path)
+
+            def attempt() -> Result:
+                return self._generate(request, output, latents, progress, should_stop, keep_frames)
+
+            try:
+                return attempt()
+            except OutOfMemory:
+                if not self._next_cheaper():
+                    raise
+            return attempt()
+
+    def _generate(
+        self,
+        request: Request,
+        output: Path | None,
+        latents: Path | None,
+        progress: ProgressCallback | None,
+        should_stop: Callable[[], bool] | None,
+        keep_frames: bool,
+    ) -> Result:
+        trace = Trace(self.backend.device)
+        with trace.stage("validate"):
+            if output is not None:
+                check_output(output)
+            if latents is not None:
+                require_writable(latents)
+            prepared = self.prepare(request)
+        reporter = Reporter(prepared.work, progress, should_stop)
+        before = replace(self.backend.traffic)
+        with self._at_work() as manager, device_errors("computing"):
+            run = Run(self._open_model(manager), prepared, trace, reporter)
+            result = run.generate(output, latents, keep_frames)
+        for what, number in asdict(self.backend.traffic.since(before)).items():
+            trace.count(f"weights_{what}", number)
+        return replace(result, decision=self._decision)
+
+    def plan(self, request: Request) -> Decision:
+        """How the planner would have a request like this one held, and what it predicts.
+
+        Raises what `generate` raises before its first stage.
+        """
+        with self._one_at_a_time:
+            return self._planner.decide(self._prepared(request), self._wanted)
+
+    def warm_up(self, request: Request) -> Result:
+        """Make a video like a request's and throw it away; later plans heed what it took.
+
+        Predictions are corrected by it, and the next request is planned anew.
+        """
+        with self._one_at_a_time:
+            self.generate(request, keep_frames=False)  # reads files, and compiles kernels
+            result = self.generate(request, keep_frames=False)
+            self._planner.learn(result.decision or self.plan(request), result.trace)
             return result
 
     def load(self, request: Request) -> None:
@@ -183,7 +238,9 @@ class Engine:
         ResidencyError where the wishes contradict themselves or the model.
         """
         with self._one_at_a_time:
-            self._manager.configure(residency)
+            self._manager.configure(named(residency))
+            self._wanted = residency
+            self._decision = None
 
     def residency(self) -> list[Row]:
         """Where every byte of weights is now."""
@@ -202,6 +259,15 @@ class Engine:
 
     def prepare(self, request: Request) -> Prepared:
         """Everything about a request that can be settled, or refused, without a weight."""
+        prepared = self._prepared(request)
+        if self._wanted.mode == AUTO:
+            self._decision = self._planner.decide(prepared, self._wanted)
+            if self._decision.residency != self._manager.wanted:
+                self._manager.configure(self._decision.residency)
+        self._manager.plan(prepared.weight_phases)
+        return prepared
+
+    def _prepared(self, request: Request) -> Prepared:
         recipe, defaults = request.recipe, self.defaults
         self._require_files(recipe)
         layers: int = self.source.components["transformer"].config["num_layers"]
@@ -214,20 +280,34 @@ class Engine:
             prompts.append(self.tokenizer.encode(request.negative_prompt, request.truncate_prompt))
         if recipe.name == "distilled" and not request.loras:
             self._warn_of_base_checkpoint()
-        prepared = Prepared(
+        return Prepared(
             request=request,
             guidance=plan,
             prompts=prompts,
             images=prepare_images(request.images, defaults.image_crf),
             weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
         )
-        self._manager.plan(prepared.weight_phases)
-        return prepared
 
     @property
     def defaults(self) -> Defaults:
         """What requests leave open, for this model's version."""
         return DEFAULTS[self.source.version]
+
+    def _next_cheaper(self) -> bool:
+        """After memory ran out: have the next plan take less. Whether there is one to be had."""
+        if self._decision is None:
+            return False
+        self._planner.ran_out(self._decision)
+        self._decision = None
+        return True
+
+    def _find_hardware(self) -> Hardware:
+        if self._hardware is None:
+            located = next(iter(self.source.components["transformer"].tensors.values()))
+            self._hardware = probe(
+                self.backend, self._dtype, folder=located.file.path.resolve().parent
+            )
+        return self._hardware
 
     @contextmanager
     def _at_work(self) -> Iterator[DeviceManager]:

@@ -10,6 +10,9 @@ from entracte.sampling.schedules import DISTILLED, REFINEMENT
 
 PipelineName = Literal["two-stage", "one-stage", "distilled"]
 
+# What the loop over a phase's steps is called in progress, tables and traces.
+LOOP_NAMES: Mapping[str, str] = MappingProxyType({"stage1": "denoise", "stage2": "refine"})
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:

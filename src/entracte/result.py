@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from entracte.planner.decision import Decision
 from entracte.request import Request
 from entracte.trace.trace import Trace
 
@@ -18,6 +19,7 @@ class Result:
     latents: `stage1.video_latent` [1, 128, frames, h, w], `stage1.audio_latent` [1, 8, tokens, 16],
         and so on for every phase, on the CPU.
     output_path: the file or folder that was written, if any.
+    decision: the planner's, where it chose the mode.
     """
 
     request: Request
@@ -27,3 +29,4 @@ class Result:
     latents: dict[str, Tensor]
     trace: Trace
     output_path: Path | None
+    decision: Decision | None = None

@@ -23,7 +23,7 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.prepared import Prepared
 from entracte.progress import Reporter
-from entracte.recipes import Phase
+from entracte.recipes import LOOP_NAMES, Phase
 from entracte.residency.manager import DeviceManager
 from entracte.residency.run import ComponentRun
 from entracte.result import Result
@@ -38,10 +38,6 @@ from entracte.stages.encode_text import encode_text
 from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
 from entracte.stages.upsample import upsample
 from entracte.trace.trace import Trace
-
-# What the loop over a phase's steps is called in progress, tables and traces.
-LOOP_NAMES = {"stage1": "denoise", "stage2": "refine"}
-
 
 # By a prompt's token ids.
 Contexts = Cache[tuple[int, ...], TextContext]

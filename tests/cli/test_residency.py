@@ -79,7 +79,7 @@ def test_legacy_is_the_original_mode() -> None:
 
 def test_dials_of_other_modes_are_refused() -> None:
     with pytest.raises(ResidencyError, match="merged_blocks means something in mode fused only"):
-        build_residency(read_settings({"merged_blocks": 3}))
+        build_residency(read_settings({"mode": "resident", "merged_blocks": 3}))
 
 
 def test_a_video_in_a_mode(
@@ -115,7 +115,7 @@ def test_a_budget_is_refused_before_anything_is_written(
     code = run(
         [
             *("generate", "--model", str(demo_model), "--prompt", "A quiet street", *SMALL),
-            *("--device-memory", "20MB", "--output-path", str(output)),
+            *("--device-memory", "20MB", "--mode", "resident", "--output-path", str(output)),
         ]
     )
     assert code == 2

@@ -1,15 +1,22 @@
 """What a person sees in the terminal while and after a video is made."""
 
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 from entracte.progress import Progress
 from entracte.trace.trace import Trace
+
+if TYPE_CHECKING:
+    from entracte.planner.doctor import Check
+
+COLOURS = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
 class ProgressBar:
@@ -73,6 +80,19 @@ def print_stage_table(trace: Trace) -> None:
     between = trace.seconds - sum(span.seconds for span in trace.spans)
     table.add_row("between stages", f"{between * 1e3:,.1f}", f"{between / trace.seconds:.1%}")
     table.add_row("end to end", f"{trace.seconds * 1e3:,.1f}", "100.0%")
+    Console().print(table)
+
+
+def print_checks(checks: "Sequence[Check]") -> None:
+    """Every check with its verdict, what was found, and below it what that means."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("verdict", "check", "found"):
+        table.add_column(column)
+    for check in checks:
+        found = Text(check.found)
+        if check.advice:
+            found.append(f"\n{check.advice}", style="dim")
+        table.add_row(Text(check.verdict, style=COLOURS[check.verdict]), Text(check.name), found)
     Console().print(table)
 
 

@@ -14,8 +14,10 @@ from .residency import build_residency
 from .settings import GenerateSettings, read_settings
 
 if TYPE_CHECKING:
+    from entracte.planner.decision import Decision
     from entracte.request import ImageCondition, LoraSpec, Request
     from entracte.result import Result
+    from entracte.trace.trace import Trace
 
 # Settings that a request takes as they are.
 REQUEST_FIELDS = (
@@ -40,11 +42,17 @@ def add_parser(commands: Any) -> None:
         help="make a video with sound",
         formatter_class=HelpFormatter,
         description="Make a video with sound from a prompt, and from images if given.",
-        epilog="Every flag but --quiet and --json is also an environment variable (ENTRACTE_SEED) "
-        "and a key of the settings file (seed) named by ENTRACTE_CONFIG, or config.toml in the "
-        "user's configuration folder. Flags win over the environment, it over the file.",
+        epilog="Every flag but --warmup, --quiet and --json is also an environment variable "
+        "(ENTRACTE_SEED) and a key of the settings file (seed) named by ENTRACTE_CONFIG, or "
+        "config.toml in the user's configuration folder. Flags win over the environment, it over "
+        "the file.",
     )
     add_settings(parser)
+    parser.add_argument(
+        "--warmup",
+        action="store_true",
+        help="make the video twice beforehand, and plan by what that took",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument(
         "--json", action="store_true", help="print the result, or the error, as one JSON object"
@@ -59,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
     residency = build_residency(settings)
 
     from entracte.engine import Engine
+    from entracte.planner.decision import said
     from entracte.trace.perf_dump import perf_dump, write_perf_dump
 
     from .console import ProgressBar, print_stage_table
@@ -84,6 +93,8 @@ def run(options: argparse.Namespace) -> None:
     )
     silent = options.quiet or options.json
     with ProgressBar(hidden=silent) as bar:
+        if options.warmup:
+            engine.warm_up(request)
         result = engine.generate(
             request,
             output_path=settings.output_path,
@@ -93,14 +104,17 @@ def run(options: argparse.Namespace) -> None:
         )
     summary = summarise(result)
     summary["settings"]["mode"] = residency.mode
+    decision = result.decision or engine.plan(request)
+    summary["plan"] = plan_json(decision, result.trace)
     summary["residency"] = [asdict(row) for row in engine.residency()]
     if settings.perf_dump_path is not None:
-        meta = summary["settings"] | {"residency": summary["residency"]}
+        meta = summary["settings"] | {name: summary[name] for name in ("plan", "residency")}
         write_perf_dump(settings.perf_dump_path, perf_dump(result.trace, meta))
     if options.json:
         print(json.dumps(summary))
     elif not options.quiet:
         print_stage_table(result.trace)
+        print(f"plan: {said(decision.chosen.prediction)}; {decision.chosen.reason}")
         print(f"wrote {result.output_path}")
     sys.stdout.flush()
 
@@ -177,6 +191,21 @@ def summarise(result: "Result") -> dict[str, Any]:
             "loras": len(request.loras),
             "audio_sample_rate": result.sample_rate,
         },
+    }
+
+
+def plan_json(decision: "Decision", trace: "Trace") -> dict[str, Any]:
+    """The planner's choice and reason, and what it predicted beside what was measured."""
+    from entracte.planned import measured
+    from entracte.planner.summary import option_json
+
+    found = measured(trace)
+    return option_json(decision.chosen) | {
+        "measured": {
+            "latency_s": trace.seconds,
+            "stages": dict(found.stages),
+            "peak_device_bytes": found.peak_device_bytes,
+        }
     }
 
 

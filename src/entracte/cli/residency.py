@@ -22,10 +22,10 @@ UNITS: Mapping[str, int] = MappingProxyType(
 
 def build_residency(settings: GenerateSettings) -> "Residency":
     """The residency that settings describe; raises RequestError and ResidencyError."""
-    from entracte.residency.modes import MODES, Residency
+    from entracte.residency.modes import AUTO, MODES, Residency
 
     return Residency(
-        mode=MODES[settings.mode],
+        mode=MODES.get(settings.mode, AUTO),
         snapshot_policy=settings.snapshot_policy,
         resident_blocks=settings.resident_blocks,
         merged_blocks=settings.merged_blocks,

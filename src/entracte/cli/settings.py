@@ -61,9 +61,13 @@ class GenerateSettings(BaseSettings):
     ] = "bfloat16"
 
     mode: Annotated[
-        Literal["resident", "fused", "snapshot", "dynamic", "original", "legacy"],
-        Flag("residency", "resident, fused, snapshot, dynamic or original (alias legacy)", "MODE"),
-    ] = "resident"
+        Literal["auto", "resident", "fused", "snapshot", "dynamic", "original", "legacy"],
+        Flag(
+            "residency",
+            "auto, resident, fused, snapshot, dynamic or original (alias legacy)",
+            "MODE",
+        ),
+    ] = "auto"
     snapshot_policy: Annotated[
         Literal["low-vram", "aggressive"],
         Flag("residency", "of mode snapshot: low-vram or aggressive", "POLICY"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError, ResidencyError
 
-from .modes import Mode, Place, Residency
+from .modes import Auto, Mode, Place, Residency
 from .plan import Plan
 
 
@@ -98,7 +98,7 @@ def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
     away: dict[str, Place] = {name: "disk" for name, each in others.items() if each.holding.stays}
     streamed: dict[str, Place] = {name: "streamed" for name, each in others.items() if each.blocks}
     homes: tuple[dict[str, Place], ...] = ({}, {plan.adapted: "disk"})
-    modes: list[Mode] = [wanted.mode, "snapshot", "fused", "original"]
+    modes: list[Mode | Auto] = [wanted.mode, "snapshot", "fused", "original"]
     if wanted.mode == "resident":
         modes = ["fused", "snapshot", "original"]
     for places in (

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from entracte.errors import ResidencyError
 
 Mode = Literal["original", "dynamic", "snapshot", "fused", "resident"]
+# Left to a planner, which names a mode before the device manager is asked.
+Auto = Literal["auto"]
 SnapshotPolicy = Literal["low-vram", "aggressive"]
 Place = Literal["resident", "snapshot", "streamed", "disk"]
 
@@ -15,6 +17,7 @@ Place = Literal["resident", "snapshot", "streamed", "disk"]
 MODES: Mapping[str, Mode] = MappingProxyType(
     {**{mode: mode for mode in get_args(Mode)}, "legacy": "original"}
 )
+AUTO: Auto = "auto"
 
 # Modes in which adapters are merged, or applied, for one base: they have no use for two sources.
 ADAPTING: tuple[Mode, ...] = ("original", "dynamic", "fused")
@@ -24,7 +27,8 @@ ADAPTING: tuple[Mode, ...] = ("original", "dynamic", "fused")
 class Residency:
     """Where weights are to live.
 
-    mode: how the second weight set of the component that has several gets to the device.
+    mode: how the second weight set of the component that has several gets to the device; `auto`
+        leaves all that is not said to a planner, which the device manager itself does not have.
     snapshot_policy: of mode snapshot: swap block by block into the same memory (low-vram), or
         copy into memory of its own ahead of time (aggressive).
     resident_blocks: how many blocks' base weights stay on the device (default: all); the others
@@ -34,7 +38,7 @@ class Residency:
     device_memory, host_memory, pinned_memory: limits in bytes for weights; None is none.
     """
 
-    mode: Mode = "resident"
+    mode: Mode | Auto = "resident"
     snapshot_policy: SnapshotPolicy = "low-vram"
     resident_blocks: int | None = None
     merged_blocks: int | None = None
@@ -44,8 +48,8 @@ class Residency:
     pinned_memory: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, tuple(MODES))
-        object.__setattr__(self, "mode", MODES[self.mode])
+        _one_of("mode", self.mode, (*MODES, AUTO))
+        object.__setattr__(self, "mode", MODES.get(self.mode, AUTO))
         _one_of("snapshot policy", self.snapshot_policy, get_args(SnapshotPolicy))
         for component, place in self.places.items():
             _one_of(f"place of {component}", place, get_args(Place))
@@ -55,7 +59,7 @@ class Residency:
         ):
             if number is not None and number < 0:
                 raise ResidencyError(f"{name} is {number}; it must be 0 or more")
-        if self.merged_blocks is not None and self.mode != "fused":
+        if self.merged_blocks is not None and self.mode not in ("fused", AUTO):
             raise ResidencyError(
                 f"merged_blocks means something in mode fused only, not in {self.mode}"
             )
@@ -93,6 +97,8 @@ def holding(component: str, adapted: bool, wanted: Residency) -> Holding:
                 return Holding("snapshot", resident_blocks=0, stays=False)
             case "snapshot" | "disk":
                 return Holding(home="disk" if place == "disk" else "host", stays=False)
+    if wanted.mode == AUTO:
+        raise ResidencyError("mode auto is a planner's to resolve: name a mode")
     m = wanted.resident_blocks
     if place == "resident" and m is not None:
         raise ResidencyError(

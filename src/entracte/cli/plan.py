@@ -1,0 +1,120 @@
+"""`entracte plan`: how a request would be held on this machine or another, and why."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entracte.errors import MediaError
+
+from .flags import HelpFormatter
+from .plan_inputs import (
+    HOST_OF_A_CARD,
+    PUBLISHED,
+    build_wanted,
+    build_workload,
+    check_wanted,
+    find_machine,
+    find_model,
+    weight_phases,
+)
+
+if TYPE_CHECKING:
+    from entracte.planner.decision import Decision
+    from entracte.planner.hardware import Hardware
+    from entracte.planner.workload import Workload
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "plan",
+        help="predict time and memory in every mode, and say which is best",
+        formatter_class=HelpFormatter,
+        description="Predict what a request takes in every mode, on this machine or on a card that "
+        "you name, and say which is best and why. No weight is read.",
+    )
+    parser.add_argument(
+        "--model", default=PUBLISHED, help=f"a folder, or {PUBLISHED}, which needs no files"
+    )
+    machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
+    machine.add_argument("--gpu", metavar="NAME", help="a known card, not this machine")
+    machine.add_argument("--device-memory", metavar="SIZE", help="what there is of the device")
+    machine.add_argument(
+        "--host-memory", metavar="SIZE", help=f"of the host (with --gpu: {HOST_OF_A_CARD})"
+    )
+    machine.add_argument("--pinned-memory", metavar="SIZE", help="how much of that may be pinned")
+    machine.add_argument("--h2d", metavar="RATE", help="from host to device, as 25GB/s")
+    machine.add_argument("--disk", metavar="RATE", help="from the model's files")
+    held = parser.add_argument_group("what is settled beforehand (docs/modes.md)")
+    held.add_argument(
+        "--mode",
+        default="auto",
+        choices=("auto", "resident", "fused", "snapshot", "dynamic", "original", "legacy"),
+    )
+    held.add_argument("--snapshot-policy", choices=("low-vram", "aggressive"), default="low-vram")
+    held.add_argument("--resident-blocks", type=int, metavar="M")
+    held.add_argument("--merged-blocks", type=int, metavar="K")
+    held.add_argument("--place", nargs="+", action="extend", default=[], metavar="COMPONENT=PLACE…")
+    video = parser.add_argument_group("the video (defaults: the pipeline's)")
+    video.add_argument("--pipeline", default="two-stage", metavar="NAME")
+    for name in ("height", "width", "num-frames", "num-inference-steps"):
+        video.add_argument(f"--{name}", type=int, metavar="N")
+    video.add_argument("--frame-rate", type=float, metavar="FPS")
+    video.add_argument("--images", type=int, default=0, metavar="N", help="how many it shows")
+    video.add_argument("--guidance-batch", type=int, default=1, metavar="N")
+    parser.add_argument("--svg", metavar="FILE", type=Path, help="draw device memory over time")
+    parser.add_argument("--force", action="store_true", help="overwrite that file")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the command."""
+    _check_svg(options)
+    wanted = build_wanted(options)
+
+    from entracte.planner.calibration import Calibration
+    from entracte.planner.cost_model import costs
+    from entracte.planner.decision import decide
+    from entracte.planner.limits import limits_of
+    from entracte.planner.summary import decision_json
+
+    from .plan_tables import print_plan
+
+    hardware = find_machine(options)
+    model = find_model(options)
+    check_wanted(wanted, model)
+    load = build_workload(options, model.transformer.layers)
+    c = costs(model, load, weight_phases(options.pipeline, load, model), hardware, Calibration())
+    decision = decide(c, wanted, limits_of(hardware, wanted))
+    if options.svg is not None:
+        _draw(options.svg, decision, hardware, load)
+    if options.json:
+        shown = {"machine": asdict(hardware), "workload": asdict(load)}
+        print(json.dumps(decision_json(decision) | shown, indent=1))
+        return
+    print_plan(decision, hardware, load)
+    if options.svg is not None:
+        print(f"\nwrote {options.svg}")
+
+
+def _check_svg(options: argparse.Namespace) -> None:
+    from entracte.files import require_writable
+
+    if options.svg is None:
+        return
+    require_writable(options.svg)
+    if options.svg.exists() and not options.force:
+        raise MediaError(f"{options.svg} exists already; give --force to overwrite it")
+
+
+def _draw(path: Path, decision: "Decision", hardware: "Hardware", load: "Workload") -> None:
+    from entracte.files import write_atomically
+    from entracte.planner.picture import plan_svg
+
+    title = f"{hardware.name}: {load.frames} frames of {load.width} × {load.height}"
+    svg = plan_svg(decision.chosen.prediction, decision.limits.device, title)
+    with write_atomically(path) as part:
+        part.write_text(svg, encoding="utf-8")

@@ -1,0 +1,165 @@
+"""What `entracte plan` plans for: the machine, the model, the video, and what is settled."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from entracte.errors import CheckpointError, RequestError, ResidencyError
+
+from .residency import parse_places, parse_size
+
+if TYPE_CHECKING:
+    from entracte.planner.figures import ModelFigures
+    from entracte.planner.hardware import Hardware
+    from entracte.planner.workload import Workload
+    from entracte.residency import Residency, WeightPhase
+
+PUBLISHED = "ltx-2.3"
+HOST_OF_A_CARD = "64GiB"
+RATES = ("h2d", "disk")
+
+
+def build_wanted(options: argparse.Namespace) -> "Residency":
+    """What is said of the plan. Of this machine, memory that is named is a budget."""
+    from entracte.residency.modes import Residency
+
+    budgets = {}
+    if options.gpu is None:
+        names = ("device_memory", "host_memory", "pinned_memory")
+        budgets = {name: parse_size(name, vars(options)[name]) for name in names}
+    return Residency(
+        mode=options.mode,
+        snapshot_policy=options.snapshot_policy,
+        resident_blocks=options.resident_blocks,
+        merged_blocks=options.merged_blocks,
+        places=parse_places(options.place),
+        **budgets,
+    )
+
+
+def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
+    """Raise ResidencyError where the wishes contradict the model, as the device manager does."""
+    from entracte.planner.cost_model import TRANSFORMER
+    from entracte.residency.modes import AUTO, holding
+
+    for name, place in wanted.places.items():
+        if name not in model.units:
+            known = ", ".join(sorted(model.units))
+            raise ResidencyError(f"no component {name!r} to place; there are {known}")
+        if place == "streamed" and len(model.units[name]) == 1:
+            raise ResidencyError(
+                f"{name} cannot be streamed, for it has no sequence of blocks: place it snapshot, "
+                "disk or resident"
+            )
+    # Mode auto is none of the device manager's; fused is the one that takes every dial.
+    named = replace(wanted, mode="fused") if wanted.mode == AUTO else wanted
+    holding(TRANSFORMER, True, named)
+    blocks = model.transformer.layers
+    dials = {"resident": wanted.resident_blocks, "merged": wanted.merged_blocks}
+    for name, number in dials.items():
+        if number is not None and number > blocks:
+            raise ResidencyError(
+                f"{number} {name} blocks are asked for; {TRANSFORMER} has {blocks}: "
+                f"give 0 to {blocks}"
+            )
+
+
+def find_machine(options: argparse.Namespace) -> "Hardware":
+    """The card that is named, or this machine."""
+    words = {name: vars(options)[name] for name in RATES}
+    rates = {name: _rate(name, word) for name, word in words.items() if word is not None}
+    if options.gpu is None:
+        return this_machine(options.model, rates)
+
+    from entracte.planner.cards import card
+
+    host = parse_size("host_memory", options.host_memory or HOST_OF_A_CARD)
+    assert host is not None  # it has a default
+    given: dict[str, float] = dict(rates)
+    for name in ("device_memory", "pinned_memory"):
+        size = parse_size(name, vars(options)[name])
+        if size is not None:
+            given[name] = size
+    return card(options.gpu, host, **given)
+
+
+def _rate(name: str, word: str) -> float:
+    """`25GB/s` to bytes a second; raises RequestError."""
+    try:
+        found = parse_size(name, word.removesuffix("/s"))
+    except RequestError:
+        found = None
+    if not found:
+        raise RequestError(f"--{name} takes bytes a second such as 25GB/s, not {word!r}")
+    return float(found)
+
+
+def this_machine(model: str, rates: dict[str, float]) -> "Hardware":
+    import torch
+
+    from entracte.devices import pick_device
+    from entracte.planner.hardware import Origin
+    from entracte.planner.probes import probe
+    from entracte.residency.opening import open_backend
+
+    folder = Path(model) if Path(model).is_dir() else None
+    backend = open_backend(pick_device("auto"))
+    try:
+        found = probe(backend, torch.bfloat16, folder=folder)
+    finally:
+        backend.close()
+    given: dict[str, Origin] = dict.fromkeys(rates, "given")
+    return replace(found, rates=replace(found.rates, **rates), origins={**found.origins, **given})
+
+
+def find_model(options: argparse.Namespace) -> "ModelFigures":
+    import torch
+
+    from entracte.checkpoints.model_files import ModelPaths, open_model
+    from entracte.planner.figures import figures_of, published
+
+    if options.model == PUBLISHED:
+        return published(options.model)
+    if not Path(options.model).expanduser().is_dir():
+        raise CheckpointError(
+            f"--model takes a folder, or {PUBLISHED}; {options.model!r} is neither"
+        )
+    source = open_model(options.model, ModelPaths(), distilled=options.pipeline == "distilled")
+    return figures_of(source, torch.bfloat16)
+
+
+def build_workload(options: argparse.Namespace, layers: int) -> "Workload":
+    from entracte.planner.workload import Workload
+
+    if options.images < 0:
+        raise RequestError(f"--images is {options.images}; it must be 0 or more")
+    return Workload.of_sizes(
+        layers=layers,
+        pipeline=options.pipeline,
+        height=options.height,
+        width=options.width,
+        num_frames=options.num_frames,
+        frame_rate=options.frame_rate,
+        steps=options.num_inference_steps,
+        images=options.images,
+        guidance_batch=options.guidance_batch,
+    )
+
+
+def weight_phases(pipeline: str, load: "Workload", model: "ModelFigures") -> "list[WeightPhase]":
+    """The transformer's phases; raises RequestError without the LoRA that one of them merges."""
+    from entracte.planner.figures import DISTILLED
+    from entracte.recipes import RECIPES
+    from entracte.residency import Adapter, WeightPhase, WeightSet
+
+    recipe = RECIPES[pipeline]
+    if recipe.uses_distilled_lora and DISTILLED not in model.adapters:
+        raise RequestError(
+            f"the {pipeline} pipeline needs the distilled LoRA: put it into the model's folder"
+        )
+    found = []
+    for phase, work in zip(recipe.phases, load.phases, strict=True):
+        adapters = (Adapter(DISTILLED, phase.distilled),) if phase.distilled else ()
+        found.append(WeightPhase(WeightSet(adapters), work.steps))
+    return found

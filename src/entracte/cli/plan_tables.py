@@ -1,0 +1,146 @@
+"""What `entracte plan` prints: the machine, the work, all modes beside each other, and why."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from entracte.planner.decision import MODES, Decision, Option, flags, seconds, size
+from entracte.planner.hardware import Hardware, Origin
+from entracte.planner.prediction import Prediction
+from entracte.planner.search import TICK
+from entracte.planner.workload import PhaseLoad, Workload
+
+WIDTH = 96  # the modes' table needs it; a narrower terminal wraps lines, which loses nothing
+
+# Rates that predictions rest on, and what they count.
+RATES = (
+    ("h2d", "host to device", 1e9, "GB/s"),
+    ("disk", "disk", 1e9, "GB/s"),
+    ("matmul", "matrix products", 1e12, "TFLOP/s"),
+    ("merge", "merging", 1e12, "TFLOP/s"),
+    ("device_copy", "device memory", 1e9, "GB/s"),
+)
+
+
+def print_plan(decision: Decision, hardware: Hardware, load: Workload) -> None:
+    """Everything about a decision."""
+    console = Console(width=max(Console().width, WIDTH))
+    chosen = decision.chosen
+    for line in (*_machine(hardware), _allowed(decision), _work(load), ""):
+        print(line)
+    console.print(_modes(decision))
+    print(f"\n{chosen.name}: {chosen.reason}")
+    print(f"  {_places(chosen.prediction)}")
+    print(f"  to have it: {flags(chosen.prediction)}\n")
+    console.print(_stages(chosen.prediction))
+    print()
+    for option in decision.alternatives:
+        print(f"{option.name}: {option.reason}")
+    absent = [name for name in _names() if name not in {each.name for each in _all(decision)}]
+    if absent:
+        print(f"{', '.join(absent)}: left out; the video has no use for it, or a flag rules it out")
+
+
+def _machine(hardware: Hardware) -> Iterator[str]:
+    memory = f"{size(hardware.device_memory)} of device and {size(hardware.host_memory)} of host"
+    if hardware.unified:
+        memory = f"{size(hardware.host_memory)} of"
+    if hardware.pinned_memory is not None:
+        memory += f" memory, of which {size(hardware.pinned_memory)} can be pinned"
+    else:
+        memory += " memory"
+    yield f"machine: {hardware.name}, {memory}"
+    rates_by_name = asdict(hardware.rates)
+    found: dict[Origin, list[str]] = {}
+    for name, words, unit, unit_name in RATES:
+        value = rates_by_name[name] / unit
+        number = f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+        from_where = hardware.origins.get(name, "given")
+        found.setdefault(from_where, []).append(f"{words} {number} {unit_name}")
+    for origin, rates in found.items():
+        yield f"  {'by ' if origin == 'data sheet' else ''}{origin}: {', '.join(rates)}"
+
+
+def _allowed(decision: Decision) -> str:
+    limits = decision.limits
+    if limits.unified:
+        return f"  plans may take: {size(min(limits.device, limits.host))}"
+    return (
+        f"  plans may take: {size(limits.device)} of the device and {size(limits.host)} of the host"
+    )
+
+
+def _work(load: Workload) -> str:
+    phases = "; ".join(map(_phase, load.phases))
+    return f"video: {load.frames} frames of {load.width} × {load.height}; {phases}"
+
+
+def _phase(phase: PhaseLoad) -> str:
+    passes = f" × {phase.passes:.3g} passes" if phase.passes != 1 else ""
+    tokens = phase.video_tokens + phase.audio_tokens
+    return f"{phase.name}: {phase.steps} steps{passes} over {tokens:,} tokens"
+
+
+def _names() -> list[str]:
+    return [f"{mode} {policy}" if mode == "snapshot" else mode for mode, policy in MODES]
+
+
+def _all(decision: Decision) -> list[Option]:
+    """All options in the order of the modes, the chosen one among them."""
+    names = _names()
+    options = (decision.chosen, *decision.alternatives)
+    return sorted(options, key=lambda option: names.index(option.name))
+
+
+def _modes(decision: Decision) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "mode"):
+        table.add_column(column, no_wrap=True)
+    for column in ("m", "k", "latency", "stall", "switch", "device", "host"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("fits")
+    for option in _all(decision):
+        p, is_chosen = option.prediction, option is decision.chosen
+        cells = [
+            "→" if is_chosen else "",
+            option.name + (", from files" if p.way.home == "disk" else ""),
+            str(p.way.resident),
+            str(p.way.merged) if p.way.mode == "fused" else "",
+            seconds(p.latency_s),
+            seconds(p.stall_s),
+            seconds(p.switch_s),
+            size(p.peak_device_bytes),
+            size(p.peak_host_bytes),
+            "yes" if option.fits else "no",
+        ]
+        style = "bold" if is_chosen else "" if option.fits else "dim"
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def _stages(prediction: Prediction) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    for column in ("time", "of it waiting", "device at its peak"):
+        table.add_column(column, justify="right")
+    for stage in prediction.stages:
+        table.add_row(
+            Text(stage.name),
+            seconds(stage.seconds),
+            seconds(stage.stall_s) if stage.stall_s >= TICK / 2 else "",
+            size(stage.peak_device_bytes),
+        )
+    table.add_row("all", seconds(prediction.latency_s), "", size(prediction.peak_device_bytes))
+    return table
+
+
+def _places(prediction: Prediction) -> str:
+    """Components by place."""
+    found: dict[str, list[str]] = {}
+    for name, place in prediction.places.items():
+        found.setdefault(place, []).append(name)
+    words = [f"{place}: {', '.join(names)}" for place, names in sorted(found.items())]
+    return "; ".join(words) if words else "no other component"

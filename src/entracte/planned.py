@@ -1,0 +1,90 @@
+"""Planning for an open model: what its requests are to the planner, and what the plan becomes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from entracte.checkpoints.sources import ModelSource
+from entracte.planner.decision import Decision
+from entracte.planner.figures import AdapterFigures, adapter_figures, figures_of
+from entracte.planner.hardware import Hardware
+from entracte.planner.planner import Measured, Planner
+from entracte.planner.workload import Workload
+from entracte.prepared import Prepared
+from entracte.residency.merge import Factors
+from entracte.residency.modes import AUTO, Residency
+from entracte.residency.weights import WeightPhase
+from entracte.trace.trace import Trace
+
+MEBIBYTE = 2**20
+
+
+class ModelPlanner:
+    """Decides where an open model's weights live, request by request.
+
+    factors: those of a LoRA, by its name. find_hardware: looks at the machine, when it is needed.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        dtype: torch.dtype,
+        factors: Callable[[str], Mapping[str, Factors]],
+        find_hardware: Callable[[], Hardware],
+    ) -> None:
+        self._source = source
+        self._dtype = dtype
+        self._factors = factors
+        self._find_hardware = find_hardware
+        self._planner: Planner | None = None
+        self._adapters: dict[str, AdapterFigures] = {}
+
+    @property
+    def planner(self) -> Planner:
+        if self._planner is None:
+            # Modules are traced as they are, whatever the caller computes in.
+            with torch.inference_mode(False), torch.no_grad():
+                model = figures_of(self._source, self._dtype)
+                self._planner = Planner(model, self._find_hardware())
+        return self._planner
+
+    def decide(self, prepared: Prepared, wanted: Residency) -> Decision:
+        """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
+
+        All its prompts are taken to be new, so that an unseen one finds room when it comes.
+        """
+        layers = self.planner.model.transformer.layers
+        load = Workload.of(prepared, layers, new_prompts=len(prepared.prompts))
+        phases = prepared.weight_phases
+        return self.planner.decide(load, phases, self._adapters_of(phases), wanted)
+
+    def ran_out(self, decision: Decision) -> None:
+        """A plan found less memory than it was predicted to need."""
+        self.planner.ran_out(decision)
+
+    def learn(self, decision: Decision, trace: Trace) -> None:
+        """Correct later predictions by what a request took."""
+        self.planner.learn(decision, measured(trace))
+
+    def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
+        names = {each.name for phase in phases for each in phase.weights.adapters}
+        for name in names - self._adapters.keys():
+            self._adapters[name] = adapter_figures(
+                self._factors(name), self.planner.model, self._dtype
+            )
+        return {name: self._adapters[name] for name in sorted(names)}
+
+
+def named(wanted: Residency) -> Residency:
+    """What the device manager begins with, until the planner has seen a request."""
+    return replace(wanted, mode="fused") if wanted.mode == AUTO else wanted
+
+
+def measured(trace: Trace) -> Measured:
+    """What a trace says of the stages that the planner predicts. Those of one name are added up."""
+    stages: dict[str, float] = {}
+    for span in trace.spans:
+        stages[span.name] = stages.get(span.name, 0.0) + span.seconds
+    peaks = [span.memory.peak_allocated_mb for span in trace.spans if span.memory is not None]
+    return Measured(stages, int(max(peaks, default=0.0) * MEBIBYTE))

@@ -1,0 +1,141 @@
+"""Checks of the device, and of the software that drives it."""
+
+import re
+
+from .findings import ACTIVATIONS, GB, TRANSFORMER, Check, Findings, duration, gigabytes
+
+OLDEST_TORCH = (2, 11)
+OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
+FEW_LANES = 4
+OLD_GENERATION = 3
+
+# Linears of a video with 768x512 pixels and 121 frames: 28 GFLOP a token, 30 steps of 4 passes with
+# 1,536 tokens, and 3 of 1 with 6,144.
+REQUEST_FLOP = 28e9 * (30 * 4 * 1536 + 3 * 6144)
+
+# What weights take of the device with 4 GB of activations, and what then works.
+WAYS = (
+    (76 * GB + ACTIVATIONS, "both sets of weights fit (--mode resident)"),
+    (48 * GB + ACTIVATIONS, "the transformer and its LoRA fit (--mode fused)"),
+    (39 * GB + ACTIVATIONS, "the transformer fits (--mode snapshot)"),
+    (12 * GB + ACTIVATIONS, "the transformer streams (--mode fused --resident-blocks 0)"),
+    (3.6 * GB + ACTIVATIONS, "the transformer streams (--mode snapshot --resident-blocks 0)"),
+)
+
+
+def device(findings: Findings) -> Check:
+    """Whether there is a GPU."""
+    name = findings.survey.device.name
+    if findings.on_gpu:
+        return Check("device", name, "good")
+    seconds = REQUEST_FLOP / findings.hardware.rates.matmul
+    advice = (
+        f"A video of 768x512 and 121 frames of the full-size model takes {duration(seconds)} or "
+        "more without a GPU. The demonstration model is quick."
+    )
+    if findings.gpu_seen:
+        return Check(
+            "device", f"{name} (a GPU is there)", "warning", f"{advice} Use --device cuda."
+        )
+    if findings.nvidia_driver is None:
+        return Check("device", f"{name}, no GPU", "warning", advice)
+    found = f"{name}; NVIDIA driver {findings.nvidia_driver} is there, but torch sees no GPU"
+    if findings.torch_cuda is None:
+        return Check("device", found, "problem", "This torch is for CPUs: install one for CUDA.")
+    return Check(
+        "device",
+        found,
+        "problem",
+        f"This torch is for CUDA {findings.torch_cuda}, which may need a newer driver. In a "
+        "container, give it the GPU; see that CUDA_VISIBLE_DEVICES does not hide it.",
+    )
+
+
+def torch_version(findings: Findings) -> Check:
+    """Whether torch is new enough."""
+    version = re.match(r"(\d+)\.(\d+)", findings.torch_version)
+    old = version is not None and (int(version[1]), int(version[2])) < OLDEST_TORCH
+    built = f"CUDA {findings.torch_cuda}" if findings.torch_cuda else "CPU"
+    return Check(
+        "torch",
+        f"{findings.torch_version} ({built})",
+        "problem" if old else "good",
+        f"Entracte needs {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer." if old else "",
+    )
+
+
+def capability(findings: Findings) -> Check:
+    """Whether the device multiplies bfloat16."""
+    version = findings.survey.device.capability
+    if version is None:
+        return Check("compute capability", "unknown", "warning", "The device does not say it.")
+    found = f"{version[0]}.{version[1]}"
+    if version >= OLDEST_CAPABILITY:
+        return Check("compute capability", found, "good")
+    return Check(
+        "compute capability",
+        found,
+        "warning",
+        "Below 8.0 bfloat16 is not multiplied in hardware: it works, several times slower, and "
+        "merges are not fused. --mode resident and snapshot merge least often.",
+    )
+
+
+def driver(findings: Findings) -> Check:
+    """The NVIDIA driver's version."""
+    if findings.nvidia_driver is None:
+        return Check(
+            "driver", "unknown", "good", "Kept rates are not measured anew when it changes."
+        )
+    return Check("driver", findings.nvidia_driver, "good")
+
+
+def triton(findings: Findings) -> Check:
+    """Whether merges can be fused."""
+    if findings.triton is None:
+        return Check("Triton", "can be imported", "good")
+    return Check(
+        "Triton",
+        f"cannot be imported ({findings.triton})",
+        "warning",
+        "Merges will be several times slower: install Triton (triton-windows on Windows).",
+    )
+
+
+def device_memory(findings: Findings) -> Check:
+    """What the device's memory is enough for."""
+    memory = findings.hardware.device_memory
+    total = findings.survey.device.total
+    found = f"{gigabytes(memory)} can be had"
+    if total is not None:
+        found += f" of {gigabytes(total)}"
+    way = next((words for least, words in WAYS if memory >= least), None)
+    if way is None:
+        advice = (
+            "Too little for 768x512 and 121 frames of the full-size model. Smaller videos may work "
+            "with --mode snapshot --resident-blocks 0, the demonstration model does."
+        )
+        return Check("device memory", found, "warning", advice)
+    fits = memory >= TRANSFORMER + ACTIVATIONS + GB
+    advice = f"Of the full-size model, {way}."
+    if not fits:
+        advice += " Add --place text_encoder=streamed. Larger videos leave less room."
+    return Check("device memory", found, "good" if fits else "warning", advice)
+
+
+def link(findings: Findings) -> Check:
+    """How the device is plugged in."""
+    found = findings.survey.device.link
+    if found is None:
+        return Check("PCIe link", "unknown", "good", "The system does not say; see the rates.")
+    words = f"generation {found.generation}, x{found.lanes}"
+    if found.lanes > FEW_LANES and found.generation > OLD_GENERATION:
+        return Check("PCIe link", words, "good")
+    return Check(
+        "PCIe link",
+        words,
+        "warning",
+        f"It carries about {gigabytes(found.bytes_per_second)} a second, so streaming the "
+        f"transformer takes {duration(TRANSFORMER / found.bytes_per_second)} a pass. Use a slot "
+        "of generation 4 or 5 with 16 lanes, or keep many blocks resident.",
+    )

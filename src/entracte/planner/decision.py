@@ -1,0 +1,191 @@
+"""A decision: the plan that was chosen, and why each other mode's best one lost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from entracte.errors import BudgetError
+from entracte.residency.modes import AUTO, Mode, Place, Residency, SnapshotPolicy
+
+from .candidates import Way
+from .cost_model import TRANSFORMER, Costs, predict
+from .limits import Limits
+from .prediction import Prediction
+from .search import TICK, Plan, Rank, Search, rank
+
+MODES: tuple[tuple[Mode, SnapshotPolicy], ...] = (
+    ("resident", "low-vram"),
+    ("fused", "low-vram"),
+    ("snapshot", "aggressive"),
+    ("snapshot", "low-vram"),
+    ("original", "low-vram"),
+    ("dynamic", "low-vram"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One mode's best plan; where none fits, its smallest. `reason`: why it was taken, or not."""
+
+    prediction: Prediction
+    fits: bool
+    reason: str
+
+    @property
+    def name(self) -> str:
+        way = self.prediction.way
+        return f"{way.mode} {way.policy}" if way.mode == "snapshot" else way.mode
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was chosen, and what else there was, in the order of `MODES`."""
+
+    chosen: Option
+    alternatives: tuple[Option, ...]
+    residency: Residency
+    limits: Limits
+
+
+def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> Decision:
+    """The best plan for a request; raises BudgetError, naming the nearest one, where none fits.
+
+    A named mode is taken exactly as it is said; what else there is, is what `auto` has. strict:
+    refuse one that does not fit, instead of saying so in its reason.
+    """
+    opened = replace(wanted, mode=AUTO) if wanted.mode != AUTO else wanted
+    search = Search(c, opened, limits)
+    found = [_option(c, search, *each) for each in MODES]
+    options = [each for each in found if each is not None]
+    if wanted.mode == AUTO:
+        fitting = [each for each in options if each.fits and each.name != "dynamic"]
+        if not fitting:
+            raise BudgetError(_nothing_fits(options, limits))
+        best = _best(fitting).prediction
+        plan: Plan = best.way, best.places
+    else:
+        plan = Way.of(wanted, c.weights[TRANSFORMER].blocks), _said_places(c, wanted.places)
+        prediction = predict(c, *plan)
+        missing = limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
+        if missing and strict:
+            fitting = [each for each in options if each.fits]
+            advice = f". This fits: {flags(_best(fitting).prediction)}" if fitting else ""
+            raise BudgetError(f"{said(prediction)} does not fit: {_over(missing)}{advice}")
+    chosen = predict(c, *plan)
+    missing = limits.excess(chosen.peak_device_bytes, chosen.peak_host_bytes)
+    reason = _why(chosen, options, wanted)
+    if missing:
+        reason += f"; it may not fit: {_over(missing)}"
+    others = tuple(
+        replace(each, reason=_why_not(each, chosen, limits))
+        for each in options
+        if (each.prediction.way.mode, each.prediction.way.policy)
+        != (chosen.way.mode, chosen.way.policy)
+    )
+    residency = chosen.way.residency(chosen.places, wanted)
+    return Decision(Option(chosen, not missing, reason), others, residency, limits)
+
+
+def flags(prediction: Prediction) -> str:
+    """The command's flags that ask for a plan."""
+    way = prediction.way
+    words = [f"--mode {way.mode}"]
+    if way.mode == "snapshot":
+        words.append(f"--snapshot-policy {way.policy}")
+    if way.mode != "resident":
+        words.append(f"--resident-blocks {way.resident}")
+    if way.mode == "fused":
+        words.append(f"--merged-blocks {way.merged}")
+    places = [f"{name}={place}" for name, place in prediction.places.items() if place != "resident"]
+    if way.home == "disk":
+        places.append(f"{TRANSFORMER}=disk")
+    return " ".join([*words, *(f"--place {each}" for each in places)])
+
+
+def said(prediction: Prediction) -> str:
+    """A plan in words."""
+    way = prediction.way
+    words = f"{way.mode} {way.policy}" if way.mode == "snapshot" else way.mode
+    if way.mode != "resident":
+        words += f", m = {way.resident}"
+    return words + (f", k = {way.merged}" if way.mode == "fused" else "")
+
+
+def _option(c: Costs, search: Search, mode: Mode, policy: SnapshotPolicy) -> Option | None:
+    def mine(way: Way) -> bool:
+        return way.mode == mode and way.policy == policy
+
+    best = search.best(mine, dynamic=mode == "dynamic")
+    plan = best or search.smallest(mine, dynamic=mode == "dynamic")
+    return None if plan is None else Option(predict(c, *plan), best is not None, "")
+
+
+def _said_places(c: Costs, places: Mapping[str, Place]) -> dict[str, Place]:
+    return {name: places.get(name, "resident") for name in c.others}
+
+
+def _best(options: list[Option]) -> Option:
+    def key(option: Option) -> tuple[bool, Rank]:
+        p = option.prediction
+        order = rank(p.latency_s, (p.way, p.places), p.peak_device_bytes, p.peak_host_bytes)
+        return (p.way.mode == "dynamic", order)
+
+    return min(options, key=key)
+
+
+def _why(chosen: Prediction, options: list[Option], wanted: Residency) -> str:
+    waiting = chosen.stall_s + chosen.switch_s
+    times = f"{seconds(chosen.latency_s)}, of which {seconds(waiting)} wait for weights"
+    if wanted.mode != AUTO:
+        return f"asked for: {times}"
+    fitting = sum(each.fits for each in options)
+    return f"the fastest of what fits ({fitting} of {len(options)} modes do): {times}"
+
+
+def _why_not(option: Option, chosen: Prediction, limits: Limits) -> str:
+    p = option.prediction
+    if not option.fits:
+        return f"does not fit: {_over(limits.excess(p.peak_device_bytes, p.peak_host_bytes))}"
+    slower = p.latency_s - chosen.latency_s
+    if p.way.mode == "dynamic":
+        pace = f"{seconds(abs(slower))} {'slower' if slower >= 0 else 'faster'}"
+        return f"gives other bits, and is for quantised weights; {pace}"
+    if slower >= TICK / 2:
+        waits = p.stall_s + p.switch_s - chosen.stall_s - chosen.switch_s
+        return f"{seconds(slower)} slower: it waits {seconds(max(0.0, waits))} longer for weights"
+    if p.way.home == "disk" and chosen.way.home == "host":
+        return "as fast, but reads files at every step"
+    more = p.peak_device_bytes + p.peak_host_bytes
+    more -= chosen.peak_device_bytes + chosen.peak_host_bytes
+    return (
+        f"as fast, but takes {size(more)} more memory" if more > 0 else "as good, but not asked for"
+    )
+
+
+def _nothing_fits(options: list[Option], limits: Limits) -> str:
+    smallest = min(
+        (each.prediction for each in options),
+        key=lambda p: (p.peak_device_bytes, p.peak_host_bytes),
+    )
+    missing = limits.excess(smallest.peak_device_bytes, smallest.peak_host_bytes)
+    return (
+        f"no plan fits. The smallest, {flags(smallest)}, needs {size(smallest.peak_device_bytes)} "
+        f"of the device and {size(smallest.peak_host_bytes)} of the host: {_over(missing)}. A "
+        "smaller video takes less"
+    )
+
+
+def _over(missing: Mapping[str, int]) -> str:
+    return " and ".join(f"{size(nbytes)} more than {what} has" for what, nbytes in missing.items())
+
+
+def seconds(value: float) -> str:
+    """A time as people read it."""
+    return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:,.0f} ms"
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes as people read it."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= scale:
+            return f"{nbytes / scale:,.1f} {unit}"
+    return f"{nbytes} bytes"

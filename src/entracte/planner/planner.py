@@ -1,0 +1,134 @@
+"""The planner of one open model: decides for every request, and learns from what it then took."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from entracte.residency.modes import AUTO, Residency
+from entracte.residency.weights import WeightPhase
+
+from .calibration import Calibration
+from .cost_model import Costs, Loaned, costs, predict
+from .decision import Decision, Option, decide, said, size
+from .figures import AdapterFigures, ModelFigures
+from .hardware import Hardware
+from .limits import Limits, limits_of
+from .workload import Workload
+
+logger = logging.getLogger(__name__)
+
+# Another plan is taken only if it is this much faster than the one that is in place.
+WORTH_MOVING = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a request took: seconds by stage, the waits among them included, and peak memory.
+
+    peak_device_bytes: 0 where nobody counts, as on a CPU.
+    """
+
+    stages: Mapping[str, float]
+    peak_device_bytes: int = 0
+
+
+class Planner:
+    """Decides how requests of one model are held on one machine."""
+
+    def __init__(
+        self, model: ModelFigures, hardware: Hardware, calibration: Calibration | None = None
+    ) -> None:
+        self.model = model
+        self.hardware = hardware
+        self.calibration = calibration or Calibration()
+        self._ceiling: int | None = None  # a plan that needs so much of the device has failed
+        self._standing: Decision | None = None
+
+    def decide(
+        self,
+        load: Workload,
+        phases: Sequence[WeightPhase],
+        adapters: Mapping[str, AdapterFigures],
+        wanted: Residency,
+    ) -> Decision:
+        """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
+
+        A named mode is never refused here. The plan in place is kept as long as it fits and no
+        other is clearly faster.
+        """
+        c = self.costs(load, phases, adapters)
+        limits = self._limits(wanted)
+        found = decide(c, wanted, limits, strict=wanted.mode == AUTO)
+        if wanted.mode != AUTO:
+            return found
+        if self._standing is not None:
+            found = self._kept(c, self._standing, found, limits, wanted) or found
+        self._standing = found
+        return found
+
+    def costs(
+        self,
+        load: Workload,
+        phases: Sequence[WeightPhase],
+        adapters: Mapping[str, AdapterFigures],
+    ) -> Costs:
+        """What predictions for a request are made from."""
+        model = replace(self.model, adapters={**self.model.adapters, **adapters})
+        return costs(model, load, phases, self.hardware, self.calibration)
+
+    def ran_out(self, decision: Decision) -> None:
+        """A plan found less memory than it needs: it, and larger ones, are not taken again."""
+        needed = decision.chosen.prediction.peak_device_bytes
+        self._ceiling = needed if self._ceiling is None else min(self._ceiling, needed)
+        self._standing = None
+        logger.warning(
+            "%s ran out of memory where %s were predicted; the next cheaper plan is tried",
+            said(decision.chosen.prediction),
+            size(needed),
+        )
+
+    def learn(self, decision: Decision, measured: Measured) -> None:
+        """Correct later predictions by what a request took.
+
+        Computing is what was measured less what was predicted to be waiting.
+        """
+        prediction = decision.chosen.prediction
+        computing, took = {}, {}
+        for stage in prediction.stages:
+            seconds = measured.stages.get(stage.name)
+            if seconds is not None:
+                computing[stage.name] = stage.seconds - stage.stall_s
+                took[stage.name] = seconds - stage.stall_s
+        self.calibration = self.calibration.corrected(computing, took)
+        if measured.peak_device_bytes:
+            at_peak = max(prediction.stages, key=lambda stage: stage.peak_device_bytes)
+            weights = sum(at_peak.weights.values())
+            if at_peak.activations and measured.peak_device_bytes > weights:
+                factor = (measured.peak_device_bytes - weights) / at_peak.activations
+                memory = min(max(self.calibration.memory * factor, 0.5), 4.0)
+                self.calibration = replace(self.calibration, memory=memory)
+
+    def _limits(self, wanted: Residency) -> Limits:
+        limits = limits_of(self.hardware, wanted)
+        if self._ceiling is not None:
+            limits = replace(limits, device=min(limits.device, self._ceiling - 1))
+        return limits
+
+    def _kept(
+        self, c: Costs, standing: Decision, found: Decision, limits: Limits, wanted: Residency
+    ) -> Decision | None:
+        """The plan in place, predicted for this request, where it will do."""
+        way, places = standing.chosen.prediction.way, standing.chosen.prediction.places
+        best = found.chosen.prediction
+        if (way, dict(places)) == (best.way, dict(best.places)):
+            return None
+        asked = way.residency(places, wanted)
+        same_wishes = standing.residency.device_memory == wanted.device_memory
+        peaks = Loaned.of(c, places).peaks(c.transformer(way))
+        if not same_wishes or not limits.allow(*peaks):
+            return None
+        prediction = predict(c, way, places)
+        if prediction.latency_s > best.latency_s * (1 + WORTH_MOVING):
+            return None
+        reason = f"in place already, and at most {WORTH_MOVING:.0%} slower than {said(best)}"
+        return Decision(Option(prediction, True, reason), found.alternatives, asked, limits)

@@ -1,0 +1,142 @@
+"""The best plan of all: exact, because what it skips cannot be better than what it has."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import numpy as np
+
+from entracte.residency.modes import Place, Residency
+
+from .candidates import Way, placements, ways
+from .cost_model import TRANSFORMER, Costs, Loaned, latency, latency_alone
+from .footprint import Footprint
+from .limits import Limits
+
+# Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
+TICK = 1e-3
+
+Plan = tuple[Way, Mapping[str, Place]]
+Rank = tuple[int, int, int, int]
+
+
+def rank(seconds: float, plan: Plan, device: int, host: int) -> Rank:
+    """The order of plans, best first: time, components from files, memory, host memory."""
+    way, places = plan
+    from_files = int(way.home == "disk") + sum(place == "disk" for place in places.values())
+    return (round(seconds / TICK), from_files, device + host, host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A way to hold the transformer, and the seconds of a request with all else on the device.
+
+    linked: whether other components' weights wait for the transformer's.
+    """
+
+    seconds: float
+    linked: bool
+    way: Way
+    footprint: Footprint
+
+
+class Search:
+    """All plans for one request that some wishes leave open and that may fit some limits."""
+
+    def __init__(self, c: Costs, wanted: Residency, limits: Limits) -> None:
+        self._c = c
+        self._limits = limits
+        found = [Loaned.of(c, each) for each in placements(c.others, wanted.places)]
+        self._placed = sorted(
+            (
+                (round((c.computing + each.waits) / TICK), each)
+                for each in found
+                if limits.allow(each.always, each.host)
+            ),
+            key=lambda each: (each[0], each[1].host, each[1].always),
+        )
+        self._most_host = max((each.host for each in found), default=0)
+        self._wanted = wanted
+
+    def best(
+        self, mine: Callable[[Way], bool] = lambda _: True, dynamic: bool = False
+    ) -> Plan | None:
+        """The plan that ranks first among those with certain ways; None if none fits."""
+        choices = self._choices(mine, dynamic)
+        table = _Table(choices)
+        best: tuple[Rank, Plan] | None = None
+        for ticks, loaned in self._placed:
+            if best is not None and ticks > best[0][0]:
+                break
+            for number in table.fitting(loaned, self._limits):
+                choice = choices[number]
+                if best is not None and round(choice.seconds / TICK) > best[0][0]:
+                    break
+                seconds = choice.seconds + loaned.waits
+                if choice.linked:
+                    # Waiting for both may overlap, or the one may delay the other.
+                    seconds = latency(self._c, choice.way, loaned.places)
+                device, host = loaned.peaks(choice.footprint)
+                plan = choice.way, loaned.places
+                key = rank(seconds, plan, device, host)
+                if best is None or key < best[0]:
+                    best = (key, plan)
+        return None if best is None else best[1]
+
+    def smallest(self, mine: Callable[[Way], bool], dynamic: bool = False) -> Plan | None:
+        """The plan that takes least of the device, and then of the host; None if there is none."""
+        found = [
+            Loaned.of(self._c, each) for each in placements(self._c.others, self._wanted.places)
+        ]
+        sizes = [
+            (loaned.peaks(self._c.transformer(way)), way, loaned.places)
+            for loaned in sorted(found, key=lambda each: (each.least, each.host))[:8]
+            for way in self._ways(dynamic)
+            if mine(way)
+        ]
+        smallest = min(sizes, key=lambda each: each[0], default=None)
+        return None if smallest is None else smallest[1:]
+
+    def _ways(self, dynamic: bool) -> list[Way]:
+        c = self._c
+        blocks = c.weights[TRANSFORMER].blocks
+        return list(ways(blocks, c.sets, c.adapted > 0, self._wanted, dynamic))
+
+    def _choices(self, mine: Callable[[Way], bool], dynamic: bool) -> list[_Choice]:
+        found = []
+        offered = [way for way in self._ways(dynamic) if mine(way)]
+        most = max((self._c.transformer(w).host for w in offered if w.home == "host"), default=0)
+        # With host memory for all, streaming from files only is slower; no plan needs it.
+        plenty = self._limits.allow(0, most + self._most_host) and not self._limits.unified
+        for way in offered:
+            if way.home == "disk" and plenty and self._wanted.places.get(TRANSFORMER) != "disk":
+                continue
+            footprint = self._c.transformer(way)
+            if self._limits.allow(footprint.always, footprint.host):
+                found.append(_Choice(*latency_alone(self._c, way), way, footprint))
+        return sorted(found, key=attrgetter("seconds"))
+
+
+class _Table:
+    """The footprints of choices, in columns."""
+
+    def __init__(self, choices: Sequence[_Choice]) -> None:
+        def column(name: str) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+            values = [attrgetter(name)(each.footprint) for each in choices]
+            return np.array(values, dtype=np.int64)
+
+        self._always, self._phases = column("always"), column("phases")
+        self._prepare, self._host = column("prepare"), column("host")
+
+    def fitting(self, loaned: Loaned, limits: Limits) -> list[int]:
+        """The numbers of the choices that fit beside the other components, in order."""
+        most = np.maximum(self._prepare + self._phases, loaned.outside)
+        device = loaned.always + self._always + np.maximum(most, loaned.inside + self._phases)
+        host = loaned.host + self._host
+        fits = (device <= limits.device) & (host <= limits.host)
+        if limits.unified:
+            fits = device + host <= min(limits.device, limits.host)
+        elif limits.pinned is not None:
+            fits &= host <= limits.pinned
+        numbers: list[int] = np.flatnonzero(fits).tolist()
+        return numbers

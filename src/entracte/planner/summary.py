@@ -1,0 +1,50 @@
+"""A decision as JSON can hold it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from .decision import Decision, Option, flags
+from .prediction import StagePrediction
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """What was chosen, what else there was, and the bytes that plans were allowed."""
+    return {
+        "chosen": option_json(decision.chosen),
+        "alternatives": [option_json(each) for each in decision.alternatives],
+        "limits": asdict(decision.limits),
+    }
+
+
+def option_json(option: Option) -> dict[str, Any]:
+    """One plan, what it is predicted to take, and why it was chosen or not.
+
+    flags: what to give `entracte generate` to have it.
+    """
+    p = option.prediction
+    return {
+        "mode": p.way.mode,
+        "policy": p.way.policy,
+        "resident_blocks": p.way.resident,
+        "merged_blocks": p.way.merged,
+        "transformer_from": p.way.home,
+        "places": dict(p.places),
+        "latency_s": p.latency_s,
+        "stall_s": p.stall_s,
+        "switch_s": p.switch_s,
+        "peak_device_bytes": p.peak_device_bytes,
+        "peak_host_bytes": p.peak_host_bytes,
+        "fits": option.fits,
+        "reason": option.reason,
+        "stages": [_stage_json(stage) for stage in p.stages],
+        "flags": flags(p),
+    }
+
+
+def _stage_json(stage: StagePrediction) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "seconds": stage.seconds,
+        "stall_s": stage.stall_s,
+        "peak_device_bytes": stage.peak_device_bytes,
+    }

@@ -1,0 +1,114 @@
+"""Decoding a video tile by tile: its arithmetic and its memory, from the law of one tile."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from entracte.models.tiling import Tiling, tile_spans
+from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
+
+from .stage_costs import Cost
+
+FLOAT32 = 4
+COLOURS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """How a latent grid is cut: the sizes of all tiles along each axis, and the grid's own sides.
+
+    final: of every tile along time, how many pixel frames no later tile changes.
+    """
+
+    frames: tuple[int, ...]
+    heights: tuple[int, ...]
+    widths: tuple[int, ...]
+    final: tuple[int, ...]
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, frames: int, height: int, width: int, tiling: Tiling) -> "Tiles":
+        """The tiles as `decode_tiled` makes them."""
+        size, shared = tiling.pixels // SPATIAL_SCALE, tiling.pixel_overlap // SPATIAL_SCALE
+        times = tile_spans(
+            frames, tiling.frames // TEMPORAL_SCALE, tiling.frame_overlap // TEMPORAL_SCALE
+        )
+        final = [
+            (next_start - start) * TEMPORAL_SCALE for (start, _), (next_start, _) in pairwise(times)
+        ]
+        lengths = _lengths(times)
+        return cls(
+            lengths,
+            _lengths(tile_spans(height, size, shared)),
+            _lengths(tile_spans(width, size, shared)),
+            (*final, pixel_frames(lengths[-1])),
+            height,
+            width,
+        )
+
+    @property
+    def single(self) -> bool:
+        """Whether a tile covers the whole picture."""
+        return len(self.heights) == len(self.widths) == 1
+
+
+def pixel_frames(frames: int) -> int:
+    """How many frames so many latent ones are decoded to."""
+    return (frames - 1) * TEMPORAL_SCALE + 1
+
+
+def decode_flops(cost: Cost, tiles: Tiles) -> float:
+    """Of all tiles, overlaps counted as often as they are decoded."""
+    places = sum(tiles.heights) * sum(tiles.widths)
+    return places * sum(cost.flops_of(frames) for frames in tiles.frames)
+
+
+def decode_bytes(cost: Cost, tiles: Tiles, itemsize: int) -> int:
+    """The most that is in use at once, beside the latents."""
+    frame = COLOURS * tiles.height * tiles.width * SPATIAL_SCALE**2
+    tail = levels = 0  # what is still held of the tile before along time
+    most = 0.0
+    for frames, final in zip(tiles.frames, tiles.final, strict=True):
+        pixels = frame * pixel_frames(frames) * itemsize
+        most = max(most, tail + levels + _decode_frames(cost, tiles, frames, itemsize))
+        if tail:
+            # Blending with the tail of the tile before: both and their mean, in float32.
+            shared = frame * _shared(tiles) * 3 * FLOAT32
+            most = max(most, tail + levels + pixels + shared)
+        # To levels of 0 to 255 in float32, which take the place of the ones before; then to bytes.
+        wide = frame * final * FLOAT32
+        most = max(most, tail + levels + pixels + wide, tail + pixels + wide + frame * final)
+        # The levels stay until the next ones are there, and the pixels because of their tail.
+        tail, levels = pixels, wide
+    return round(most)
+
+
+def _decode_frames(cost: Cost, tiles: Tiles, frames: int, itemsize: int) -> float:
+    """One tile along time, with all tiles of the picture."""
+    size = max(tiles.heights) * max(tiles.widths)
+    decoding = cost.nbytes_of(frames) * size
+    if tiles.single:
+        return decoding
+    count = pixel_frames(frames)
+    whole = COLOURS * count * tiles.height * tiles.width * SPATIAL_SCALE**2
+    tile = COLOURS * count * size * SPATIAL_SCALE**2
+    # Every pixel's share of the tile, in float32.
+    shares = size * SPATIAL_SCALE**2 * FLOAT32
+    # The sum of all tiles in float32, and the tile before, while the next one is decoded.
+    summing = whole * FLOAT32 + tile * itemsize + shares
+    return max(
+        summing + decoding,
+        # The tile times its shares.
+        summing + tile * FLOAT32,
+        # The sum in the model's dtype.
+        summing + (whole * itemsize if itemsize != FLOAT32 else 0),
+    )
+
+
+def _shared(tiles: Tiles) -> int:
+    """How many pixel frames a tile along time has in common with the one before."""
+    return pixel_frames(tiles.frames[0]) - tiles.final[0]
+
+
+def _lengths(spans: list[tuple[int, int]]) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in spans)

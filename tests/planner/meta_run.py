@@ -1,0 +1,184 @@
+"""A whole run of the engine on the meta device: every stage's work and memory, without weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import Gemma3Config
+
+from entracte import Request
+from entracte.cache import Cache
+from entracte.checkpoints import demo_config
+from entracte.checkpoints.loading import FIXED_DTYPES
+from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
+from entracte.models.audio_vae import AudioVae
+from entracte.models.connectors import Connectors
+from entracte.models.gemma import TextEncoder
+from entracte.models.transformer import Transformer, TransformerConfig
+from entracte.models.upsampler import Upsampler
+from entracte.models.video_vae import VideoVae
+from entracte.models.vocoder import Vocoder
+from entracte.planner.figures import ModelFigures
+from entracte.planner.metering import META, Counts, Metered, counting
+from entracte.planner.tracing import trace_stages
+from entracte.prepared import Prepared
+from entracte.progress import Reporter
+from entracte.recipes import DEFAULTS
+from entracte.residency.weights import WeightSet
+from entracte.run import OpenModel, Run
+from entracte.sampling.guidance import Guidance
+from entracte.stages.denoise import GuidancePlan
+from entracte.stages.encode_images import PreparedImage
+from entracte.trace.trace import Trace
+
+# Four times as wide as the demonstration model's transformer, and deeper.
+WIDE: dict[str, Any] = {
+    **demo_config.TRANSFORMER,
+    "num_layers": 6,
+    "num_attention_heads": 8,
+    "attention_head_dim": 64,
+    "cross_attention_dim": 512,
+    "audio_num_attention_heads": 8,
+    "audio_attention_head_dim": 32,
+    "audio_cross_attention_dim": 256,
+    "connector_num_attention_heads": 8,
+    "connector_attention_head_dim": 64,
+    "audio_connector_num_attention_heads": 8,
+    "audio_connector_attention_head_dim": 32,
+}
+
+
+def modules(transformer: dict[str, Any] = demo_config.TRANSFORMER) -> dict[str, nn.Module]:
+    """The demonstration model's components, the transformer's config given."""
+    gemma = demo_config.GEMMA["text_config"]
+    with torch.device(META):
+        found: dict[str, nn.Module] = {
+            "text_encoder": TextEncoder(Gemma3Config(**demo_config.GEMMA)),
+            "connectors": Connectors(
+                transformer, gemma["hidden_size"] * (gemma["num_hidden_layers"] + 1)
+            ),
+            "transformer": Transformer(TransformerConfig.from_header(transformer)),
+            "video_vae": VideoVae(demo_config.VIDEO_VAE),
+            "upsampler": Upsampler(demo_config.UPSAMPLER),
+            "audio_vae": AudioVae(demo_config.AUDIO_VAE),
+            "vocoder": Vocoder(demo_config.VOCODER),
+        }
+    for name, module in found.items():
+        module.requires_grad_(False).to(FIXED_DTYPES.get(name, torch.bfloat16))
+    return found
+
+
+def figures(found: dict[str, nn.Module]) -> ModelFigures:
+    """Those of some modules, without the bytes of their weights."""
+    transformer = found["transformer"]
+    assert isinstance(transformer, Transformer)
+    others = {name: module for name, module in found.items() if name != "transformer"}
+    return ModelFigures({}, transformer.config, {}, trace_stages(others, torch.bfloat16), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """Lends modules as the device manager does."""
+
+    modules: dict[str, nn.Module]
+
+    @contextmanager
+    def request(self, phases: object) -> Iterator["Lent"]:
+        yield self
+
+    @contextmanager
+    def borrow(self, name: str, kind: type) -> Iterator[nn.Module]:
+        yield self.modules[name]
+
+    @contextmanager
+    def phase(self, number: int, kind: type) -> Iterator[nn.Module]:
+        yield self.modules["transformer"]
+
+
+class Recorder(Trace):
+    """Also notes what every stage takes."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__(torch.device("cpu"))
+        self.stages: list[tuple[str, Metered]] = []
+        self._counts = counts
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Any]:
+        counts = self._counts
+        counts.peak, before = counts.now, counts.flops
+        with super().stage(name) as span:
+            yield span
+        self.stages.append((name, Metered(counts.flops - before, counts.peak)))
+
+
+@contextmanager
+def counted_batches(transformer: nn.Module) -> Iterator[list[int]]:
+    """How many batches every call of a block is given."""
+    found: list[int] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda _, args: found.append(len(args[0])))
+        for block in transformer.get_submodule("transformer_blocks").children()
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def run(found: dict[str, nn.Module], prepared: Prepared) -> list[tuple[str, Metered]]:
+    """Every stage of a request with new prompts, on an engine that had one of the same sizes."""
+    with counting() as counts:
+        recorder = Recorder(counts)
+        opened = OpenModel(
+            manager=Lent(found),  # type: ignore[arg-type]
+            device=META,
+            dtype=torch.bfloat16,
+            latent_channels=128,
+            contexts=Cache(CACHED_PROMPTS),
+            rotary=rotary_tables(found["transformer"], prepared),
+        )
+        reporter = Reporter(prepared.work, None, None)
+        Run(opened, prepared, recorder, reporter).generate(None, None, keep_frames=False)
+    return recorder.stages
+
+
+def rotary_tables(transformer: Any, prepared: Prepared) -> Any:
+    """Those that an earlier request has left."""
+    found: Any = Cache(CACHED_SHAPES)
+    later = tuple(image.frame for image in prepared.images if image.frame > 0)
+    audio = prepared.request.audio_tokens
+    for phase in prepared.request.recipe.phases:
+        grid = prepared.grid(phase)
+        tokens = grid.tokens + len(later) * grid.frame_tokens
+        positions = torch.zeros(3, tokens), torch.zeros(1, audio)
+        tables = transformer.rotary(*positions, META, torch.bfloat16)
+        found.get((grid, audio, later), lambda tables=tables: tables)
+    return found
+
+
+def prepared(
+    request: Request, layers: int, images: tuple[int, ...] = (), guidance: Guidance | None = None
+) -> Prepared:
+    """As the engine prepares a request, with images at some frames.
+
+    guidance: of both streams, where it is not the default.
+    """
+    blocks = (round(DEFAULTS["2.3"].stg_depth * layers),)
+    plan = GuidancePlan(
+        replace(guidance or request.video_guidance, stg_blocks=blocks),
+        replace(guidance or request.audio_guidance, stg_blocks=blocks),
+    )
+    negative = request.recipe.guided and "unconditioned" in plan.passes()
+    return Prepared(
+        request=request,
+        guidance=plan,
+        prompts=[torch.arange(1024) + number for number in range(2 if negative else 1)],
+        images=[PreparedImage(np.zeros((64, 64, 3), np.uint8), at, 1.0) for at in images],
+        weight_sets=[WeightSet() for _ in request.recipe.phases],
+    )

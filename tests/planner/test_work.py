@@ -1,0 +1,198 @@
+"""What stages take by the closed forms is what a run takes, made on the meta device."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.published_figures import published_source
+from torch import nn
+
+from entracte import Request
+from entracte.checkpoints import demo_config
+from entracte.checkpoints.loading import FIXED_DTYPES, build_component
+from entracte.planner.figures import ModelFigures, published
+from entracte.planner.metering import META, meter
+from entracte.planner.stage_costs import mel_frames
+from entracte.planner.transformer_memory import loop_bytes
+from entracte.planner.work import stage_work
+from entracte.planner.workload import PhaseLoad, Workload
+from entracte.sampling.guidance import Guidance
+from entracte.stages.decode_audio import decode_audio
+
+from .meta_run import WIDE, counted_batches, figures, modules, prepared, run
+
+# Traced by a run, and left out of the closed forms: they compute nothing to speak of.
+LEFT_OUT = ("load weights", "prepare latents", "switch to", "mux")
+
+LOOPS = ("denoise", "refine")
+
+
+@dataclass(frozen=True)
+class Model:
+    modules: dict[str, nn.Module]
+    figures: ModelFigures
+
+    @property
+    def layers(self) -> int:
+        return self.figures.transformer.layers
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request: its sizes, the frames of its images, and its guidance where not the default."""
+
+    sizes: dict[str, Any]
+    images: tuple[int, ...] = ()
+    guidance: Guidance | None = None
+    slow: bool = field(default=False, kw_only=True)
+
+
+def of_size(height: int, width: int, frames: int, batch: int = 1, **more: Any) -> dict[str, Any]:
+    sizes = {"height": height, "width": width, "num_frames": frames, "guidance_batch": batch}
+    steps = {} if more.get("pipeline") == "distilled" else {"num_inference_steps": 2}
+    return {**sizes, **steps, **more}
+
+
+CASES = {
+    "one by one": Case(of_size(256, 384, 49)),
+    "in twos": Case(of_size(256, 384, 49, 2)),
+    "in threes": Case(of_size(256, 384, 49, 3), slow=True),
+    "at once": Case(of_size(512, 768, 121, 4)),
+    "first image": Case(of_size(512, 768, 121, 2), (0,)),
+    "tiles": Case(of_size(1024, 1536, 121), (0, 40)),
+    "long": Case(of_size(1024, 1536, 257, pipeline="distilled"), (0, 40), slow=True),
+    "only prompts": Case(
+        of_size(320, 320, 9, 2, pipeline="one-stage"), (8,), Guidance(cfg=3.0, rescale=0.7)
+    ),
+    "skipping": Case(of_size(320, 640, 97, 2, pipeline="one-stage"), (), Guidance(stg=1.0)),
+    "unguided": Case(of_size(320, 640, 97, pipeline="one-stage"), (), Guidance()),
+}
+
+
+# What is run on a wider transformer too.
+ALSO_WIDE = ("at once", "tiles", "skipping")
+
+
+@pytest.fixture(scope="module")
+def demo() -> Model:
+    found = modules(demo_config.TRANSFORMER)
+    return Model(found, figures(found))
+
+
+@pytest.fixture(scope="module")
+def wide() -> Model:
+    found = modules(WIDE)
+    return Model(found, figures(found))
+
+
+def compare(model: Model, case: Case) -> None:
+    request = Request(prompt="any", **case.sizes)
+    ready = prepared(request, model.layers, case.images, case.guidance)
+    with counted_batches(model.modules["transformer"]) as batches:
+        took = [each for each in run(model.modules, ready) if not each[0].startswith(LEFT_OUT)]
+    said = stage_work(model.figures, Workload.of(ready, model.layers, len(ready.prompts)))
+
+    assert [stage.name for stage in said] == [name for name, _ in took]
+    assert sum(stage.calls for stage in said) == sum(batches)
+    assert [s.phase for s in said if s.phase is not None] == list(range(len(request.recipe.phases)))
+    for stage, (name, true) in zip(said, took, strict=True):
+        close = 0.01 if name in LOOPS else 0.05
+        assert stage.flops == pytest.approx(true.flops, rel=close), name
+        assert 0.97 * true.nbytes <= stage.activations <= 1.05 * true.nbytes, name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if case.slow else []) for n, case in CASES.items()],
+)
+def test_every_stage_takes_what_it_takes_in_a_run(demo: Model, name: str) -> None:
+    compare(demo, CASES[name])
+
+
+@pytest.mark.parametrize("name", ALSO_WIDE)
+def test_so_does_every_stage_of_a_wider_model(wide: Model, name: str) -> None:
+    compare(wide, CASES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 4])
+def test_so_does_the_published_model(batch: int) -> None:
+    found = {}
+    for name, component in published_source().components.items():
+        module = build_component(component).requires_grad_(False)
+        found[name] = module.to(FIXED_DTYPES.get(name, torch.bfloat16))
+    compare(Model(found, published("ltx-2.3")), Case(of_size(512, 768, 121, batch), (0,)))
+
+
+@pytest.mark.parametrize(("grid", "measured"), [((16, 8, 12), 0.43), ((16, 16, 24), 1.49)])
+def test_a_guided_step_takes_what_was_measured(grid: tuple[int, int, int], measured: float) -> None:
+    """Gigabytes of four passes at once on an H200, by docs/benchmarks.md."""
+    frames, height, width = grid
+    model = published("ltx-2.3")
+    phase = PhaseLoad("stage1", frames, height, width, 0, 126, 30, 3 + 20 / 48, 4, 0, 2, 1, (1, 1))
+    found = loop_bytes(model.transformer, phase, model.itemsize) / 1e9
+    assert found == pytest.approx(measured, rel=0.05)
+
+
+def empty(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16, device=META)
+
+
+class TestLaws:
+    """They hold at other sizes than those that were traced."""
+
+    @pytest.mark.parametrize("frames", [1, 3, 7, 16])
+    @pytest.mark.parametrize(("height", "width"), [(5, 9), (24, 24)])
+    def test_of_decoding(self, demo: Model, frames: int, height: int, width: int) -> None:
+        vae = demo.modules["video_vae"]
+        true = meter(lambda: vae.decode(empty(1, 128, frames, height, width)))
+        law, places = demo.figures.costs.decode_frames, height * width
+        assert places * law.flops_of(frames) == pytest.approx(true.flops, rel=0.01)
+        assert places * law.nbytes_of(frames) == pytest.approx(true.nbytes, rel=0.05)
+
+    @pytest.mark.parametrize(("height", "width"), [(4, 6), (34, 60)])
+    def test_of_encoding(self, demo: Model, height: int, width: int) -> None:
+        vae = demo.modules["video_vae"]
+        true = meter(lambda: vae.encode(empty(1, 3, 1, 32 * height, 32 * width)))
+        law = demo.figures.costs.encode_image
+        assert law.flops_of(height * width) == pytest.approx(true.flops, rel=0.01)
+        assert law.nbytes_of(height * width) == pytest.approx(true.nbytes, rel=0.05)
+
+    @pytest.mark.parametrize("tokens", [13, 126, 500])
+    def test_of_sound(self, demo: Model, tokens: int) -> None:
+        vae, vocoder = demo.modules["audio_vae"], demo.modules["vocoder"]
+        true = meter(lambda: decode_audio(vae, vocoder, empty(1, 8, tokens, 16)))
+        law, frames = demo.figures.costs.decode_audio, mel_frames(tokens)
+        assert law.flops_of(frames) == pytest.approx(true.flops, rel=0.05)
+        assert law.nbytes_of(frames) == pytest.approx(true.nbytes, rel=0.05)
+
+
+class TestWorkload:
+    @pytest.mark.parametrize("pipeline", ["two-stage", "one-stage", "distilled"])
+    @pytest.mark.parametrize("images", [(), (0,), (0, 16, 24)])
+    def test_sizes_alone_say_the_same(self, pipeline: str, images: tuple[int, ...]) -> None:
+        sizes = {"height": 512, "width": 768, "num_frames": 97, "guidance_batch": 2}
+        request = Request(prompt="any", pipeline=pipeline, **sizes)
+        ready = prepared(request, 48, images)
+        assert Workload.of_sizes(
+            layers=48, pipeline=pipeline, images=len(images), **sizes
+        ) == Workload.of(ready, 48, len(ready.prompts))
+
+    def test_a_skipping_pass_counts_from_its_first_skipped_block(self) -> None:
+        load = Workload.of_sizes(layers=48)
+        guided, refined = load.phases
+        assert guided.passes == pytest.approx(3 + 20 / 48)
+        assert (guided.evaluations, guided.isolated, guided.skips) == (4, 1, (1, 1))
+        assert (refined.passes, refined.isolated, refined.skips) == (1, 0, (0, 0))
+        assert (guided.steps, refined.steps) == (30, 3)
+        assert (guided.contexts, refined.contexts, load.new_prompts) == (2, 1, 2)
+        assert (guided.video_tokens, refined.video_tokens) == (6144, 24576)
+
+    def test_cached_prompts_are_not_encoded(self) -> None:
+        model, load = published("ltx-2.3"), Workload.of_sizes(layers=48, prompts=0)
+        names = [stage.name for stage in stage_work(model, load)]
+        assert names == ["denoise", "upsample", "refine", "decode audio", "decode video"]
+        again = stage_work(model, replace(load, new_prompts=2))
+        assert [s.name for s in again[:4]] == ["encode text", "connect text"] * 2
+        assert again[4:] == stage_work(model, load)
