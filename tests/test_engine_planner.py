@@ -125,6 +125,16 @@ def test_a_larger_request_is_planned_for(demo_model: Path, plenty: Decision) -> 
     assert larger.chosen.prediction.peak_device_bytes <= limit
 
 
+def test_other_wishes_are_heeded_at_once(demo_model: Path) -> None:
+    """Though the plan in place would do."""
+    engine = open_engine(demo_model)
+    latents(engine)
+    engine.configure(Residency("auto", places={"vocoder": "snapshot"}))
+    decision = engine.generate(small(), keep_frames=False).decision
+    assert decision is not None
+    assert decision.residency.places["vocoder"] == "snapshot"
+
+
 def test_refused_memory_leads_to_the_next_cheaper_plan(
     demo_model: Path, expected: dict[str, Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -42,7 +42,7 @@ class Planner:
         self.hardware = hardware
         self.calibration = calibration or Calibration()
         self._ceiling: int | None = None  # a plan that needs so much of the device has failed
-        self._standing: Decision | None = None
+        self._standing: tuple[Residency, Decision] | None = None  # what was wished for, and got
 
     def decide(
         self,
@@ -61,9 +61,9 @@ class Planner:
         found = decide(c, wanted, limits, strict=wanted.mode == AUTO)
         if wanted.mode != AUTO:
             return found
-        if self._standing is not None:
-            found = self._kept(c, self._standing, found, limits, wanted) or found
-        self._standing = found
+        if self._standing is not None and self._standing[0] == wanted:
+            found = self._kept(c, self._standing[1], found, limits, wanted) or found
+        self._standing = wanted, found
         return found
 
     def costs(
@@ -123,9 +123,8 @@ class Planner:
         if (way, dict(places)) == (best.way, dict(best.places)):
             return None
         asked = way.residency(places, wanted)
-        same_wishes = standing.residency.device_memory == wanted.device_memory
         peaks = Loaned.of(c, places).peaks(c.transformer(way))
-        if not same_wishes or not limits.allow(*peaks):
+        if not limits.allow(*peaks):
             return None
         prediction = predict(c, way, places)
         if prediction.latency_s > best.latency_s * (1 + WORTH_MOVING):

@@ -1,0 +1,61 @@
+"""The planner's predictions beside a serving engine's published figures, for the same modes.
+
+    python benchmarks/published_table.py [--height 512 --width 768]
+
+The published resolution is not known. Times are milliseconds, memory is gigabytes.
+"""
+
+import argparse
+
+from entracte.planner.calibration import Calibration
+from entracte.planner.candidates import Way
+from entracte.planner.cards import card
+from entracte.planner.cost_model import costs, predict
+from entracte.planner.figures import published
+from entracte.planner.workload import Workload
+from entracte.residency import BASE, Adapter, WeightPhase, WeightSet
+
+# Mode: card, our way, and the published switch, denoising, refinement and peak memory.
+PUBLISHED = {
+    "legacy": ("h200", Way("original", "low-vram", 48, 0), 126.9, 13388, 804, 58.01),
+    "snapshot low-vram": (
+        "h100-80gb",
+        Way("snapshot", "low-vram", 48, 0),
+        0.02,
+        14257,
+        2850,
+        57.22,
+    ),
+    "snapshot aggressive": ("h200", Way("snapshot", "aggressive", 48, 0), 0.01, 10341, 1333, 95.12),
+    "resident": ("h200", Way("resident", "low-vram", 48, 0), 0.01, 8572, 884, 95.78),
+}
+PHASES = (WeightPhase(BASE, 30), WeightPhase(WeightSet((Adapter("distilled", 1.0),)), 3))
+# The text encoder passes through the device, and everything else is on it.
+PLACES = {"text_encoder": "streamed"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--width", type=int, default=768)
+    options = parser.parse_args()
+    model = published("ltx-2.3")
+    load = Workload.of_sizes(
+        layers=48, height=options.height, width=options.width, guidance_batch=4
+    )
+    heads = ["mode", "card", "switch", "", "denoise", "", "refine", "", "peak GB", ""]
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
+    print("| | |" + " published | predicted |" * 4)
+    for mode, (name, way, switch, denoise, refine, peak) in PUBLISHED.items():
+        c = costs(model, load, PHASES, card(name, 256 * 2**30), Calibration())
+        p = predict(c, way, PLACES)
+        stages = {stage.name: stage.seconds * 1e3 for stage in p.stages}
+        cells = [mode, name, switch, f"{p.switch_s * 1e3:.1f}"]
+        cells += [denoise, f"{stages['denoise']:.0f}", refine, f"{stages['refine']:.0f}"]
+        cells += [peak, f"{p.peak_device_bytes / 1e9:.1f}"]
+        print("| " + " | ".join(map(str, cells)) + " |")
+
+
+if __name__ == "__main__":
+    main()
