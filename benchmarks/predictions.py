@@ -1,7 +1,7 @@
 """What the planner predicts beside what happens, on this machine, in every mode.
 
 One request is run in mode `auto` to correct the table of computing times (a warm-up). Then every
-mode is planned and run, with that calibration alone: the last of three requests is compared.
+mode is planned and run, with that calibration alone: the last of two requests is compared.
 
     python benchmarks/predictions.py [--model DIR] [--device auto] [--json FILE]
         [--height 256 --width 384 --num-frames 49 --steps 4]
@@ -32,7 +32,7 @@ WANTED = (
 def measure(engine: Engine, request: Request, wanted: Residency) -> dict[str, object]:
     engine.configure(wanted)
     predicted = engine.plan(request).chosen.prediction
-    for _ in range(3):
+    for _ in range(2):
         result = engine.generate(request, keep_frames=False)
     stages = {stage.name: stage.seconds for stage in predicted.stages}
     took: dict[str, float] = {}

@@ -55,6 +55,14 @@ class Weights:
         return self.blocks * self.block + self.outside
 
     @property
+    def all_factors(self) -> int:
+        return sum([total for total, _ in self.factors])
+
+    @property
+    def largest_factors(self) -> int:
+        return sum([most for _, most in self.factors])
+
+    @property
     def largest(self) -> int:
         return max(self.block, self.outside, *(most for _, most in self.factors))
 
@@ -67,8 +75,7 @@ def transformer_footprint(
     n, m, k, u, o = w.blocks, way.resident, way.merged, w.block, w.outside
     streamed = n - m
     stream_slots = min(SLOTS, streamed)
-    factor_slots = SLOTS * sum(most for _, most in w.factors)
-    factors = sum(total for total, _ in w.factors)
+    factor_slots, factors = SLOTS * w.largest_factors, w.all_factors
     from_host = way.home == "host"
     # What the files hold needs no copy on the host; merged sets do.
     copies = adapted + (int(plain) if from_host else 0)

@@ -26,7 +26,11 @@ class Limits:
 
     def allow(self, device: int, host: int) -> bool:
         """Whether a plan's peaks fit."""
-        return not self.excess(device, host)
+        if self.unified:
+            return device + host <= min(self.device, self.host)
+        if self.pinned is not None and host > self.pinned:
+            return False
+        return device <= self.device and host <= self.host
 
     def excess(self, device: int, host: int) -> dict[str, int]:
         """How many bytes a plan's peaks are over, by what they are over."""

@@ -104,14 +104,13 @@ class Search:
 
     def _choices(self, mine: Callable[[Way], bool], dynamic: bool) -> list[_Choice]:
         found = []
-        offered = [way for way in self._ways(dynamic) if mine(way)]
-        most = max((self._c.transformer(w).host for w in offered if w.home == "host"), default=0)
+        offered = [(way, self._c.transformer(way)) for way in self._ways(dynamic) if mine(way)]
+        most = max((size.host for way, size in offered if way.home == "host"), default=0)
         # With host memory for all, streaming from files only is slower; no plan needs it.
         plenty = self._limits.allow(0, most + self._most_host) and not self._limits.unified
-        for way in offered:
+        for way, footprint in offered:
             if way.home == "disk" and plenty and self._wanted.places.get(TRANSFORMER) != "disk":
                 continue
-            footprint = self._c.transformer(way)
             if self._limits.allow(footprint.always, footprint.host):
                 found.append(_Choice(*latency_alone(self._c, way), way, footprint))
         return sorted(found, key=attrgetter("seconds"))

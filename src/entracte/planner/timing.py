@@ -89,13 +89,15 @@ class Loops:
         self._host_rate = hardware.rates.h2d
         self._streamed = w.blocks - way.resident
         self._resident_bytes = way.resident * w.block + w.outside
-        self._changes = len({phase.weights for phase in phases}) > 1
+        self._changes = any(phase.weights != phases[0].weights for phase in phases)
         self._swaps = way.mode == "snapshot" and way.policy == "low-vram" and self._changes
         # Whether weights come between the loops, so that other stages' weights wait for them.
         self.linked = self._swaps or (way.mode == "original" and self._changes)
         self._arrivals: list[float] = []  # of every block's next weights, where they are swapped
-        streamed = set(spread(range(w.blocks), self._streamed)) if self._swaps else set()
-        self._resident = [block not in streamed for block in range(w.blocks)]
+        self._resident: list[bool] = []
+        if self._swaps:
+            streamed = set(spread(range(w.blocks), self._streamed))
+            self._resident = [block not in streamed for block in range(w.blocks)]
         self.switch = 0.0  # what the second phase waited before its first block
 
     def begin(self, clock: Clock) -> Clock:
