@@ -23,7 +23,6 @@ from entracte.models.gemma import Tokenizer
 from entracte.planned import ModelPlanner, named
 from entracte.planner.decision import Decision
 from entracte.planner.hardware import Hardware
-from entracte.planner.probes import probe
 from entracte.prepared import Prepared
 from entracte.progress import ProgressCallback, Reporter
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
@@ -89,8 +88,7 @@ class Engine:
         self._broken = False
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._wanted = residency or Residency(AUTO)
-        self._hardware = hardware
-        self._planner = ModelPlanner(source, dtype, self._loras.factors, self._find_hardware)
+        self._planner = ModelPlanner(source, dtype, self._loras.factors, backend, hardware)
         self._manager = self._manage(named(self._wanted))
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
@@ -300,14 +298,6 @@ class Engine:
         self._planner.ran_out(self._decision)
         self._decision = None
         return True
-
-    def _find_hardware(self) -> Hardware:
-        if self._hardware is None:
-            located = next(iter(self.source.components["transformer"].tensors.values()))
-            self._hardware = probe(
-                self.backend, self._dtype, folder=located.file.path.resolve().parent
-            )
-        return self._hardware
 
     @contextmanager
     def _at_work(self) -> Iterator[DeviceManager]:

@@ -10,8 +10,10 @@ from entracte.planner.decision import Decision
 from entracte.planner.figures import AdapterFigures, adapter_figures, figures_of
 from entracte.planner.hardware import Hardware
 from entracte.planner.planner import Measured, Planner
+from entracte.planner.probes import probe
 from entracte.planner.workload import Workload
 from entracte.prepared import Prepared
+from entracte.residency.backend import Backend
 from entracte.residency.merge import Factors
 from entracte.residency.modes import AUTO, Residency
 from entracte.residency.weights import WeightPhase
@@ -23,7 +25,7 @@ MEBIBYTE = 2**20
 class ModelPlanner:
     """Decides where an open model's weights live, request by request.
 
-    factors: those of a LoRA, by its name. find_hardware: looks at the machine, when it is needed.
+    factors: those of a LoRA, by its name. hardware: None has the backend's machine probed.
     """
 
     def __init__(
@@ -31,12 +33,14 @@ class ModelPlanner:
         source: ModelSource,
         dtype: torch.dtype,
         factors: Callable[[str], Mapping[str, Factors]],
-        find_hardware: Callable[[], Hardware],
+        backend: Backend,
+        hardware: Hardware | None,
     ) -> None:
         self._source = source
         self._dtype = dtype
         self._factors = factors
-        self._find_hardware = find_hardware
+        self._backend = backend
+        self._hardware = hardware
         self._planner: Planner | None = None
         self._adapters: dict[str, AdapterFigures] = {}
 
@@ -46,7 +50,8 @@ class ModelPlanner:
             # Modules are traced as they are, whatever the caller computes in.
             with torch.inference_mode(False), torch.no_grad():
                 model = figures_of(self._source, self._dtype)
-                self._planner = Planner(model, self._find_hardware())
+                hardware = self._hardware or self._probe()
+            self._planner = Planner(model, hardware)
         return self._planner
 
     def decide(self, prepared: Prepared, wanted: Residency) -> Decision:
@@ -66,6 +71,10 @@ class ModelPlanner:
     def learn(self, decision: Decision, trace: Trace) -> None:
         """Correct later predictions by what a request took."""
         self.planner.learn(decision, measured(trace))
+
+    def _probe(self) -> Hardware:
+        located = next(iter(self._source.components["transformer"].tensors.values()))
+        return probe(self._backend, self._dtype, folder=located.file.path.resolve().parent)
 
     def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
         names = {each.name for phase in phases for each in phase.weights.adapters}
