@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.runtime.errors import OutOfResources
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from entracte.residency.merge import Factors, WeightMerge, merge
 from entracte.residency.merge_table import Tiling
@@ -180,7 +180,7 @@ def main() -> None:
         for tiling in TRIED:
             try:
                 found: Any = measure(merges, tiling)
-            except OutOfResources as error:
+            except (OutOfResources, PTXASError) as error:
                 found = str(error)
             results["tilings"][str(tiling)] = found
             print(tiling, found, flush=True)

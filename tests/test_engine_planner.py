@@ -225,3 +225,15 @@ def test_planning_waits_for_no_weights(demo_model: Path) -> None:
     decision = engine.plan(small())
     assert decision.chosen.reason
     assert engine.residency() == []
+
+
+def test_asking_for_a_plan_changes_nothing(demo_model: Path, plenty: Decision) -> None:
+    """A larger request that is only asked about leaves the plan in place."""
+    engine = open_engine(demo_model, plenty.chosen.prediction.peak_device_bytes)
+    first = engine.generate(small(), keep_frames=False).decision
+    asked = engine.plan(small(width=192))
+    again = engine.generate(small(), keep_frames=False).decision
+    assert first is not None
+    assert again is not None
+    assert asked.residency != first.residency
+    assert again.residency == first.residency

@@ -260,6 +260,7 @@ class Engine:
         prepared = self._prepared(request)
         if self._wanted.mode == AUTO:
             self._decision = self._planner.decide(prepared, self._wanted)
+            self._planner.adopt(self._wanted, self._decision)
             if self._decision.residency != self._manager.wanted:
                 self._manager.configure(self._decision.residency)
         self._manager.plan(prepared.weight_phases)

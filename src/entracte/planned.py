@@ -64,6 +64,10 @@ class ModelPlanner:
         phases = prepared.weight_phases
         return self.planner.decide(load, phases, self._adapters_of(phases), wanted)
 
+    def adopt(self, wanted: Residency, decision: Decision) -> None:
+        """A decision is carried out."""
+        self.planner.adopt(wanted, decision)
+
     def ran_out(self, decision: Decision) -> None:
         """A plan found less memory than it was predicted to need."""
         self.planner.ran_out(decision)

@@ -318,8 +318,11 @@ def test_copies_are_right_and_counted(backend: CudaBackend) -> None:
 
 
 @pytest.mark.gpu
-def test_memory_freed_under_a_side_stream_is_not_overwritten(backend: CudaBackend) -> None:
-    """What takes its place, in the compute stream or in a copy, comes after the last read."""
+def test_memory_freed_behind_a_side_stream_is_not_overwritten(backend: CudaBackend) -> None:
+    """The compute stream has waited for the last read, the host has not.
+
+    What takes the memory's place, in the compute stream or in a copy, comes after that read.
+    """
     kept = backend.allocate(32 * MIB)
     host = backend.allocate_host(32 * MIB, pinned=True)
     for stream in (backend.compute, backend.copies):
@@ -331,6 +334,7 @@ def test_memory_freed_under_a_side_stream_is_not_overwritten(backend: CudaBacken
         with torch.cuda.stream(backend.merges.stream):
             torch.cuda._sleep(LONG)
         backend.merges.copy(kept, memory, "within")
+        backend.compute.wait(backend.merges.record())
         backend.free(memory)
         assert not backend.merges.stream.query(), "the host waited"
         again = backend.allocate(32 * MIB)

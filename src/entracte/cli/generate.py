@@ -104,8 +104,10 @@ def run(options: argparse.Namespace) -> None:
         )
     summary = summarise(result)
     summary["settings"]["mode"] = residency.mode
-    decision = result.decision or engine.plan(request)
-    summary["plan"] = plan_json(decision, result.trace)
+    decision = result.decision
+    if decision is None and (options.json or settings.perf_dump_path is not None):
+        decision = engine.plan(request)
+    summary["plan"] = None if decision is None else plan_json(decision, result.trace)
     summary["residency"] = [asdict(row) for row in engine.residency()]
     if settings.perf_dump_path is not None:
         meta = summary["settings"] | {name: summary[name] for name in ("plan", "residency")}
@@ -114,7 +116,8 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(summary))
     elif not options.quiet:
         print_stage_table(result.trace)
-        print(f"plan: {said(decision.chosen.prediction)}; {decision.chosen.reason}")
+        if decision is not None:
+            print(f"plan: {said(decision.chosen.prediction)}; {decision.chosen.reason}")
         print(f"wrote {result.output_path}")
     sys.stdout.flush()
 

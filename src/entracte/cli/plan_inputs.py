@@ -40,29 +40,19 @@ def build_wanted(options: argparse.Namespace) -> "Residency":
 
 def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
     """Raise ResidencyError where the wishes contradict the model, as the device manager does."""
-    from entracte.planner.cost_model import TRANSFORMER
-    from entracte.residency.modes import AUTO, holding
+    from entracte.planned import named
+    from entracte.planner.figures import TRANSFORMER
+    from entracte.residency import BASE, WeightPhase
+    from entracte.residency.modes import holding
+    from entracte.residency.plan import Sizes, make_plan
 
-    for name, place in wanted.places.items():
+    for name in wanted.places:
         if name not in model.units:
             known = ", ".join(sorted(model.units))
             raise ResidencyError(f"no component {name!r} to place; there are {known}")
-        if place == "streamed" and len(model.units[name]) == 1:
-            raise ResidencyError(
-                f"{name} cannot be streamed, for it has no sequence of blocks: place it snapshot, "
-                "disk or resident"
-            )
-    # Mode auto is none of the device manager's; fused is the one that takes every dial.
-    named = replace(wanted, mode="fused") if wanted.mode == AUTO else wanted
-    holding(TRANSFORMER, True, named)
-    blocks = model.transformer.layers
-    dials = {"resident": wanted.resident_blocks, "merged": wanted.merged_blocks}
-    for name, number in dials.items():
-        if number is not None and number > blocks:
-            raise ResidencyError(
-                f"{number} {name} blocks are asked for; {TRANSFORMER} has {blocks}: "
-                f"give 0 to {blocks}"
-            )
+    for name, units in model.units.items():
+        how = holding(name, name == TRANSFORMER, named(wanted))
+        make_plan(name, Sizes(units, {}), (WeightPhase(BASE),), how, unified=False)
 
 
 def find_machine(options: argparse.Namespace) -> "Hardware":

@@ -8,15 +8,13 @@ from entracte.residency.weights import WeightPhase, distinct
 
 from .calibration import Calibration
 from .candidates import Way
-from .figures import ModelFigures
+from .figures import TRANSFORMER, ModelFigures
 from .footprint import Footprint, Weights, loaned_footprint, transformer_footprint
 from .hardware import Hardware
 from .prediction import Prediction, StagePrediction
 from .timing import Clock, Loops, Sweeps, loan_wait, merge_seconds
 from .work import StageWork, stage_work
 from .workload import Workload
-
-TRANSFORMER = "transformer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError
+from entracte.residency.budget import in_units
 from entracte.residency.modes import AUTO, Mode, Place, Residency, SnapshotPolicy
 
 from .candidates import Way
-from .cost_model import TRANSFORMER, Costs, predict
+from .cost_model import Costs, predict
+from .figures import TRANSFORMER
 from .limits import Limits
 from .prediction import Prediction
 from .search import TICK, Plan, Rank, Search, rank
@@ -185,7 +187,4 @@ def seconds(value: float) -> str:
 
 def size(nbytes: int) -> str:
     """A number of bytes as people read it."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= scale:
-            return f"{nbytes / scale:,.1f} {unit}"
-    return f"{nbytes} bytes"
+    return in_units(nbytes, digits=1)

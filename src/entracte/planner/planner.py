@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from entracte.cache import Cache
 from entracte.residency.modes import AUTO, Residency
 from entracte.residency.weights import WeightPhase
 
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 # Another plan is taken only if it is this much faster than the one that is in place.
 WORTH_MOVING = 0.05
+
+# Decisions that are kept, for requests of the same sizes.
+CACHED_DECISIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Planner:
         self.calibration = calibration or Calibration()
         self._ceiling: int | None = None  # a plan that needs so much of the device has failed
         self._standing: tuple[Residency, Decision] | None = None  # what was wished for, and got
+        self._wanted: Residency | None = None  # what the decisions below are for
+        self._forget()
 
     def decide(
         self,
@@ -56,15 +62,21 @@ class Planner:
         A named mode is never refused here. The plan in place is kept as long as it fits and no
         other is clearly faster.
         """
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._forget()
         c = self.costs(load, phases, adapters)
         limits = self._limits(wanted)
-        found = decide(c, wanted, limits, strict=wanted.mode == AUTO)
-        if wanted.mode != AUTO:
-            return found
-        if self._standing is not None and self._standing[0] == wanted:
-            found = self._kept(c, self._standing[1], found, limits, wanted) or found
-        self._standing = wanted, found
+        found = self._decisions.get(
+            (load, tuple(phases)), lambda: decide(c, wanted, limits, strict=wanted.mode == AUTO)
+        )
+        if wanted.mode == AUTO and self._standing is not None and self._standing[0] == wanted:
+            return self._kept(c, self._standing[1], found, limits, wanted) or found
         return found
+
+    def adopt(self, wanted: Residency, decision: Decision) -> None:
+        """A decision is carried out: its plan is the one in place."""
+        self._standing = wanted, decision
 
     def costs(
         self,
@@ -81,6 +93,7 @@ class Planner:
         needed = decision.chosen.prediction.peak_device_bytes
         self._ceiling = needed if self._ceiling is None else min(self._ceiling, needed)
         self._standing = None
+        self._forget()
         logger.warning(
             "%s ran out of memory where %s were predicted; the next cheaper plan is tried",
             said(decision.chosen.prediction),
@@ -93,12 +106,14 @@ class Planner:
         Computing is what was measured less what was predicted to be waiting.
         """
         prediction = decision.chosen.prediction
-        computing, took = {}, {}
-        for stage in prediction.stages:
-            seconds = measured.stages.get(stage.name)
-            if seconds is not None:
-                computing[stage.name] = stage.seconds - stage.stall_s
-                took[stage.name] = seconds - stage.stall_s
+        computing: dict[str, float] = {}
+        took = dict(measured.stages)
+        for stage in prediction.stages:  # two of one name are added up, as they were measured
+            if stage.name in took:
+                seconds = stage.seconds - stage.stall_s
+                computing[stage.name] = computing.get(stage.name, 0.0) + seconds
+                took[stage.name] -= stage.stall_s
+        self._forget()
         self.calibration = self.calibration.corrected(computing, took)
         if measured.peak_device_bytes:
             at_peak = max(prediction.stages, key=lambda stage: stage.peak_device_bytes)
@@ -107,6 +122,11 @@ class Planner:
                 factor = (measured.peak_device_bytes - weights) / at_peak.activations
                 memory = min(max(self.calibration.memory * factor, 0.5), 4.0)
                 self.calibration = replace(self.calibration, memory=memory)
+
+    def _forget(self) -> None:
+        self._decisions: Cache[tuple[Workload, tuple[WeightPhase, ...]], Decision] = Cache(
+            CACHED_DECISIONS
+        )
 
     def _limits(self, wanted: Residency) -> Limits:
         limits = limits_of(self.hardware, wanted)

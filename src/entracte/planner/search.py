@@ -9,7 +9,8 @@ import numpy as np
 from entracte.residency.modes import Place, Residency
 
 from .candidates import Way, placements, ways
-from .cost_model import TRANSFORMER, Costs, Loaned, latency, latency_alone
+from .cost_model import Costs, Loaned, latency, latency_alone
+from .figures import TRANSFORMER
 from .footprint import Footprint
 from .limits import Limits
 

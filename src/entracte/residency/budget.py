@@ -68,10 +68,8 @@ def check_budgets(
             smallest = (size, _describe(other), tried)
     least = ""
     if smallest is not None:
-        least = (
-            f". The smallest plan, {smallest[1]}, needs {_gb(smallest[2].device_bytes)} of the "
-            f"device and {_gb(smallest[2].host_bytes)} of the host"
-        )
+        device, host = in_units(smallest[2].device_bytes), in_units(smallest[2].host_bytes)
+        least = f". The smallest plan, {smallest[1]}, needs {device} of the device and {host} of the host"
     raise BudgetError(f"{excess}{least}")
 
 
@@ -84,8 +82,8 @@ def _excess(plan: ManagerPlan, wanted: Residency) -> str:
     ):
         if limit is not None and needed > limit:
             found.append(
-                f"the weights need {_gb(needed)} of {what}, {_gb(needed - limit)} more than the "
-                f"{_gb(limit)} allowed"
+                f"the weights need {in_units(needed)} of {what}, {in_units(needed - limit)} more "
+                f"than the {in_units(limit)} allowed"
             )
     return " and ".join(found)
 
@@ -131,8 +129,9 @@ def _describe(wanted: Residency) -> str:
     return " ".join(flags)
 
 
-def _gb(nbytes: int) -> str:
+def in_units(nbytes: int, digits: int = 2) -> str:
+    """A number of bytes as people read it."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if nbytes >= size:
-            return f"{nbytes / size:,.2f} {unit}"
+            return f"{nbytes / size:,.{digits}f} {unit}"
     return f"{nbytes} bytes"
