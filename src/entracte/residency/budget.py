@@ -68,8 +68,9 @@ def check_budgets(
             smallest = (size, _describe(other), tried)
     least = ""
     if smallest is not None:
-        device, host = in_units(smallest[2].device_bytes), in_units(smallest[2].host_bytes)
-        least = f". The smallest plan, {smallest[1]}, needs {device} of the device and {host} of the host"
+        flags, needs = smallest[1], smallest[2]
+        device, host = in_units(needs.device_bytes), in_units(needs.host_bytes)
+        least = f". The smallest plan, {flags}, needs {device} of the device and {host} of the host"
     raise BudgetError(f"{excess}{least}")
 
 
