@@ -22,7 +22,16 @@ import torch
 from torch import Tensor
 
 from entracte.residency import BASE, DeviceManager, Factors, Residency, WeightPhase
-from entracte.residency.backend import Direction, Event, HostMemory, MergeProgram, Task, Traffic
+from entracte.residency.backend import (
+    Direction,
+    Event,
+    HostMemory,
+    Mark,
+    MergeProgram,
+    Task,
+    Traffic,
+)
+from entracte.residency.host import Instant
 from entracte.residency.merge import WeightMerge
 from entracte.residency.unchecked import Unchecked
 from scaled_model import MERGED, Skeleton, skeleton_factors, skeleton_spec
@@ -59,6 +68,9 @@ class NullStream:
 
     def record(self) -> Event:
         return self._event
+
+    def mark(self) -> Mark:
+        return Instant(time.perf_counter())
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         self._traffic.count(direction, min(target.nbytes, source.nbytes))
@@ -104,6 +116,12 @@ class NullBackend(Unchecked):
     def read_ahead(self, task: Callable[[], None]) -> Task:
         task()
         return NullTask()
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def set_clock(self) -> None:
+        pass
 
     def synchronize(self) -> None:
         pass

@@ -40,7 +40,7 @@ from entracte.run import Contexts, OpenModel, RotaryTables, Run
 from entracte.sampling.guidance import Guidance
 from entracte.stages.denoise import GuidancePlan
 from entracte.stages.prepare_images import prepare_images
-from entracte.trace.trace import Trace
+from entracte.trace.trace import Trace, TraceOptions
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,7 @@ class Engine:
         progress: ProgressCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
         keep_frames: bool = True,
+        trace: TraceOptions | None = None,
     ) -> Result:
         """Make a video with sound.
 
@@ -156,6 +157,7 @@ class Engine:
         latents_path: a safetensors file for every phase's latents.
         progress: called at every stage and step. should_stop: asked there; True ends the run.
         keep_frames: whether the result carries the frames, 3 bytes a pixel.
+        trace: what the result's trace is to hold.
 
         Raises RequestError, CheckpointError, MediaError or BudgetError before any weight is read
         where the request cannot be carried out; MediaError where the output cannot be written;
@@ -166,7 +168,9 @@ class Engine:
             latents = None if latents_path is None else Path(latents_path)
 
             def attempt() -> Result:
-                return self._generate(request, output, latents, progress, should_stop, keep_frames)
+                reporter = Reporter(progress, should_stop)
+                traced = Trace(self.backend, trace)
+                return self._generate(request, output, latents, reporter, traced, keep_frames)
 
             try:
                 return attempt()
@@ -180,22 +184,23 @@ class Engine:
         request: Request,
         output: Path | None,
         latents: Path | None,
-        progress: ProgressCallback | None,
-        should_stop: Callable[[], bool] | None,
+        reporter: Reporter,
+        trace: Trace,
         keep_frames: bool,
     ) -> Result:
-        trace = Trace(self.backend.device)
-        with trace.stage("validate"):
+        with trace.stage("validate", of_host=True):
             if output is not None:
                 check_output(output)
             if latents is not None:
                 require_writable(latents)
             prepared = self.prepare(request)
-        reporter = Reporter(prepared.work, progress, should_stop)
+        reporter.begin(prepared.work)
         before = replace(self.backend.traffic)
         with self._at_work() as manager, device_errors("computing"):
             run = Run(self._open_model(manager), prepared, trace, reporter)
-            result = run.generate(output, latents, keep_frames)
+            blocks = trace.options.level == "blocks"
+            with trace.weights(manager.recording(blocks)):
+                result = run.generate(output, latents, keep_frames)
         for what, number in asdict(self.backend.traffic.since(before)).items():
             trace.count(f"weights_{what}", number)
         return replace(result, decision=self._decision)
@@ -239,6 +244,11 @@ class Engine:
             self._manager.configure(named(residency))
             self._wanted = residency
             self._decision = None
+
+    def forget_prompts(self) -> None:
+        """Have prompts encoded again that were seen before, as a measurement may want it."""
+        with self._one_at_a_time:
+            self._contexts = Cache(CACHED_PROMPTS)
 
     def residency(self) -> list[Row]:
         """Where every byte of weights is now."""

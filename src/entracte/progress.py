@@ -26,24 +26,24 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Reporter:
-    """Reports stages and steps, and raises Cancelled at the next of them once asked to stop.
-
-    work: the denoising work of the whole run, in any unit that grows with its time.
-    """
+    """Reports stages and steps, and raises Cancelled at the next of them once asked to stop."""
 
     def __init__(
         self,
-        work: float,
         callback: ProgressCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._work = work
+        self._work = 0.0
         self._done = 0.0
         self._seconds = 0.0
         self._callback = callback
         self._should_stop = should_stop
         self._stage = ""
         self._mark = time.perf_counter()
+
+    def begin(self, work: float) -> None:
+        """Say the denoising work of the whole run, in any unit that grows with its time."""
+        self._work = work
 
     def stage(self, name: str, steps: int = 0) -> None:
         """A stage begins."""

@@ -77,7 +77,7 @@ class Run:
         """Run all stages. The latents are saved before anything is decoded."""
         with ExitStack() as request:
             self._reporter.stage("load weights")
-            with self._trace.stage("load weights"):
+            with self._trace.stage("load weights", of_host=True):
                 phases = self._prepared.weight_phases
                 weights = request.enter_context(self._manager.request(phases))
             return self._generate(weights, output, latents_path, keep_frames)
@@ -167,7 +167,7 @@ class Run:
         name = LOOP_NAMES[phase.name]
         with ExitStack() as loans:
             self._reporter.stage(f"switch to {phase.name}")
-            with self._trace.stage(f"switch to {phase.name}"):
+            with self._trace.stage(f"switch to {phase.name}", of_host=True):
                 transformer = loans.enter_context(weights.phase(number, Transformer))
             self._reporter.stage(name, steps)
             with self._trace.stage(name) as span:
@@ -232,12 +232,13 @@ class Run:
             ):
                 for chunk in decode_video(vae, latents.video, Tiling()):
                     if writer is not None:
-                        writer.write(chunk)
+                        with self._trace.host_work("encode"):
+                            writer.write(chunk)
                     if keep_frames:
                         kept.append(chunk)
             if writer is not None:
                 self._reporter.stage("mux")
-                with self._trace.stage("mux"):
+                with self._trace.stage("mux", of_host=True):
                     opened.close()
         return torch.cat(kept) if keep_frames else None
 

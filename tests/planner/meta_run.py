@@ -28,6 +28,7 @@ from entracte.planner.tracing import trace_stages
 from entracte.prepared import Prepared
 from entracte.progress import Reporter
 from entracte.recipes import DEFAULTS
+from entracte.residency.host import HostBackend
 from entracte.residency.weights import WeightSet
 from entracte.run import OpenModel, Run
 from entracte.sampling.guidance import Guidance
@@ -103,15 +104,15 @@ class Recorder(Trace):
     """Also notes what every stage takes."""
 
     def __init__(self, counts: Counts) -> None:
-        super().__init__(torch.device("cpu"))
+        super().__init__(HostBackend())
         self.stages: list[tuple[str, Metered]] = []
         self._counts = counts
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Any]:
+    def stage(self, name: str, of_host: bool = False) -> Iterator[Any]:
         counts = self._counts
         counts.peak, before = counts.now, counts.flops
-        with super().stage(name) as span:
+        with super().stage(name, of_host) as span:
             yield span
         self.stages.append((name, Metered(counts.flops - before, counts.peak)))
 
@@ -143,7 +144,7 @@ def run(found: dict[str, nn.Module], prepared: Prepared) -> list[tuple[str, Mete
             contexts=Cache(CACHED_PROMPTS),
             rotary=rotary_tables(found["transformer"], prepared),
         )
-        reporter = Reporter(prepared.work, None, None)
+        reporter = Reporter()
         Run(opened, prepared, recorder, reporter).generate(None, None, keep_frames=False)
     return recorder.stages
 

@@ -13,6 +13,7 @@ from entracte.errors import ResidencyError
 from entracte.residency import BASE, Residency, TensorSpec, WeightPhase
 from entracte.residency.arena import STAGING, Arena, ArenaKey, Content
 from entracte.residency.host import HostBackend
+from entracte.residency.journal import ComponentJournal, Journal
 from entracte.residency.layout import ALIGNMENT, lay_out
 from entracte.residency.modes import Holding
 from entracte.residency.plan import Plan, Sizes, make_plan, spread
@@ -288,9 +289,12 @@ class Slots:
 
     def __init__(self, number: int) -> None:
         memory = torch.zeros(0)
-        arenas = [Arena(ArenaKey("device", "slot", each), memory) for each in range(number)]
+        backend = SimulatedAccelerator()
+        journal = ComponentJournal(Journal(backend), "toy")
+        keys = [ArenaKey("device", "slot", each) for each in range(number)]
+        arenas = [Arena(key, memory, journal) for key in keys]
         self.filled: list[Content] = []
-        self.stream = SimulatedAccelerator().copies
+        self.stream = backend.copies
         self.ring = Ring(arenas, self._fill)
 
     def _fill(self, arena: Arena, content: Content) -> None:

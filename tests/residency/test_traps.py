@@ -375,7 +375,7 @@ def test_the_host_waits_for_no_event_and_no_stream_inside_a_sweep(
 
 
 def test_two_stages_of_one_name_stay_two() -> None:
-    trace = Trace(torch.device("cpu"))
+    trace = Trace(HostBackend())
     for _ in range(2):
         with trace.stage("denoise"):
             pass

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from .backend import Event, Stream, Task
+from .journal import ComponentJournal, Work
 from .weights import WeightSet
 
 Tier = Literal["device", "host"]
@@ -62,10 +63,15 @@ STAGING = ArenaKey("host", "staging", 0)
 class Arena:
     """Memory, what it holds (None: nothing of use), and the events that order its use."""
 
-    def __init__(self, key: ArenaKey, memory: Tensor, pinned: bool = False) -> None:
+    def __init__(
+        self, key: ArenaKey, memory: Tensor, journal: ComponentJournal, pinned: bool = False
+    ) -> None:
         self.key = key
         self.memory = memory
         self.pinned = pinned
+        self.journal = journal
+        self._by: Work = "copy"  # how it was written last, and how the reader thread fills it
+        self._by_task: Work = "copy"
         self._content: Content | None = None
         self._expected: Content | None = None
         self._written: Event | None = None
@@ -78,9 +84,10 @@ class Arena:
         """What it holds, or will hold when all that is under way is done; None: nothing of use."""
         return self._content if self._task is None else self._expected
 
-    def expect(self, content: Content, submit: Callable[[], Task]) -> None:
+    def expect(self, content: Content, submit: Callable[[], Task], by: Work) -> None:
         """Have the reader thread fill it; it is not touched otherwise before `join`."""
         self.join()
+        self._by_task = by
         self._expected = content
         self._task = submit()
 
@@ -89,12 +96,14 @@ class Arena:
         if self._task is None:
             return
         task, self._task = self._task, None
-        task.result()
+        with self.journal.host_waits(self._expected, self._by_task):
+            task.result()
 
     def retire(self) -> None:
         """Wait for the reader thread; what it made, or failed to make, is of no interest."""
         if self._task is not None:
-            self._task.exception()
+            with self.journal.host_waits(self._expected, self._by_task):
+                self._task.exception()
             self._task = None
 
     def acquire(self, stream: Stream) -> None:
@@ -103,7 +112,10 @@ class Arena:
             self.join()
         if id(stream) not in self._seen:
             if self._written is not None:
+                before = self.journal.mark(stream)
                 stream.wait(self._written)
+                if before is not None:
+                    self.journal.waited(stream, before, self._content, self._by)
             self._seen.add(id(stream))
 
     def release(self, stream: Stream) -> None:
@@ -121,7 +133,7 @@ class Arena:
 
     def writing_in_task(self, stream: Stream, content: Content) -> "Writing":
         """`writing`, for the reader thread's task that fills this arena."""
-        return Writing(self, stream, content)
+        return Writing(self, stream, content, in_task=True)
 
     def begin_writing(self, stream: Stream) -> None:
         """Later work in this stream may write; until `end_writing` the arena holds nothing."""
@@ -132,6 +144,7 @@ class Arena:
     def end_writing(self, stream: Stream, content: Content | None) -> None:
         """All work so far in this stream that writes is before any later use."""
         self._written = stream.record()
+        self._by = self.journal.work_of(stream)
         self._read.clear()
         self._seen = {id(stream)}
         self._content = content
@@ -141,7 +154,8 @@ class Arena:
         """Work of the host that writes; it waits until nobody else reads or writes."""
         self._content = None
         self.wait_on_host()
-        yield
+        with self.journal.reading(self, content):
+            yield
         self._content = content
 
     def wait_on_host(self) -> None:
@@ -154,8 +168,11 @@ class Arena:
 
     def settle(self, stream: Stream) -> None:
         """Later work in this stream is after all use of the arena."""
+        before = self.journal.mark(stream)
         for event in self._events():
             stream.wait(event)
+        if before is not None:
+            self.journal.waited(stream, before, self._content, self._by)
 
     def _events(self) -> list[Event]:
         return [*self._read.values(), *([] if self._written is None else [self._written])]
@@ -180,15 +197,24 @@ class Reading:
 class Writing:
     """See `Arena.writing`. Work under way when an error came is ordered like any other."""
 
-    __slots__ = ("_arena", "_content", "_stream")
+    __slots__ = ("_arena", "_begin", "_content", "_in_task", "_stream")
 
-    def __init__(self, arena: Arena, stream: Stream, content: Content) -> None:
+    def __init__(
+        self, arena: Arena, stream: Stream, content: Content, in_task: bool = False
+    ) -> None:
         self._arena = arena
+        self._in_task = in_task
         self._stream = stream
         self._content = content
 
     def __enter__(self) -> None:
         self._arena.begin_writing(self._stream)
+        self._begin = self._arena.journal.mark(self._stream)
 
     def __exit__(self, raised: type[BaseException] | None, *_: object) -> None:
-        self._arena.end_writing(self._stream, self._content if raised is None else None)
+        arena = self._arena
+        arena.end_writing(self._stream, self._content if raised is None else None)
+        if self._begin is not None:
+            arena.journal.transferred(
+                self._stream, self._begin, arena, self._content, self._in_task
+            )

@@ -69,6 +69,13 @@ class Event(Protocol):
         """Make the host wait until all work before this point is done."""
 
 
+class Mark(Protocol):
+    """A point in a stream's work whose time is kept."""
+
+    def passed(self) -> float | None:
+        """When the stream came to it, in seconds of the backend's clock; None while it has not."""
+
+
 class MergeProgram(Protocol):
     """Merges prepared by a backend, to be carried out many times on the same memory."""
 
@@ -81,6 +88,9 @@ class Stream(Protocol):
 
     def record(self) -> Event:
         """The point after all work so far."""
+
+    def mark(self) -> Mark:
+        """The same point, to be timed."""
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         """Copy flat uint8 memory. Pageable host memory may make the host wait."""
@@ -152,6 +162,12 @@ class Backend(Protocol):
 
         A task may make its own thread wait for events.
         """
+
+    def now(self) -> float:
+        """The host's time in seconds, by the clock that marks have too."""
+
+    def set_clock(self) -> None:
+        """Begin to time marks anew, so that clocks that drift agree; the host may wait."""
 
     def synchronize(self) -> None:
         """Make the host wait for all work."""

@@ -1,6 +1,7 @@
 """The CUDA backend: three streams, events between them, pinned host memory, fused merges."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..errors import OutOfMemory
 from .backend import HostMemory, MergeProgram, Stream, Task, Traffic
-from .cuda_stream import CudaMergeProgram, CudaStream, device_errors
+from .cuda_stream import CudaClock, CudaMergeProgram, CudaStream, device_errors
 from .merge import WeightMerge
 from .merge_table import fits
 from .pinned import CudaRegistrar, HostAllocator, Registrar
@@ -43,10 +44,15 @@ class CudaBackend(Unchecked):
         lock = Lock()
         self._compute = torch.cuda.current_stream(self.device)
         self._merges = torch.cuda.Stream(self.device)
-        self.compute: Stream = CudaStream(self._compute, self.traffic, lock)
-        self.copies: Stream = CudaStream(torch.cuda.Stream(self.device), self.traffic, lock)
-        self.loans: Stream = CudaStream(torch.cuda.Stream(self.device), self.traffic, lock)
-        self.merges: Stream = CudaStream(self._merges, self.traffic, lock)
+        self._clock = CudaClock(self._compute)
+        self.compute: Stream = CudaStream(self._compute, self.traffic, lock, self._clock)
+        self.copies: Stream = CudaStream(
+            torch.cuda.Stream(self.device), self.traffic, lock, self._clock
+        )
+        self.loans: Stream = CudaStream(
+            torch.cuda.Stream(self.device), self.traffic, lock, self._clock
+        )
+        self.merges: Stream = CudaStream(self._merges, self.traffic, lock, self._clock)
         self._memory: dict[int, Tensor] = {}  # by address
         self._host = HostAllocator(registrar or CudaRegistrar(self.device))
         self._reader = ThreadPoolExecutor(
@@ -117,6 +123,12 @@ class CudaBackend(Unchecked):
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         return self._reader.submit(task)
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def set_clock(self) -> None:
+        self._clock.set()
 
     def synchronize(self) -> None:
         with device_errors("waiting for the device"):

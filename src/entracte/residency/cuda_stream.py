@@ -1,5 +1,6 @@
 """Queues of work on a CUDA device."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,40 @@ class CudaEvent:
             self.event.synchronize()
 
 
+class CudaClock:
+    """The device's time as the host's: how much later than a known moment an event was."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+        self.set()
+
+    def set(self) -> None:
+        """Look at both clocks at once; the host waits for the stream."""
+        self._zero = torch.cuda.Event(enable_timing=True)
+        with device_errors("setting the clock"):
+            self._zero.record(self._stream)
+            self._zero.synchronize()
+        self._seconds = time.perf_counter()
+
+    def seconds(self, event: torch.cuda.Event) -> float:
+        """When an event that has happened did."""
+        milliseconds: float = self._zero.elapsed_time(event)
+        return self._seconds + milliseconds / 1e3
+
+
+class CudaMark:
+    """A point in a stream's work, to be timed."""
+
+    def __init__(self, stream: torch.cuda.Stream, clock: CudaClock) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)
+        self._event.record(stream)
+        self._clock = clock
+
+    def passed(self) -> float | None:
+        with device_errors("timing"):
+            return self._clock.seconds(self._event) if self._event.query() else None
+
+
 @dataclass(frozen=True, slots=True)
 class CudaMergeProgram:
     """Merges and copies (target, source).
@@ -66,11 +101,14 @@ class CudaMergeProgram:
 class CudaStream:
     """Work is queued, and the host goes on at once.
 
-    traffic, lock: shared by all streams of a backend, since its reader thread copies too.
+    traffic, lock, clock: shared by all streams of a backend, since its reader thread copies too.
     """
 
-    def __init__(self, stream: torch.cuda.Stream, traffic: Traffic, lock: Lock) -> None:
+    def __init__(
+        self, stream: torch.cuda.Stream, traffic: Traffic, lock: Lock, clock: CudaClock
+    ) -> None:
         self.stream = stream
+        self._clock = clock
         self._traffic = traffic
         self._lock = lock
 
@@ -83,6 +121,10 @@ class CudaStream:
     def record(self) -> CudaEvent:
         with device_errors("recording an event"):
             return CudaEvent(self.stream)
+
+    def mark(self) -> CudaMark:
+        with device_errors("recording an event"):
+            return CudaMark(self.stream, self._clock)
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         with device_errors(f"copying {source.nbytes:,} bytes"), torch.cuda.stream(self.stream):

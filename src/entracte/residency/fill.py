@@ -1,8 +1,9 @@
 """Bringing weights into an arena: by a copy, a merge, or both; from wherever they are."""
 
 from collections.abc import Callable
+from functools import partial
 
-from .arena import Arena, ArenaKey, Content
+from .arena import Arena, ArenaKey, Content, Writing
 from .backend import Backend, Stream
 from .factors import AdapterFactors
 from .layout import Layout
@@ -94,13 +95,13 @@ class Filler:
     def _copy_in(self, target: Arena, source: Arena, content: Content) -> None:
         copies, nbytes = self._copies, self._files.nbytes(content)
 
-        def copy() -> None:
-            with source.reading(copies), target.writing_in_task(copies, content):
+        def copy(writing: Writing) -> None:
+            with source.reading(copies), writing:
                 copies.copy(target.memory[:nbytes], source.memory[:nbytes], "in")
 
         if source.pinned or self._backend.unified:
-            target.join()
-            copy()
+            copy(target.writing(copies, content))
         else:  # it would stop the host
             source.join()
-            target.expect(content, lambda: self._backend.read_ahead(copy))
+            task = partial(copy, target.writing_in_task(copies, content))
+            target.expect(content, lambda: self._backend.read_ahead(task), "copy")

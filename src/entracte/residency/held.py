@@ -12,6 +12,7 @@ from .backend import Backend, Stream
 from .component import ComponentSpec
 from .factors import AdapterFactors
 from .fill import Filler
+from .journal import ComponentJournal
 from .layout import block_count, lay_out
 from .merge import Factors
 from .modes import Holding
@@ -35,6 +36,7 @@ class HeldComponent:
         budget: HostBudget,
         read_factors: ReadFactors,
         copies: Stream,
+        journal: ComponentJournal,
     ) -> None:
         template = spec.build()
         self.name = spec.name
@@ -53,7 +55,8 @@ class HeldComponent:
         self._run: ComponentRun | None = None
         self._proof = BaseProof(backend)
         self._shells = Shells(spec.build, template, self._layouts, spec.blocks, self._sweep)
-        self.stores = Stores(backend, budget, self._shells.unbind)
+        self._journal = journal
+        self.stores = Stores(backend, budget, journal, self._shells.unbind)
         files = FileReader(backend, self.stores, self._layouts, spec.sources, self._adapter, copies)
         self._filler = Filler(backend, self.stores, self._layouts, files, self._adapter, copies)
 
@@ -85,7 +88,13 @@ class HeldComponent:
         try:
             self.stores.allocate("run")
             self._run = ComponentRun(
-                plan, self._backend, self.stores, self._filler, self._proof, self._shell
+                plan,
+                self._backend,
+                self.stores,
+                self._filler,
+                self._proof,
+                self._shell,
+                self._journal,
             )
             self._run.begin()
             self.stores.release("prepare", "phase")

@@ -1,5 +1,6 @@
 """The plain backend: device memory is host memory, and all work is done at once."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from entracte.errors import OutOfMemory
 
-from .backend import Direction, Event, HostMemory, MergeProgram, Stream, Task, Traffic
+from .backend import Direction, Event, HostMemory, Mark, MergeProgram, Stream, Task, Traffic
 from .merge import WeightMerge, merge
 from .unchecked import Unchecked
 
@@ -22,6 +23,16 @@ def host_memory(nbytes: int) -> Tensor:
     It is an ordinary tensor even inside `torch.inference_mode()`, so that it can be written later.
     """
     return torch.empty(nbytes, dtype=torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment of the host, as a mark: all work before it is done."""
+
+    seconds: float
+
+    def passed(self) -> float | None:
+        return self.seconds
 
 
 class HostEvent:
@@ -50,6 +61,9 @@ class HostStream:
 
     def record(self) -> Event:
         return HostEvent()
+
+    def mark(self) -> Mark:
+        return Instant(time.perf_counter())
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         target.copy_(source)
@@ -119,6 +133,12 @@ class HostBackend(Unchecked):
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         return self._reader.submit(task)
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def set_clock(self) -> None:
+        pass
 
     def synchronize(self) -> None:
         pass

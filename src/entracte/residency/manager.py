@@ -12,6 +12,7 @@ from .backend import Backend
 from .budget import ManagerPlan, Moment, check_budgets
 from .component import ComponentSpec
 from .held import HeldComponent
+from .journal import ComponentJournal, Journal, Record
 from .merge import Factors
 from .modes import Residency, holding
 from .report import Row, residency_rows
@@ -50,6 +51,7 @@ class DeviceManager:
         names = [spec.name for spec in specs]
         self._moments = moments or [Moment(frozenset([name])) for name in names]
         self._in_request = False
+        self._journal = Journal(backend)
         self._budget = HostBudget()
         self._components = {
             spec.name: HeldComponent(
@@ -58,6 +60,7 @@ class DeviceManager:
                 self._budget,
                 read_factors,
                 backend.copies if spec.name == self.adapted else backend.loans,
+                ComponentJournal(self._journal, spec.name),
             )
             for spec in specs
         }
@@ -121,6 +124,17 @@ class DeviceManager:
             run.phase(0, kind) as it,
         ):
             yield it
+
+    @contextmanager
+    def recording(self, with_blocks: bool = False) -> Iterator[Record]:
+        """What happens within, for a trace; with_blocks: the run of every block too."""
+        arenas = {name: held.stores for name, held in self._components.items()}
+        record = Record(self.adapted, self._components[self.adapted].blocks)
+        self._journal.start(record, arenas, with_blocks)
+        try:
+            yield record
+        finally:
+            self._journal.stop()
 
     @property
     def largest_unit(self) -> int:

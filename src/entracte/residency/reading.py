@@ -43,6 +43,7 @@ class FileReader:
         target.expect(
             content,
             lambda: self._backend.read_ahead(lambda: self._read(target, content)),
+            "read",
         )
 
     def to_device(self, target: Arena, content: Content) -> None:
@@ -58,7 +59,7 @@ class FileReader:
             with staging.reading(copies), target.writing_in_task(copies, content):
                 copies.copy(target.memory[:nbytes], staging.memory[:nbytes], "in")
 
-        target.expect(content, lambda: self._backend.read_ahead(task))
+        target.expect(content, lambda: self._backend.read_ahead(task), "read")
 
     def _staging(self, nbytes: int) -> Arena:
         staging = self._stores.get(STAGING)

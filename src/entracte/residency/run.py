@@ -12,6 +12,7 @@ from entracte.errors import ResidencyError
 from .arena import Arena, ArenaKey, Content
 from .backend import Backend
 from .fill import Filler
+from .journal import ComponentJournal
 from .pace import Pace
 from .plan import Plan
 from .prepare import prepare
@@ -40,6 +41,7 @@ class ComponentRun:
         filler: Filler,
         proof: BaseProof,
         shell: Callable[[Arena, int, WeightSet], nn.Module],
+        journal: ComponentJournal,
     ) -> None:
         self._plan = plan
         self._backend = backend
@@ -47,6 +49,7 @@ class ComponentRun:
         self._filler = filler
         self._proof = proof
         self._shell = shell
+        self._journal = journal
         self._uses = [
             [
                 (Content(unit, plan.held(phase.weights)), place)
@@ -133,9 +136,12 @@ class ComponentRun:
                 arena = ring.take(content) if key is None else self._stores[key]
                 arena.acquire(compute)
                 self._backend.lend(arena.memory)
+                began = self._journal.mark_compute()
                 try:
                     yield self._shell(arena, content.unit, weights)
                 finally:
+                    if began is not None:
+                        self._journal.ran(content.unit, began)
                     self._backend.take_back(arena.memory)
                     if key is None or not self._sweeps_left:
                         arena.release(compute)

@@ -8,6 +8,7 @@ from entracte.errors import OutOfMemory
 
 from .arena import Arena, ArenaKey, Content, Tier
 from .backend import Backend, HostMemory
+from .journal import ComponentJournal
 from .plan import ArenaPlan, Lifetime, Plan
 
 
@@ -47,9 +48,14 @@ class Stores:
     """
 
     def __init__(
-        self, backend: Backend, budget: HostBudget, on_free: Callable[[Arena], None]
+        self,
+        backend: Backend,
+        budget: HostBudget,
+        journal: ComponentJournal,
+        on_free: Callable[[Arena], None],
     ) -> None:
         self._backend = backend
+        self._journal = journal
         self._budget = budget
         self._on_free = on_free
         self._weights: dict[int, list[Arena]] = {}  # on the device, by unit
@@ -112,12 +118,13 @@ class Stores:
                 again = self._freed.pop(key, None)
                 if again is not None and again.nbytes != nbytes:
                     again = None
-                arena = Arena(key, self._backend.allocate(nbytes, again))
+                arena = Arena(key, self._backend.allocate(nbytes, again), self._journal)
             else:
                 arena = self._host_arena(key, nbytes)
         except OutOfMemory as error:
             raise OutOfMemory(f"no memory for {key.role} {key.index}: {error}") from error
         self._arenas[key] = arena
+        self._journal.memory(key, nbytes, arena.pinned)
         if key.tier == "device" and key.role == "weights":
             self._weights.setdefault(key.index, []).append(arena)
         elif key.role == "weights":
@@ -128,7 +135,7 @@ class Stores:
     def _host_arena(self, key: ArenaKey, nbytes: int) -> Arena:
         host = self._backend.allocate_host(nbytes, pinned=self._budget.may_pin(nbytes))
         self._budget.count(nbytes, host.pinned)
-        return Arena(key, host.bytes, host.pinned)
+        return Arena(key, host.bytes, self._journal, host.pinned)
 
     def release(self, *lifetimes: Lifetime) -> None:
         """Give the arenas of some lifetimes back."""
@@ -165,6 +172,7 @@ class Stores:
         self.generation += 1
         arena.retire()
         self._on_free(arena)
+        self._journal.memory(key, -arena.memory.nbytes, arena.pinned)
         if key.tier == "device":
             arena.settle(self._backend.compute)
             if key.role == "weights":
@@ -174,4 +182,5 @@ class Stores:
         else:
             self._copies.pop((key.index, key.of), None)
             self._budget.count(-arena.memory.nbytes, arena.pinned)
-            self._backend.free_host(HostMemory(arena.memory, arena.pinned))
+            with self._journal.host_waits(arena.content, "copy"):
+                self._backend.free_host(HostMemory(arena.memory, arena.pinned))

@@ -1,1 +1,1 @@
-"""Where the time of a generation went."""
+"""Where the time of a generation went, and where its weights were."""

@@ -8,12 +8,18 @@ from typing import Any
 
 from entracte.files import write_atomically
 
-from .trace import StageSpan, Trace
+from .recording import closure, distinct_names, recording
+from .trace import Trace
 
 
 def perf_dump(trace: Trace, meta: dict[str, Any], tag: str = "entracte") -> dict[str, Any]:
-    """The dump as data, without prompts and paths. Stages of one name are told apart by number."""
-    names = _distinct_names(trace.spans)
+    """The dump as data, in the format of `docs/trace.md`, without prompts and paths.
+
+    At level `off` there is no closure and no recording.
+    """
+    names = distinct_names(trace.spans)
+    recorded = recording(trace)
+    more = {} if recorded is None else {"closure": closure(trace), "recording": recorded}
     return {
         "timestamp": datetime.fromtimestamp(trace.created, UTC).isoformat(),
         "request_id": uuid.uuid4().hex,
@@ -40,6 +46,7 @@ def perf_dump(trace: Trace, meta: dict[str, Any], tag: str = "entracte") -> dict
             if span.memory is not None
         },
         "meta": meta | {"counts": trace.counts},
+        **more,
     }
 
 
@@ -47,12 +54,3 @@ def write_perf_dump(path: Path, dump: dict[str, Any]) -> None:
     """Write a dump, whole or not at all."""
     with write_atomically(path) as part:
         part.write_text(json.dumps(dump, indent=1) + "\n")
-
-
-def _distinct_names(spans: list[StageSpan]) -> list[str]:
-    seen: dict[str, int] = {}
-    names = []
-    for span in spans:
-        seen[span.name] = seen.get(span.name, 0) + 1
-        names.append(span.name if seen[span.name] == 1 else f"{span.name} ({seen[span.name]})")
-    return names

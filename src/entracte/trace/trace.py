@@ -1,110 +1,178 @@
 """A record of one generation: its stages and steps in order, each with its time and memory."""
 
-import resource
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Literal
 
 import torch
 
-MEGABYTE = 2**20
+from entracte.residency.backend import Backend, Mark
+from entracte.residency.journal import Record
+
+from .exposure import Exposure, Parts, parts_of
+from .memory import Memory, read_memory
+from .moments import Moments
+
+# off: stages and steps by the host's clock. stages: also what everything waited for, and all work
+# on weights. blocks: also every block's run.
+Level = Literal["off", "stages", "blocks"]
+
+# Names a stretch of the host's code for a profiler, such as `torch.cuda.nvtx.range`.
+Range = Callable[[str], AbstractContextManager[object]]
+
+
+def no_range(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
+    """Tells nobody."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Memory at the end of a stage, in MiB; peaks are since the process or the stage began.
+class TraceOptions:
+    """What a trace is to hold. range: tells an outside profiler of every stage and step."""
 
-    Device figures are of this process on its device, 0 on the CPU.
-    """
-
-    allocated_mb: float
-    reserved_mb: float
-    peak_allocated_mb: float
-    peak_reserved_mb: float
-    peak_host_anon_mb: float
+    level: Level = "stages"
+    range: Range = no_range
 
 
 @dataclass(slots=True)
 class StageSpan:
-    """One stage: when it began after the trace did, how long it took, and its steps, in seconds."""
+    """One stage: when it began after the trace did, how long it took, and its steps, in seconds.
+
+    of_host: nothing computes in it. marks: of the compute stream, at its begin and end.
+    """
 
     name: str
     start: float
+    of_host: bool
     seconds: float = 0.0
     steps: list[float] = field(default_factory=list)
     memory: Memory | None = None
+    marks: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostWork:
+    """The host did something itself while nothing computed, from the latest of `begins` on."""
+
+    begins: tuple[Mark, float]
+    end: float
 
 
 class Trace:
     """Collects the spans of one generation. Two stages of one name stay two spans."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, backend: Backend, options: TraceOptions | None = None) -> None:
+        self.options = options or TraceOptions()
         self.created = time.time()
         self.spans: list[StageSpan] = []
         self.counts: dict[str, int] = {}
-        self._zero = time.perf_counter()
-        self._end = self._zero
+        self.exposures: list[Exposure] = []
+        self.record: Record | None = None
+        self._host_work: list[HostWork] = []
+        self._backend = backend
+        if self.options.level != "off":
+            backend.set_clock()
+        self.zero = backend.now()
+        self._end = self.zero
 
     @property
     def seconds(self) -> float:
         """From the trace's creation to the end of its last stage."""
-        return self._end - self._zero
+        return self._end - self.zero
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[StageSpan]:
-        """Time a stage; the modules' work that it started on the device is waited for."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        span = StageSpan(name, time.perf_counter() - self._zero)
+    def stage(self, name: str, of_host: bool = False) -> Iterator[StageSpan]:
+        """Time a stage; the modules' work that it started on the device is waited for.
+
+        of_host: no module runs in it.
+        """
+        device, now = self._backend.device, self._backend.now
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        span = StageSpan(name, now() - self.zero, of_host)
+        begin = self._mark()
         self.spans.append(span)
         try:
-            yield span
+            with self.options.range(name):
+                yield span
         finally:
+            span.marks = begin + self._mark()
             self._synchronize()
-            self._end = time.perf_counter()
-            span.seconds = self._end - self._zero - span.start
-            span.memory = read_memory(self.device)
+            self._end = now()
+            span.seconds = self._end - self.zero - span.start
+            span.memory = read_memory(device)
 
     def step(self, span: StageSpan) -> None:
         """A step of a stage is done."""
         self._synchronize()
-        elapsed = time.perf_counter() - self._zero - span.start
+        elapsed = self._backend.now() - self.zero - span.start
         span.steps.append(elapsed - sum(span.steps))
+
+    @contextmanager
+    def host_work(self, name: str) -> Iterator[None]:
+        """The host does something itself within a stage, such as encoding frames."""
+        if self.options.level == "off":
+            yield
+            return
+        begins = self._backend.compute.mark(), self._backend.now()
+        try:
+            with self.options.range(name):
+                yield
+        finally:
+            self._host_work.append(HostWork(begins, self._backend.now()))
 
     def count(self, what: str, number: int = 1) -> None:
         """Count an event, such as a forward of the transformer."""
         self.counts[what] = self.counts.get(what, 0) + number
 
+    @contextmanager
+    def weights(self, record: AbstractContextManager[Record]) -> Iterator[None]:
+        """Have the device manager's record made while a generation runs, unless the level is off.
+
+        Afterwards `exposures` is complete.
+        """
+        with ExitStack() as recording:
+            if self.options.level != "off":
+                self.record = recording.enter_context(record)
+            yield
+        self.exposures = self._exposures()
+
+    def parts(self) -> list[Parts]:
+        """What every stage consists of, in order, and at last the time between stages.
+
+        Nothing but zeros at level `off`.
+        """
+        if self.options.level == "off":
+            return [Parts() for _ in range(len(self.spans) + 1)]
+        moments, found, between, before = self.moments, [], Parts(), 0.0
+        for span in self.spans:
+            begin, end = map(moments.at_most, span.marks)
+            found.append(parts_of(begin, end, self.exposures, span.of_host))
+            between += parts_of(before, begin, self.exposures, of_host=True)
+            before = end
+        return [*found, between + parts_of(before, self.seconds, self.exposures, of_host=True)]
+
+    @property
+    def moments(self) -> Moments:
+        """The clock of everything that is in the trace."""
+        return Moments(self.zero, self._end)
+
+    def _exposures(self) -> list[Exposure]:
+        moments, found = self.moments, []
+        for wait in [] if self.record is None else self.record.waits:
+            begin, end = max(map(moments.at_most, wait.begins)), moments.at_most(wait.end)
+            found.append(Exposure(begin, end, wait.cause, wait.component, wait.unit))
+        for work in self._host_work:
+            begin = max(moments.at_most(work.begins[0]), moments.since_zero(work.begins[1]))
+            found.append(Exposure(begin, moments.since_zero(work.end), "host"))
+        kept = [each for each in found if each.begin < each.end]
+        return sorted(kept, key=lambda exposure: exposure.begin)
+
+    def _mark(self) -> tuple[Mark, ...]:
+        return () if self.options.level == "off" else (self._backend.compute.mark(),)
+
     def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            # Not the whole device: weights may be on their way for a later stage.
-            torch.cuda.current_stream(self.device).synchronize()
-
-
-def read_memory(device: torch.device) -> Memory:
-    """Memory of this process now."""
-    host = _peak_host_bytes() / MEGABYTE
-    if device.type != "cuda":
-        return Memory(0.0, 0.0, 0.0, 0.0, host)
-    return Memory(
-        torch.cuda.memory_allocated(device) / MEGABYTE,
-        torch.cuda.memory_reserved(device) / MEGABYTE,
-        torch.cuda.max_memory_allocated(device) / MEGABYTE,
-        torch.cuda.max_memory_reserved(device) / MEGABYTE,
-        host,
-    )
-
-
-def _peak_host_bytes() -> int:
-    """Anonymous memory where the system tells it (Linux), else the peak resident size."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        # Not the whole device: weights may be on their way for a later stage.
+        self._backend.compute.record().synchronize()

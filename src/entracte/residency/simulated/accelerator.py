@@ -131,6 +131,12 @@ class SimulatedAccelerator(Gauges):
         """Runs the task now, as the reader; `result` raises what it raised, a RaceError at once."""
         return run_as_reader(self._machine, task)
 
+    def now(self) -> float:
+        return self._machine.current.seconds
+
+    def set_clock(self) -> None:
+        pass
+
     def synchronize(self) -> None:
         """Make the host wait for all streams; not for the reader, who has tasks for that."""
         machine = self._machine

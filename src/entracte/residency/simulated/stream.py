@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from entracte.residency.backend import Direction, Event, MergeProgram
+from entracte.residency.backend import Direction, Event, Mark, MergeProgram
+from entracte.residency.host import Instant
 
 from .job import Job, carry_out, not_among
 from .machine import Machine
@@ -45,6 +46,9 @@ class SimulatedStream:
 
     def record(self) -> Event:
         return SimulatedEvent(self._machine, self._who.now())
+
+    def mark(self) -> Mark:
+        return Instant(self._who.seconds)
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         """Host memory that the backend did not allocate is pageable, and goes unchecked."""

@@ -1,0 +1,49 @@
+"""What a process has of memory now."""
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory at the end of a stage, in MiB; peaks are since the process or the stage began.
+
+    Device figures are of this process on its device, 0 on the CPU.
+    """
+
+    allocated_mb: float
+    reserved_mb: float
+    peak_allocated_mb: float
+    peak_reserved_mb: float
+    peak_host_anon_mb: float
+
+
+def read_memory(device: torch.device) -> Memory:
+    """Memory of this process now."""
+    host = _host_bytes() / MEBIBYTE
+    if device.type != "cuda":
+        return Memory(0.0, 0.0, 0.0, 0.0, host)
+    return Memory(
+        torch.cuda.memory_allocated(device) / MEBIBYTE,
+        torch.cuda.memory_reserved(device) / MEBIBYTE,
+        torch.cuda.max_memory_allocated(device) / MEBIBYTE,
+        torch.cuda.max_memory_reserved(device) / MEBIBYTE,
+        host,
+    )
+
+
+def _host_bytes() -> int:
+    """Anonymous memory where the system tells it (Linux), else the peak resident size."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
