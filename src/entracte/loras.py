@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entracte.checkpoints.lora import LoraFile, open_lora
 from entracte.checkpoints.safetensors_file import SafetensorsFile
-from entracte.checkpoints.sources import ComponentSource
+from entracte.checkpoints.sources import ComponentSource, TensorFile
 from entracte.residency.merge import Factors
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class Loras:
         self._files: dict[Path, LoraFile] = {}
         self._factors: dict[str, dict[str, Factors]] = {}
 
-    def open(self, path: Path, file: SafetensorsFile | None = None) -> LoraFile:
+    def open(self, path: Path, file: TensorFile | None = None) -> LoraFile:
         """The LoRA at a path; `file` where it is open already. Raises CheckpointError."""
         if path not in self._files:
             lora = open_lora(file or SafetensorsFile(path), self._shapes)

@@ -78,7 +78,8 @@ class ModelPlanner:
 
     def _probe(self) -> Hardware:
         located = next(iter(self._source.components["transformer"].tensors.values()))
-        return probe(self._backend, self._dtype, folder=located.file.path.resolve().parent)
+        folder = located.file.path.resolve().parent
+        return probe(self._backend, self._dtype, folder=folder if folder.is_dir() else None)
 
     def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
         names = {each.name for phase in phases for each in phase.weights.adapters}

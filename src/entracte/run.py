@@ -27,15 +27,20 @@ from entracte.recipes import LOOP_NAMES, Phase
 from entracte.residency.manager import DeviceManager
 from entracte.residency.run import ComponentRun
 from entracte.result import Result
-from entracte.sampling.noise import NoiseSource
+from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
 from entracte.stages.connect_text import TextContext, connect_text
 from entracte.stages.decode_audio import decode_audio
 from entracte.stages.decode_video import decode_video
 from entracte.stages.denoise import UNGUIDED, denoise
-from entracte.stages.encode_images import EncodedImage, encode_images
+from entracte.stages.encode_images import EncodedImage, FittedImage, encode_images, fit_images
 from entracte.stages.encode_text import encode_text
-from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
+from entracte.stages.prepare_latents import (
+    Latents,
+    empty_latents,
+    noise_sizes,
+    prepare_latents,
+)
 from entracte.stages.upsample import upsample
 from entracte.trace.trace import Trace
 
@@ -70,38 +75,59 @@ class Run:
         self._request = prepared.request
         self._trace = trace
         self._reporter = reporter
-        self._noise = NoiseSource(prepared.request.seed)
         self._latents: dict[str, Tensor] = {}
 
     def generate(self, output: Path | None, latents_path: Path | None, keep_frames: bool) -> Result:
         """Run all stages. The latents are saved before anything is decoded."""
         with ExitStack() as request:
+            # Before any weights are on their way: what comes behind them has to wait.
+            with self._trace.stage("prepare inputs", of_host=True):
+                images = [self._fit_images(phase) for phase in self._request.recipe.phases]
+                noise = self._draw_noise()
             self._reporter.stage("load weights")
             with self._trace.stage("load weights", of_host=True):
                 phases = self._prepared.weight_phases
                 weights = request.enter_context(self._manager.request(phases))
-            return self._generate(weights, output, latents_path, keep_frames)
+            made = self._phases(weights, noise, images)
+            if latents_path is not None:
+                _save_latents(latents_path, self._latents)
+            audio, sample_rate = self._decode_audio(made[self._request.recipe.audio_phase])
+            frames = self._decode_video(made[-1], audio, sample_rate, output, keep_frames)
+        return Result(self._request, frames, audio, sample_rate, self._latents, self._trace, output)
 
-    def _generate(
+    def _phases(
         self,
         weights: ComponentRun,
-        output: Path | None,
-        latents_path: Path | None,
-        keep_frames: bool,
-    ) -> Result:
-        recipe = self._request.recipe
+        noise: DrawnNoise,
+        images: list[list[FittedImage]],
+    ) -> list[Latents]:
+        """The latents of every phase."""
         contexts = [self._context(tokens) for tokens in self._prepared.prompts]
         made: list[Latents] = []
-        for number, phase in enumerate(recipe.phases):
+        for number, phase in enumerate(self._request.recipe.phases):
             start = self._upsample(made[-1]) if made else self._empty(phase)
-            made.append(self._denoise(number, weights, start, contexts))
+            encoded = self._encode_images(phase, images[number])
+            made.append(self._denoise(number, weights, start, encoded, noise, contexts))
             self._latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
             self._latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
-        if latents_path is not None:
-            _save_latents(latents_path, self._latents)
-        audio, sample_rate = self._decode_audio(made[recipe.audio_phase])
-        frames = self._decode_video(made[-1], audio, sample_rate, output, keep_frames)
-        return Result(self._request, frames, audio, sample_rate, self._latents, self._trace, output)
+        return made
+
+    def _fit_images(self, phase: Phase) -> list[FittedImage]:
+        model = self._model
+        grid = self._prepared.grid(phase)
+        return fit_images(self._prepared.images, grid, model.device, model.dtype)
+
+    def _draw_noise(self) -> DrawnNoise:
+        request, channels = self._request, self._model.latent_channels
+        appended = sum(image.frame > 0 for image in self._prepared.images)
+        sizes = [
+            size
+            for phase in request.recipe.phases
+            for size in noise_sizes(
+                self._prepared.grid(phase), channels, appended, request.audio_tokens
+            )
+        ]
+        return DrawnNoise(NoiseSource(request.seed), sizes, self._model.device)
 
     def _context(self, tokens: Tensor) -> TextContext:
         def make() -> TextContext:
@@ -139,29 +165,28 @@ class Run:
         ):
             return Latents(upsample(upsampler, vae, previous.video), previous.audio)
 
-    def _encode_images(self, phase: Phase) -> list[EncodedImage]:
-        if not self._prepared.images:
+    def _encode_images(self, phase: Phase, images: list[FittedImage]) -> list[EncodedImage]:
+        if not images:
             return []
         name = f"encode images ({phase.name})"
         self._reporter.stage(name)
         with self._trace.stage(name), self._manager.borrow("video_vae", VideoVae) as vae:
-            return encode_images(
-                vae,
-                self._prepared.images,
-                self._prepared.grid(phase),
-                self._model.device,
-                self._model.dtype,
-            )
+            return encode_images(vae, images)
 
     def _denoise(
-        self, number: int, weights: ComponentRun, start: Latents, contexts: list[TextContext]
+        self,
+        number: int,
+        weights: ComponentRun,
+        start: Latents,
+        images: list[EncodedImage],
+        noise: DrawnNoise,
+        contexts: list[TextContext],
     ) -> Latents:
         phase = self._request.recipe.phases[number]
         grid, sigmas = self._prepared.grid(phase), self._prepared.sigmas(phase)
-        images = self._encode_images(phase)
         with self._trace.stage(f"prepare latents ({phase.name})"):
             scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
-            video, audio = prepare_latents(start, grid, images, self._noise, scale)
+            video, audio = prepare_latents(start, grid, images, noise, scale)
         guidance = self._prepared.guidance if phase.guided else UNGUIDED
         passes, steps = len(guidance.passes()), len(sigmas) - 1
         name = LOOP_NAMES[phase.name]

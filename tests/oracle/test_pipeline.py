@@ -20,7 +20,7 @@ from entracte.stages.connect_text import connect_text
 from entracte.stages.decode_audio import decode_audio
 from entracte.stages.decode_video import decode_video
 from entracte.stages.denoise import UNGUIDED, denoise
-from entracte.stages.encode_images import EncodedImage, encode_images
+from entracte.stages.encode_images import EncodedImage, encode_images, fit_images
 from entracte.stages.encode_text import encode_text
 from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
 from entracte.stages.upsample import upsample
@@ -127,7 +127,8 @@ def test_image_latents(oracle: Oracle, engine: Engine, name: str) -> None:
     number = 0
     for phase in prepared.request.recipe.phases:
         grid = prepared.grid(phase)
-        for image in encode_images(vae, prepared.images, grid, CPU, torch.bfloat16):
+        fitted = fit_images(prepared.images, grid, CPU, torch.bfloat16)
+        for image in encode_images(vae, fitted):
             assert distance(image.latent, oracle[f"{name}.image.{number}.latent"]) < BFLOAT16
             number += 1
 

@@ -23,7 +23,7 @@ from entracte.stages.decode_audio import decode_audio
 from .meta_run import WIDE, counted_batches, figures, modules, prepared, run
 
 # Traced by a run, and left out of the closed forms: they compute nothing to speak of.
-LEFT_OUT = ("load weights", "prepare latents", "switch to", "mux")
+LEFT_OUT = ("prepare inputs", "load weights", "prepare latents", "switch to", "mux")
 
 LOOPS = ("denoise", "refine")
 

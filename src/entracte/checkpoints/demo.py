@@ -60,7 +60,7 @@ def _write_checkpoint(path: Path) -> None:
     text_width = text["hidden_size"] * (text["num_hidden_layers"] + 1)
     tensors = {
         **_weights(_transformer(), "model.diffusion_model.{}".format),
-        **_weights(Connectors(sizes.TRANSFORMER, text_width), _connector_key),
+        **_weights(Connectors(sizes.TRANSFORMER, text_width), connector_key),
         **_weights(_video_vae(), lambda n: f"vae.{video_vae.module_to_file(n)}"),
         **_weights(AudioVae(sizes.AUDIO_VAE), lambda n: f"audio_vae.{audio_vae.module_to_file(n)}"),
         **_weights(Vocoder(sizes.VOCODER), lambda n: f"vocoder.{vocoder.module_to_file(n)}"),
@@ -96,6 +96,11 @@ def _write_gemma(folder: Path) -> None:
     weights = _weights(encoder, lambda name: f"language_model.{name}")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(sizes.GEMMA, indent=1))
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write the tokenizer, one token a byte, into a folder that exists. Raises OSError."""
     vocabulary = [*sizes.SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(
         models.BPE({token: i for i, token in enumerate(vocabulary)}, [], unk_token="<unk>")
@@ -133,7 +138,8 @@ def _video_vae() -> VideoVae:
     return vae
 
 
-def _connector_key(name: str) -> str:
+def connector_key(name: str) -> str:
+    """A parameter of the connectors as the checkpoint's key."""
     return name if name.startswith("text_embedding_projection") else f"model.diffusion_model.{name}"
 
 

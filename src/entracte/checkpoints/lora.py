@@ -9,8 +9,7 @@ from entracte.errors import LoraError
 from entracte.residency.merge import Factors
 
 from .diffusers_names import transformer_to_published
-from .safetensors_file import SafetensorsFile
-from .sources import Located
+from .sources import Located, TensorFile
 
 # What may stand before a module's name: the published prefix, then those of common trainers.
 PREFIXES = (
@@ -63,11 +62,11 @@ class LoraFile:
         return sorted({pair.rank for pair in self.pairs.values()})
 
 
-def is_lora(file: SafetensorsFile) -> bool:
+def is_lora(file: TensorFile) -> bool:
     return any(SUFFIX.search(key) for key in file.tensors)
 
 
-def open_lora(file: SafetensorsFile, weights: Mapping[str, tuple[int, ...]]) -> LoraFile:
+def open_lora(file: TensorFile, weights: Mapping[str, tuple[int, ...]]) -> LoraFile:
     """Match a LoRA file to the weights, shapes by name (`….weight`); no factor is read.
 
     Raises LoraError if it is no LoRA, matches nothing, or has factors that do not fit.
@@ -79,7 +78,7 @@ def open_lora(file: SafetensorsFile, weights: Mapping[str, tuple[int, ...]]) -> 
     return lora
 
 
-def match_lora(file: SafetensorsFile, modules: Collection[str]) -> LoraFile:
+def match_lora(file: TensorFile, modules: Collection[str]) -> LoraFile:
     """Match a LoRA file to modules by name alone; raises LoraError as `open_lora` does."""
     if not is_lora(file):
         raise LoraError(

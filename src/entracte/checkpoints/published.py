@@ -7,8 +7,7 @@ from typing import Any
 from entracte.errors import CheckpointError
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
 
-from .safetensors_file import SafetensorsFile
-from .sources import ComponentSource, Located
+from .sources import ComponentSource, Located, TensorFile
 from .versions import model_version, require_supported
 
 CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
@@ -47,12 +46,12 @@ def _parts() -> Iterator[Part]:
 PARTS = tuple(_parts())
 
 
-def is_checkpoint(file: SafetensorsFile) -> bool:
+def is_checkpoint(file: TensorFile) -> bool:
     """Whether a file holds any component in the published layout."""
     return any(part.config in file.config() for part in PARTS)
 
 
-def open_checkpoint(files: Sequence[SafetensorsFile]) -> tuple[str, dict[str, ComponentSource]]:
+def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, ComponentSource]]:
     """The version and the components of one model's files; no weight is read.
 
     Raises CheckpointError for files of another model or version, unknown or doubled tensors.
@@ -88,11 +87,11 @@ def open_checkpoint(files: Sequence[SafetensorsFile]) -> tuple[str, dict[str, Co
     }
 
 
-def is_upsampler(file: SafetensorsFile) -> bool:
+def is_upsampler(file: TensorFile) -> bool:
     return "spatial_upsample" in file.config()
 
 
-def open_upsampler(file: SafetensorsFile) -> ComponentSource:
+def open_upsampler(file: TensorFile) -> ComponentSource:
     """The latent upsampler's file; raises CheckpointError if it is none, or of the wrong kind."""
     if not is_upsampler(file):
         raise CheckpointError(f"{file.path} is no latent upsampler: {_what_it_is(file)}")
@@ -105,7 +104,7 @@ def open_upsampler(file: SafetensorsFile) -> ComponentSource:
     return ComponentSource("upsampler", config, tensors)
 
 
-def _what_it_is(file: SafetensorsFile) -> str:
+def _what_it_is(file: TensorFile) -> str:
     first = next(iter(file.tensors), None)
     if first is None:
         return "it holds no tensors"

@@ -3,18 +3,40 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from .safetensors_file import SafetensorsFile, TensorInfo
+from .safetensors_file import TensorInfo
+
+
+class TensorFile(Protocol):
+    """A file of tensors by key, or what is read as if it were one.
+
+    path: what messages call it. tensors, metadata: its header.
+    """
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
+
+    def tensor(self, name: str) -> Tensor:
+        """The named tensor on the CPU, not to be written to; it need not be contiguous."""
+
+    def config(self) -> Mapping[str, Any]:
+        """The header's config; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
     """One tensor in one file."""
 
-    file: SafetensorsFile
+    file: TensorFile
     key: str
 
     @property
@@ -53,4 +75,4 @@ class ModelSource:
     version: str
     components: Mapping[str, ComponentSource]
     tokenizer: Path
-    distilled_lora: tuple[SafetensorsFile, float] | None
+    distilled_lora: tuple[TensorFile, float] | None

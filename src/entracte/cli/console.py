@@ -61,14 +61,16 @@ class ProgressBar:
 
 
 def print_stage_table(trace: Trace) -> None:
-    """Every stage with its time, its share of the whole, and its steps."""
+    """Every stage with its time, its share of the whole, its steps, its peak memory, and how long
+    it waited for weights.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
-    table.add_column("ms", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("steps", justify="right")
-    table.add_column("ms a step", justify="right")
-    for span in trace.spans:
+    for column in ("ms", "share", "steps", "ms a step", "peak memory", "stall ms"):
+        table.add_column(column, justify="right")
+    *parts, between_parts = trace.parts()
+    traced = trace.options.level != "off"
+    for span, part in zip(trace.spans, parts, strict=True):
         steps = len(span.steps)
         table.add_row(
             span.name,
@@ -76,10 +78,22 @@ def print_stage_table(trace: Trace) -> None:
             f"{span.seconds / trace.seconds:.1%}",
             str(steps) if steps else "",
             f"{sum(span.steps) / steps * 1e3:,.1f}" if steps else "",
+            "" if span.memory is None else f"{span.memory.peak_mb:,.0f} MiB",
+            f"{part.stall * 1e3:,.1f}" if traced else "",
         )
     between = trace.seconds - sum(span.seconds for span in trace.spans)
+    peak = max((span.memory.peak_mb for span in trace.spans if span.memory is not None), default=0)
+    stall = between_parts.stall + sum(part.stall for part in parts)
     table.add_row("between stages", f"{between * 1e3:,.1f}", f"{between / trace.seconds:.1%}")
-    table.add_row("end to end", f"{trace.seconds * 1e3:,.1f}", "100.0%")
+    table.add_row(
+        "end to end",
+        f"{trace.seconds * 1e3:,.1f}",
+        "100.0%",
+        "",
+        "",
+        f"{peak:,.0f} MiB",
+        f"{stall * 1e3:,.1f}" if traced else "",
+    )
     Console().print(table)
 
 

@@ -14,8 +14,10 @@ from .residency import build_residency
 from .settings import GenerateSettings, read_settings
 
 if TYPE_CHECKING:
+    from entracte.engine import Engine
     from entracte.planner.decision import Decision
     from entracte.request import ImageCondition, LoraSpec, Request
+    from entracte.residency import Residency
     from entracte.result import Result
     from entracte.trace.trace import Trace
 
@@ -66,31 +68,14 @@ def run(options: argparse.Namespace) -> None:
     request = build_request(settings)
     residency = build_residency(settings)
 
-    from entracte.engine import Engine
     from entracte.planner.decision import said
-    from entracte.trace.perf_dump import perf_dump, write_perf_dump
 
     from .console import ProgressBar, print_stage_table
+    from .tracing import check_trace_outputs, trace_options, write_trace_outputs
 
-    if settings.perf_dump_path is not None:
-        from entracte.files import require_writable
-
-        require_writable(settings.perf_dump_path)
-    engine = Engine.open(
-        settings.model,
-        checkpoint_path=tuple(settings.checkpoint_path) if settings.checkpoint_path else None,
-        gemma_root=settings.gemma_root,
-        distilled_lora=(
-            _path_strength(settings.distilled_lora, "distilled_lora")
-            if settings.distilled_lora
-            else None
-        ),
-        spatial_upsampler_path=settings.spatial_upsampler_path,
-        pipeline=settings.pipeline,
-        device=settings.device,
-        dtype=settings.dtype,
-        residency=residency,
-    )
+    check_trace_outputs(settings)
+    engine = open_engine(settings, residency)
+    traced = trace_options(settings, engine)
     silent = options.quiet or options.json
     with ProgressBar(hidden=silent) as bar:
         if options.warmup:
@@ -101,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
             latents_path=settings.latents_path,
             progress=bar.update,
             keep_frames=False,
+            trace=traced,
         )
     summary = summarise(result)
     summary["settings"]["mode"] = residency.mode
@@ -109,9 +95,8 @@ def run(options: argparse.Namespace) -> None:
         decision = engine.plan(request)
     summary["plan"] = None if decision is None else plan_json(decision, result.trace)
     summary["residency"] = [asdict(row) for row in engine.residency()]
-    if settings.perf_dump_path is not None:
-        meta = summary["settings"] | {name: summary[name] for name in ("plan", "residency")}
-        write_perf_dump(settings.perf_dump_path, perf_dump(result.trace, meta))
+    meta = summary["settings"] | {name: summary[name] for name in ("plan", "residency")}
+    write_trace_outputs(settings, result.trace, meta)
     if options.json:
         print(json.dumps(summary))
     elif not options.quiet:
@@ -120,6 +105,24 @@ def run(options: argparse.Namespace) -> None:
             print(f"plan: {said(decision.chosen.prediction)}; {decision.chosen.reason}")
         print(f"wrote {result.output_path}")
     sys.stdout.flush()
+
+
+def open_engine(settings: GenerateSettings, residency: "Residency") -> "Engine":
+    """The engine that settings describe; raises CheckpointError and ResidencyError."""
+    from entracte.engine import Engine
+
+    lora = settings.distilled_lora
+    return Engine.open(
+        settings.model,
+        checkpoint_path=tuple(settings.checkpoint_path) if settings.checkpoint_path else None,
+        gemma_root=settings.gemma_root,
+        distilled_lora=_path_strength(lora, "distilled_lora") if lora else None,
+        spatial_upsampler_path=settings.spatial_upsampler_path,
+        pipeline=settings.pipeline,
+        device=settings.device,
+        dtype=settings.dtype,
+        residency=residency,
+    )
 
 
 def build_request(settings: GenerateSettings) -> "Request":

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from entracte import __version__
-from entracte.cli import demo_model, doctor, generate, inspect, plan
+from entracte.cli import bench, demo_model, doctor, generate, inspect, plan, profile, report
 from entracte.errors import EntracteError
 
 # Exit codes: what the user can mend, and what the user stopped (as shells have it).
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"entracte {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (generate, plan, inspect, doctor, demo_model):
+    for command in (generate, plan, bench, profile, report, inspect, doctor, demo_model):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     # A request to terminate ends as cleanly as Ctrl-C does.

@@ -158,8 +158,16 @@ class GenerateSettings(BaseSettings):
         Path | None, Flag("output", "save all latents to a safetensors file", "FILE")
     ] = None
     perf_dump_path: Annotated[
-        Path | None, Flag("output", "save stage and step times as JSON", "FILE")
+        Path | None, Flag("output", "save times, waits and memory as JSON (docs/trace.md)", "FILE")
     ] = None
+    trace_path: Annotated[
+        Path | None, Flag("output", "save a Chrome trace, which Perfetto opens", "FILE")
+    ] = None
+    trace_level: Annotated[
+        Literal["off", "stages", "blocks"],
+        Flag("output", "off, stages, or blocks: every block's run too", "LEVEL"),
+    ] = "stages"
+    nvtx: Annotated[bool, Flag("output", "name stages for Nsight by NVTX ranges")] = False
 
     @classmethod
     def settings_customise_sources(

@@ -88,6 +88,10 @@ class Filler:
         """Arenas that hold the factors of a set's adapters for a unit, filled if need be."""
         return self._merger.factors(unit, weights)
 
+    def forget_merges(self) -> None:
+        """Drop all merges that were prepared: another plan needs other ones."""
+        self._merger.forget()
+
     def prepare(self, target: Arena, content: Content) -> None:
         """Prepare the merge that will fill an arena, where its factors stay on the device."""
         self._merger.prepare(target, content)

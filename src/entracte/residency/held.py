@@ -124,6 +124,7 @@ class HeldComponent:
         """
         if plan != self.plan:
             self._shells.drop_variants()
+            self._filler.forget_merges()
         self.plan = plan
         if not self.stores.adopt(plan):
             self.stores.drop_unlisted("host")

@@ -1,6 +1,7 @@
 """Merging adapters into a unit's weights, from one arena into another or in place."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,21 @@ from .weights import WeightSet
 
 # An arena that holds an adapter's factors for a unit, the adapter, and its strength.
 Ready = tuple[Arena, AdapterFactors, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A program, and the memory that it is for: tensors, and where they were."""
+
+    program: MergeProgram
+    memory: tuple[Tensor, ...]
+    addresses: tuple[int, ...]
+
+    def serves(self, memory: tuple[Tensor, ...]) -> bool:
+        return all(
+            mine is theirs and theirs.data_ptr() == address
+            for mine, theirs, address in zip(self.memory, memory, self.addresses, strict=True)
+        )
 
 
 class Merger:
@@ -37,8 +53,7 @@ class Merger:
         self._layouts = layouts
         self._adapter = adapter
         self._fill_factors = fill_factors
-        self._programs: dict[tuple[object, ...], MergeProgram] = {}
-        self._generation = -1
+        self._programs: dict[tuple[object, ...], _Prepared] = {}
         self._turn = 0
 
     def merge(self, source: Arena, target: Arena, content: Content) -> None:
@@ -57,6 +72,10 @@ class Merger:
         finally:
             for arena in read:
                 arena.release(merges)
+
+    def forget(self) -> None:
+        """Drop all that was prepared: another plan needs other merges."""
+        self._programs.clear()
 
     def prepare(self, target: Arena, content: Content) -> None:
         """Prepare the merge that will fill an arena, where its factors stay on the device."""
@@ -95,16 +114,20 @@ class Merger:
     def _program(
         self, source: Arena, target: Arena, content: Content, factors: list[Ready]
     ) -> MergeProgram:
-        """The merge of a unit between given arenas, prepared once."""
-        if self._generation != self._stores.generation:
-            self._programs.clear()
-            self._generation = self._stores.generation
-        key = (content, source, target, *(arena for arena, _, _ in factors))
-        program = self._programs.get(key)
-        if program is None:
+        """The merge of a unit between given arenas, prepared once.
+
+        It is still right when the memory was given back since and has come again.
+        """
+        arenas = (source, target, *(arena for arena, _, _ in factors))
+        memory = tuple(arena.memory for arena in arenas)
+        key = (content, *(arena.key for arena in arenas))
+        prepared = self._programs.get(key)
+        if prepared is None or not prepared.serves(memory):
             merges, copies = self._steps(source, target, content, factors)
-            program = self._programs[key] = self._backend.prepare_merges(merges, copies)
-        return program
+            program = self._backend.prepare_merges(merges, copies)
+            prepared = _Prepared(program, memory, tuple(each.data_ptr() for each in memory))
+            self._programs[key] = prepared
+        return prepared.program
 
     @torch.inference_mode(False)
     def _steps(

@@ -63,7 +63,6 @@ class Stores:
         self._arenas: dict[ArenaKey, Arena] = {}
         self._freed: dict[ArenaKey, Tensor] = {}  # memory that may come again
         self._planned: dict[ArenaKey, ArenaPlan] = {}
-        self.generation = 0  # counts changes of what is where
 
     def __iter__(self) -> Iterator[Arena]:
         return iter(self._arenas.values())
@@ -129,7 +128,6 @@ class Stores:
             self._weights.setdefault(key.index, []).append(arena)
         elif key.role == "weights":
             self._copies[key.index, key.of] = arena
-        self.generation += 1
         return arena
 
     def _host_arena(self, key: ArenaKey, nbytes: int) -> Arena:
@@ -169,7 +167,6 @@ class Stores:
 
     def _free(self, key: ArenaKey) -> None:
         arena = self._arenas.pop(key)
-        self.generation += 1
         arena.retire()
         self._on_free(arena)
         self._journal.memory(key, -arena.memory.nbytes, arena.pinned)

@@ -1,7 +1,18 @@
 """Noise that a seed fixes on every machine."""
 
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+
+class Noise(Protocol):
+    """Gives a request's noise piece by piece."""
+
+    def draw(self, tokens: int, channels: int) -> Tensor:
+        """The next standard normal noise, [1, tokens, channels]."""
 
 
 class NoiseSource:
@@ -18,3 +29,23 @@ class NoiseSource:
     def draw(self, tokens: int, channels: int) -> Tensor:
         """Standard normal noise, [1, tokens, channels] bfloat16 on the CPU."""
         return torch.randn(1, tokens, channels, generator=self._generator).to(torch.bfloat16)
+
+
+class DrawnNoise:
+    """Noise drawn beforehand, and already on a device.
+
+    What is sent to a device while weights are on their way there has to wait for them.
+    sizes: tokens and channels of every draw that will be made, in order.
+    """
+
+    def __init__(
+        self, source: NoiseSource, sizes: Iterable[tuple[int, int]], device: torch.device
+    ) -> None:
+        self._left = deque(source.draw(*size).to(device) for size in sizes)
+
+    def draw(self, tokens: int, channels: int) -> Tensor:
+        """The next noise, [1, tokens, channels] bfloat16; raises ValueError for another size."""
+        noise = self._left.popleft()
+        if noise.shape[1:] != (tokens, channels):
+            raise ValueError(f"{[tokens, channels]} numbers are wanted, {list(noise.shape)} drawn")
+        return noise

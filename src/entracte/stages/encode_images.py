@@ -22,6 +22,15 @@ class PreparedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class FittedImage:
+    """A conditioning image at a phase's size, on the device: what `VideoVae.encode` takes."""
+
+    pixels: Tensor
+    frame: int
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedImage:
     """A conditioning image as latents [1, channels, 1, height, width], normalised."""
 
@@ -30,20 +39,20 @@ class EncodedImage:
     strength: float
 
 
-def encode_images(
-    vae: VideoVae,
+def fit_images(
     images: Sequence[PreparedImage],
     grid: VideoGrid,
     device: torch.device,
     dtype: torch.dtype,
-) -> list[EncodedImage]:
-    """Fit every image to the grid's size and encode it."""
+) -> list[FittedImage]:
+    """Fit every image to the grid's size, and send it to the device."""
     height, width = grid.height * SPATIAL_SCALE, grid.width * SPATIAL_SCALE
     return [
-        EncodedImage(
-            vae.encode(fit(image.pixels, height, width).to(device, dtype)),
-            image.frame,
-            image.strength,
-        )
+        FittedImage(fit(image.pixels, height, width).to(device, dtype), image.frame, image.strength)
         for image in images
     ]
+
+
+def encode_images(vae: VideoVae, images: Sequence[FittedImage]) -> list[EncodedImage]:
+    """Encode every image."""
+    return [EncodedImage(vae.encode(each.pixels), each.frame, each.strength) for each in images]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from entracte.sampling.noise import NoiseSource
+from entracte.sampling.noise import Noise
 from entracte.sampling.tokens import (
     AUDIO_BINS,
     AUDIO_CHANNELS,
@@ -49,7 +49,7 @@ def prepare_latents(
     start: Latents,
     grid: VideoGrid,
     images: Sequence[EncodedImage],
-    noise: NoiseSource,
+    noise: Noise,
     noise_scale: float,
 ) -> tuple[Tokens, Tokens]:
     """Video and audio tokens of a phase, noised.
@@ -69,6 +69,17 @@ def prepare_latents(
     return _noised(video, noise, noise_scale), _noised(audio, noise, noise_scale)
 
 
-def _noised(tokens: Tokens, noise: NoiseSource, scale: float) -> Tokens:
+def noise_sizes(
+    grid: VideoGrid, channels: int, appended: int, audio_count: int
+) -> list[tuple[int, int]]:
+    """Tokens and channels of the noise that `prepare_latents` draws.
+
+    appended: how many images stand behind the first frame.
+    """
+    video = grid.tokens + appended * grid.frame_tokens
+    return [(video, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]
+
+
+def _noised(tokens: Tokens, noise: Noise, scale: float) -> Tokens:
     _, count, channels = tokens.latent.shape
     return add_noise(tokens, noise.draw(count, channels).to(tokens.latent), scale)

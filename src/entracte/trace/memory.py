@@ -23,6 +23,11 @@ class Memory:
     peak_reserved_mb: float
     peak_host_anon_mb: float
 
+    @property
+    def peak_mb(self) -> float:
+        """Of the device; of the host where there is none."""
+        return self.peak_allocated_mb or self.peak_host_anon_mb
+
 
 def read_memory(device: torch.device) -> Memory:
     """Memory of this process now."""

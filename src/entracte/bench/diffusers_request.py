@@ -1,0 +1,70 @@
+"""A request's guidance as arguments of diffusers' pipeline, or the reason why it has none."""
+
+from collections.abc import Callable
+from typing import Any
+
+from entracte.errors import RequestError
+from entracte.recipes import Defaults
+from entracte.request import Request
+from entracte.sampling.guidance import Guidance
+
+# The pipeline's prefix of a stream's arguments, and what they are called after it.
+PREFIXES = ("", "audio_")
+SCALES: tuple[tuple[str, Callable[[Guidance], float]], ...] = (
+    ("guidance_scale", lambda guidance: guidance.cfg),
+    ("stg_scale", lambda guidance: guidance.stg),
+    ("modality_scale", lambda guidance: guidance.modality),
+    ("guidance_rescale", lambda guidance: guidance.rescale),
+)
+
+UNGUIDED = Guidance()
+
+
+def scale_arguments(video: Guidance, audio: Guidance) -> dict[str, Any]:
+    """Every guidance scale of both streams."""
+    return {
+        f"{prefix}{name}": scale(stream)
+        for prefix, stream in zip(PREFIXES, (video, audio), strict=True)
+        for name, scale in SCALES
+    }
+
+
+def guidance_arguments(request: Request, defaults: Defaults, layers: int) -> dict[str, Any]:
+    """The arguments of a guided stage. layers: the transformer's.
+
+    Raises RequestError for guidance that the pipeline computes otherwise, or not at all.
+    """
+    video, audio = request.video_guidance, request.audio_guidance
+    for name, scale in SCALES:
+        if not scale(audio) and scale(video):
+            raise RequestError(
+                f"audio_guidance: diffusers takes a {name} of 0 to mean the video's, {scale(video)}"
+            )
+    for name, off, scales in (
+        ("cfg", 1, (video.cfg, audio.cfg)),
+        ("stg", 0, (video.stg, audio.stg)),
+        ("modality", 1, (video.modality, audio.modality)),
+    ):
+        if max(scales) <= off and min(scales) < off:
+            raise RequestError(f"guidance: diffusers leaves {name} out unless it is above {off}")
+    default = (round(defaults.stg_depth * layers),)
+    blocks = [default if g.stg_blocks is None else g.stg_blocks for g in (video, audio)]
+    if max(video.stg, audio.stg) > 0 and (blocks[0] != blocks[1] or not blocks[0]):
+        raise RequestError(
+            "guidance: diffusers skips the same stg_blocks for video and audio, at least one; "
+            f"asked for are {list(blocks[0])} and {list(blocks[1])}"
+        )
+    return scale_arguments(video, audio) | {"spatio_temporal_guidance_blocks": list(blocks[0])}
+
+
+def require_text_to_video(request: Request) -> None:
+    """Raise RequestError for anything but two-stage text-to-video with the model's own weights."""
+    if request.pipeline != "two-stage":
+        raise RequestError(f"pipeline: diffusers runs two-stage here, not {request.pipeline}")
+    if request.images:
+        raise RequestError(
+            "images: diffusers runs text-to-video here; it conditions on images in another way, so "
+            "there would be nothing to compare"
+        )
+    if request.loras:
+        raise RequestError("loras: diffusers runs with the distilled LoRA alone here")

@@ -1,0 +1,38 @@
+"""What diffusers made of a request, and how far it is from what we made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusersResult:
+    """What diffusers made, and what it took.
+
+    stages: name and seconds, in order; names are this engine's where the stage is the same.
+    steps: seconds of every step, by the name of the loop.
+    seconds: end to end, from the request to frames and sound on the CPU.
+    peak_bytes: of the process on its device; see `Stopwatch`.
+    latents: named, shaped and normalised as in `Result`, float32 on the CPU.
+    frames: [frames, height, width, 3] uint8. audio: [2, samples] float32. Both on the CPU.
+    """
+
+    stages: list[tuple[str, float]]
+    steps: dict[str, list[float]]
+    seconds: float
+    peak_bytes: int
+    latents: dict[str, Tensor]
+    frames: Tensor
+    audio: Tensor
+
+
+def latent_distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """|ours - theirs| / |ours| by latent, in float64; raises ValueError where the names differ."""
+    if ours.keys() != theirs.keys():
+        raise ValueError(f"there are {sorted(ours)} on one side and {sorted(theirs)} on the other")
+    distances = {}
+    for name, latent in ours.items():
+        reference = latent.double()
+        distances[name] = float((reference - theirs[name].double()).norm() / reference.norm())
+    return distances

@@ -1,0 +1,147 @@
+"""One mode, measured: the same request several times, each with all its stages."""
+
+import hashlib
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from entracte.engine import Engine
+from entracte.errors import BudgetError, OutOfMemory
+from entracte.planner.prediction import Prediction
+from entracte.request import Request
+from entracte.residency.modes import Residency
+from entracte.result import Result
+from entracte.trace.exposure import Parts
+from entracte.trace.memory import MEBIBYTE
+from entracte.trace.trace import TraceOptions
+
+# Modes as the tables name them.
+MODES: Mapping[str, Residency] = MappingProxyType(
+    {
+        "resident": Residency("resident"),
+        "fused": Residency("fused"),
+        "snapshot aggressive": Residency("snapshot", "aggressive"),
+        "snapshot low-vram": Residency("snapshot", "low-vram"),
+        "original": Residency("original"),
+        "dynamic": Residency("dynamic"),
+        "auto": Residency("auto"),
+    }
+)
+
+# The modes whose latents must be the same, bit for bit.
+EXACT = tuple(name for name in MODES if name != "dynamic")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One request. Times in seconds, memory in bytes; stages of one name are added up.
+
+    device_bytes: the peak of what was allocated there, 0 without a device. closed: the sum of all
+    parts over end to end. digest: of all latents.
+    """
+
+    stages: Mapping[str, float]
+    end_to_end: float
+    parts: Parts
+    device_bytes: int
+    host_bytes: int
+    closed: float
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A mode's runs; none where it was not run, for the reason that `skipped` has.
+
+    predicted: by the planner, before. last: the last run's result.
+    """
+
+    mode: str
+    predicted: Prediction | None
+    runs: tuple[Run, ...] = ()
+    skipped: str | None = None
+    last: Result | None = None
+
+    def median(self, of: Callable[[Run], float]) -> float:
+        return statistics.median(of(run) for run in self.runs)
+
+    def spread(self, of: Callable[[Run], float]) -> float:
+        """The largest less the smallest, as a share of the median."""
+        values = [of(run) for run in self.runs]
+        middle = statistics.median(values)
+        return (max(values) - min(values)) / middle if middle else 0.0
+
+    def stage(self, name: str) -> float:
+        """The median of a stage, in seconds; 0 where there is none."""
+        return self.median(lambda run: run.stages.get(name, 0.0))
+
+
+def measure(
+    engine: Engine,
+    request: Request,
+    mode: str,
+    residency: Residency,
+    warmups: int,
+    repeats: int,
+    options: TraceOptions,
+    tell: Callable[[str], None],
+) -> Measured:
+    """Measure one mode; it is skipped, with the reason, where it does not fit.
+
+    residency: the mode, with the budgets that all modes have. tell: is told what is being done.
+    """
+    engine.configure(residency)
+    try:
+        decision = engine.plan(request)
+        prediction = decision.chosen.prediction
+        missing = decision.limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
+        if missing:
+            lacks = " and ".join(
+                f"{nbytes / 1e9:,.1f} GB of {what}" for what, nbytes in missing.items()
+            )
+            return Measured(mode, prediction, skipped=f"lacks {lacks}")
+        runs = []
+        for number in range(warmups + repeats):
+            warm = number < warmups
+            tell(f"{mode}: {'warm-up' if warm else f'run {number - warmups + 1} of {repeats}'}")
+            engine.forget_prompts()
+            result = engine.generate(request, keep_frames=False, trace=options)
+            if not warm:
+                runs.append(run_of(result))
+    except (BudgetError, OutOfMemory) as error:
+        return Measured(mode, None, skipped=str(error))
+    if result.decision is not None:
+        prediction = result.decision.chosen.prediction
+    return Measured(mode, prediction, tuple(runs), last=result)
+
+
+def run_of(result: Result) -> Run:
+    """What a result's trace says."""
+    trace = result.trace
+    stages: dict[str, float] = {}
+    for span in trace.spans:
+        stages[span.name] = stages.get(span.name, 0.0) + span.seconds
+    parts = sum(trace.parts(), Parts())
+    memory = [span.memory for span in trace.spans if span.memory is not None]
+    return Run(
+        stages,
+        trace.seconds,
+        parts,
+        round(max(each.peak_allocated_mb for each in memory) * MEBIBYTE),
+        round(max(each.peak_host_anon_mb for each in memory) * MEBIBYTE),
+        parts.total / trace.seconds,
+        digest(result.latents),
+    )
+
+
+def digest(latents: Mapping[str, Tensor]) -> str:
+    """A name for exactly these bits."""
+    found = hashlib.sha256()
+    for name in sorted(latents):
+        found.update(name.encode())
+        found.update(latents[name].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,0 +1,203 @@
+"""The sizes of the models with random weights: LTX-2.3's own, and a medium one's."""
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Gemma3Config
+
+from entracte.models import audio_vae, upsampler, video_vae, vocoder
+from entracte.models.audio_vae import AudioVae
+from entracte.models.connectors import Connectors
+from entracte.models.gemma import TextEncoder
+from entracte.models.transformer import Transformer, TransformerConfig
+from entracte.models.upsampler import Upsampler
+from entracte.models.video_vae import VideoVae
+from entracte.models.vocoder import Vocoder
+
+from . import demo_config as demo
+from .demo import connector_key
+
+Shapes = dict[str, tuple[int, ...]]
+
+PUBLISHED = "ltx-2.3-full.json.gz"
+
+# Gemma 3 12B; every sixth layer attends to everything.
+FULL_GEMMA: dict[str, Any] = {
+    "num_hidden_layers": 48,
+    "hidden_size": 3840,
+    "intermediate_size": 15360,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 256,
+    "vocab_size": 262208,
+    "sliding_window": 1024,
+    "layer_types": [
+        "full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(48)
+    ],
+}
+
+MEDIUM_TRANSFORMER = demo.TRANSFORMER | {
+    "num_layers": 16,
+    "num_attention_heads": 8,
+    "attention_head_dim": 64,
+    "cross_attention_dim": 512,
+    "audio_num_attention_heads": 8,
+    "audio_attention_head_dim": 32,
+    "audio_cross_attention_dim": 256,
+    "connector_num_attention_heads": 8,
+    "connector_attention_head_dim": 64,
+    "connector_num_layers": 2,
+    "audio_connector_num_attention_heads": 8,
+    "audio_connector_attention_head_dim": 32,
+    "audio_connector_num_layers": 2,
+}
+
+# The published order of blocks, with fewer layers in each and fewer channels. The encoder begins
+# with as many as a latent has: diffusers cannot express another beginning.
+MEDIUM_VIDEO_VAE = demo.VIDEO_VAE | {
+    "encoder_base_channels": 128,
+    "decoder_base_channels": 32,
+    "encoder_blocks": [
+        ["res_x", {"num_layers": 1}],
+        ["compress_space_res", {"multiplier": 1}],
+        ["res_x", {"num_layers": 1}],
+        ["compress_time_res", {"multiplier": 1}],
+        ["res_x", {"num_layers": 1}],
+        ["compress_all_res", {"multiplier": 2}],
+        ["res_x", {"num_layers": 1}],
+        ["compress_all_res", {"multiplier": 1}],
+        ["res_x", {"num_layers": 1}],
+    ],
+    "decoder_blocks": [
+        ["res_x", {"num_layers": 1}],
+        ["compress_space", {"multiplier": 2}],
+        ["res_x", {"num_layers": 1}],
+        ["compress_time", {"multiplier": 2}],
+        ["res_x", {"num_layers": 1}],
+        ["compress_all", {"multiplier": 1}],
+        ["res_x", {"num_layers": 1}],
+        ["compress_all", {"multiplier": 2}],
+        ["res_x", {"num_layers": 1}],
+    ],
+}
+
+MEDIUM_AUDIO_VAE = demo.AUDIO_VAE | {
+    "model": {
+        "params": demo.AUDIO_VAE["model"]["params"]
+        | {
+            "ddconfig": demo.AUDIO_VAE["model"]["params"]["ddconfig"]
+            | {"ch_mult": [1, 1, 2], "num_res_blocks": 1}
+        }
+    }
+}
+
+MEDIUM_VOCODER = {
+    name: part | {"upsample_initial_channel": 128} for name, part in demo.VOCODER.items()
+}
+
+MEDIUM_UPSAMPLER = demo.UPSAMPLER | {"mid_channels": 128, "num_blocks_per_stage": 2}
+
+MEDIUM_GEMMA = demo.GEMMA["text_config"] | {
+    "vocab_size": 1024,
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "sliding_window": 512,
+    "query_pre_attn_scalar": 64,
+    "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A model as its files' headers would describe it, shapes by published key.
+
+    config: of the checkpoint's header. lora_rank: of the distilled LoRA, where it fits.
+    """
+
+    checkpoint: Shapes
+    config: Mapping[str, Any]
+    upsampler: Shapes
+    upsampler_config: Mapping[str, Any]
+    gemma: Shapes
+    gemma_config: Gemma3Config
+    lora_rank: int
+
+
+def full_sizes() -> Sizes:
+    """The published checkpoint and upsampler, tensor by tensor, and Gemma 3 12B by its config."""
+    packed = (files("entracte.checkpoints") / "data" / PUBLISHED).read_bytes()
+    listing = json.loads(gzip.decompress(packed))
+    gemma = Gemma3Config(text_config=FULL_GEMMA)
+    return Sizes(
+        checkpoint=_tuples(listing["tensors"]),
+        config=listing["metadata"]["config"],
+        upsampler=_tuples(listing["upsampler"]["tensors"]),
+        upsampler_config=listing["upsampler"]["metadata"]["config"],
+        gemma=_shapes(lambda: TextEncoder(gemma), _gemma_key),
+        gemma_config=gemma,
+        lora_rank=384,
+    )
+
+
+def medium_sizes() -> Sizes:
+    """A model of the same structure with blocks of 12 MB, every dimension between the
+    demonstration model's and the published one's.
+    """
+    gemma = Gemma3Config(text_config=MEDIUM_GEMMA)
+    text_width = MEDIUM_GEMMA["hidden_size"] * (MEDIUM_GEMMA["num_hidden_layers"] + 1)
+    config = {
+        "transformer": MEDIUM_TRANSFORMER,
+        "vae": MEDIUM_VIDEO_VAE,
+        "audio_vae": MEDIUM_AUDIO_VAE,
+        "vocoder": MEDIUM_VOCODER,
+    }
+    checkpoint = {
+        **_shapes(
+            lambda: Transformer(TransformerConfig.from_header(MEDIUM_TRANSFORMER)),
+            "model.diffusion_model.{}".format,
+        ),
+        **_shapes(lambda: Connectors(MEDIUM_TRANSFORMER, text_width), connector_key),
+        **_shapes(
+            lambda: VideoVae(MEDIUM_VIDEO_VAE), lambda n: f"vae.{video_vae.module_to_file(n)}"
+        ),
+        **_shapes(
+            lambda: AudioVae(MEDIUM_AUDIO_VAE), lambda n: f"audio_vae.{audio_vae.module_to_file(n)}"
+        ),
+        **_shapes(
+            lambda: Vocoder(MEDIUM_VOCODER), lambda n: f"vocoder.{vocoder.module_to_file(n)}"
+        ),
+    }
+    return Sizes(
+        checkpoint=checkpoint,
+        config=config,
+        upsampler=_shapes(lambda: Upsampler(MEDIUM_UPSAMPLER), upsampler.module_to_file),
+        upsampler_config=MEDIUM_UPSAMPLER,
+        gemma=_shapes(lambda: TextEncoder(gemma), _gemma_key),
+        gemma_config=gemma,
+        lora_rank=64,
+    )
+
+
+def _shapes(build: Callable[[], nn.Module], key: Callable[[str], str]) -> Shapes:
+    """The shapes of a module's tensors, by published key; nothing is allocated."""
+    with torch.device("meta"):
+        module = build()
+    return {key(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def _tuples(shapes: Mapping[str, list[int]]) -> Shapes:
+    return {key: tuple(shape) for key, shape in shapes.items()}
+
+
+def _gemma_key(name: str) -> str:
+    return f"language_model.{name}"

@@ -1,0 +1,254 @@
+"""`entracte bench`: every mode on one request, stage by stage, beside others."""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from entracte.errors import BudgetError, MediaError, RequestError
+
+from .flags import HelpFormatter
+from .residency import parse_size
+
+if TYPE_CHECKING:
+    from entracte.bench.measure import Measured
+    from entracte.bench.table import Table, Theirs
+    from entracte.checkpoints.sources import ModelSource
+    from entracte.request import Request
+    from entracte.residency import Backend
+
+MODES = (
+    "resident",
+    "fused",
+    "snapshot aggressive",
+    "snapshot low-vram",
+    "original",
+    "dynamic",
+    "auto",
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure every mode, stage by stage, beside published figures and diffusers",
+        formatter_class=HelpFormatter,
+        description="Run one request in every mode that fits, several times each, and show what "
+        "every stage took, what it waited for, and whether all modes gave the same bits. Nothing "
+        "is written but what --json, --markdown and --dumps ask for.",
+    )
+    model = parser.add_argument_group("the model")
+    model.add_argument("--model", metavar="MODEL", help="a model's folder, or its hub repository")
+    model.add_argument(
+        "--random-weights",
+        nargs="?",
+        const="full",
+        choices=("full", "medium"),
+        help="no files: random weights in the published sizes, or in a smaller model's",
+    )
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    model.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    for name in ("device-memory", "host-memory", "pinned-memory"):
+        model.add_argument(f"--{name}", metavar="SIZE", help="a limit for all modes, as 24GiB")
+    video = parser.add_argument_group("the request")
+    video.add_argument(
+        "--preset",
+        default="seed",
+        help="seed (768x512, 121 frames, 30 steps), hd (1536x1024), short (25 frames) or cpu "
+        "(384x256, 25 frames, 8 steps); what follows changes it",
+    )
+    for name in ("height", "width", "num-frames", "num-inference-steps", "seed"):
+        video.add_argument(f"--{name}", type=int, metavar="N")
+    video.add_argument("--prompt", metavar="TEXT")
+    video.add_argument(
+        "--guidance-batch", type=int, default=1, metavar="N", help="passes at once, 1 to 4"
+    )
+    runs = parser.add_argument_group("what is run")
+    runs.add_argument("--modes", nargs="+", default=list(MODES), metavar="MODE", help="(all)")
+    runs.add_argument("--repeats", type=int, default=3, metavar="N", help="of each mode")
+    runs.add_argument("--warmups", type=int, default=1, metavar="N", help="of each, before")
+    runs.add_argument("--against", choices=("diffusers",), help="measure it in the same run")
+    runs.add_argument("--trace-level", choices=("off", "stages", "blocks"), default="stages")
+    output = parser.add_argument_group("output")
+    output.add_argument("--no-published", action="store_true", help="leave published figures out")
+    output.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    output.add_argument("--json", action="store_true", help="print all runs as JSON")
+    output.add_argument(
+        "--dumps", type=Path, metavar="DIR", help="save each mode's last run for `entracte report`"
+    )
+    output.add_argument("--force", action="store_true", help="overwrite dumps that are there")
+    output.add_argument("--quiet", action="store_true", help="do not say what is being done")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the command."""
+    _check(options)
+
+    import torch
+
+    from entracte.bench.report import bench_json
+    from entracte.devices import pick_device
+    from entracte.engine import DTYPES
+    from entracte.residency.opening import open_backend
+
+    request = _request(options)
+    dtype = DTYPES[options.dtype]
+    with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
+        source = _source(options, Path(scratch))
+        backend = open_backend(pick_device(options.device))
+        found = _measure(options, source, request, backend)
+        ran = [each for each in found if each.runs]
+        if not ran:
+            reasons = "\n".join(f"{each.mode}: {each.skipped}" for each in found)
+            raise BudgetError(f"no mode fits; try --preset short, or a smaller size\n{reasons}")
+        theirs = None
+        if options.against is not None:
+            from entracte.bench.against import measure_diffusers
+
+            last = ran[0].last
+            assert last is not None  # it ran
+            theirs = measure_diffusers(
+                source,
+                request,
+                backend.device,
+                dtype,
+                last.latents,
+                options.warmups,
+                options.repeats,
+                _teller(options),
+            )
+    if options.json:
+        print(json.dumps(bench_json(backend, request, found, theirs)))
+    else:
+        _show(options, found, theirs)
+    sys.stdout.flush()
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise RequestError for what contradicts itself, before anything is read."""
+    from entracte.bench.presets import PRESETS
+
+    if (options.model is None) == (options.random_weights is None):
+        raise RequestError("give either --model, or --random-weights for none")
+    if options.preset not in PRESETS:
+        raise RequestError(f"--preset {options.preset!r} is none of {', '.join(PRESETS)}")
+    for mode in options.modes:
+        if mode not in MODES:
+            raise RequestError(f"--modes has {mode!r}, which is none of {', '.join(MODES)}")
+    if options.repeats < 1 or options.warmups < 0:
+        raise RequestError("--repeats is at least 1, and --warmups at least 0")
+    if options.against is not None and importlib.util.find_spec("peft") is None:
+        raise RequestError("--against diffusers needs PEFT for its LoRA: pip install peft")
+    if options.dumps is not None:
+        if options.trace_level == "off":
+            raise RequestError("--dumps needs a trace: --trace-level stages or blocks")
+        for mode in options.modes:
+            path = _dump_path(options.dumps, mode)
+            if path.exists() and not options.force:
+                raise MediaError(f"{path} is there already; --force overwrites it")
+
+
+def _request(options: argparse.Namespace) -> "Request":
+    from entracte.bench.presets import PRESETS, PROMPT
+    from entracte.request import Request
+
+    names = ("height", "width", "num_frames", "num_inference_steps", "seed", "prompt")
+    given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
+    asked: dict[str, Any] = {"prompt": PROMPT, **PRESETS[options.preset], **given}
+    return Request(guidance_batch=options.guidance_batch, **asked)
+
+
+def _source(options: argparse.Namespace, scratch: Path) -> "ModelSource":
+    if options.random_weights is not None:
+        from entracte.checkpoints.random_model import random_model
+
+        return random_model(options.random_weights, scratch)
+
+    from entracte.checkpoints.model_files import ModelPaths, open_model
+
+    return open_model(options.model, ModelPaths(), distilled=False)
+
+
+def _measure(
+    options: argparse.Namespace, source: "ModelSource", request: "Request", backend: "Backend"
+) -> "list[Measured]":
+    from entracte.bench import measure
+    from entracte.engine import DTYPES, Engine
+    from entracte.residency import Residency
+    from entracte.trace.perf_dump import perf_dump, write_perf_dump
+    from entracte.trace.trace import TraceOptions
+
+    def limited(mode: str) -> Residency:
+        return replace(
+            measure.MODES[mode],
+            device_memory=parse_size("device_memory", options.device_memory),
+            host_memory=parse_size("host_memory", options.host_memory),
+            pinned_memory=parse_size("pinned_memory", options.pinned_memory),
+        )
+
+    if options.dumps is not None:
+        options.dumps.mkdir(parents=True, exist_ok=True)
+    found = []
+    dtype, first = DTYPES[options.dtype], limited(options.modes[0])
+    with Engine(source, backend, dtype, first) as engine:
+        for mode in options.modes:
+            each = measure.measure(
+                engine,
+                request,
+                mode,
+                limited(mode),
+                options.warmups,
+                options.repeats,
+                TraceOptions(options.trace_level),
+                _teller(options),
+            )
+            found.append(each)
+            if options.dumps is not None and each.last is not None:
+                dump = perf_dump(each.last.trace, {"mode": mode})
+                write_perf_dump(_dump_path(options.dumps, mode), dump)
+    return found
+
+
+def _dump_path(folder: Path, mode: str) -> Path:
+    return folder / f"{mode.replace(' ', '-')}.json"
+
+
+def _teller(options: argparse.Namespace) -> Any:
+    console = Console(stderr=True)
+    return (lambda _: None) if options.quiet else console.print
+
+
+def _show(options: argparse.Namespace, found: "list[Measured]", theirs: "Theirs | None") -> None:
+    from entracte.bench.table import markdown, stage_table, waiting_table
+
+    tables = [
+        stage_table(found, theirs, published=not options.no_published),
+        waiting_table(found, theirs),
+    ]
+    for table in tables:
+        if options.markdown:
+            print(markdown(table), end="\n\n")
+        else:
+            _print_table(table)
+    if theirs is not None:
+        for name, distance in theirs.distances.items():
+            print(f"diffusers' {name}: {distance:.1e} from ours, relative")
+
+
+def _print_table(table: "Table") -> None:
+    shown = RichTable(box=None, pad_edge=False)
+    for number, head in enumerate(table[0]):
+        shown.add_column(head, justify="right" if number else "left", overflow="fold")
+    for line in table[1:]:
+        shown.add_row(*line)
+    Console().print(shown)
+    print()

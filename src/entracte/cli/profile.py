@@ -1,0 +1,102 @@
+"""`entracte profile`: one request with a profiler, and what costs most in every stage."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .flags import HelpFormatter, add_settings, given_settings
+from .residency import build_residency
+from .settings import read_settings
+
+if TYPE_CHECKING:
+    from entracte.trace.profile import Cost
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "profile",
+        help="make one video with a profiler, and list what costs most in every stage",
+        formatter_class=HelpFormatter,
+        description="Make one video with PyTorch's profiler, and list what costs most in every "
+        "stage. The profiler keeps every operation: ask for few steps "
+        "(--num-inference-steps 2). Times are longer than without it.",
+    )
+    add_settings(parser)
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="operations a stage")
+    parser.add_argument(
+        "--torch-trace-path", type=Path, metavar="FILE", help="save every operation, for Perfetto"
+    )
+    parser.add_argument(
+        "--memory-snapshot-path",
+        type=Path,
+        metavar="FILE",
+        help="save what CUDA's allocator did, for pytorch.org/memory_viz",
+    )
+    parser.add_argument(
+        "--cold", action="store_true", help="profile the first request, with all its loading"
+    )
+    parser.add_argument("--json", action="store_true", help="print all costs as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the command."""
+    settings = read_settings(given_settings(options))
+
+    from entracte.files import require_writable
+    from entracte.trace.profile import memory_history, profiling, stage_range
+    from entracte.trace.trace import TraceOptions
+
+    from .console import print_stage_table
+    from .generate import build_request, open_engine
+    from .tracing import check_trace_outputs, write_trace_outputs
+
+    check_trace_outputs(settings)
+    for path in (options.torch_trace_path, options.memory_snapshot_path):
+        if path is not None:
+            require_writable(path)
+    request = build_request(settings)
+    engine = open_engine(settings, build_residency(settings))
+    device = engine.backend.device
+    if not options.cold:
+        engine.generate(request, keep_frames=False)
+        engine.forget_prompts()
+    with (
+        memory_history(device, options.memory_snapshot_path),
+        profiling(device, options.torch_trace_path) as profile,
+    ):
+        result = engine.generate(
+            request,
+            keep_frames=False,
+            trace=TraceOptions(settings.trace_level, stage_range),
+        )
+    write_trace_outputs(settings, result.trace, {"mode": settings.mode, "profiled": True})
+    if options.json:
+        print(json.dumps({"costs": [asdict(cost) for cost in profile.costs]}))
+        return
+    print_stage_table(result.trace)
+    print()
+    stages = dict.fromkeys(span.name for span in result.trace.spans)
+    _print_costs(profile.costs, list(stages), options.top, on_device=device.type == "cuda")
+
+
+def _print_costs(costs: "Sequence[Cost]", stages: Sequence[str], top: int, on_device: bool) -> None:
+    """The most expensive operations of every stage, in the order of stages."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "operation"):
+        table.add_column(column)
+    for column in ("calls", "host ms", *(["device ms"] if on_device else [])):
+        table.add_column(column, justify="right")
+    for stage in stages:
+        for number, cost in enumerate([each for each in costs if each.stage == stage][:top]):
+            line = ["" if number else stage, cost.name[:60], f"{cost.calls:,}"]
+            line.append(f"{cost.host_s * 1e3:,.1f}")
+            table.add_row(*line, *([f"{cost.device_s * 1e3:,.1f}"] if on_device else []))
+    Console().print(table)

@@ -1,0 +1,52 @@
+"""What a command's settings say of traces, and the files that they ask for."""
+
+from typing import TYPE_CHECKING, Any
+
+from entracte.errors import RequestError
+
+from .settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from entracte.engine import Engine
+    from entracte.trace.trace import Trace, TraceOptions
+
+
+def check_trace_outputs(settings: GenerateSettings) -> None:
+    """Raise MediaError where a file cannot be written, RequestError for one without contents."""
+    from entracte.files import require_writable
+
+    if settings.trace_path is not None and settings.trace_level == "off":
+        raise RequestError("--trace-path needs a trace: --trace-level stages or blocks")
+    for path in (settings.perf_dump_path, settings.trace_path):
+        if path is not None:
+            require_writable(path)
+
+
+def trace_options(settings: GenerateSettings, engine: "Engine") -> "TraceOptions":
+    """What the trace is to hold; raises RequestError for NVTX where there is no CUDA device."""
+    from entracte.trace.trace import TraceOptions, no_range
+
+    if not settings.nvtx:
+        return TraceOptions(settings.trace_level, no_range)
+    if engine.backend.device.type != "cuda":
+        raise RequestError("--nvtx needs a CUDA device: NVTX is CUDA's")
+
+    import torch
+
+    return TraceOptions(settings.trace_level, torch.cuda.nvtx.range)
+
+
+def write_trace_outputs(settings: GenerateSettings, trace: "Trace", meta: dict[str, Any]) -> None:
+    """Write the files that the settings ask for, each whole or not at all."""
+    if settings.perf_dump_path is None and settings.trace_path is None:
+        return
+
+    from entracte.trace.chrome import chrome_trace, write_chrome_trace
+    from entracte.trace.perf_dump import perf_dump, write_perf_dump
+    from entracte.trace.read_dump import Dump
+
+    dump = perf_dump(trace, meta)
+    if settings.perf_dump_path is not None:
+        write_perf_dump(settings.perf_dump_path, dump)
+    if settings.trace_path is not None:
+        write_chrome_trace(settings.trace_path, chrome_trace(Dump.model_validate(dump)))

@@ -1,0 +1,122 @@
+"""The colours of the report, by what they stand for.
+
+They are Okabe and Ito's, or as far apart in lightness, so that they can be told apart with every
+kind of colour vision and in grey. What is told by colour is also told by words or a pattern.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from entracte.trace.read_dump import Cause, State
+
+BLUE, SKY, GREEN, YELLOW = "#2f6fb0", "#56b4e9", "#009e73", "#f0d83c"
+ORANGE, VERMILLION, PINK, GREY = "#e69f00", "#d55e00", "#cc79a7", "#8b95a1"
+PURPLE = "#6a3d9a"
+
+# Of the known components, so that all charts of a page agree.
+COMPONENTS: Mapping[str, str] = MappingProxyType(
+    {
+        "transformer": BLUE,
+        "text_encoder": ORANGE,
+        "connectors": PINK,
+        "video_vae": GREEN,
+        "audio_vae": YELLOW,
+        "vocoder": VERMILLION,
+        "upsampler": SKY,
+    }
+)
+OTHERS = (PURPLE, GREY, "#44505c", "#b9a77c")
+
+# Of the stages that take longest, calm, as what they wait for is the news.
+STAGES = ("#2f6fb0", "#7db3dc", "#3f8f7f", "#a5cdb9", "#8a80bd")
+OTHER_STAGES = "#aab3bd"
+
+WAITS: Mapping[Cause, str] = MappingProxyType(
+    {"copy": VERMILLION, "merge": "#b3247a", "read": ORANGE, "host": "#3d454e"}
+)
+
+STATES: Mapping[State, tuple[str, str]] = MappingProxyType(
+    {
+        "disk": ("s-disk", "on disk"),
+        "host": ("s-host", "in host memory"),
+        "in flight": ("s-flight", "in flight"),
+        "device": ("s-device", "on the device: base"),
+        "merged": ("s-merged", "on the device: merged"),
+        "both": ("s-both", "on the device: base and merged"),
+    }
+)
+
+_LIGHT = """
+.chart text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1d2126; }
+.chart .strong { font-weight: 600; }
+.chart .title { font-size: 16px; font-weight: 600; }
+.chart .quiet { fill: #5b626b; }
+.chart .inside { fill: #ffffff; font-weight: 600; }
+.chart .inside-dark { fill: #14181c; font-weight: 600; }
+.chart .paper { fill: #ffffff; }
+.chart .plot { fill: #f6f7f9; }
+.chart .grid { stroke: #d9dde2; }
+.chart .axis { stroke: #8a929c; fill: none; }
+.chart .edge { stroke: #ffffff; stroke-width: 1; }
+.chart .band-0 { fill: #e3e8ee; }
+.chart .band-1 { fill: #d0d8e1; }
+.chart .band-edge { stroke: #7b8794; stroke-width: 0.8; stroke-dasharray: 2 3; fill: none; }
+.chart .peak { stroke: #1d2126; stroke-width: 1.6; fill: none; }
+.chart .lens { fill: none; stroke: #1d2126; stroke-width: 1.4; }
+.chart .beam { fill: #1d2126; fill-opacity: 0.06; }
+.chart .runs { fill: #10141a; }
+.chart .s-disk { fill: #e9ecef; }
+.chart .s-host { fill: #bcc5cf; }
+.chart .s-flight { fill: #f7dc3f; }
+.chart .s-device { fill: #2f6fb0; }
+.chart .s-merged { fill: #d9641a; }
+.chart .s-both { fill: #a98be0; }
+"""
+
+_DARK = """
+.chart text { fill: #e6e9ed; }
+.chart .quiet { fill: #a2aab4; }
+.chart .inside { fill: #ffffff; }
+.chart .inside-dark { fill: #14181c; }
+.chart .paper { fill: #16191d; }
+.chart .plot { fill: #1c2026; }
+.chart .grid { stroke: #343a42; }
+.chart .axis { stroke: #7b8590; }
+.chart .edge { stroke: #16191d; }
+.chart .band-0 { fill: #2a313a; }
+.chart .band-1 { fill: #38424e; }
+.chart .band-edge { stroke: #8a96a3; }
+.chart .peak { stroke: #f3f5f7; }
+.chart .lens { stroke: #f3f5f7; }
+.chart .beam { fill: #ffffff; }
+.chart .runs { fill: #0b0e12; }
+.chart rect.runs { stroke: #a2aab4; }
+.chart .s-disk { fill: #262c33; }
+.chart .s-host { fill: #55606c; }
+.chart .s-flight { fill: #ffe65c; }
+.chart .s-device { fill: #3f86cf; }
+.chart .s-merged { fill: #ef7d32; }
+.chart .s-both { fill: #c9b2f5; }
+"""
+
+_PRINT = ".chart * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }\n"
+
+
+def chart_style() -> str:
+    """CSS of every chart: light on paper and by default, dark where the reader's system is."""
+    dark = f"@media screen and (prefers-color-scheme: dark) {{{_DARK}}}\n"
+    return f"{_LIGHT}{dark}@media print {{\n{_PRINT}}}\n"
+
+
+def component_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for every component, those that we do not know included."""
+    others = [name for name in names if name not in COMPONENTS]
+    return {
+        name: COMPONENTS.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in names
+    }
+
+
+def letters_on(colour: str) -> str:
+    """The class of letters that can be read on a colour, given as #rrggbb."""
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "inside" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else "inside-dark"
