@@ -1,5 +1,6 @@
 """One run of a recipe: the stages in order, each with the components it borrows."""
 
+from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Run:
         with ExitStack() as request:
             # Before any weights are on their way: what comes behind them has to wait.
             with self._trace.stage("prepare inputs", of_host=True):
-                images = [self._fit_images(phase) for phase in self._request.recipe.phases]
+                images = deque(map(self._fit_images, self._request.recipe.phases))
                 noise = self._draw_noise()
             self._reporter.stage("load weights")
             with self._trace.stage("load weights", of_host=True):
@@ -99,14 +100,14 @@ class Run:
         self,
         weights: ComponentRun,
         noise: DrawnNoise,
-        images: list[list[FittedImage]],
+        images: deque[list[FittedImage]],
     ) -> list[Latents]:
-        """The latents of every phase."""
+        """The latents of every phase. images: given up as soon as they are encoded."""
         contexts = [self._context(tokens) for tokens in self._prepared.prompts]
         made: list[Latents] = []
         for number, phase in enumerate(self._request.recipe.phases):
             start = self._upsample(made[-1]) if made else self._empty(phase)
-            encoded = self._encode_images(phase, images[number])
+            encoded = self._encode_images(phase, images.popleft())
             made.append(self._denoise(number, weights, start, encoded, noise, contexts))
             self._latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
             self._latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from entracte.models.tiling import Tiling
+from entracte.models.video_vae import SPATIAL_SCALE
 from entracte.recipes import LOOP_NAMES
 
 from .figures import ModelFigures
@@ -11,6 +12,8 @@ from .tile_work import Tiles, decode_bytes, decode_flops
 from .transformer_flops import groups, loop_flops
 from .transformer_memory import context_bytes, loop_bytes, rotary_bytes
 from .workload import PhaseLoad, Workload
+
+NOISE_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,10 @@ class _Stages:
         # The engine keeps the tables of its last shapes, so a second request finds all of them.
         self._left = sum(rotary_bytes(model.transformer, p, model.itemsize) for p in load.phases)
         self._left += max(0, self._contexts - load.new_prompts) * self._context
+        # Inputs are there from the beginning, until they are used.
+        self._left += sum(
+            self._noise(phase) + phase.images * self._pixels(phase) for phase in load.phases
+        )
         self._started_from = 0  # the latents that the last phase started from
 
     def encode_text(self, number: int) -> None:
@@ -93,12 +100,17 @@ class _Stages:
             f"encode images ({phase.name})",
             ("video_vae",),
             phase.images * cost.flops_of(places),
-            (phase.images - 1) * self._video(1, phase) + cost.nbytes_of(places),
+            # One image's pixels are in its cost too.
+            (phase.images - 1) * self._video(1, phase)
+            + cost.nbytes_of(places)
+            - self._pixels(phase),
         )
+        self._left -= phase.images * self._pixels(phase)
 
     def loop(self, number: int, phase: PhaseLoad) -> None:
         """All steps of a phase."""
         config = self._model.transformer
+        self._left -= self._noise(phase)
         images = phase.images * self._video(1, phase)
         self._add(
             LOOP_NAMES[phase.name],
@@ -111,6 +123,7 @@ class _Stages:
         self._left += self._latents(phase)
 
     def decode_audio(self) -> None:
+        self._left -= self._started_from
         cost, frames = self._costs.decode_audio, mel_frames(self._load.audio_tokens)
         self._add(
             "decode audio", ("audio_vae", "vocoder"), cost.flops_of(frames), cost.nbytes_of(frames)
@@ -130,6 +143,15 @@ class _Stages:
         """Of a phase: what it starts from, and as much again that it leaves."""
         audio = phase.audio_tokens * self._model.transformer.audio.in_channels
         return self._video(phase.frames, phase) + audio * self._model.itemsize
+
+    def _noise(self, phase: PhaseLoad) -> int:
+        """Of a phase, in bfloat16 whatever the model is in."""
+        return self._latents(phase) * NOISE_BYTES // self._model.itemsize
+
+    def _pixels(self, phase: PhaseLoad) -> int:
+        """Of an image, fitted to a phase's size."""
+        sides = phase.height * phase.width * SPATIAL_SCALE**2
+        return 3 * sides * self._model.itemsize
 
     def _video(self, frames: int, phase: PhaseLoad) -> int:
         channels = self._model.transformer.video.in_channels

@@ -48,7 +48,8 @@ class SimulatedStream:
         return SimulatedEvent(self._machine, self._who.now())
 
     def mark(self) -> Mark:
-        return Instant(self._who.seconds)
+        # It is passed no earlier than it is asked for.
+        return Instant(max(self._who.seconds, self._machine.current.seconds))
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         """Host memory that the backend did not allocate is pageable, and goes unchecked."""
