@@ -86,7 +86,7 @@ def test_every_stage_of_a_run_is_predicted(demo_model: Path) -> None:
     result = engine.generate(small(), keep_frames=False)
     assert result.decision is not None
     predicted = {stage.name for stage in result.decision.chosen.prediction.stages}
-    unplanned = {"validate", "load weights", "mux"}
+    unplanned = {"validate", "prepare inputs", "load weights", "mux"}
     traced = {span.name for span in result.trace.spans}
     assert predicted == {
         name

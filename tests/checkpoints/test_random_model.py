@@ -162,6 +162,7 @@ def test_the_medium_one_computes_finite_numbers(resident: Generated) -> None:
     assert frames.float().std() > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fused", "snapshot"])
 def test_the_medium_one_runs_alike_in_every_mode(
     medium: ModelSource, resident: Generated, mode: Literal["fused", "snapshot"]
@@ -173,6 +174,7 @@ def test_the_medium_one_runs_alike_in_every_mode(
     assert torch.equal(resident[2], frames)
 
 
+@pytest.mark.slow
 def test_stage_2_depends_on_the_lora(medium: ModelSource, resident: Generated) -> None:
     assert medium.distilled_lora is not None
     without = replace(medium, distilled_lora=(medium.distilled_lora[0], 0.0))
@@ -181,6 +183,7 @@ def test_stage_2_depends_on_the_lora(medium: ModelSource, resident: Generated) -
     assert not torch.equal(resident[0]["stage2.video_latent"], bare["stage2.video_latent"])
 
 
+@pytest.mark.slow
 def test_latents_depend_on_the_weights(medium: ModelSource, resident: Generated) -> None:
     transformer = medium.components["transformer"]
     tensors = dict(transformer.tensors)

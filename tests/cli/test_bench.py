@@ -1,0 +1,84 @@
+"""`entracte bench` and `entracte profile`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from entracte.cli.main import EXIT_REFUSED, run
+
+SMALL = ["--preset", "cpu", "--height", "128", "--width", "128", "--num-frames", "9"]
+SMALL += ["--num-inference-steps", "2", "--quiet"]
+
+
+def bench(*words: object) -> int:
+    return run(["bench", *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "give either --model, or --random-weights"),
+        (["--random-weights", "--model", "x"], "give either --model, or --random-weights"),
+        (["--random-weights", "--preset", "huge"], "'huge' is none of seed, hd, short, cpu"),
+        (["--random-weights", "--modes", "fast"], "'fast', which is none of resident"),
+        (["--random-weights", "--repeats", "0"], "--repeats is at least 1"),
+        (["--random-weights", "--dumps", "d", "--trace-level", "off"], "--dumps needs a trace"),
+        (["--random-weights", "--height", "100"], "not a multiple of 64"),
+    ],
+)
+def test_refusals_come_before_any_work(
+    words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(*words) == EXIT_REFUSED
+    assert problem in capsys.readouterr().err
+
+
+def test_dumps_that_are_there_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fused.json").write_text("mine")
+    words = ["--random-weights", "--modes", "fused", "--dumps", tmp_path]
+    assert bench(*words) == EXIT_REFUSED
+    assert "--force overwrites it" in capsys.readouterr().err
+    assert (tmp_path / "fused.json").read_text() == "mine"
+
+
+def test_every_run_is_told_and_dumped(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modes = ["resident", "snapshot low-vram"]
+    words = ["--model", demo_model, *SMALL, "--repeats", 2, "--warmups", 0, "--dumps", tmp_path]
+    assert bench(*words, "--json", "--modes", *modes) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same_bits"] is True
+    assert [each["mode"] for each in found["modes"]] == modes
+    for each in found["modes"]:
+        assert len(each["runs"]) == 2
+        for one in each["runs"]:
+            assert one["closed"] == pytest.approx(1, rel=0.01)
+            assert one["stages"]["encode text"] > 0  # prompts are forgotten between runs
+    assert run(["report", *map(str, tmp_path.glob("*.json")), "-o", str(tmp_path / "r.html")]) == 0
+    assert "snapshot" in (tmp_path / "r.html").read_text()
+
+
+def test_what_does_not_fit_is_refused_with_the_reason(
+    demo_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", demo_model, *SMALL, "--modes", "resident", "--device-memory", "1MB"]
+    assert bench(*words) == EXIT_REFUSED
+    problem = capsys.readouterr().err
+    assert "no mode fits" in problem
+    assert "resident: lacks" in problem
+
+
+def test_costs_are_listed_by_stage(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["profile", "--model", str(demo_model), "--prompt", "A street", "--json"]
+    words += ["--height", "128", "--width", "128", "--num-frames", "9"]
+    words += ["--num-inference-steps", "1", "--torch-trace-path", str(tmp_path / "t.json")]
+    assert run(words) == 0
+    costs = json.loads(capsys.readouterr().out)["costs"]
+    by_stage = {(each["stage"], each["name"]): each for each in costs}
+    assert by_stage["denoise", "aten::addmm"]["calls"] > 0
+    assert by_stage["refine", "aten::addmm"]["host_s"] > 0
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
