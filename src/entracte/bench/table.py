@@ -88,7 +88,7 @@ def waiting_table(found: Sequence[Measured], theirs: Theirs | None) -> Table:
         if theirs:
             line.append(f"{theirs.end_to_end / end_to_end:.2f} times as long")
         table.append(line)
-    return table
+    return [list(row) for row in zip(*table, strict=True)]  # a column a mode, as above
 
 
 def _sameness(each: Measured, exact: set[str]) -> str:
