@@ -276,7 +276,8 @@ def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -
 
     from entracte.cli.flags import add_settings, given_settings
     from entracte.cli.residency import build_residency
-    from entracte.cli.settings import read_settings
+    from entracte.settings.base import read_settings
+    from entracte.settings.generate import GenerateSettings
 
     limit = 18_000_000
     accelerator = SimulatedAccelerator(device_limit=limit)
@@ -285,9 +286,10 @@ def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -
         latents(engine)
     suggested = str(refused.value).split("This fits: ")[1].split()
     parser = argparse.ArgumentParser()
-    add_settings(parser)
+    add_settings(parser, GenerateSettings)
     options = parser.parse_args([*suggested, "--device-memory", str(limit)])
-    engine.configure(build_residency(read_settings(given_settings(options))))
+    given = given_settings(GenerateSettings, options)
+    engine.configure(build_residency(read_settings(GenerateSettings, given)))
     assert same(latents(engine), expected)
 
 

@@ -6,7 +6,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from entracte.sampling.guidance import Guidance
-from entracte.sampling.schedules import DISTILLED, REFINEMENT
+
+# Fixed noise levels: of the distilled checkpoint, and of the second act.
+DISTILLED = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
+REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
 
 PipelineName = Literal["two-stage", "one-stage", "distilled"]
 

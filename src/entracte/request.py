@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from entracte.errors import RequestError
 from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
 from entracte.sampling.guidance import Guidance
-from entracte.sampling.tokens import TIME, audio_token_count
+from entracte.sampling.lengths import TIME, audio_token_count
 
 MAX_SIDE = 8192
 MAX_FRAMES = 8 * 200 + 1

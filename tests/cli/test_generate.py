@@ -49,7 +49,8 @@ def test_a_video_latents_and_times(
 
 
 def test_json(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert generate(demo_model, tmp_path / "video.mp4", "--json", "--seed", "3") == 0
+    flags = ["--json", "--seed", "3", "--mode", "resident"]
+    assert generate(demo_model, tmp_path / "video.mp4", *flags) == 0
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
     assert captured.err == ""

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from entracte.cli.main import run
 from entracte.cli.residency import build_residency, parse_places, parse_size
-from entracte.cli.settings import read_settings
 from entracte.errors import RequestError, ResidencyError
+from entracte.settings.base import read_settings
+from entracte.settings.generate import GenerateSettings
 
 SMALL = ["--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "1"]
 
@@ -68,18 +69,20 @@ def test_contradictory_places() -> None:
 def test_environment_and_flags_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENTRACTE_MODE", "fused")
     monkeypatch.setenv("ENTRACTE_DEVICE_MEMORY", "24GiB")
-    wanted = build_residency(read_settings({"merged_blocks": 12, "place": ["vocoder=disk"]}))
+    wanted = build_residency(
+        read_settings(GenerateSettings, {"merged_blocks": 12, "place": ["vocoder=disk"]})
+    )
     assert (wanted.mode, wanted.merged_blocks, wanted.device_memory) == ("fused", 12, 24 * 2**30)
     assert wanted.places == {"vocoder": "disk"}
 
 
 def test_legacy_is_the_original_mode() -> None:
-    assert build_residency(read_settings({"mode": "legacy"})).mode == "original"
+    assert build_residency(read_settings(GenerateSettings, {"mode": "legacy"})).mode == "original"
 
 
 def test_dials_of_other_modes_are_refused() -> None:
     with pytest.raises(ResidencyError, match="merged_blocks means something in mode fused only"):
-        build_residency(read_settings({"mode": "resident", "merged_blocks": 3}))
+        build_residency(read_settings(GenerateSettings, {"mode": "resident", "merged_blocks": 3}))
 
 
 def test_a_video_in_a_mode(

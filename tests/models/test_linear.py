@@ -9,9 +9,9 @@ from entracte.models.transformer.linear import SHORT_ATTENTION, Linear, attentio
 from entracte.models.transformer.norm import RMSNorm, rms_norm
 
 
-@pytest.fixture(params=[True, False], ids=["with AMX", "without"])
+@pytest.fixture(params=[True, False], ids=["with instructions", "without"])
 def _either_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "has_matrix_instructions", lambda: request.param)
+    monkeypatch.setattr(linear, "multiplies_bfloat16", lambda: request.param)
 
 
 @pytest.mark.usefixtures("_either_cpu")

@@ -7,10 +7,12 @@ from entracte.checkpoints.lora import open_lora
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.media.images import fit, read_image, recompress
+from entracte.recipes import DISTILLED
 from entracte.residency.merge import merge
+from entracte.sampling.lengths import audio_token_count
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.schedules import DISTILLED, shifted_sigmas
-from entracte.sampling.tokens import VideoGrid, audio_spans, audio_token_count
+from entracte.sampling.schedules import shifted_sigmas
+from entracte.sampling.tokens import VideoGrid, audio_spans
 
 from .oracle import CASES, ROOT, Oracle
 

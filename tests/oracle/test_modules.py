@@ -12,6 +12,10 @@ from tests.components import load_component
 
 from .oracle import FLOAT32, ROOT, Oracle, distance
 
+# The vocoder's random weights multiply every difference in summing: computed in float64, the same
+# model is 2.8e-4 from the oracle, and in float32 on a CPU with AVX512-BF16 3.7e-4.
+WAVEFORM = 1e-3
+
 BLOCK = frozenset([1])
 PASSES = {
     "plain": Pass(),
@@ -58,4 +62,4 @@ def test_audio(oracle: Oracle, components) -> None:
     mel = components["audio_vae"].decode(oracle["module.audio_decoder.input"])
     assert distance(mel, oracle["module.audio_decoder.mel"]) < FLOAT32
     waveform = components["vocoder"](oracle["module.audio_decoder.mel"])
-    assert distance(waveform[0], oracle["module.audio_decoder.waveform"]) < FLOAT32
+    assert distance(waveform[0], oracle["module.audio_decoder.waveform"]) < WAVEFORM

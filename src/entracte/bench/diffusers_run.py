@@ -36,10 +36,10 @@ from transformers import PreTrainedTokenizerFast
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.tiling import Tiling
-from entracte.recipes import DEFAULTS, LOOP_NAMES, Phase
+from entracte.recipes import DEFAULTS, LOOP_NAMES, REFINEMENT, Phase
 from entracte.request import Request
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.schedules import REFINEMENT, shifted_sigmas
+from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid, audio_latent, audio_tokens, video_latent
 from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
 

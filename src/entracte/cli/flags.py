@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from .settings import Flag, GenerateSettings
+from entracte.settings.base import Flag, Settings
 
 GROUPS = {
     "model": "the model's files (explicit paths win over what --model holds)",
@@ -11,6 +11,10 @@ GROUPS = {
     "request": "the video",
     "guidance": "guidance (defaults: the pipeline's)",
     "output": "output",
+    "service": "the service",
+    "limits": "what a client may ask for",
+    "retention": "what is kept",
+    "network": "what may be reached, and told (all off until named)",
 }
 
 # Flags that may be given more than once: each time a list of its own, or more of one list.
@@ -27,11 +31,17 @@ class HelpFormatter(argparse.HelpFormatter):
         return super()._format_args(action, default_metavar)
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
     """Add a flag for every setting. A flag that is not given leaves no trace in the result."""
-    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items()}
-    for name, field in GenerateSettings.model_fields.items():
-        flag = next(extra for extra in field.metadata if isinstance(extra, Flag))
+    flags = {
+        name: next(extra for extra in field.metadata if isinstance(extra, Flag))
+        for name, field in kind.model_fields.items()
+    }
+    used = {flag.group for flag in flags.values()}
+    groups = {
+        name: parser.add_argument_group(title) for name, title in GROUPS.items() if name in used
+    }
+    for name, flag in flags.items():
         kinds: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": flag.help}
         if not flag.values:
             kinds["action"] = argparse.BooleanOptionalAction
@@ -46,7 +56,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         groups[flag.group].add_argument(f"--{name.replace('_', '-')}", **kinds)
 
 
-def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+def given_settings(kind: type[Settings], options: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given as flags."""
-    names = GenerateSettings.model_fields.keys()
+    names = kind.model_fields.keys()
     return {name: value for name, value in vars(options).items() if name in names}

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
+from entracte.settings.base import read_settings
+from entracte.settings.generate import GenerateSettings
+from entracte.settings.model import ModelSettings
 
 from .flags import HelpFormatter, add_settings, given_settings
 from .residency import build_residency
-from .settings import GenerateSettings, read_settings
 
 if TYPE_CHECKING:
     from entracte.engine import Engine
@@ -49,7 +51,7 @@ def add_parser(commands: Any) -> None:
         "config.toml in the user's configuration folder. Flags win over the environment, it over "
         "the file.",
     )
-    add_settings(parser)
+    add_settings(parser, GenerateSettings)
     parser.add_argument(
         "--warmup",
         action="store_true",
@@ -64,7 +66,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
-    settings = read_settings(given_settings(options))
+    settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
     request = build_request(settings)
     residency = build_residency(settings)
 
@@ -107,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-def open_engine(settings: GenerateSettings, residency: "Residency") -> "Engine":
+def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
     """The engine that settings describe; raises CheckpointError and ResidencyError."""
     from entracte.engine import Engine
 

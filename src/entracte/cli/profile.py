@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from entracte.settings.base import read_settings
+from entracte.settings.generate import GenerateSettings
+
 from .flags import HelpFormatter, add_settings, given_settings
 from .residency import build_residency
-from .settings import read_settings
 
 if TYPE_CHECKING:
     from entracte.trace.profile import Cost
@@ -28,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "stage. The profiler keeps every operation: ask for few steps "
         "(--num-inference-steps 2). Times are longer than without it.",
     )
-    add_settings(parser)
+    add_settings(parser, GenerateSettings)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="operations a stage")
     parser.add_argument(
         "--torch-trace-path", type=Path, metavar="FILE", help="save every operation, for Perfetto"
@@ -48,7 +50,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
-    settings = read_settings(given_settings(options))
+    settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
 
     from entracte.files import require_writable
     from entracte.trace.profile import memory_history, profiling, stage_range

@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
-
-from .settings import GenerateSettings, Number
+from entracte.settings.base import Number
+from entracte.settings.model import ModelSettings
 
 if TYPE_CHECKING:
     from entracte.residency import Residency
@@ -20,7 +20,7 @@ UNITS: Mapping[str, int] = MappingProxyType(
 )
 
 
-def build_residency(settings: GenerateSettings) -> "Residency":
+def build_residency(settings: ModelSettings) -> "Residency":
     """The residency that settings describe; raises RequestError and ResidencyError."""
     from entracte.residency.modes import AUTO, MODES, Residency
 

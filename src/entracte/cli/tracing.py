@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
-
-from .settings import GenerateSettings
+from entracte.settings.generate import GenerateSettings
 
 if TYPE_CHECKING:
     from entracte.engine import Engine

@@ -1,8 +1,12 @@
 """Guidance: combining the predictions of several passes into one."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor  # requests are checked in places that need no torch
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,6 @@ from torch import Tensor
 SHIFT = 2.05
 TERMINAL = 0.1
 
-DISTILLED = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
-REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
-
 
 def shifted_sigmas(steps: int) -> Tensor:
     """`steps` + 1 noise levels, float32: 1 first, 0.1 before last, 0 last.

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .lengths import TIME
+
 SPACE = 32
-TIME = 8
 
 # Audio latents: mel frames of 10 ms, four to a token; 8 channels of 16 mel bins.
-AUDIO_TOKENS_PER_SECOND = 25
 MEL_FRAMES_PER_TOKEN = 4
 MEL_HOP = 160
 MEL_SAMPLE_RATE = 16_000
@@ -58,11 +58,6 @@ class VideoGrid:
         spans = self.spans()[:, : self.frame_tokens]
         spans[0] = torch.tensor([frame, frame + 1], dtype=torch.float32) / self.frame_rate
         return spans
-
-
-def audio_token_count(frames: int, frame_rate: float) -> int:
-    """How many audio tokens accompany a video of so many pixel frames."""
-    return round(frames / frame_rate * AUDIO_TOKENS_PER_SECOND)
 
 
 def audio_spans(tokens: int) -> Tensor:

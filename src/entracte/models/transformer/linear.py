@@ -1,7 +1,7 @@
 """Linears and attention that are quick in bfloat16 on every CPU.
 
-A CPU without matrix instructions (AMX) multiplies bfloat16 at half the rate of float32, so there
-the products are made in float32.
+A CPU without instructions for it (AMX, AVX512-BF16) multiplies bfloat16 at half the rate of
+float32, so there the products are made in float32.
 """
 
 from functools import lru_cache
@@ -34,10 +34,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def quicker_in_float32(x: Tensor) -> bool:
     """Whether this machine multiplies x quicker after widening it."""
-    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not has_matrix_instructions()
+    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not multiplies_bfloat16()
 
 
 @lru_cache(maxsize=1)
-def has_matrix_instructions() -> bool:
-    """Whether this machine's CPU multiplies bfloat16 matrices in hardware."""
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+def multiplies_bfloat16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 in hardware."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16", False) or has.get("avx512_bf16", False))

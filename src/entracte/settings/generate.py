@@ -1,0 +1,81 @@
+"""What `entracte generate` can be told."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from .base import Flag, Number
+from .model import ModelSettings
+
+Scale = float | None
+
+
+class GenerateSettings(ModelSettings):
+    """Settings of one `entracte generate`; None leaves the choice to the pipeline's defaults."""
+
+    prompt: Annotated[
+        str | None, Flag("request", "what the video shows and sounds like", "TEXT")
+    ] = None
+    negative_prompt: Annotated[str | None, Flag("request", "what it should not", "TEXT")] = None
+    image: Annotated[
+        list[list[Number]] | None,
+        Flag("request", "show an image at a frame; may be repeated", "PATH FRAME STRENGTH [CRF]"),
+    ] = None
+    lora: Annotated[
+        list[list[Number]] | None,
+        Flag("request", "merge a LoRA in all stages; may be repeated", "PATH [STRENGTH]"),
+    ] = None
+    height: Annotated[int | None, Flag("request", "pixels, a multiple of 64", "N")] = None
+    width: Annotated[int | None, Flag("request", "pixels, a multiple of 64", "N")] = None
+    num_frames: Annotated[int | None, Flag("request", "8k + 1", "N")] = None
+    frame_rate: Annotated[float | None, Flag("request", "frames a second", "FPS")] = None
+    num_inference_steps: Annotated[int | None, Flag("request", "steps of stage 1", "N")] = None
+    seed: Annotated[int | None, Flag("request", "the noise's seed", "N")] = None
+    truncate_prompt: Annotated[
+        bool, Flag("request", "cut a prompt of over 1,024 tokens instead of refusing it")
+    ] = False
+
+    video_cfg_guidance_scale: Annotated[
+        Scale, Flag("guidance", "away from the negative prompt; 1 is off", "X")
+    ] = None
+    audio_cfg_guidance_scale: Annotated[Scale, Flag("guidance", "the same for sound", "X")] = None
+    video_stg_guidance_scale: Annotated[
+        Scale, Flag("guidance", "away from skipped self-attention; 0 is off", "X")
+    ] = None
+    audio_stg_guidance_scale: Annotated[Scale, Flag("guidance", "the same for sound", "X")] = None
+    video_stg_blocks: Annotated[
+        list[int] | None, Flag("guidance", "blocks whose self-attention is skipped", "N…")
+    ] = None
+    audio_stg_blocks: Annotated[list[int] | None, Flag("guidance", "the same for sound", "N…")] = (
+        None
+    )
+    a2v_guidance_scale: Annotated[
+        Scale, Flag("guidance", "towards a picture that heeds the sound; 1 is off", "X")
+    ] = None
+    v2a_guidance_scale: Annotated[
+        Scale, Flag("guidance", "towards sound that heeds the picture; 1 is off", "X")
+    ] = None
+    video_rescale_scale: Annotated[
+        Scale, Flag("guidance", "how much contrast is restored, 0 to 1", "X")
+    ] = None
+    audio_rescale_scale: Annotated[Scale, Flag("guidance", "the same for sound", "X")] = None
+    guidance_batch: Annotated[
+        int, Flag("guidance", "guidance passes computed at once, 1 to 4", "N")
+    ] = 1
+
+    output_path: Annotated[
+        Path, Flag("output", "an .mp4 file, or a folder for PNG frames and a WAV", "PATH")
+    ] = Path("output.mp4")
+    latents_path: Annotated[
+        Path | None, Flag("output", "save all latents to a safetensors file", "FILE")
+    ] = None
+    perf_dump_path: Annotated[
+        Path | None, Flag("output", "save times, waits and memory as JSON (docs/trace.md)", "FILE")
+    ] = None
+    trace_path: Annotated[
+        Path | None, Flag("output", "save a Chrome trace, which Perfetto opens", "FILE")
+    ] = None
+    trace_level: Annotated[
+        Literal["off", "stages", "blocks"],
+        Flag("output", "off, stages, or blocks: every block's run too", "LEVEL"),
+    ] = "stages"
+    nvtx: Annotated[bool, Flag("output", "name stages for Nsight by NVTX ranges")] = False

@@ -1,0 +1,70 @@
+"""Which model, where it is computed, and where its weights live: what all commands ask."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from .base import Flag, Number, Settings
+
+
+class ModelSettings(Settings):
+    """The model's files and the residency of its weights; None leaves the choice to defaults."""
+
+    model: Annotated[
+        str | None, Flag("model", "a model's folder, or its hub repository", "MODEL")
+    ] = None
+    checkpoint_path: Annotated[
+        list[Path] | None, Flag("model", "the checkpoint, in one file or several", "PATH…")
+    ] = None
+    gemma_root: Annotated[Path | None, Flag("model", "the text encoder's folder", "DIR")] = None
+    distilled_lora: Annotated[
+        list[Number] | None,
+        Flag("model", "the LoRA of stage 2, and its strength", "PATH [STRENGTH]"),
+    ] = None
+    spatial_upsampler_path: Annotated[
+        Path | None, Flag("model", "the latent upsampler", "PATH")
+    ] = None
+    pipeline: Annotated[
+        Literal["two-stage", "one-stage", "distilled"],
+        Flag("model", "two-stage, one-stage or distilled", "NAME"),
+    ] = "two-stage"
+    device: Annotated[str, Flag("model", "auto, cpu, cuda or cuda:N", "DEVICE")] = "auto"
+    dtype: Annotated[
+        Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")
+    ] = "bfloat16"
+
+    mode: Annotated[
+        Literal["auto", "resident", "fused", "snapshot", "dynamic", "original", "legacy"],
+        Flag(
+            "residency",
+            "auto, resident, fused, snapshot, dynamic or original (alias legacy)",
+            "MODE",
+        ),
+    ] = "auto"
+    snapshot_policy: Annotated[
+        Literal["low-vram", "aggressive"],
+        Flag("residency", "of mode snapshot: low-vram or aggressive", "POLICY"),
+    ] = "low-vram"
+    resident_blocks: Annotated[
+        int | None,
+        Flag("residency", "blocks whose base stays on the device; others are streamed", "M"),
+    ] = None
+    merged_blocks: Annotated[
+        int | None, Flag("residency", "of mode fused: blocks that stay merged", "K")
+    ] = None
+    place: Annotated[
+        list[str] | None,
+        Flag(
+            "residency",
+            "where a component lives: resident, snapshot, streamed or disk",
+            "COMPONENT=PLACE…",
+        ),
+    ] = None
+    device_memory: Annotated[
+        Number | None, Flag("residency", "what weights may take of the device", "SIZE")
+    ] = None
+    host_memory: Annotated[
+        Number | None, Flag("residency", "what weights may take of host memory", "SIZE")
+    ] = None
+    pinned_memory: Annotated[
+        Number | None, Flag("residency", "how much of that may be pinned", "SIZE")
+    ] = None

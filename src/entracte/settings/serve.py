@@ -1,0 +1,97 @@
+"""What `entracte serve` can be told."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import platformdirs
+from pydantic import Field
+
+from .base import Flag, Number
+from .model import ModelSettings
+
+MEBIBYTE = 2**20
+
+
+class DataSettings(ModelSettings):
+    """Where the service keeps its jobs, videos and keys."""
+
+    table: ClassVar[str | None] = "serve"
+
+    data_folder: Annotated[Path, Flag("service", "where jobs, videos and keys are kept", "DIR")] = (
+        Field(default_factory=lambda: platformdirs.user_data_path("entracte"))
+    )
+
+
+class ServeSettings(DataSettings):
+    """Settings of one `entracte serve`. Sizes are in bytes, or as `10GiB`; times in seconds."""
+
+    host: Annotated[str, Flag("service", "the address to listen at", "ADDRESS")] = "127.0.0.1"
+    port: Annotated[int, Flag("service", "0 takes a free one", "PORT"), Field(ge=0, le=65535)] = (
+        8000
+    )
+    auth: Annotated[
+        Literal["keys", "off"],
+        Flag("service", "keys, or off: everybody on this machine may do everything", "KIND"),
+    ] = "keys"
+    devices: Annotated[
+        tuple[str, ...], Flag("service", "one worker each (default: --device)", "DEVICE…")
+    ] = ()
+    model_name: Annotated[
+        tuple[str, ...],
+        Flag("service", "what clients call the model; the first is told them", "NAME…"),
+    ] = ("ltx-2.3",)
+    lora_folder: Annotated[
+        Path | None, Flag("service", "its .safetensors files are LoRAs by name", "DIR")
+    ] = None
+    warm_up: Annotated[bool, Flag("service", "make a short video before the first request")] = True
+    drain_seconds: Annotated[
+        float, Flag("service", "how long a running video may take after SIGTERM", "S"), Field(ge=0)
+    ] = 120.0
+    log_format: Annotated[
+        Literal["auto", "json", "text"], Flag("service", "auto, json or text", "FORMAT")
+    ] = "auto"
+
+    max_queued: Annotated[int, Flag("limits", "videos that wait", "N"), Field(ge=1)] = 100
+    max_queued_per_key: Annotated[
+        int, Flag("limits", "videos of one key that wait", "N"), Field(ge=1)
+    ] = 50
+    max_running_per_key: Annotated[
+        int | None, Flag("limits", "videos of one key that run at once", "N"), Field(ge=1)
+    ] = None
+    max_body_bytes: Annotated[int, Flag("limits", "of a request", "BYTES"), Field(ge=1024)] = (
+        64 * MEBIBYTE
+    )
+    max_image_bytes: Annotated[int, Flag("limits", "of an image", "BYTES"), Field(ge=1024)] = (
+        50 * MEBIBYTE
+    )
+    max_image_pixels: Annotated[int, Flag("limits", "of an image", "N"), Field(ge=1)] = 50_000_000
+    max_images: Annotated[int, Flag("limits", "of a request", "N"), Field(ge=0)] = 8
+    max_prompt_chars: Annotated[int, Flag("limits", "of a prompt", "N"), Field(ge=1)] = 10_000
+    max_pixels_frames: Annotated[
+        int, Flag("limits", "width x height x frames of a video", "N"), Field(ge=1)
+    ] = 1920 * 1088 * 257
+    max_steps: Annotated[int, Flag("limits", "denoising steps", "N"), Field(ge=1)] = 100
+
+    keep_days: Annotated[
+        float | None, Flag("retention", "videos are deleted after", "DAYS"), Field(gt=0)
+    ] = 7.0
+    keep_size: Annotated[
+        Number | None, Flag("retention", "the oldest videos are deleted beyond", "SIZE")
+    ] = None
+
+    cors_origin: Annotated[
+        tuple[str, ...], Flag("network", "web pages of these origins may call", "ORIGIN…")
+    ] = ()
+    image_host: Annotated[
+        tuple[str, ...], Flag("network", "images may be fetched from these hosts", "HOST…")
+    ] = ()
+    webhook_host: Annotated[
+        tuple[str, ...],
+        Flag("network", "clients may have these hosts told of their videos", "HOST…"),
+    ] = ()
+    webhook_url: Annotated[
+        tuple[str, ...], Flag("network", "told of every video that ends", "URL…")
+    ] = ()
+    allow_http: Annotated[bool, Flag("network", "let image and webhook URLs be http:// too")] = (
+        False
+    )
