@@ -275,9 +275,9 @@ def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -
     import argparse
 
     from entracte.cli.flags import add_settings, given_settings
-    from entracte.cli.residency import build_residency
     from entracte.settings.base import read_settings
     from entracte.settings.generate import GenerateSettings
+    from entracte.settings.residency import build_residency
 
     limit = 18_000_000
     accelerator = SimulatedAccelerator(device_limit=limit)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from entracte.cache import Cache
@@ -23,6 +24,7 @@ from entracte.models.gemma import Tokenizer
 from entracte.planned import ModelPlanner, named
 from entracte.planner.decision import Decision
 from entracte.planner.hardware import Hardware
+from entracte.planner.prediction import Prediction
 from entracte.prepared import Prepared
 from entracte.progress import ProgressCallback, Reporter
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
@@ -36,10 +38,12 @@ from entracte.residency.opening import open_backend
 from entracte.residency.report import Row
 from entracte.residency.weights import Adapter, WeightSet
 from entracte.result import Result
-from entracte.run import Contexts, OpenModel, RotaryTables, Run
+from entracte.run import Contexts, OpenModel, Outputs, Previewers, RotaryTables, Run
 from entracte.sampling.guidance import Guidance
 from entracte.stages.denoise import GuidancePlan
+from entracte.stages.encode_images import PreparedImage
 from entracte.stages.prepare_images import prepare_images
+from entracte.stages.preview import PreviewCallback
 from entracte.trace.trace import Trace, TraceOptions
 
 logger = logging.getLogger(__name__)
@@ -92,6 +96,7 @@ class Engine:
         self._manager = self._manage(named(self._wanted))
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
+        self._previewers: Previewers = Cache(1)
 
     @classmethod
     def open(
@@ -150,6 +155,7 @@ class Engine:
         should_stop: Callable[[], bool] | None = None,
         keep_frames: bool = True,
         trace: TraceOptions | None = None,
+        preview: PreviewCallback | None = None,
     ) -> Result:
         """Make a video with sound.
 
@@ -157,20 +163,24 @@ class Engine:
         latents_path: a safetensors file for every phase's latents.
         progress: called at every stage and step. should_stop: asked there; True ends the run.
         keep_frames: whether the result carries the frames, 3 bytes a pixel.
-        trace: what the result's trace is to hold.
+        trace: what the result's trace is to hold. preview: called with a small picture at every
+        step.
 
         Raises RequestError, CheckpointError, MediaError or BudgetError before any weight is read
         where the request cannot be carried out; MediaError where the output cannot be written;
         OutOfMemory; Cancelled. After a DeviceFault the next call begins from the files again.
         """
         with self._one_at_a_time, torch.inference_mode():
-            output = None if output_path is None else Path(output_path)
-            latents = None if latents_path is None else Path(latents_path)
+            outputs = Outputs(
+                None if output_path is None else Path(output_path),
+                None if latents_path is None else Path(latents_path),
+                keep_frames,
+                preview,
+            )
 
             def attempt() -> Result:
                 reporter = Reporter(progress, should_stop)
-                traced = Trace(self.backend, trace)
-                return self._generate(request, output, latents, reporter, traced, keep_frames)
+                return self._generate(request, outputs, reporter, Trace(self.backend, trace))
 
             try:
                 return attempt()
@@ -182,25 +192,23 @@ class Engine:
     def _generate(
         self,
         request: Request,
-        output: Path | None,
-        latents: Path | None,
+        outputs: Outputs,
         reporter: Reporter,
         trace: Trace,
-        keep_frames: bool,
     ) -> Result:
         with trace.stage("validate", of_host=True):
-            if output is not None:
-                check_output(output)
-            if latents is not None:
-                require_writable(latents)
+            if outputs.path is not None:
+                check_output(outputs.path)
+            if outputs.latents_path is not None:
+                require_writable(outputs.latents_path)
             prepared = self.prepare(request)
         reporter.begin(prepared.work)
         before = replace(self.backend.traffic)
         with self._at_work() as manager, device_errors("computing"):
-            run = Run(self._open_model(manager), prepared, trace, reporter)
+            run = Run(self._open_model(manager), prepared, trace, reporter, outputs)
             blocks = trace.options.level == "blocks"
             with trace.weights(manager.recording(blocks)):
-                result = run.generate(output, latents, keep_frames)
+                result = run.generate()
         for what, number in asdict(self.backend.traffic.since(before)).items():
             trace.count(f"weights_{what}", number)
         return replace(result, decision=self._decision)
@@ -212,6 +220,15 @@ class Engine:
         """
         with self._one_at_a_time:
             return self._planner.decide(self._prepared(request), self._wanted)
+
+    def predict(self, request: Request) -> Prediction | None:
+        """What a request would take, with weights held as they are for the last one.
+
+        From any thread, also while another request is carried out; None before there was a plan.
+        Prompts are taken to be new, and images are not read. Raises RequestError and
+        CheckpointError for what the model cannot do.
+        """
+        return self._planner.predict(self._outline(request), self._wanted)
 
     def warm_up(self, request: Request) -> Result:
         """Make a video like a request's and throw it away; later plans heed what it took.
@@ -245,6 +262,11 @@ class Engine:
             self._wanted = residency
             self._decision = None
 
+    @property
+    def decision(self) -> Decision | None:
+        """The planner's, by which weights are held now, where it chose."""
+        return self._decision
+
     def forget_prompts(self) -> None:
         """Have prompts encoded again that were seen before, as a measurement may want it."""
         with self._one_at_a_time:
@@ -277,6 +299,18 @@ class Engine:
         return prepared
 
     def _prepared(self, request: Request) -> Prepared:
+        outline = self._outline(request)
+        texts = [request.prompt, request.negative_prompt][: len(outline.prompts)]
+        if request.recipe.name == "distilled" and not request.loras:
+            self._warn_of_base_checkpoint()
+        return replace(
+            outline,
+            prompts=[self.tokenizer.encode(text, request.truncate_prompt) for text in texts],
+            images=prepare_images(request.images, self.defaults.image_crf),
+        )
+
+    def _outline(self, request: Request) -> Prepared:
+        """A request without the tokens of its prompts and the pixels of its images."""
         recipe, defaults = request.recipe, self.defaults
         self._require_files(recipe)
         layers: int = self.source.components["transformer"].config["num_layers"]
@@ -284,16 +318,14 @@ class Engine:
             _with_blocks(request.video_guidance, "video", defaults, layers),
             _with_blocks(request.audio_guidance, "audio", defaults, layers),
         )
-        prompts = [self.tokenizer.encode(request.prompt, request.truncate_prompt)]
-        if recipe.guided and "unconditioned" in plan.passes():
-            prompts.append(self.tokenizer.encode(request.negative_prompt, request.truncate_prompt))
-        if recipe.name == "distilled" and not request.loras:
-            self._warn_of_base_checkpoint()
+        negative = recipe.guided and "unconditioned" in plan.passes()
         return Prepared(
             request=request,
             guidance=plan,
-            prompts=prompts,
-            images=prepare_images(request.images, defaults.image_crf),
+            prompts=[torch.empty(0)] * (2 if negative else 1),
+            images=[
+                PreparedImage(np.empty(0), each.frame, each.strength) for each in request.images
+            ],
             weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
         )
 
@@ -337,6 +369,7 @@ class Engine:
             latent_channels=self.source.components["video_vae"].config["latent_channels"],
             contexts=self._contexts,
             rotary=self._rotary,
+            previewers=self._previewers,
         )
 
     def _require_files(self, recipe: Recipe) -> None:

@@ -13,17 +13,28 @@ from entracte.errors import MediaError
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and move it there once the block has ended well.
 
-    However the block ends, no temporary file is left. Raises MediaError where the system refuses
+    Then it is on the disk, whatever happens to the machine. However the block ends, no temporary
+    file is left. Raises MediaError where the system refuses
     to write (no folder, no permission, no space).
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield part
+        _sync(part)
         part.replace(path)
+        _sync(path.parent)
     except OSError as error:
         raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(path: Path) -> None:

@@ -10,6 +10,7 @@ from entracte.planner.decision import Decision
 from entracte.planner.figures import AdapterFigures, adapter_figures, figures_of
 from entracte.planner.hardware import Hardware
 from entracte.planner.planner import Measured, Planner
+from entracte.planner.prediction import Prediction
 from entracte.planner.probes import probe
 from entracte.planner.workload import Workload
 from entracte.prepared import Prepared
@@ -63,6 +64,14 @@ class ModelPlanner:
         load = Workload.of(prepared, layers, new_prompts=len(prepared.prompts))
         phases = prepared.weight_phases
         return self.planner.decide(load, phases, self._adapters_of(phases), wanted)
+
+    def predict(self, prepared: Prepared, wanted: Residency) -> Prediction | None:
+        """What a request takes under the plan in place; None before there was one."""
+        if self._planner is None:
+            return None
+        load = Workload.of(prepared, self._planner.model.transformer.layers, len(prepared.prompts))
+        phases = prepared.weight_phases
+        return self._planner.predict(load, phases, self._adapters_of(phases), wanted)
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
         """A decision is carried out."""

@@ -61,6 +61,7 @@ class Request(_Frozen):
     num_inference_steps: of the guided phase; the distilled pipeline's steps are fixed.
     seed: the same seed gives the same video on every machine that computes alike.
     truncate_prompt: cut a prompt of more than 1,024 tokens instead of refusing it.
+    output_height, output_width: even pixels of the file, cut from the centre; None: all of them.
     guidance_batch: how many guidance passes are computed at once; more is faster on a GPU with
         memory to spare, and rounds differently.
 
@@ -82,6 +83,8 @@ class Request(_Frozen):
     audio_guidance: Guidance
     truncate_prompt: bool = False
     guidance_batch: int = Field(default=1, ge=1, le=4)
+    output_height: int | None = Field(default=None, gt=0, multiple_of=2)
+    output_width: int | None = Field(default=None, gt=0, multiple_of=2)
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +141,12 @@ class Request(_Frozen):
                     f"{name}: {size} is not a multiple of {multiple}, as the {self.pipeline} "
                     f"pipeline needs; nearest: {_nearest(size, multiple, 0)}"
                 )
+        for name, cut, size in (
+            ("output_height", self.output_height, self.height),
+            ("output_width", self.output_width, self.width),
+        ):
+            if cut is not None and cut > size:
+                raise ValueError(f"{name}: {cut} cannot be cut from {size} pixels")
         if self.num_frames % TIME != 1:
             raise ValueError(
                 f"num_frames: {self.num_frames} is not of the form 8k + 1; nearest: "

@@ -42,6 +42,7 @@ from entracte.stages.prepare_latents import (
     noise_sizes,
     prepare_latents,
 )
+from entracte.stages.preview import Preview, PreviewCallback, Previewer
 from entracte.stages.upsample import upsample
 from entracte.trace.trace import Trace
 
@@ -50,6 +51,9 @@ Contexts = Cache[tuple[int, ...], TextContext]
 
 # By grid, audio tokens and image frames.
 RotaryTables = Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
+
+# By what they were fitted in.
+Previewers = Cache[torch.dtype, Previewer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,29 @@ class OpenModel:
     latent_channels: int
     contexts: Contexts
     rotary: RotaryTables
+    previewers: Previewers
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is to come out of a run. preview: called with a small picture at every step."""
+
+    path: Path | None
+    latents_path: Path | None
+    keep_frames: bool
+    preview: PreviewCallback | None = None
 
 
 class Run:
     """Carries one prepared request through its recipe."""
 
     def __init__(
-        self, model: OpenModel, prepared: Prepared, trace: Trace, reporter: Reporter
+        self,
+        model: OpenModel,
+        prepared: Prepared,
+        trace: Trace,
+        reporter: Reporter,
+        outputs: Outputs,
     ) -> None:
         self._model = model
         self._manager = model.manager
@@ -76,10 +96,13 @@ class Run:
         self._request = prepared.request
         self._trace = trace
         self._reporter = reporter
+        self._outputs = outputs
+        self._previewer: Previewer | None = None
         self._latents: dict[str, Tensor] = {}
 
-    def generate(self, output: Path | None, latents_path: Path | None, keep_frames: bool) -> Result:
+    def generate(self) -> Result:
         """Run all stages. The latents are saved before anything is decoded."""
+        latents_path = self._outputs.latents_path
         with ExitStack() as request:
             # Before any weights are on their way: what comes behind them has to wait.
             with self._trace.stage("prepare inputs", of_host=True):
@@ -89,12 +112,22 @@ class Run:
             with self._trace.stage("load weights", of_host=True):
                 phases = self._prepared.weight_phases
                 weights = request.enter_context(self._manager.request(phases))
+            if self._outputs.preview is not None:
+                self._prepare_previews()
             made = self._phases(weights, noise, images)
             if latents_path is not None:
                 _save_latents(latents_path, self._latents)
             audio, sample_rate = self._decode_audio(made[self._request.recipe.audio_phase])
-            frames = self._decode_video(made[-1], audio, sample_rate, output, keep_frames)
-        return Result(self._request, frames, audio, sample_rate, self._latents, self._trace, output)
+            frames = self._decode_video(made[-1], audio, sample_rate)
+        return Result(
+            self._request,
+            frames,
+            audio,
+            sample_rate,
+            self._latents,
+            self._trace,
+            self._outputs.path,
+        )
 
     def _phases(
         self,
@@ -198,10 +231,11 @@ class Run:
             self._reporter.stage(name, steps)
             with self._trace.stage(name) as span:
 
-                def on_step(step: int) -> None:
+                def on_step(step: int, clean: Tensor) -> None:
                     self._trace.step(span)
                     self._trace.count("forwards", passes)
                     self._reporter.step(step, steps, self._prepared.step_work(phase))
+                    self._show(name, step, clean, grid)
 
                 video_out, audio_out = denoise(
                     transformer,
@@ -215,6 +249,24 @@ class Run:
                     on_step,
                 )
         return Latents(video_latent(video_out, grid), audio_latent(audio_out))
+
+    def _prepare_previews(self) -> None:
+        """Fit the model's colours, once for all runs of an engine."""
+        model = self._model
+
+        def fit() -> Previewer:
+            with (
+                self._trace.stage("prepare previews"),
+                self._manager.borrow("video_vae", VideoVae) as vae,
+            ):
+                return Previewer.fit(vae, model.device, model.dtype)
+
+        self._previewer = model.previewers.get(model.dtype, fit)
+
+    def _show(self, stage: str, step: int, clean: Tensor, grid: VideoGrid) -> None:
+        if self._outputs.preview is not None and self._previewer is not None:
+            picture = self._previewer.picture(video_latent(clean, grid))
+            self._outputs.preview(Preview(stage, step, picture))
 
     def _rotary(
         self, transformer: Transformer, grid: VideoGrid, video: Tokens, audio: Tokens
@@ -235,16 +287,11 @@ class Run:
         ):
             return decode_audio(vae, vocoder, latents.audio), vocoder.sample_rate
 
-    def _decode_video(
-        self,
-        latents: Latents,
-        audio: Tensor,
-        sample_rate: int,
-        output: Path | None,
-        keep_frames: bool,
-    ) -> Tensor | None:
+    def _decode_video(self, latents: Latents, audio: Tensor, sample_rate: int) -> Tensor | None:
         """Decode, and encode into the output while later chunks still decode."""
+        output, keep_frames = self._outputs.path, self._outputs.keep_frames
         kept: list[Tensor] = []
+        size = self._request.output_height, self._request.output_width
         with ExitStack() as opened:
             writer = None
             if output is not None:
@@ -256,7 +303,7 @@ class Run:
                 self._trace.stage("decode video"),
                 self._manager.borrow("video_vae", VideoVae) as vae,
             ):
-                for chunk in decode_video(vae, latents.video, Tiling()):
+                for chunk in decode_video(vae, latents.video, Tiling(), *size):
                     if writer is not None:
                         with self._trace.host_work("encode"):
                             writer.write(chunk)

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from entracte.errors import MediaError
-from entracte.media import images
-from entracte.media.images import decode_image, fit, read_image, recompress
+from entracte.media import read_image as reading
+from entracte.media.images import fit, recompress
+from entracte.media.read_image import decode_image, read_image
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -39,7 +40,7 @@ def test_truncated() -> None:
 
 
 def test_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
     (tmp_path / "big.png").write_bytes(bytes(200))
     with pytest.raises(MediaError, match="at most 50 are read"):
         read_image(tmp_path / "big.png")

@@ -6,7 +6,8 @@ import torch
 from entracte.checkpoints.lora import open_lora
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
-from entracte.media.images import fit, read_image, recompress
+from entracte.media.images import fit, recompress
+from entracte.media.read_image import read_image
 from entracte.recipes import DISTILLED
 from entracte.residency.merge import merge
 from entracte.sampling.lengths import audio_token_count

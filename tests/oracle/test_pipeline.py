@@ -112,7 +112,7 @@ def test_latents_in_the_official_order_of_summing(
             prepared.sigmas(phase),
             prepared.guidance if phase.guided else UNGUIDED,
             1,
-            lambda step: None,
+            lambda step, clean: None,
         )
         made.append(Latents(video_latent(video_out, grid), audio_latent(audio_out)))
         expected = f"{name}.{phase.name}"

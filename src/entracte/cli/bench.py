@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from entracte.errors import BudgetError, MediaError, RequestError
+from entracte.settings.residency import parse_size
 
 from .flags import HelpFormatter
-from .residency import parse_size
 
 if TYPE_CHECKING:
     from entracte.bench.measure import Measured

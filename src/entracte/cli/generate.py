@@ -3,23 +3,20 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
 from entracte.settings.base import read_settings
 from entracte.settings.generate import GenerateSettings
-from entracte.settings.model import ModelSettings
+from entracte.settings.opening import open_engine, path_strength
+from entracte.settings.residency import build_residency
 
 from .flags import HelpFormatter, add_settings, given_settings
-from .residency import build_residency
 
 if TYPE_CHECKING:
-    from entracte.engine import Engine
     from entracte.planner.decision import Decision
     from entracte.request import ImageCondition, LoraSpec, Request
-    from entracte.residency import Residency
     from entracte.result import Result
     from entracte.trace.trace import Trace
 
@@ -109,53 +106,17 @@ def run(options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
-    """The engine that settings describe; raises CheckpointError and ResidencyError."""
-    from entracte.engine import Engine
-
-    lora = settings.distilled_lora
-    return Engine.open(
-        settings.model,
-        checkpoint_path=tuple(settings.checkpoint_path) if settings.checkpoint_path else None,
-        gemma_root=settings.gemma_root,
-        distilled_lora=_path_strength(lora, "distilled_lora") if lora else None,
-        spatial_upsampler_path=settings.spatial_upsampler_path,
-        pipeline=settings.pipeline,
-        device=settings.device,
-        dtype=settings.dtype,
-        residency=residency,
-    )
-
-
 def build_request(settings: GenerateSettings) -> "Request":
     """The request that settings describe; raises RequestError where it is wrong."""
-    from entracte.recipes import DEFAULTS
-    from entracte.request import DEFAULT_VERSION, Request
-    from entracte.sampling.guidance import Guidance
+    from entracte.request import Request
+    from entracte.settings.guidance import guidance_from
 
     if settings.prompt is None:
         raise RequestError("--prompt is missing: say what the video should show")
-    defaults = DEFAULTS[DEFAULT_VERSION]
-
-    scales = settings.model_dump()
-
-    def guidance(stream: str, modality: str, default: Guidance) -> Guidance:
-        blocks = scales[f"{stream}_stg_blocks"]
-        given = {
-            "cfg": scales[f"{stream}_cfg_guidance_scale"],
-            "stg": scales[f"{stream}_stg_guidance_scale"],
-            "stg_blocks": None if blocks is None else tuple(blocks),
-            "modality": scales[f"{modality}_guidance_scale"],
-            "rescale": scales[f"{stream}_rescale_scale"],
-        }
-        return replace(default, **{name: v for name, v in given.items() if v is not None})
-
     given = settings.model_dump(include=set(REQUEST_FIELDS))
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values) for values in settings.lora or [])
-    given["video_guidance"] = guidance("video", "a2v", defaults.video_guidance)
-    given["audio_guidance"] = guidance("audio", "v2a", defaults.audio_guidance)
-    return Request(**given)
+    return Request(**(given | guidance_from(settings.model_dump())))
 
 
 def _image(values: list[Any]) -> "ImageCondition":
@@ -172,7 +133,7 @@ def _image(values: list[Any]) -> "ImageCondition":
 def _lora(values: list[Any]) -> "LoraSpec":
     from entracte.request import LoraSpec
 
-    path, strength = _path_strength(values, "lora")
+    path, strength = path_strength(values, "lora")
     return LoraSpec(path=path, strength=strength)
 
 
@@ -215,15 +176,3 @@ def plan_json(decision: "Decision", trace: "Trace") -> dict[str, Any]:
             "peak_device_bytes": found.peak_device_bytes,
         }
     }
-
-
-def _path_strength(values: list[Any], name: str) -> tuple[Path, float]:
-    flag = f"--{name.replace('_', '-')}"
-    if len(values) not in (1, 2):
-        raise RequestError(f"{flag} takes PATH [STRENGTH]; it was given {len(values)} values")
-    if len(values) == 1:
-        return Path(values[0]), 1.0
-    try:
-        return Path(values[0]), float(values[1])
-    except ValueError:
-        raise RequestError(f"{flag}: the strength {values[1]!r} is no number") from None

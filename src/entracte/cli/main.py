@@ -7,8 +7,34 @@ import sys
 from collections.abc import Sequence
 
 from entracte import __version__
-from entracte.cli import bench, demo_model, doctor, generate, inspect, plan, profile, report
+from entracte.cli import (
+    bench,
+    demo_model,
+    doctor,
+    generate,
+    inspect,
+    jobs,
+    keys,
+    plan,
+    profile,
+    report,
+    serve,
+)
 from entracte.errors import EntracteError
+
+COMMANDS = (
+    generate,
+    serve,
+    keys,
+    jobs,
+    plan,
+    bench,
+    profile,
+    report,
+    inspect,
+    doctor,
+    demo_model,
+)
 
 # Exit codes: what the user can mend, and what the user stopped (as shells have it).
 EXIT_REFUSED = 2
@@ -27,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"entracte {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (generate, plan, bench, profile, report, inspect, doctor, demo_model):
+    for command in COMMANDS:
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     # A request to terminate ends as cleanly as Ctrl-C does.

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entracte.errors import CheckpointError, RequestError, ResidencyError
-
-from .residency import parse_places, parse_size
+from entracte.settings.residency import parse_places, parse_size
 
 if TYPE_CHECKING:
     from entracte.planner.figures import ModelFigures

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from entracte.settings.base import read_settings
 from entracte.settings.generate import GenerateSettings
+from entracte.settings.residency import build_residency
 
 from .flags import HelpFormatter, add_settings, given_settings
-from .residency import build_residency
 
 if TYPE_CHECKING:
     from entracte.trace.profile import Cost
@@ -53,11 +53,12 @@ def run(options: argparse.Namespace) -> None:
     settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
 
     from entracte.files import require_writable
+    from entracte.settings.opening import open_engine
     from entracte.trace.profile import memory_history, profiling, stage_range
     from entracte.trace.trace import TraceOptions
 
     from .console import print_stage_table
-    from .generate import build_request, open_engine
+    from .generate import build_request
     from .tracing import check_trace_outputs, write_trace_outputs
 
     check_trace_outputs(settings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError
 from entracte.residency.budget import in_units
-from entracte.residency.modes import AUTO, Mode, Place, Residency, SnapshotPolicy
+from entracte.residency.modes import AUTO, Mode, Residency, SnapshotPolicy
 
 from .candidates import Way
 from .cost_model import Costs, predict
@@ -65,7 +65,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
         best = _best(fitting).prediction
         plan: Plan = best.way, best.places
     else:
-        plan = Way.of(wanted, c.weights[TRANSFORMER].blocks), _said_places(c, wanted.places)
+        plan = named_plan(c, wanted)
         prediction = predict(c, *plan)
         missing = limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
         if missing and strict:
@@ -121,8 +121,10 @@ def _option(c: Costs, search: Search, mode: Mode, policy: SnapshotPolicy) -> Opt
     return None if plan is None else Option(predict(c, *plan), best is not None, "")
 
 
-def _said_places(c: Costs, places: Mapping[str, Place]) -> dict[str, Place]:
-    return {name: places.get(name, "resident") for name in c.others}
+def named_plan(c: Costs, wanted: Residency) -> Plan:
+    """What a named mode says, exactly."""
+    places = {name: wanted.places.get(name, "resident") for name in c.others}
+    return Way.of(wanted, c.weights[TRANSFORMER].blocks), places
 
 
 def _best(options: list[Option]) -> Option:

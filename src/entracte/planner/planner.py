@@ -10,10 +10,11 @@ from entracte.residency.weights import WeightPhase
 
 from .calibration import Calibration
 from .cost_model import Costs, Loaned, costs, predict
-from .decision import Decision, Option, decide, said, size
+from .decision import Decision, Option, decide, named_plan, said, size
 from .figures import AdapterFigures, ModelFigures
 from .hardware import Hardware
 from .limits import Limits, limits_of
+from .prediction import Prediction
 from .workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,25 @@ class Planner:
         if wanted.mode == AUTO and self._standing is not None and self._standing[0] == wanted:
             return self._kept(c, self._standing[1], found, limits, wanted) or found
         return found
+
+    def predict(
+        self,
+        load: Workload,
+        phases: Sequence[WeightPhase],
+        adapters: Mapping[str, AdapterFigures],
+        wanted: Residency,
+    ) -> Prediction | None:
+        """What a request takes under the plan in place, or as named; None where there is neither.
+
+        Decides nothing, so it may be asked while a decision is made.
+        """
+        c = self.costs(load, phases, adapters)
+        if wanted.mode != AUTO:
+            return predict(c, *named_plan(c, wanted))
+        if self._standing is None:
+            return None
+        standing = self._standing[1].chosen.prediction
+        return predict(c, standing.way, standing.places)
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
         """A decision is carried out: its plan is the one in place."""

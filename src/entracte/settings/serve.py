@@ -40,6 +40,14 @@ class ServeSettings(DataSettings):
         tuple[str, ...],
         Flag("service", "what clients call the model; the first is told them", "NAME…"),
     ] = ("ltx-2.3",)
+    default_size: Annotated[
+        str,
+        Flag("service", "of videos whose size is not asked for", "WxH"),
+        Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$"),
+    ] = "720x1280"
+    default_seconds: Annotated[
+        float, Flag("service", "of videos whose length is not asked for", "S"), Field(gt=0)
+    ] = 4.0
     lora_folder: Annotated[
         Path | None, Flag("service", "its .safetensors files are LoRAs by name", "DIR")
     ] = None
@@ -47,6 +55,9 @@ class ServeSettings(DataSettings):
     drain_seconds: Annotated[
         float, Flag("service", "how long a running video may take after SIGTERM", "S"), Field(ge=0)
     ] = 120.0
+    nice: Annotated[
+        int, Flag("service", "how much workers give way to the server", "N"), Field(ge=0, le=19)
+    ] = 5
     log_format: Annotated[
         Literal["auto", "json", "text"], Flag("service", "auto, json or text", "FORMAT")
     ] = "auto"
@@ -91,6 +102,10 @@ class ServeSettings(DataSettings):
     ] = ()
     webhook_url: Annotated[
         tuple[str, ...], Flag("network", "told of every video that ends", "URL…")
+    ] = ()
+    allow_network: Annotated[
+        tuple[str, ...],
+        Flag("network", "private networks in which such hosts may be", "CIDR…"),
     ] = ()
     allow_http: Annotated[bool, Flag("network", "let image and webhook URLs be http:// too")] = (
         False

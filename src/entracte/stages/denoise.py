@@ -20,8 +20,9 @@ from entracte.sampling.tokens import Tokens
 
 from .connect_text import TextContext
 
-# Called after every step with its number, from 1.
-OnStep = Callable[[int], None]
+# Called after every step with its number, from 1, and what it took the clean video tokens to be,
+# [1, tokens, channels].
+OnStep = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def denoise(
         by_name = dict(zip(passes, velocities, strict=True))
         for stream, pick in zip(streams, (_video, _audio), strict=True):
             stream.step({name: pick(v) for name, v in by_name.items()}, sigma, next_sigma)
-        on_step(step + 1)
+        on_step(step + 1, streams[0].clean_prediction)
     return streams[0].latent, streams[1].latent
 
 
@@ -92,7 +93,7 @@ class _Stream:
     def __init__(
         self, tokens: Tokens, guidance: Guidance, contexts: Tensor, rotary: StreamRotary
     ) -> None:
-        self.latent = tokens.latent
+        self.latent = self.clean_prediction = tokens.latent
         self._clean = tokens.clean
         self._mask = tokens.level_mask()
         self._all_noisy = bool((tokens.mask == 1).all())
@@ -127,6 +128,7 @@ class _Stream:
         x0 = guide(Predictions(**predictions), self._guidance).to(self.latent.dtype)
         if not self._all_noisy:
             x0 = keep_clean(x0, self._clean, self._mask)
+        self.clean_prediction = x0
         self.latent = euler_step(self.latent, x0, sigma, next_sigma)
 
 

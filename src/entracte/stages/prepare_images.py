@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from entracte.media.images import read_image, recompress
+from entracte.media.images import recompress
+from entracte.media.read_image import read_image
 from entracte.request import ImageCondition
 
 from .encode_images import PreparedImage

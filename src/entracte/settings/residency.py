@@ -6,8 +6,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
-from entracte.settings.base import Number
-from entracte.settings.model import ModelSettings
+
+from .base import Number
+from .model import ModelSettings
 
 if TYPE_CHECKING:
     from entracte.residency import Residency

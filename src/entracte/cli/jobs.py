@@ -1,0 +1,138 @@
+"""`entracte jobs`: the service's videos, for whoever runs it."""
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from entracte.errors import RequestError
+
+from .data import add_data_folder, data_folder
+
+if TYPE_CHECKING:
+    from entracte.serve.data_folder import DataFolder
+    from entracte.serve.jobs.job import Job
+    from entracte.serve.jobs.store import JobStore
+
+DAY = 86_400.0
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "jobs",
+        help="list, show, cancel and prune the service's videos",
+        description="The jobs of a service, of all keys. A running server heeds changes at once. "
+        "Prompts are shown only where they are asked for.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listed = actions.add_parser("list", help="the newest jobs")
+    listed.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
+    show = actions.add_parser("show", help="everything about a job")
+    show.add_argument("id", metavar="ID", help="video_…")
+    show.add_argument("--prompt", action="store_true", help="its prompt, too")
+    cancel = actions.add_parser("cancel", help="stop a job at its next step")
+    cancel.add_argument("id", metavar="ID", help="video_…")
+    prune = actions.add_parser("prune", help="delete ended jobs with their files")
+    prune.add_argument(
+        "--older-than",
+        type=float,
+        default=0.0,
+        metavar="DAYS",
+        help="only those that ended before (default: all)",
+    )
+    prune.add_argument("--failed", action="store_true", help="only failed ones")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    for action, do in ((listed, _list), (show, _show), (cancel, _cancel), (prune, _prune)):
+        add_data_folder(action)
+        action.add_argument("--json", action="store_true", help="print the outcome as JSON")
+        action.set_defaults(run=do)
+
+
+def _open(options: argparse.Namespace) -> "tuple[DataFolder, JobStore]":
+    from entracte.serve.jobs.outbox import Outbox
+    from entracte.serve.jobs.store import JobStore
+    from entracte.serve.jobs.tables import open_database
+
+    folder = data_folder(options)
+    database = open_database(folder.database)
+    return folder, JobStore(database, Outbox(database))
+
+
+def _find(store: "JobStore", video_id: str) -> "Job":
+    job = store.find(video_id)
+    if job is None:
+        raise RequestError(
+            f"there is no job {video_id}; `entracte jobs list` shows those there are"
+        )
+    return job
+
+
+def _list(options: argparse.Namespace) -> None:
+    _, store = _open(options)
+    jobs = store.page(None, None, options.limit)
+    if options.json:
+        print(json.dumps({"jobs": [_as_json(job) for job in jobs]}))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "status", "progress", "stage", "size", "seconds", "asked for"):
+        table.add_column(column)
+    for job in jobs:
+        status = f"{job.status} ({job.error_code})" if job.error_code else job.status
+        stage = (job.stage or "") if not job.ended else ""
+        asked = datetime.fromtimestamp(job.created_at).strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(job.id, status, f"{job.progress} %", stage, job.size, job.seconds, asked)
+    Console().print(table if jobs else "There are no jobs.")
+
+
+def _show(options: argparse.Namespace) -> None:
+    _, store = _open(options)
+    found = _as_json(_find(store, options.id), options.prompt)
+    if options.json:
+        print(json.dumps(found))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in found.items():
+        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    Console().print(table)
+
+
+def _cancel(options: argparse.Namespace) -> None:
+    _, store = _open(options)
+    job = store.cancel(_find(store, options.id))
+    status = "gone" if job is None else job.status
+    if options.json:
+        print(json.dumps({"id": options.id, "status": status}))
+    elif status == "in_progress":
+        print("it will stop at its next step")
+    else:
+        print(f"it is {status}")
+
+
+def _prune(options: argparse.Namespace) -> None:
+    folder, store = _open(options)
+    jobs = store.ended(options.older_than * DAY, failed_only=options.failed)
+    if not options.dry_run:
+        for job in jobs:
+            if store.delete(job):
+                folder.remove(job.id)
+    freed = sum(job.bytes or 0 for job in jobs)
+    if options.json:
+        print(json.dumps({"deleted": [job.id for job in jobs], "bytes": freed}))
+    else:
+        word = "would delete" if options.dry_run else "deleted"
+        print(f"{word} {len(jobs)} jobs, {freed / 2**20:,.1f} MiB of video")
+
+
+def _as_json(job: "Job", with_prompt: bool = False) -> dict[str, Any]:
+    found = asdict(job)
+    hidden = ("number", "fingerprint", "idempotency_key", "deleted")
+    for name in hidden if with_prompt else (*hidden, "prompt"):
+        del found[name]
+    if not with_prompt:
+        found["settings"] = {k: v for k, v in job.settings.items() if k != "negative_prompt"}
+    return found

@@ -1,0 +1,90 @@
+"""`entracte keys`: who may use the service."""
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .data import add_data_folder, data_folder
+
+if TYPE_CHECKING:
+    from entracte.serve.keys import KeyStore
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "keys",
+        help="add, list and revoke the service's API keys",
+        description="The API keys of a service. They are kept as hashes: a key is shown once, when "
+        "it is added. A running server heeds changes at once.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="make a key, and show it once")
+    add.add_argument("name", metavar="NAME", help="what you call it")
+    add.add_argument(
+        "--priority", type=int, default=0, metavar="N", help="its videos go before those of lower N"
+    )
+    revoke = actions.add_parser("revoke", help="have a key open nothing any more")
+    revoke.add_argument("name", metavar="NAME", help="its name or id")
+    secret = "show the secret that webhooks are signed with"
+    for action, do in (
+        (add, _add),
+        (actions.add_parser("list", help="all keys, without their secrets"), _list),
+        (revoke, _revoke),
+        (actions.add_parser("webhook-secret", help=secret), _webhook_secret),
+    ):
+        _add_common(action)
+        action.set_defaults(run=do)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add_data_folder(parser)
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _keys(options: argparse.Namespace) -> "KeyStore":
+    from entracte.serve.jobs.tables import open_database
+    from entracte.serve.keys import KeyStore
+
+    return KeyStore(open_database(data_folder(options).database))
+
+
+def _add(options: argparse.Namespace) -> None:
+    key, secret = _keys(options).add(options.name, options.priority)
+    if options.json:
+        print(json.dumps({"id": key.id, "name": key.name, "key": secret}))
+    else:
+        print(
+            f"{secret}\nIt is shown only now. Give it with every request: Authorization: Bearer …"
+        )
+
+
+def _list(options: argparse.Namespace) -> None:
+    keys = _keys(options).list()
+    if options.json:
+        print(json.dumps({"keys": [asdict(key) for key in keys]}))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "priority", "made", "id"):
+        table.add_column(column)
+    for key in keys:
+        made = datetime.fromtimestamp(key.created_at).strftime("%Y-%m-%d %H:%M")
+        table.add_row(key.name, str(key.priority), made, key.id)
+    Console().print(table if keys else "There are no keys; `entracte keys add NAME` makes one.")
+
+
+def _revoke(options: argparse.Namespace) -> None:
+    key = _keys(options).revoke(options.name)
+    print(json.dumps({"revoked": key.id}) if options.json else f"revoked {key.name}")
+
+
+def _webhook_secret(options: argparse.Namespace) -> None:
+    from entracte.serve.postman import webhook_secret
+
+    secret = webhook_secret(data_folder(options))
+    print(json.dumps({"webhook_secret": secret}) if options.json else secret)

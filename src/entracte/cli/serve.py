@@ -1,0 +1,69 @@
+"""`entracte serve`: the engine as a service, and a web page."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from entracte.settings.base import read_settings
+from entracte.settings.serve import ServeSettings
+
+from .flags import HelpFormatter, add_settings, given_settings
+
+if TYPE_CHECKING:
+    import socket
+
+    from entracte.serve.service import Service
+
+FIRST_KEY = "first key"
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "serve",
+        help="make videos for others: HTTP with the OpenAI Videos protocol, and a web page",
+        formatter_class=HelpFormatter,
+        description="Serve the model over HTTP, by the OpenAI Videos protocol, with a web page at "
+        "the same address. Jobs and videos are kept in --data-folder and survive restarts. Clients "
+        "need a key; a first one is made and shown where there is none (`entracte keys` has more).",
+        epilog="Every flag but --json is also an environment variable (ENTRACTE_PORT) and a key of "
+        "the table [serve] of the settings file; those of the model and of residency stand at its "
+        "top. docs/serving.md has examples.",
+    )
+    add_settings(parser, ServeSettings)
+    parser.add_argument(
+        "--json", action="store_true", help="print address and first key, or the error, as JSON"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry out the command, until it is told to stop."""
+    settings = read_settings(ServeSettings, given_settings(ServeSettings, options))
+
+    from entracte.serve.server import bind, open_service, run
+
+    service = open_service(settings)
+    listener = bind(settings)
+    with listener:
+        _greet(service, listener, options.json)
+        run(service, listener)
+
+
+def _greet(service: "Service", listener: "socket.socket", as_json: bool) -> None:
+    """Say where the service is, and make a first key where there is none."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{port}/"
+    secret = None
+    if service.settings.auth == "keys" and not service.keys.list():
+        _, secret = service.keys.add(FIRST_KEY)
+    if as_json:
+        print(json.dumps({"address": address, "key": secret}), flush=True)
+        return
+    # To the terminal, not to the log: whoever reads it may use the service.
+    print(f"Entracte is at {address}", file=sys.stderr)
+    if secret is not None:
+        print(f"The first API key, shown once: {secret}", file=sys.stderr)
+        print(f"Open the page with it: {address}#key={secret}", file=sys.stderr, flush=True)

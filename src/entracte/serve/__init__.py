@@ -1,0 +1,1 @@
+"""The service: HTTP with the OpenAI Videos protocol, jobs that survive, workers, a web page."""

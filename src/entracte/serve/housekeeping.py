@@ -1,0 +1,47 @@
+"""Housekeeping: what is too old, or too much, goes."""
+
+import threading
+
+from structlog.typing import FilteringBoundLogger
+
+from .data_folder import DataFolder
+from .feed import Feed, News
+from .jobs.store import JobStore
+
+EVERY_SECONDS = 60.0
+
+
+class Housekeeping(threading.Thread):
+    """keep_bytes: how much all videos may take, None: as much as there is."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        folder: DataFolder,
+        feed: Feed,
+        log: FilteringBoundLogger,
+        keep_bytes: int | None,
+    ) -> None:
+        super().__init__(name="housekeeping", daemon=True)
+        self._store = store
+        self._folder = folder
+        self._feed = feed
+        self._log = log
+        self._keep_bytes = keep_bytes
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while True:
+            self.expire()
+            if self._stopping.wait(EVERY_SECONDS):
+                return
+
+    def expire(self) -> None:
+        """Delete now what is to go."""
+        for job in self._store.expire(self._keep_bytes):
+            self._folder.remove(job.id)
+            self._feed.tell(News("deleted", job.id, job.owner))
+            self._log.info("video expired", video=job.id)
+
+    def stop(self) -> None:
+        self._stopping.set()

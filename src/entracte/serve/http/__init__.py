@@ -1,0 +1,1 @@
+"""HTTP: routes, what they read and write, and who may use them."""

@@ -1,0 +1,93 @@
+"""Who may ask: nobody without a key, but for what is named here."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from entracte.serve.keys import LOCAL, Key
+
+from .errors import ApiError, error_response
+
+COOKIE = "entracte-key"
+
+# Without a key: whether the server lives, the page, and where the page signs in.
+OPEN = frozenset({"/", "/liveness", "/session"})
+OPEN_BELOW = "/page/"
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Auth:
+    """Refuses whoever has no key, and what another site's page sends.
+
+    find: the key of a secret; None: no keys are asked for. hosts: the names by which the server may
+    be called, None: any. origins: other sites whose pages may ask.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        find: Callable[[str], Key | None] | None,
+        hosts: frozenset[str] | None,
+        origins: frozenset[str],
+    ) -> None:
+        self._app = app
+        self._find = find
+        self._hosts = hosts
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._admit(scope)
+        except ApiError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _admit(self, scope: Scope) -> None:
+        connection = HTTPConnection(scope)
+        host = connection.headers.get("host", "")
+        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+            # Another name for this machine: a page elsewhere may have chosen it.
+            raise ApiError(403, "This server is not called by that name.", "wrong_host")
+        if scope["method"] not in SAFE:
+            self._require_own_page(connection, host)
+        path: str = scope["path"]
+        if self._find is None:
+            scope.setdefault("state", {})["key"] = LOCAL
+            return
+        if path in OPEN or path.startswith(OPEN_BELOW):
+            return
+        secret = secret_of(connection)
+        key = None if secret is None else await anyio.to_thread.run_sync(self._find, secret)
+        if key is None:
+            missing = "Give an API key: Authorization: Bearer ek-…"
+            raise ApiError(
+                401,
+                missing if secret is None else "This API key is not known.",
+                "missing_api_key" if secret is None else "invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        scope.setdefault("state", {})["key"] = key
+
+    def _require_own_page(self, connection: HTTPConnection, host: str) -> None:
+        """A browser sends cookies along with what any page asks for, but says whose page it is."""
+        origin = connection.headers.get("origin")
+        if origin is None or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != host:
+            raise ApiError(403, "Pages of other sites may not ask for this.", "wrong_origin")
+
+
+def secret_of(connection: HTTPConnection) -> str | None:
+    """What a client says its key is: in the header, or in the page's cookie."""
+    scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    return connection.cookies.get(COOKIE)

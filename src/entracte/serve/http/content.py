@@ -1,0 +1,77 @@
+"""The files of a video."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import FileResponse
+
+from entracte.errors import MediaError
+from entracte.serve.variants import make_variant
+
+from .depends import TheJob, TheService
+from .documented import errors
+from .errors import ApiError
+
+router = APIRouter(prefix="/v1/videos/{video_id}")
+
+TYPES = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
+
+# A finished video never changes, but it is nobody's but its owner's.
+KEPT = {"Cache-Control": "private, max-age=3600"}
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.get(
+    "/content",
+    operation_id="downloadVideo",
+    summary="The video, or a picture of it",
+    response_class=FileResponse,
+    responses={
+        200: {"content": dict.fromkeys(TYPES.values(), BINARY), "description": "The file."},
+        206: {"content": {"video/mp4": BINARY}, "description": "A part of it."},
+        **errors(404, 409, 416),
+    },
+)
+def content(
+    job: TheJob,
+    service: TheService,
+    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+    download: Annotated[bool, Query(description="Have a browser save it.")] = False,
+) -> FileResponse:
+    """An mp4 with H.264 and AAC; a thumbnail is WebP, a spritesheet JPEG. Ranges are heeded."""
+    if job.status != "completed":
+        words = "failed" if job.status == "failed" else "is not there yet"
+        raise ApiError(409, f"This video {words}.", f"video_{job.status}", "video_id")
+    path = service.folder.video(job.id)
+    if not path.is_file():
+        raise ApiError(404, "The file of this video is gone.", "file_gone", "video_id")
+    if variant != "video":
+        try:
+            path = make_variant(path, variant)
+        except MediaError:
+            raise ApiError(404, "The file of this video is damaged.", "file_gone") from None
+    kind = "attachment" if download else "inline"
+    name = f"{job.id}{path.suffix}"
+    headers = {**KEPT, "Content-Disposition": f'{kind}; filename="{name}"'}
+    return FileResponse(path, media_type=TYPES[variant], headers=headers)
+
+
+@router.get(
+    "/images/{number}",
+    operation_id="downloadImage",
+    summary="A conditioning image",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"image/png": BINARY}, "description": "The image, as it was taken in."},
+        **errors(404),
+    },
+)
+def image(
+    job: TheJob, service: TheService, number: Annotated[int, Path(ge=0, le=1000)]
+) -> FileResponse:
+    """The image of this number, from 0, in the order of the video's `images`."""
+    path = service.folder.image(job.id, number)
+    if number >= len(job.images) or not path.is_file():
+        raise ApiError(404, "This video has no such image.", "image_not_found", "number")
+    return FileResponse(path, media_type="image/png", headers=KEPT)

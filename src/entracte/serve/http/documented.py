@@ -1,0 +1,68 @@
+"""What the OpenAPI document says of errors and of bodies that we read ourselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from .fields import VideoFields
+from .schemas import ErrorBody
+
+WORDS: Mapping[int, str] = {
+    400: "A field is wrong.",
+    401: "There is no key, or a wrong one.",
+    403: "Another site's page asks, or the server is called by a wrong name.",
+    404: "There is no such thing.",
+    409: "It is not there yet, or never will be.",
+    413: "It is too large.",
+    415: "It is of another type.",
+    416: "The file has no such part.",
+    422: "The Idempotency-Key was used for another request.",
+    429: "The queue is full; see Retry-After.",
+    503: "The server cannot do it now.",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Responses with an error's body, those included that every route may give."""
+    return {
+        status: {"model": ErrorBody, "description": WORDS[status]}
+        for status in (400, 401, 403, *statuses)
+    }
+
+
+def json_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """A JSON body that the route reads itself."""
+    schema = _inlined(kind.model_json_schema())
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def video_body() -> dict[str, Any]:
+    """The body of a request for a video: JSON, or a form, whose lists are JSON in a string."""
+    schema = _inlined(VideoFields.model_json_schema())
+    form = {**schema, "properties": dict(schema["properties"])}
+    for name in ("loras", "images", "video_stg_blocks", "audio_stg_blocks"):
+        description = f"JSON, as the field {name} is elsewhere."
+        form["properties"][name] = {"type": "string", "description": description}
+    file = {"type": "string", "format": "binary"}
+    form["properties"]["input_reference"] = {"type": "array", "items": file}
+    content = {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": schema},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema with its definitions where they are used: the document has one place for them."""
+    definitions = schema.pop("$defs", {})
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return walk(definitions[node["$ref"].rpartition("/")[2]])
+            return {name: walk(value) for name, value in node.items()}
+        return [walk(each) for each in node] if isinstance(node, list) else node
+
+    inlined: dict[str, Any] = walk(schema)
+    return inlined

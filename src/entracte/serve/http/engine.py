@@ -1,0 +1,51 @@
+"""The engine: what it is doing, and the models and LoRAs that it has."""
+
+import time
+
+from fastapi import APIRouter
+
+from entracte.serve.loras import list_loras
+
+from .depends import TheKey, TheService
+from .documented import errors
+from .errors import ApiError
+from .schemas import EngineView, Lora, LoraList, Model, ModelList
+from .views import engine_view
+
+router = APIRouter(prefix="/v1")
+
+# The protocol wants to know when a model was made; ours is as old as this process.
+STARTED = int(time.time())
+
+
+@router.get(
+    "/engine", operation_id="engine", summary="What the engine is doing", responses=errors()
+)
+def engine(service: TheService, key: TheKey) -> EngineView:
+    """Workers with their memory by component, the queue, limits and defaults."""
+    draining = service.draining.is_set()
+    return engine_view(service.workers(), service.line.now(), service.settings, draining, key.id)
+
+
+@router.get("/models", operation_id="listModels", summary="The models", responses=errors())
+def models(service: TheService) -> ModelList:
+    """The names by which the model may be asked for."""
+    return ModelList(data=[Model(id=name, created=STARTED) for name in service.settings.model_name])
+
+
+@router.get(
+    "/models/{model_id}", operation_id="retrieveModel", summary="A model", responses=errors(404)
+)
+def model(model_id: str, service: TheService) -> Model:
+    """One of them."""
+    if model_id not in service.settings.model_name:
+        raise ApiError(404, "There is no such model.", "model_not_found", "model_id")
+    return Model(id=model_id, created=STARTED)
+
+
+@router.get("/loras", operation_id="listLoras", summary="The LoRAs", responses=errors())
+def loras(service: TheService) -> LoraList:
+    """The LoRAs that a video may be asked for with."""
+    found = list_loras(service.settings.lora_folder)
+    data = [Lora(id=name, bytes=path.stat().st_size) for name, path in found.items()]
+    return LoraList(data=data)

@@ -1,0 +1,94 @@
+"""Errors as OpenAI's clients read them: `{"error": {message, type, param, code}}`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.status import (
+    HTTP_400_BAD_REQUEST,
+    HTTP_401_UNAUTHORIZED,
+    HTTP_403_FORBIDDEN,
+    HTTP_404_NOT_FOUND,
+    HTTP_405_METHOD_NOT_ALLOWED,
+    HTTP_429_TOO_MANY_REQUESTS,
+    HTTP_500_INTERNAL_SERVER_ERROR,
+)
+
+TYPES: Mapping[int, str] = {
+    HTTP_401_UNAUTHORIZED: "authentication_error",
+    HTTP_403_FORBIDDEN: "permission_error",
+    HTTP_429_TOO_MANY_REQUESTS: "rate_limit_error",
+}
+
+
+class ApiError(Exception):
+    """Something to be told to a client. param: the field at fault. code: for programs."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = headers
+
+
+def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(HTTP_400_BAD_REQUEST, message, code, param)
+
+
+def no_such_video() -> ApiError:
+    return ApiError(HTTP_404_NOT_FOUND, "There is no such video.", "video_not_found", "video_id")
+
+
+def error_body(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> dict[str, Any]:
+    kind = TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    headers = dict(error.headers or {})
+    if error.status < HTTP_429_TOO_MANY_REQUESTS:
+        headers.setdefault("x-should-retry", "false")  # OpenAI's clients would retry a 409
+    body = error_body(error.status, error.message, error.code, error.param)
+    return JSONResponse(body, error.status, headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have every error answered in one form, those of the framework included."""
+
+    @app.exception_handler(ApiError)
+    async def of_ours(_: Request, error: ApiError) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_parameters(_: Request, error: RequestValidationError) -> JSONResponse:
+        finding = error.errors()[0]
+        where = str(finding["loc"][-1])
+        return error_response(bad_request(f"{where}: {finding['msg']}", where, "invalid_value"))
+
+    @app.exception_handler(HTTPException)
+    async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
+        words = error.detail
+        if error.status_code == HTTP_404_NOT_FOUND:
+            words = f"There is nothing at {request.url.path[:200]!r}."
+        elif error.status_code == HTTP_405_METHOD_NOT_ALLOWED:
+            words = f"{request.method} is not possible here."
+        return error_response(ApiError(error.status_code, words, headers=error.headers))
+
+    @app.exception_handler(HTTP_500_INTERNAL_SERVER_ERROR)
+    async def of_nobody(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
+        # What went wrong is in the log; the framework raises it again once this is sent.
+        return error_response(ApiError(500, "The server made a mistake.", "internal_error"))

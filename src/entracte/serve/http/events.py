@@ -1,0 +1,146 @@
+"""Server-sent events: one video's, or all of yours."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Header
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from entracte.serve.feed import News
+from entracte.serve.jobs.job import Job
+from entracte.serve.keys import Key
+from entracte.serve.service import Service
+
+from .depends import TheJob, TheKey, TheService
+from .documented import errors
+from .views import engine_view, video_view
+
+router = APIRouter(prefix="/v1")
+
+# Without news, a comment keeps the connection from being taken for dead.
+QUIET_SECONDS = 15.0
+QUIET = ": quiet\n\n"
+
+# The engine's memory changes often; it is told at most so often.
+ENGINE_SECONDS = 1.0
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "Events.",
+    }
+}
+
+
+class EventStream(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+@router.get(
+    "/videos/{video_id}/events",
+    operation_id="videoEvents",
+    summary="What happens to a video",
+    response_class=EventStream,
+    responses={**STREAM, **errors(404)},
+)
+async def of_one(
+    job: TheJob,
+    service: TheService,
+    last_event_id: Annotated[str | None, Header(max_length=40)] = None,
+) -> EventStream:
+    """`video` with the whole video at every change, `preview` with a picture; ends with the video.
+
+    An event's id is the video's revision: with `Last-Event-ID`, what was seen is not told again.
+    """
+    seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
+    return EventStream(_one(service, job, seen))
+
+
+@router.get(
+    "/events",
+    operation_id="events",
+    summary="What happens to your videos and to the engine",
+    response_class=EventStream,
+    responses={**STREAM, **errors()},
+)
+async def of_all(service: TheService, key: TheKey) -> EventStream:
+    """`video`, `deleted`, `preview` and `engine`, from now on; an `engine` comes at once."""
+    return EventStream(_all(service, key))
+
+
+async def _one(service: Service, job: Job, seen: int) -> AsyncIterator[str]:
+    with service.feed.listening(lambda news: news.video_id == job.id) as listener:
+        heard = [News("video", job.id, job.owner)]
+        while not listener.closed:
+            for news in heard:
+                if news.kind == "preview":
+                    yield _preview(news)
+                    continue
+                now = await anyio.to_thread.run_sync(service.store.find, job.id)
+                if now is None:
+                    yield _event("deleted", {"id": job.id})
+                    return
+                if now.revision > seen:
+                    seen = now.revision
+                    yield await _video(service, now)
+                if now.ended:
+                    return
+            heard = await listener.hear(QUIET_SECONDS)
+            if not heard:
+                yield QUIET
+
+
+async def _all(service: Service, key: Key) -> AsyncIterator[str]:
+    def mine(news: News) -> bool:
+        return news.owner in (None, key.id)
+
+    with service.feed.listening(mine) as listener:
+        engine_at: float | None = anyio.current_time()  # when to tell of the engine; None: not due
+        told_at = -ENGINE_SECONDS
+        while not listener.closed:
+            now = anyio.current_time()
+            if engine_at is not None and engine_at <= now:
+                engine_at, told_at = None, now
+                yield await _engine(service, key)
+            wait = QUIET_SECONDS if engine_at is None else engine_at - now
+            heard = await listener.hear(wait)
+            if not heard and engine_at is None:
+                yield QUIET
+            for news in heard:
+                if news.kind == "engine":
+                    engine_at = engine_at or max(now, told_at + ENGINE_SECONDS)
+                elif news.kind == "preview":
+                    yield _preview(news)
+                elif news.kind == "deleted":
+                    yield _event("deleted", {"id": news.video_id})
+                else:
+                    job = await anyio.to_thread.run_sync(service.store.find, news.video_id, key.id)
+                    if job is not None:
+                        yield await _video(service, job)
+
+
+async def _engine(service: Service, key: Key) -> str:
+    line = await anyio.to_thread.run_sync(service.line.now)
+    draining = service.draining.is_set()
+    view = engine_view(service.workers(), line, service.settings, draining, key.id)
+    return _event("engine", view)
+
+
+async def _video(service: Service, job: Job) -> str:
+    line = await anyio.to_thread.run_sync(service.line.now)
+    return _event("video", video_view(job, line), job.revision)
+
+
+def _preview(news: News) -> str:
+    image = f"data:image/webp;base64,{base64.b64encode(news.image).decode()}"
+    return _event("preview", {"id": news.video_id, "step": news.step, "image": image})
+
+
+def _event(kind: str, data: BaseModel | dict[str, Any], number: int | None = None) -> str:
+    text = data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data)
+    identity = "" if number is None else f"id: {number}\n"
+    return f"event: {kind}\n{identity}data: {text}\n\n"

@@ -1,0 +1,43 @@
+"""The web page: files of the package, as they are."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse
+
+from .errors import ApiError
+
+router = APIRouter(include_in_schema=False)
+
+FOLDER = Path(str(files("entracte.serve").joinpath("page")))
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+
+# Asked for anew each time, and sent only where it changed.
+FRESH = {"Cache-Control": "no-cache"}
+
+NAMES = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
+
+
+@router.get("/")
+def index() -> FileResponse:
+    return _file("index.html")
+
+
+@router.get("/page/{name:path}")
+def part(name: str) -> FileResponse:
+    return _file(name)
+
+
+def _file(name: str) -> FileResponse:
+    path = FOLDER / name
+    if name not in NAMES or path.suffix not in TYPES:
+        raise ApiError(404, "There is no such file.", "not_found")
+    return FileResponse(path, headers={**FRESH, "Content-Type": TYPES[path.suffix]})

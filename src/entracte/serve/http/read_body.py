@@ -1,0 +1,99 @@
+"""Reading a request's body, form or JSON, into fields and files."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from .errors import ApiError, bad_request
+
+FILES = "input_reference"
+MAX_FIELDS = 64
+
+Told = TypeVar("Told", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """fields: by name, strings in a form. files: those of the form, in their order."""
+
+    fields: dict[str, Any]
+    files: list[bytes]
+
+
+async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Body:
+    """Raises ApiError for what is neither form nor JSON, or is damaged."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return Body(await read_json(request), [])
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return await _read_form(request, max_files, max_part_bytes)
+    raise ApiError(415, "Send multipart/form-data or application/json.", "unsupported_media_type")
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """A JSON object; raises ApiError for anything else."""
+    try:
+        found = json.loads(await request.body(), parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise bad_request("The body is no JSON.", code="invalid_json") from None
+    except ClientDisconnect:
+        raise bad_request("The body ended too early.", code="incomplete_body") from None
+    if not isinstance(found, dict):
+        raise bad_request("The body is to be a JSON object.", code="invalid_json")
+    return found
+
+
+def checked(kind: type[Told], fields: dict[str, Any]) -> Told:
+    """Fields as a model; raises ApiError, naming the first that is wrong and why."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        finding = error.errors()[0]
+        name = str(finding["loc"][0]) if finding["loc"] else None
+        where = ".".join(str(part) for part in finding["loc"])[:200]
+        if finding["type"] == "extra_forbidden":
+            raise _unknown(where, str(finding["loc"][-1])) from None
+        if finding["type"] == "missing":
+            raise bad_request(f"{where} is missing.", name, "missing_field") from None
+        message = finding["msg"].removeprefix("Value error, ")
+        raise bad_request(f"{where}: {message}", name, "invalid_value") from None
+
+
+async def _read_form(request: Request, max_files: int, max_part_bytes: int) -> Body:
+    try:
+        async with request.form(
+            max_files=max_files + 1, max_fields=MAX_FIELDS, max_part_size=max_part_bytes
+        ) as form:
+            fields: dict[str, Any] = {}
+            files: list[bytes] = []
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    if name not in (FILES, f"{FILES}[]"):
+                        raise bad_request(f"Files are to be named {FILES}.", name[:100])
+                    files.append(await value.read())
+                elif name in fields:
+                    raise bad_request(f"{name[:100]} is given twice.", name[:100], "given_twice")
+                else:
+                    fields[name] = value
+            return Body(fields, files)
+    except HTTPException as error:
+        raise bad_request(f"The form is damaged: {error.detail}", code="invalid_form") from None
+    except ClientDisconnect:
+        raise bad_request("The body ended too early.", code="incomplete_body") from None
+
+
+def _unknown(where: str, name: str) -> ApiError:
+    words = f"There is no field {where!r}."
+    if "[" in name:
+        base = name.partition("[")[0]
+        words += f" Give lists and objects as JSON in one string: {base}='[…]'."
+    return bad_request(words, name[:100], "unknown_field")
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")

@@ -1,0 +1,171 @@
+"""What is answered. Descriptions go into the OpenAPI document."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class ErrorDetail(BaseModel):
+    message: str = Field(description="What is wrong, for people.")
+    type: str
+    param: str | None = Field(description="The field at fault.")
+    code: str | None = Field(description="What is wrong, for programs.")
+
+
+class ErrorBody(BaseModel):
+    error: ErrorDetail
+
+
+class VideoError(BaseModel):
+    code: str
+    message: str
+
+
+class ImagePlace(BaseModel):
+    frame: int
+    strength: float
+    crf: int | None
+
+
+class Video(BaseModel):
+    """A video, from the request for it to its end."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    progress: int = Field(ge=0, le=100, description="Percent of the steps of all stages.")
+    created_at: int
+    started_at: int | None
+    completed_at: int | None = Field(description="When it ended, well or not.")
+    expires_at: int | None = Field(description="When it will be deleted.")
+    size: str = Field(description="Of the file.")
+    seconds: str
+    prompt: str
+    remixed_from_video_id: str | None = None
+    error: VideoError | None
+    queue_position: int | None = Field(description="1 is next; null once it has begun.")
+    eta_s: float | None = Field(description="Seconds until it is there.")
+    stage: str | None
+    step: int
+    steps: int
+    stage_durations: dict[str, float]
+    peak_memory_mb: float | None
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    render_size: str = Field(description="What is rendered; the file is its centre.")
+    seed: int
+    settings: dict[str, Any] = Field(description="The fields to ask for the same again.")
+    images: list[ImagePlace]
+    estimated_s: float | None = Field(description="Seconds it was expected to take.")
+    bytes: int | None
+
+
+class VideoList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedVideo(BaseModel):
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: Literal[True] = True
+
+
+class Estimate(BaseModel):
+    object: Literal["video.estimate"] = "video.estimate"
+    size: str
+    seconds: str
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    render_size: str
+    estimated_s: float | None = Field(description="null while no worker can tell.")
+    queue_s: float = Field(description="Seconds until it would begin.")
+
+
+class MemoryView(BaseModel):
+    component: str
+    where: str
+    content: str
+    bytes: int
+
+
+class WorkerView(BaseModel):
+    name: str
+    device: str
+    state: str
+    video_id: str | None
+    stage: str | None
+    device_total_bytes: int | None
+    device_used_bytes: int | None
+    host_used_bytes: int | None
+    memory: list[MemoryView]
+    mode: str | None
+    plan: str | None
+
+
+class QueueView(BaseModel):
+    queued: int
+    running: int
+    limit: int
+    seconds: float = Field(description="Until a video that is asked for now would begin.")
+
+
+class LimitsView(BaseModel):
+    max_prompt_chars: int
+    max_images: int
+    max_image_bytes: int
+    max_pixels_frames: int
+    max_steps: int
+    size_multiple: int
+    max_side: int
+    max_frames: int
+
+
+class EngineView(BaseModel):
+    object: Literal["engine"] = "engine"
+    status: Literal["starting", "ready", "draining", "down"]
+    workers: list[WorkerView]
+    queue: QueueView
+    limits: LimitsView
+    defaults: dict[str, Any]
+    auth: Literal["keys", "off"]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "entracte"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Lora(BaseModel):
+    id: str
+    object: Literal["lora"] = "lora"
+    bytes: int
+
+
+class LoraList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Lora]
+
+
+class Health(BaseModel):
+    status: str
+
+
+class Session(BaseModel):
+    needed: bool
+    signed_in: bool

@@ -1,0 +1,78 @@
+"""Videos that were asked for: one, all, cancelled, deleted."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from .depends import TheJob, TheKey, TheService
+from .documented import errors
+from .errors import no_such_video
+from .schemas import DeletedVideo, Video, VideoList
+from .views import video_view
+
+router = APIRouter(prefix="/v1/videos")
+
+# How soon a client is to ask again.
+POLL_MS = 1000
+
+
+@router.get("", operation_id="listVideos", summary="Your videos", responses=errors(404))
+def list_videos(
+    service: TheService,
+    key: TheKey,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[
+        str | None, Query(max_length=100, description="The last video of the page before.")
+    ] = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> VideoList:
+    """A page of your videos, the newest first unless `order` says otherwise."""
+    number = None
+    if after is not None:
+        last = service.store.find(after, key.id)
+        if last is None:
+            raise no_such_video()
+        number = last.number
+    jobs = service.store.page(key.id, number, limit + 1, order == "desc")
+    line = service.line.now()
+    videos = [video_view(job, line) for job in jobs[:limit]]
+    return VideoList(
+        data=videos,
+        first_id=videos[0].id if videos else None,
+        last_id=videos[-1].id if videos else None,
+        has_more=len(jobs) > limit,
+    )
+
+
+@router.get("/{video_id}", operation_id="retrieveVideo", summary="One video", responses=errors(404))
+def retrieve(job: TheJob, service: TheService, response: Response) -> Video:
+    """How a video is. A failed one is an answer as well: `status` and `error` say so."""
+    if not job.ended:
+        response.headers["openai-poll-after-ms"] = str(POLL_MS)
+    return video_view(job, service.line.now())
+
+
+@router.post(
+    "/{video_id}/cancel",
+    operation_id="cancelVideo",
+    summary="Cancel a video",
+    responses=errors(404),
+)
+def cancel(job: TheJob, service: TheService) -> Video:
+    """Stop a video at its next step; it ends as failed, with the code `cancelled`.
+
+    One that has ended is left as it is.
+    """
+    cancelled = service.cancel(job)
+    if cancelled is None:
+        raise no_such_video()
+    return video_view(cancelled, service.line.now())
+
+
+@router.delete(
+    "/{video_id}", operation_id="deleteVideo", summary="Delete a video", responses=errors(404)
+)
+def delete(job: TheJob, service: TheService) -> DeletedVideo:
+    """Delete a video and its files; one that is being made is stopped."""
+    service.delete(job)
+    return DeletedVideo(id=job.id)

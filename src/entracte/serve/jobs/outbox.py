@@ -1,0 +1,71 @@
+"""The outbox: who is still to be told that a video ended. Written together with the end itself."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+
+from .database import read_rows, writing
+from .job import Job
+from .tables import deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for one URL. attempts: how many have failed."""
+
+    id: str
+    url: str
+    body: bytes
+    attempts: int
+
+
+class Outbox:
+    """urls: those that are told of every video, whoever asked for it."""
+
+    def __init__(self, engine: Engine, urls: Sequence[str] = ()) -> None:
+        self._engine = engine
+        self._urls = tuple(urls)
+
+    def announce(self, connection: Connection, job: Job, now: float) -> None:
+        """Have a job's end told, within the transaction that ends it."""
+        urls = [*self._urls, *([job.webhook_url] if job.webhook_url else [])]
+        for url in dict.fromkeys(urls):
+            message = f"evt_{uuid.uuid4().hex}"
+            values = {"id": message, "url": url, "body": _body(message, job, now), "due_at": now}
+            connection.execute(insert(deliveries).values(values))
+
+    def due(self, now: float, limit: int = 20) -> list[Delivery]:
+        """What is to be sent now, the oldest first."""
+        query = select(deliveries).where(deliveries.c.due_at <= now)
+        query = query.order_by(deliveries.c.due_at).limit(limit)
+        return [
+            Delivery(row["id"], row["url"], row["body"].encode(), row["attempts"])
+            for row in read_rows(self._engine, query)
+        ]
+
+    def settle(self, delivery: Delivery, again_at: float | None) -> None:
+        """An attempt was made: the next one is at a time, or there is none."""
+        this = deliveries.c.id == delivery.id
+        with writing(self._engine) as connection:
+            if again_at is None:
+                connection.execute(delete(deliveries).where(this))
+            else:
+                values: dict[str, Any] = {"due_at": again_at, "attempts": delivery.attempts + 1}
+                connection.execute(update(deliveries).where(this).values(values))
+
+
+def _body(message: str, job: Job, now: float) -> str:
+    """The event as OpenAI's webhooks have it; no prompt is in it."""
+    return json.dumps(
+        {
+            "id": message,
+            "object": "event",
+            "created_at": int(now),
+            "type": f"video.{job.status}",
+            "data": {"id": job.id},
+        }
+    )

@@ -1,0 +1,128 @@
+"""The tables, and how the database is opened."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    text,
+)
+from sqlalchemy.engine import Engine
+
+from entracte.errors import EntracteError
+
+# Of the tables below. A database of a later one is refused rather than misread.
+SCHEMA = 1
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(38), nullable=False, unique=True),
+    Column("owner", String(40), nullable=False),
+    Column("status", String(12), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("size", String(20), nullable=False),
+    Column("seconds", String(20), nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("images", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("revision", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("started_at", Float),
+    Column("completed_at", Float),
+    Column("expires_at", Float),
+    Column("progress", Integer, nullable=False, default=0),
+    Column("stage", Text),
+    Column("step", Integer, nullable=False, default=0),
+    Column("steps", Integer, nullable=False, default=0),
+    Column("seconds_left", Float),
+    Column("stage_durations", JSON, nullable=False, default=dict),
+    Column("peak_memory_mb", Float),
+    Column("estimated_s", Float),
+    Column("bytes", Integer),
+    Column("error_code", String(40)),
+    Column("error_message", Text),
+    Column("worker", String(80)),
+    Column("lease_until", Float),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("deleted", Boolean, nullable=False, default=False),
+    Column("webhook_url", Text),
+    Column("idempotency_key", String(255)),
+    Column("fingerprint", String(64), nullable=False, default=""),
+    UniqueConstraint("owner", "idempotency_key"),
+    Index("by_turn", "status", "priority", "number"),
+    Index("by_owner", "owner", "number"),
+    sqlite_autoincrement=True,
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("hash", LargeBinary(32), nullable=False, unique=True),
+    Column("priority", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+)
+
+# The outbox of webhooks: written in the transaction that ends a job, so that none is forgotten.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("due_at", Float, nullable=False),
+)
+
+
+class DatabaseError(EntracteError):
+    """The database cannot be used."""
+
+
+def open_database(path: Path) -> Engine:
+    """Open or make the SQLite database at a path.
+
+    Writers wait for each other; readers wait for nobody (write-ahead log). A commit is on the disk
+    when it returns. Raises DatabaseError for one that a later version made.
+    """
+    engine = create_engine(
+        f"sqlite:///{path}", pool_size=20, max_overflow=40, connect_args={"timeout": 30.0}
+    )
+    event.listen(engine, "connect", _prepare)
+    with engine.connect() as connection:
+        found = connection.execute(text("PRAGMA user_version")).scalar_one()
+        if found > SCHEMA:
+            raise DatabaseError(f"{path} was made by a later version of entracte; use that")
+        metadata.create_all(connection)
+        connection.execute(text(f"PRAGMA user_version = {SCHEMA}"))
+        connection.commit()
+    path.chmod(0o600)
+    return engine
+
+
+def _prepare(connection: Any, _: object) -> None:
+    # We begin transactions ourselves: sqlite3 would begin them late, and two writers could meet.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")

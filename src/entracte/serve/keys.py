@@ -1,0 +1,86 @@
+"""API keys: made here, shown once, kept as hashes."""
+
+import hashlib
+import hmac
+import secrets
+import time
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from entracte.errors import RequestError
+
+from .jobs.database import read_rows, writing
+from .jobs.tables import keys
+
+PREFIX = "ek-"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret. priority: of the jobs it asks for; higher ones go first."""
+
+    id: str
+    name: str
+    priority: int
+    created_at: float
+
+
+# Everybody is this one where no keys are asked for.
+LOCAL = Key("local", "local", 0, 0.0)
+
+
+class KeyStore:
+    """The keys of a database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, name: str, priority: int = 0) -> tuple[Key, str]:
+        """A new key, and its secret, which is not kept. Raises RequestError for a name in use."""
+        if not name.strip() or not name.isprintable() or len(name) > 100:
+            raise RequestError("a key's name has 1 to 100 printable characters")
+        # 256 random bits: nobody guesses them, so a fast hash is enough.
+        secret = PREFIX + secrets.token_urlsafe(32)
+        key = Key(f"key_{uuid.uuid4().hex}", name, priority, time.time())
+        values = {
+            "id": key.id,
+            "name": name,
+            "hash": _hash(secret),
+            "priority": priority,
+            "created_at": key.created_at,
+        }
+        try:
+            with writing(self._engine) as connection:
+                connection.execute(insert(keys).values(values))
+        except IntegrityError:
+            raise RequestError(f"there is a key named {name!r} already; revoke it first") from None
+        return key, secret
+
+    def revoke(self, name_or_id: str) -> Key:
+        """Have a key open nothing any more; raises RequestError where there is none."""
+        for key in self.list():
+            if name_or_id in (key.name, key.id):
+                with writing(self._engine) as connection:
+                    connection.execute(delete(keys).where(keys.c.id == key.id))
+                return key
+        raise RequestError(f"there is no key named {name_or_id!r}")
+
+    def list(self) -> list[Key]:
+        """All keys, the oldest first."""
+        rows = read_rows(self._engine, select(keys).order_by(keys.c.created_at))
+        return [Key(row["id"], row["name"], row["priority"], row["created_at"]) for row in rows]
+
+    def find(self, secret: str) -> Key | None:
+        """The key of a secret. All are compared, in a time that tells nothing of any."""
+        wanted, found = _hash(secret), None
+        for row in read_rows(self._engine, select(keys)):
+            if hmac.compare_digest(row["hash"], wanted):
+                found = Key(row["id"], row["name"], row["priority"], row["created_at"])
+        return found
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,44 @@
+"""All that the service asks of other machines: images by URL, and webhooks. Off until allowed."""
+
+from entracte.serve.http.errors import ApiError, bad_request
+from entracte.serve.jobs.outbox import Delivery
+from entracte.settings.serve import ServeSettings
+
+from .deliveries import Outcome, deliver
+from .guard import Guard, OutboundRefused
+from .http import Client
+
+IMAGE = "input_reference"
+WEBHOOK = "webhook_url"
+
+
+class Outbound:
+    """One guard for images and one for webhooks, whose hosts are allowed apart."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        networks, http = settings.allow_network, settings.allow_http
+        self._images = Client(Guard(settings.image_host, http, networks))
+        self._webhooks = Client(Guard(settings.webhook_host, http, networks))
+
+    def require_webhook(self, url: str | None) -> None:
+        """Raise ApiError for a URL that may not be told anything."""
+        if url is None:
+            return
+        try:
+            self._webhooks.guard.check(url)
+        except OutboundRefused as error:
+            raise bad_request(f"{WEBHOOK}: {error}", WEBHOOK, "url_not_allowed") from None
+
+    def fetch_image(self, url: str, max_bytes: int) -> bytes:
+        """An image from elsewhere; raises ApiError where that is not allowed, or fails."""
+        try:
+            data, _ = self._images.get(url, max_bytes)
+        except OutboundRefused as error:
+            raise bad_request(f"{IMAGE}: {error}", IMAGE, "url_not_allowed") from None
+        except OSError as error:
+            raise ApiError(400, f"{IMAGE}: {error}", "url_failed", IMAGE) from None
+        return data
+
+    def deliver(self, secret: str, delivery: Delivery) -> Outcome:
+        """Try once to tell of an event."""
+        return deliver(self._webhooks, secret, delivery)

@@ -1,0 +1,70 @@
+"""The postman: delivers webhooks from the outbox, again and again until they arrive."""
+
+import os
+import random
+import threading
+import time
+
+from structlog.typing import FilteringBoundLogger
+
+from .data_folder import DataFolder
+from .jobs.outbox import Delivery, Outbox
+from .metrics import Metrics
+from .outbound.deliveries import next_attempt
+from .outbound.gate import Outbound
+from .outbound.standard_webhooks import new_secret
+
+EVERY_SECONDS = 1.0
+
+
+class Postman(threading.Thread):
+    """secret: with which messages are signed."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        outbound: Outbound,
+        secret: str,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+    ) -> None:
+        super().__init__(name="postman", daemon=True)
+        self._outbox = outbox
+        self._outbound = outbound
+        self._secret = secret
+        self._metrics = metrics
+        self._log = log
+        self._random = random.Random()
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(EVERY_SECONDS):
+            for delivery in self._outbox.due(time.time()):
+                if self._stopping.is_set():
+                    return
+                self._deliver(delivery)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _deliver(self, delivery: Delivery) -> None:
+        outcome = self._outbound.deliver(self._secret, delivery)
+        pause = None
+        if outcome == "again":
+            pause = next_attempt(delivery.attempts + 1, self._random)
+        self._outbox.settle(delivery, None if pause is None else time.time() + pause)
+        self._metrics.delivered(outcome)
+        if outcome != "delivered":
+            self._log.warning("webhook not delivered", message=delivery.id, again_in_s=pause)
+
+
+def webhook_secret(folder: DataFolder) -> str:
+    """The folder's secret, made when it is first asked for."""
+    path = folder.webhook_secret
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(new_secret())
+    return path.read_text().strip()

@@ -1,0 +1,126 @@
+"""The server: checks first, then listens, and stops without losing anything."""
+
+import asyncio
+import logging
+import socket
+import threading
+from types import FrameType
+
+import uvicorn
+
+from entracte.errors import EntracteError, RequestError
+from entracte.settings.serve import ServeSettings
+
+from .http.app import LOOPBACK, make_app
+from .http.errors import ApiError
+from .logs import ToLog, open_log
+from .loras import require_folder
+from .service import Service
+from .wanted import usual_request
+from .worker.opening import OpenEngine
+
+# How long open connections may take to end once everything else has.
+CONNECTIONS_SECONDS = 3
+
+
+class ServerError(EntracteError):
+    """The server cannot run."""
+
+
+def check(settings: ServeSettings) -> None:
+    """Raise RequestError for settings that contradict themselves."""
+    if settings.auth == "off" and settings.host not in LOOPBACK:
+        raise RequestError(
+            f"--auth off lets everybody who reaches {settings.host} do everything; listen at "
+            "127.0.0.1, or use keys (`entracte keys add NAME`)"
+        )
+    require_folder(settings.lora_folder)
+
+
+def open_service(settings: ServeSettings) -> Service:
+    """The service that settings describe; raises EntracteError for wrong ones."""
+    check(settings)
+    try:
+        usual = usual_request(settings)
+    except ApiError as error:
+        raise RequestError(f"the default video cannot be made: {error.message}") from None
+    log = open_log(settings.log_format)
+    handler = ToLog(log)
+    for name in ("uvicorn", "entracte"):
+        logging.getLogger(name).addHandler(handler)
+    return Service(
+        settings, lambda device: OpenEngine(settings, device, usual, settings.warm_up), log
+    )
+
+
+def bind(settings: ServeSettings) -> socket.socket:
+    """The socket to listen at; raises ServerError where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise ServerError(f"cannot listen at {where}: {error.strerror}") from None
+    return listener
+
+
+def run(service: Service, listener: socket.socket) -> None:
+    """Serve until told to stop; raises ServerError where no engine can be opened.
+
+    SIGTERM or Ctrl-C: take nothing new, let running videos end, and give back to the queue what
+    does not end in time. Once more: at once.
+    """
+    config = uvicorn.Config(
+        make_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CONNECTIONS_SECONDS,
+    )
+    server = _Server(config, service)
+    service.start()
+    try:
+        asyncio.run(server.serve(sockets=[listener]))
+    finally:
+        service.stop()
+    if service.refused is not None:
+        raise ServerError(service.refused)
+
+
+class _Server(uvicorn.Server):
+    """Drains the service before it lets go of its clients."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._asked = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._asked:
+            self._service.feed.close()
+            super().handle_exit(sig, frame)
+            return
+        self._asked = True
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        settings = self._service.settings
+        self._service.log.info("stopping", drain_seconds=settings.drain_seconds)
+        self._service.drain(settings.drain_seconds)
+        self._service.feed.close()
+        self.should_exit = True
+
+    def _watch(self) -> None:
+        """Without an engine there is nothing to serve."""
+        for supervisor in self._service.supervisors:
+            supervisor.join()
+        if self._service.refused is not None:
+            self._service.feed.close()
+            self.should_exit = True

@@ -1,0 +1,237 @@
+"""The service: everything that HTTP speaks to, put together."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from entracte.settings.residency import parse_size
+from entracte.settings.serve import ServeSettings
+
+from .data_folder import DataFolder
+from .feed import Feed, News
+from .housekeeping import Housekeeping
+from .http.errors import ApiError
+from .jobs.job import Job, NewJob
+from .jobs.outbox import Outbox
+from .jobs.store import JobStore, QueueLimits
+from .jobs.tables import open_database
+from .keys import KeyStore
+from .line import LineView
+from .loras import list_loras
+from .metrics import Metrics
+from .outbound.gate import Outbound
+from .postman import Postman, webhook_secret
+from .wanted import Wanted, request_arguments
+from .worker.maker import OpenMaker, WorkFailed
+from .worker.messages import Done, Work
+from .worker.state import WorkerView
+from .worker.supervisor import Supervisor
+
+DAY = 86_400.0
+
+# How long a client is kept waiting for an estimate.
+ESTIMATE_SECONDS = 1.0
+
+# Takes a worker's device; gives what opens its engine, in the worker's process.
+MakerOf = Callable[[str], OpenMaker]
+
+
+class Service:
+    """Owns the data folder, the queue and the workers. `start` it, and `stop` it in the end."""
+
+    def __init__(
+        self, settings: ServeSettings, maker_of: MakerOf, log: FilteringBoundLogger
+    ) -> None:
+        self.settings = settings
+        self.log = log
+        self.folder = DataFolder(settings.data_folder)
+        self._database = open_database(self.folder.database)
+        self.keys = KeyStore(self._database)
+        outbox = Outbox(self._database, settings.webhook_url)
+        keep_s = None if settings.keep_days is None else settings.keep_days * DAY
+        self.store = JobStore(self._database, outbox, keep_s)
+        self.feed = Feed()
+        self.limits = QueueLimits(settings.max_queued, settings.max_queued_per_key)
+        devices = settings.devices or (settings.device,)
+        self.supervisors = [
+            self._supervisor(number, device, maker_of(device))
+            for number, device in enumerate(devices)
+        ]
+        self.line = LineView(self.store, len(self.supervisors))
+        self.metrics = Metrics(self.line.now, self.workers)
+        self.outbound = Outbound(settings)
+        keep_bytes = parse_size("keep_size", settings.keep_size)
+        self._threads = (
+            Housekeeping(self.store, self.folder, self.feed, log, keep_bytes),
+            Postman(outbox, self.outbound, webhook_secret(self.folder), self.metrics, log),
+        )
+        self.draining = threading.Event()
+        self._open = ExitStack()
+
+    def start(self) -> None:
+        """Take up what an earlier server left; raises DataFolderError where one still runs."""
+        self._open.enter_context(self.folder.locked())
+        for job in self.store.recover():
+            self.log.warning("video taken up again", video=job.id, status=job.status)
+        removed = self.folder.sweep(self.store.known())
+        if removed:
+            self.log.info("files without a video removed", folders=removed)
+        for supervisor in self.supervisors:
+            supervisor.start()
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self, seconds: float) -> None:
+        """Take no new video, and give the running ones so long to be finished."""
+        self.draining.set()
+        for supervisor in self.supervisors:
+            supervisor.drain()
+        self.feed.tell(News("engine"))
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not all(each.idle for each in self.supervisors):
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End all workers; what they still make goes back to the queue."""
+        self.draining.set()
+        self.feed.close()
+        for thread in self._threads:
+            thread.stop()
+        with ThreadPoolExecutor() as together:
+            for supervisor in self.supervisors:
+                supervisor.stop()
+                together.submit(supervisor.join)
+        self._database.dispose()
+        self._open.close()
+
+    def workers(self) -> list[WorkerView]:
+        return [each.view for each in self.supervisors]
+
+    @property
+    def refused(self) -> str | None:
+        """Why no engine can be opened, where none can."""
+        words = [each.refused for each in self.supervisors]
+        return words[0] if all(words) else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a video that is asked for now can be made."""
+        able = any(each.state in ("ready", "busy") for each in self.workers())
+        return able and not self.draining.is_set()
+
+    def estimate(self, wanted: Wanted, images: int = 0) -> float | None:
+        """The seconds that a video would take, by whichever worker can tell."""
+        still = {"path": "-", "strength": 1.0}
+        arguments = request_arguments(
+            wanted.prompt,
+            wanted.settings,
+            list_loras(self.settings.lora_folder),
+            [{**still, "frame": number} for number in range(images)],
+        )
+        for supervisor in self.supervisors:
+            seconds = supervisor.ask(arguments, ESTIMATE_SECONDS)
+            if seconds is not None:
+                return seconds
+        return None
+
+    def submit(self, new: NewJob) -> Job:
+        """Take a job in; raises ApiError where the queue is full or the server stops."""
+        if self.draining.is_set():
+            raise ApiError(
+                503, "The server is stopping.", "draining", headers={"Retry-After": "10"}
+            )
+        job = self.store.submit(new, self.limits)
+        self.line.forget()
+        if job.id == new.id:
+            self.log.info(
+                "video queued", video=job.id, size=job.size, frames=job.settings["num_frames"]
+            )
+            self.feed.tell(News("video", job.id, job.owner))
+        return job
+
+    def cancel(self, job: Job) -> Job | None:
+        cancelled = self.store.cancel(job)
+        self.line.forget()
+        if cancelled is not None:
+            if job.status == "queued" and cancelled.ended:
+                self.metrics.ended(cancelled)
+            self.feed.tell(News("video", job.id, job.owner))
+        return cancelled
+
+    def delete(self, job: Job) -> None:
+        """Delete a video; a running one's files go when its worker has let go of them."""
+        if self.store.delete(job):
+            self.folder.remove(job.id)
+        self.line.forget()
+        self.feed.tell(News("deleted", job.id, job.owner))
+
+    def _supervisor(self, number: int, device: str, open_maker: OpenMaker) -> Supervisor:
+        return Supervisor(
+            f"worker-{number}",
+            device,
+            open_maker,
+            self.store,
+            self.feed,
+            self._work_of,
+            self._ended,
+            self.log,
+            self.settings.max_running_per_key,
+            self.settings.nice,
+        )
+
+    def _work_of(self, job: Job) -> Work:
+        images = [
+            {"path": self.folder.image(job.id, number), **image}
+            for number, image in enumerate(job.images)
+        ]
+        loras = list_loras(self.settings.lora_folder)
+        try:
+            arguments = request_arguments(job.prompt, job.settings, loras, images)
+        except ApiError as error:  # its LoRA is gone
+            raise WorkFailed(error.code or "invalid_request", error.message) from None
+        folder = self.folder.of_video(job.id)
+        folder.mkdir(exist_ok=True)
+        output = str(self.folder.video(job.id))
+        return Work(job.id, arguments, output, bool(job.settings.get("preview", False)))
+
+    def _ended(self, job: Job, done: Done | None) -> None:
+        self.line.forget()
+        self.metrics.ended(job)
+        took = None if done is None else round(done.seconds, 3)
+        self.log.info(
+            "video ended", video=job.id, status=job.status, code=job.error_code, seconds=took
+        )
+        if job.deleted:
+            self.folder.remove(job.id)
+            self.store.remove_deleted(job)
+
+
+def new_job(
+    video_id: str,
+    owner: str,
+    priority: int,
+    wanted: Wanted,
+    images: tuple[Mapping[str, Any], ...] = (),
+) -> NewJob:
+    """A job for what a client wants."""
+    return NewJob(
+        id=video_id,
+        owner=owner,
+        model=wanted.model,
+        prompt=wanted.prompt,
+        size=wanted.size,
+        seconds=wanted.seconds,
+        settings=wanted.settings,
+        images=images,
+        priority=priority,
+    )
+
+
+def new_id() -> str:
+    return f"video_{uuid.uuid4().hex}"

@@ -1,0 +1,225 @@
+"""The engine as a maker of videos: what a worker's process really does."""
+
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from entracte.engine import Engine
+from entracte.errors import (
+    BudgetError,
+    Cancelled,
+    CheckpointError,
+    DeviceFault,
+    EntracteError,
+    MediaError,
+    OutOfMemory,
+    RequestError,
+)
+from entracte.planner.decision import said
+from entracte.planner.prediction import Prediction
+from entracte.progress import Progress
+from entracte.request import Request
+from entracte.stages import preview
+from entracte.trace.memory import read_memory
+
+from .experience import Experience
+from .maker import Tell, WorkFailed
+from .messages import Done, Memory, MemoryRow, Preview, Step
+
+MEBIBYTE = 2**20
+
+# What the first video waits for, but for its own size: files, kernels, text encoder and decoders.
+WARM_UP: Mapping[str, Any] = {"height": 256, "width": 256, "num_frames": 9}
+WARM_UP_STEPS = 2
+
+PREVIEW_WIDTH = 240
+
+# What is predicted behind the last step, for the time that is left.
+TAIL = ("decode audio", "decode video", "mux")
+
+
+class EngineMaker:
+    """Makes videos with one engine.
+
+    usual: the request that is to start at once. warm: whether to make a small video beforehand.
+    """
+
+    def __init__(self, engine: Engine, usual: Mapping[str, Any], warm: bool) -> None:
+        self._engine = engine
+        self._usual = usual
+        self._warm = warm
+        self._experience = Experience()
+
+    @property
+    def device(self) -> str:
+        return str(self._engine.backend.device)
+
+    def warm_up(self, tell: Tell) -> None:
+        usual = Request(**self._usual)
+        if self._warm:
+            small = dict(WARM_UP)
+            if usual.recipe.guided:
+                small["num_inference_steps"] = WARM_UP_STEPS
+            request = Request(prompt="A test card", pipeline=usual.pipeline, **small)
+            self._engine.generate(request, keep_frames=False)
+            self._engine.load(usual)
+        else:
+            self._engine.plan(usual)  # which measures the machine
+        tell(self._memory())
+
+    def make(
+        self,
+        job_id: str,
+        request: Mapping[str, Any],
+        output: str,
+        previews: bool,
+        tell: Tell,
+        should_stop: Callable[[], bool],
+    ) -> Done:
+        begun, predicted = time.perf_counter(), None
+        with _words_for_clients():
+            wanted = Request(**request)
+            predicted = self._engine.predict(wanted)
+            journal = Journal(job_id, _tail(predicted), tell, self._memory)
+            result = self._engine.generate(
+                wanted,
+                output_path=output,
+                progress=journal.note,
+                should_stop=should_stop,
+                keep_frames=False,
+                preview=(lambda seen: tell(_preview(job_id, seen))) if previews else None,
+            )
+        took = time.perf_counter() - begun
+        self._experience.learn(None if predicted is None else predicted.latency_s, took)
+        tell(self._memory())
+        spans = result.trace.spans
+        durations: dict[str, float] = {}
+        for span in spans:
+            durations[span.name] = durations.get(span.name, 0.0) + span.seconds
+        peaks = [span.memory.peak_mb for span in spans if span.memory is not None]
+        return Done(
+            job_id,
+            took,
+            durations,
+            max(peaks, default=None),
+            Path(output).stat().st_size,
+        )
+
+    def estimate(self, request: Mapping[str, Any]) -> float | None:
+        try:
+            prediction = self._engine.predict(Request(**request))
+        except (RequestError, CheckpointError):
+            return None  # it is refused, with the reason, when it is asked for
+        return self._experience.corrected(None if prediction is None else prediction.latency_s)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _memory(self) -> Memory:
+        device = self._engine.backend.device
+        total = used = None
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            used = total - free
+        rows = tuple(
+            MemoryRow(row.component, row.where, _content(row.content), row.nbytes)
+            for row in self._engine.residency()
+        )
+        plan = self._engine.decision
+        prediction = None if plan is None else plan.chosen.prediction
+        return Memory(
+            rows,
+            total,
+            used,
+            int(read_memory(device).peak_host_anon_mb * MEBIBYTE),
+            None if prediction is None else prediction.way.mode,
+            None if prediction is None else said(prediction),
+        )
+
+
+class Journal:
+    """Turns the engine's progress into steps with times. tail: seconds behind the last step."""
+
+    def __init__(self, job_id: str, tail: float, tell: Tell, memory: Callable[[], Memory]) -> None:
+        self._job_id = job_id
+        self._tail = tail
+        self._tell = tell
+        self._memory = memory
+        self._durations: dict[str, float] = {}
+        self._stage = ""
+        self._since = time.perf_counter()
+
+    def note(self, progress: Progress) -> None:
+        now = time.perf_counter()
+        if progress.stage != self._stage:
+            if self._stage:
+                before = self._durations.get(self._stage, 0.0)
+                self._durations[self._stage] = before + now - self._since
+            self._stage, self._since = progress.stage, now
+            self._tell(self._memory())
+        left = None if progress.seconds_left is None else progress.seconds_left + self._tail
+        self._tell(
+            Step(
+                self._job_id,
+                progress.stage,
+                progress.step,
+                progress.steps,
+                progress.fraction,
+                left,
+                dict(self._durations),
+            )
+        )
+
+
+def _tail(prediction: Prediction | None) -> float:
+    """Seconds behind the last step."""
+    stages = () if prediction is None else prediction.stages
+    return sum(stage.seconds for stage in stages if stage.name in TAIL)
+
+
+def _preview(job_id: str, seen: preview.Preview) -> Preview:
+    picture = Image.fromarray(seen.pixels.numpy())
+    scale = max(1, PREVIEW_WIDTH // picture.width)
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    encoded = io.BytesIO()
+    picture.save(encoded, format="WEBP", quality=75)
+    return Preview(job_id, seen.step, encoded.getvalue())
+
+
+def _content(content: str) -> str:
+    """What memory holds, without the paths of LoRAs."""
+    return content if content in ("base", "factors", "empty") else "merged"
+
+
+@contextmanager
+def _words_for_clients() -> Iterator[None]:
+    """Say in a client's words why there is no video, and to the operator what it was."""
+    try:
+        yield
+    except Cancelled:
+        raise WorkFailed("cancelled", "Cancelled.") from None
+    except BudgetError as error:
+        words = "This video does not fit the memory that the server has for it."
+        raise WorkFailed("does_not_fit", words, str(error)) from error
+    except (OutOfMemory, MemoryError) as error:
+        words = "The server ran out of memory. A smaller or shorter video takes less."
+        raise WorkFailed("out_of_memory", words, str(error), fatal=True) from error
+    except DeviceFault as error:
+        words = "The server's device failed. Ask again."
+        raise WorkFailed("device_fault", words, str(error), fatal=True) from error
+    except RequestError as error:
+        raise WorkFailed("invalid_request", str(error)) from error
+    except CheckpointError as error:
+        words = "The server cannot read a file of the model or of a LoRA."
+        raise WorkFailed("model_error", words, str(error)) from error
+    except MediaError as error:
+        words = "The server cannot read an image, or cannot write the video."
+        raise WorkFailed("media_error", words, str(error)) from error
+    except EntracteError as error:
+        raise WorkFailed("failed", "The server cannot make this video.", str(error)) from error

@@ -1,0 +1,28 @@
+"""What earlier videos took, beside what was predicted: later predictions heed it."""
+
+import threading
+from collections import deque
+from statistics import median
+
+# The latest so many count: the machine, or what else it does, may have changed.
+REMEMBERED = 7
+
+
+class Experience:
+    """From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ratios: deque[float] = deque(maxlen=REMEMBERED)
+
+    def learn(self, predicted: float | None, took: float) -> None:
+        """A video took so many seconds. predicted: as the planner did, before any correction."""
+        if predicted is not None and predicted > 0:
+            with self._lock:
+                self._ratios.append(took / predicted)
+
+    def corrected(self, predicted: float | None) -> float | None:
+        with self._lock:
+            if predicted is None or not self._ratios:
+                return predicted
+            return predicted * median(self._ratios)

@@ -1,0 +1,23 @@
+"""What is known of a worker, as those who ask may read it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .messages import Memory
+
+# failed: its engine cannot be opened as it is told to.
+WorkerState = Literal["starting", "warming", "ready", "busy", "restarting", "failed", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A moment of a worker. video_id, owner: of what it is making."""
+
+    name: str
+    device: str
+    state: WorkerState
+    video_id: str | None = None
+    owner: str | None = None
+    stage: str | None = None
+    memory: Memory | None = None
+    restarts: int = 0

@@ -1,0 +1,43 @@
+"""The engine that settings describe."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entracte.errors import RequestError
+
+from .model import ModelSettings
+
+if TYPE_CHECKING:
+    from entracte.engine import Engine
+    from entracte.residency import Residency
+
+
+def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
+    """The engine that settings describe; raises CheckpointError and ResidencyError."""
+    from entracte.engine import Engine
+
+    lora = settings.distilled_lora
+    return Engine.open(
+        settings.model,
+        checkpoint_path=tuple(settings.checkpoint_path) if settings.checkpoint_path else None,
+        gemma_root=settings.gemma_root,
+        distilled_lora=path_strength(lora, "distilled_lora") if lora else None,
+        spatial_upsampler_path=settings.spatial_upsampler_path,
+        pipeline=settings.pipeline,
+        device=settings.device,
+        dtype=settings.dtype,
+        residency=residency,
+    )
+
+
+def path_strength(values: list[Any], name: str) -> tuple[Path, float]:
+    """`PATH [STRENGTH]` as a flag of that name has it; raises RequestError for something else."""
+    flag = f"--{name.replace('_', '-')}"
+    if len(values) not in (1, 2):
+        raise RequestError(f"{flag} takes PATH [STRENGTH]; it was given {len(values)} values")
+    if len(values) == 1:
+        return Path(values[0]), 1.0
+    try:
+        return Path(values[0]), float(values[1])
+    except ValueError:
+        raise RequestError(f"{flag}: the strength {values[1]!r} is no number") from None
