@@ -22,6 +22,7 @@ KEPT = {"Cache-Control": "private, max-age=3600"}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
+@router.head("/content", include_in_schema=False)
 @router.get(
     "/content",
     operation_id="downloadVideo",
@@ -57,6 +58,7 @@ def content(
     return FileResponse(path, media_type=TYPES[variant], headers=headers)
 
 
+@router.head("/images/{number}", include_in_schema=False)
 @router.get(
     "/images/{number}",
     operation_id="downloadImage",

@@ -81,12 +81,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
-        words = error.detail
+        words, code = error.detail, None
         if error.status_code == HTTP_404_NOT_FOUND:
-            words = f"There is nothing at {request.url.path[:200]!r}."
+            words, code = f"There is nothing at {request.url.path[:200]!r}.", "not_found"
         elif error.status_code == HTTP_405_METHOD_NOT_ALLOWED:
-            words = f"{request.method} is not possible here."
-        return error_response(ApiError(error.status_code, words, headers=error.headers))
+            words, code = f"{request.method} is not possible here.", "method_not_allowed"
+        return error_response(ApiError(error.status_code, words, code, headers=error.headers))
 
     @app.exception_handler(HTTP_500_INTERNAL_SERVER_ERROR)
     async def of_nobody(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

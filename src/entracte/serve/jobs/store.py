@@ -167,13 +167,17 @@ class JobStore:
         with writing(self._engine) as connection:
             return self._fail(connection, _held(job), code, message)
 
+    def retry(self, job: Job, code: str, message: str) -> Job | None:
+        """Have a job begin again whose worker was lost; fail it where that was its last attempt."""
+        if job.attempts >= MAX_ATTEMPTS:
+            return self.fail(job, code, message)
+        with writing(self._engine) as connection:
+            return self._back(connection, job, {})
+
     def give_back(self, job: Job) -> Job | None:
         """Have a job begin again later; cancel it, where that was asked meanwhile."""
         with writing(self._engine) as connection:
-            asked = and_(_held(job), jobs.c.cancel_requested)
-            return self._fail(connection, asked, CANCELLED, CANCELLED_WORDS) or self._change(
-                connection, _held(job), **_AGAIN, attempts=jobs.c.attempts - 1
-            )
+            return self._back(connection, job, {"attempts": jobs.c.attempts - 1})
 
     def cancel_wanted(self, job: Job) -> bool:
         """Whether a running job's worker is to stop."""
@@ -262,6 +266,12 @@ class JobStore:
         if job.attempts >= MAX_ATTEMPTS:
             return self._fail(connection, this, WORKER_LOST, LOST_WORDS)
         return self._change(connection, this, **_AGAIN)
+
+    def _back(self, connection: Connection, job: Job, more: dict[str, Any]) -> Job | None:
+        asked = and_(_held(job), jobs.c.cancel_requested)
+        return self._fail(connection, asked, CANCELLED, CANCELLED_WORDS) or self._change(
+            connection, _held(job), **_AGAIN, **more
+        )
 
     def _fail(self, connection: Connection, which: Any, code: str, message: str) -> Job | None:
         return self._end(connection, which, status="failed", error_code=code, error_message=message)

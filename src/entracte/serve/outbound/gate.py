@@ -5,8 +5,10 @@ from entracte.serve.jobs.outbox import Delivery
 from entracte.settings.serve import ServeSettings
 
 from .deliveries import Outcome, deliver
-from .guard import Guard, OutboundRefused
+from .errors import OutboundFailed, OutboundRefused
+from .guard import Guard
 from .http import Client
+from .urls import read_url
 
 IMAGE = "input_reference"
 WEBHOOK = "webhook_url"
@@ -18,7 +20,9 @@ class Outbound:
     def __init__(self, settings: ServeSettings) -> None:
         networks, http = settings.allow_network, settings.allow_http
         self._images = Client(Guard(settings.image_host, http, networks))
-        self._webhooks = Client(Guard(settings.webhook_host, http, networks))
+        # The operator's own URLs need no further leave.
+        hosts = [read_url(url).authority for url in settings.webhook_url]
+        self._webhooks = Client(Guard([*settings.webhook_host, *hosts], http, networks))
 
     def require_webhook(self, url: str | None) -> None:
         """Raise ApiError for a URL that may not be told anything."""
@@ -35,7 +39,7 @@ class Outbound:
             data, _ = self._images.get(url, max_bytes)
         except OutboundRefused as error:
             raise bad_request(f"{IMAGE}: {error}", IMAGE, "url_not_allowed") from None
-        except OSError as error:
+        except OutboundFailed as error:
             raise ApiError(400, f"{IMAGE}: {error}", "url_failed", IMAGE) from None
         return data
 

@@ -186,7 +186,9 @@ def _tail(prediction: Prediction | None) -> float:
 def _preview(job_id: str, seen: preview.Preview) -> Preview:
     picture = Image.fromarray(seen.pixels.numpy())
     scale = max(1, PREVIEW_WIDTH // picture.width)
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    picture = picture.resize(
+        (picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC
+    )
     encoded = io.BytesIO()
     picture.save(encoded, format="WEBP", quality=75)
     return Preview(job_id, seen.step, encoded.getvalue())

@@ -131,12 +131,16 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There is no file. message: for the client, without paths. detail: for the operator's log."""
+    """There is no file. message: for the client, without paths. detail: for the operator's log.
+
+    fatal: the process ends, too.
+    """
 
     job_id: str
     code: str
     message: str
     detail: str = ""
+    fatal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ def _carry_out(maker: Maker, piece: Work, line: Line, desk: "Desk") -> bool:
             piece.job_id, piece.request, piece.output, piece.previews, line.tell, should_stop
         )
     except WorkFailed as failure:
-        line.tell(Failed(piece.job_id, failure.code, failure.message, failure.detail))
+        code, message = failure.code, failure.message
+        line.tell(Failed(piece.job_id, code, message, failure.detail, failure.fatal))
         return not failure.fatal
     finally:
         desk.cancelled.discard(piece.job_id)

@@ -45,11 +45,8 @@ LEASE_SECONDS = 30.0
 # How long a process may take to stop by itself.
 STOP_PATIENCE = 10.0
 
-# Waits before a process is started again, after so many that did not live.
+# Waits before a process is started again, after so many that died before they were ready.
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
-
-# A process that lived so long was a sound one.
-SOUND_SECONDS = 60.0
 
 
 class Supervisor(threading.Thread):
@@ -88,6 +85,7 @@ class Supervisor(threading.Thread):
         self._stopping = threading.Event()
         self._asked: dict[int, Future[float | None]] = {}
         self._numbers = itertools.count()
+        self._was_ready = False
         self.refused: str | None = None
 
     @property
@@ -130,7 +128,6 @@ class Supervisor(threading.Thread):
     def run(self) -> None:
         failures = 0
         while not self._stopping.wait(BACK_OFF[min(failures, len(BACK_OFF) - 1)]):
-            begun = time.monotonic()
             self._process = ProcessHandle(self.name, self._open_maker, self._nice)
             self._log.info("worker started", pid=self._process.pid)
             self._look_after(self._process)
@@ -138,8 +135,8 @@ class Supervisor(threading.Thread):
             if self.refused is not None:
                 self._show("failed")
                 return
-            sound = time.monotonic() - begun > SOUND_SECONDS
-            failures = 0 if sound else failures + 1
+            failures = 0 if self._was_ready else failures + 1
+            self._was_ready = False
             self._view = replace(self._view, memory=None, restarts=self._view.restarts + 1)
             self._show("restarting")
         self._show("stopped")
@@ -185,6 +182,7 @@ class Supervisor(threading.Thread):
             case Ready(device):
                 self._view = replace(self._view, device=device)
                 self._log.info("worker ready", device=device)
+                self._was_ready = True
                 self._show("ready")
             case Refused(words):
                 self.refused = words
@@ -212,6 +210,8 @@ class Supervisor(threading.Thread):
                     "video failed", video=current.job.id, code=message.code, detail=message.detail
                 )
                 self._fail(current, message.code, message.message)
+                if message.fatal:
+                    self._show("restarting")
             case _:
                 pass  # of work that is no longer ours
 
@@ -219,9 +219,14 @@ class Supervisor(threading.Thread):
         process.end(0)
         how = process.how_it_died()
         self._log.error("worker died", how=how)
-        if self._current is not None:
-            words = f"The worker's process died while it made this video ({how})."
-            self._fail(self._current, "worker_crashed", words)
+        current = self._current
+        if current is None:
+            return
+        words = f"The worker's process died while it made this video ({how})."
+        if current.stage is None:  # it may have died before it heard of the video
+            self._finish(current, self._store.retry(current.job, "worker_crashed", words))
+        else:
+            self._fail(current, "worker_crashed", words)
 
     def _fail(self, current: CurrentJob, code: str, words: str) -> None:
         self._finish(current, self._store.fail(current.job, code, words))
@@ -234,7 +239,8 @@ class Supervisor(threading.Thread):
         if job is None:
             self._log.warning("video was taken away", video=current.job.id)
             return
-        self._ended(job, done)
+        if job.ended:
+            self._ended(job, done)
         if not job.deleted:
             self._tell_of(job)
 

@@ -1,0 +1,1 @@
+"""What the service asks of other machines: images by URL, and webhooks."""

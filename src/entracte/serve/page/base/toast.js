@@ -1,0 +1,50 @@
+// Notices at the edge of the page: they go by themselves, and may offer one thing to do.
+
+import { byId, element } from "./dom.js";
+import { icon } from "./icons.js";
+
+const SECONDS = 6;
+
+// Calls `ended(acted)` once, when the notice goes. Returns {act, dismiss}.
+export function toast(words, { action, act, ended, seconds = SECONDS, error = false } = {}) {
+  let left = seconds * 1000;
+  let since = 0;
+  let timer = null;
+  let gone = false;
+
+  function leave(acted) {
+    if (gone) return;
+    gone = true;
+    clearTimeout(timer);
+    box.remove();
+    if (acted && act) act();
+    if (ended) ended(acted);
+  }
+  // Nobody is hurried who is about to press the button.
+  function pause() {
+    clearTimeout(timer);
+    if (timer !== null) left -= performance.now() - since;
+    timer = null;
+  }
+  function run() {
+    pause();
+    if (gone) return;
+    since = performance.now();
+    timer = setTimeout(() => leave(false), Math.max(1000, left));
+  }
+
+  const button = action
+    ? element("button", { type: "button", class: "small", onclick: () => leave(true) }, action)
+    : null;
+  const close = element(
+    "button",
+    { type: "button", class: "plain icon-only small", onclick: () => leave(false), "aria-label": "Dismiss" },
+    icon("close"),
+  );
+  const box = element("div", { class: error ? "toast bad" : "toast" }, element("p", {}, words), button, close);
+  for (const event of ["pointerenter", "focusin"]) box.addEventListener(event, pause);
+  for (const event of ["pointerleave", "focusout"]) box.addEventListener(event, run);
+  byId("toasts").append(box);
+  run();
+  return { act: () => leave(true), dismiss: () => leave(false) };
+}

@@ -1,0 +1,145 @@
+// The page: signs in, then shows the service's videos and keeps them true.
+
+import { announce } from "./base/announce.js";
+import { byId, show } from "./base/dom.js";
+import { connectionBanner } from "./service/connection.js";
+import { VideoForm } from "./form/form.js";
+import { Machine } from "./machine/machine.js";
+import { api } from "./service/api.js";
+import { EventStream } from "./service/event_stream.js";
+import { Listing } from "./service/listing.js";
+import { SignIn, takeKeyFromAddress } from "./service/sign_in.js";
+import { Videos } from "./service/videos.js";
+import { Again } from "./videos/again.js";
+import { Deletion } from "./videos/deletion.js";
+import { Gallery } from "./videos/gallery.js";
+import { Milestones } from "./videos/milestones.js";
+import { Queue } from "./videos/queue.js";
+
+const QUEUE_MS = 700;
+
+class Page {
+  constructor() {
+    this.videos = new Videos();
+    this.listing = new Listing(this.videos);
+    this.stream = new EventStream();
+    this.banner = connectionBanner(this.stream);
+    this.signIn = new SignIn(() => this.#enter());
+    this.parts = null; // made when the service has told its limits
+    this.queue = ""; // the last that was told of it
+    this.queueTimer = null;
+  }
+
+  async open() {
+    this.#listen();
+    const key = takeKeyFromAddress();
+    const session = await this.banner.untilAnswered(() => api.session());
+    show(byId("sign-out"), session.needed);
+    if (session.needed && key !== null && (await this.signIn.try(key))) session.signed_in = true;
+    if (session.signed_in) this.#enter();
+    else this.#leave(key === null ? null : "This API key is not known.");
+  }
+
+  async #enter() {
+    const engine = await this.banner.untilAnswered(() => api.engine()).catch(() => null);
+    if (engine === null) return; // it asks for a key after all, which is shown
+    show(byId("skip"), true);
+    show(byId("work"), true);
+    this.parts ??= this.#makeParts(engine);
+    this.parts.machine.update(engine);
+    this.parts.form.open();
+    this.stream.start();
+  }
+
+  #leave(words = null) {
+    this.stream.stop();
+    this.banner.hide();
+    this.videos.clear();
+    for (const id of ["work", "skip", "engine-status"]) show(byId(id), false);
+    show(byId("sign-out"), false);
+    this.signIn.open(words);
+  }
+
+  #makeParts(engine) {
+    const created = (video) => this.#created(video);
+    const form = new VideoForm(engine, created);
+    const again = new Again(form, created);
+    const deletion = new Deletion(this.videos);
+    const actions = {
+      reuse: (video) => again.reuse(video),
+      reuseSeed: (video) => again.reuseSeed(video),
+      retry: (video) => again.retry(video),
+      remove: (video) => deletion.begin(video),
+      example: (words) => form.setPrompt(words),
+    };
+    return {
+      form,
+      deletion,
+      machine: new Machine(),
+      queue: new Queue(this.videos),
+      gallery: new Gallery(this.videos, this.listing, actions),
+      milestones: new Milestones(this.videos),
+    };
+  }
+
+  #listen() {
+    api.addEventListener("signed-out", () => {
+      if (!byId("work").hidden) this.#leave("You are signed out. Enter the key again.");
+    });
+    this.stream.addEventListener("open", () => this.#refresh());
+    this.stream.addEventListener("news", ({ detail }) => this.#hear(detail));
+    byId("sign-out").addEventListener("click", async () => {
+      this.parts.deletion.flush();
+      await api.signOut().catch(() => {});
+      this.#leave();
+      this.parts.form.forget();
+      location.reload(); // whoever comes next finds nothing of this
+    });
+    // The address with a key in it, opened in a tab that is here already.
+    addEventListener("hashchange", () => {
+      if (new URLSearchParams(location.hash.slice(1)).has("key")) location.reload();
+    });
+  }
+
+  // News come from now on; a listing tells what was before.
+  async #refresh() {
+    try {
+      await this.listing.refresh();
+      this.parts.gallery.complain(null);
+    } catch (error) {
+      this.parts.gallery.complain(`The videos could not be listed. ${error.message}`);
+    }
+  }
+
+  #hear({ kind, data }) {
+    if (kind === "video") {
+      this.parts.milestones.note(data, this.videos.get(data.id));
+      this.videos.put(data);
+    } else if (kind === "deleted") {
+      this.videos.remove(data.id);
+    } else if (kind === "preview") {
+      this.parts.queue.preview(data);
+    } else if (kind === "engine") {
+      this.#hearEngine(data);
+    }
+  }
+
+  #hearEngine(engine) {
+    this.parts.machine.update(engine);
+    const queue = `${engine.status} ${engine.queue.queued} ${engine.queue.running}`;
+    if (queue === this.queue) return;
+    this.queue = queue;
+    this.parts.form.estimateAnew();
+    // Others' videos came or went, and with them the places of ours.
+    clearTimeout(this.queueTimer);
+    const waits = this.videos.active().some((video) => video.status === "queued");
+    if (waits) this.queueTimer = setTimeout(() => this.#refresh(), QUEUE_MS);
+  }
+
+  #created(video) {
+    if (!this.videos.get(video.id)) this.videos.put(video);
+    announce("The video is in the queue.");
+  }
+}
+
+new Page().open();

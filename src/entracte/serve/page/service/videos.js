@@ -1,0 +1,136 @@
+// The videos that this page knows, the newest first. Dispatches "change" when they change.
+
+export class Videos extends EventTarget {
+  #known = new Map();
+  #order = []; // ids, the newest first
+  #hidden = new Set(); // about to be deleted, unless that is taken back
+  #listings = new Set(); // of each that was asked for, what was told since: it is newer
+  #due = false;
+
+  get(id) {
+    return this.#known.get(id);
+  }
+
+  get size() {
+    return this.#order.length;
+  }
+
+  all() {
+    return this.#order.filter((id) => !this.#hidden.has(id)).map((id) => this.#known.get(id));
+  }
+
+  // What is being made, then what waits, in its order.
+  active() {
+    const place = (video) => (video.status === "in_progress" ? 0 : (video.queue_position ?? 1e9));
+    return this.all()
+      .filter((video) => !isOver(video))
+      .reverse()
+      .sort((one, other) => place(one) - place(other));
+  }
+
+  over() {
+    return this.all().filter(isOver);
+  }
+
+  // Something was told of a video.
+  put(video) {
+    for (const told of this.#listings) told.add(video.id);
+    this.#store(video, false);
+    this.#change();
+  }
+
+  remove(id) {
+    for (const told of this.#listings) told.add(id);
+    this.#forget(id);
+    this.#change();
+  }
+
+  hide(id) {
+    this.#hidden.add(id);
+    this.#change();
+  }
+
+  unhide(id) {
+    this.#hidden.delete(id);
+    this.#change();
+  }
+
+  clear() {
+    this.#known.clear();
+    this.#order = [];
+    this.#hidden.clear();
+    this.#change();
+  }
+
+  // Asks for a listing, and takes it in. `ask` resolves to {data}. complete: it has everything
+  // down to its last one, so what is not in it is gone.
+  async read(ask, { complete = false } = {}) {
+    const told = new Set();
+    this.#listings.add(told);
+    try {
+      const { data } = await ask();
+      if (complete) this.#forgetMissing(data, told);
+      for (const video of data) {
+        if (!told.has(video.id)) this.#store(video, true);
+      }
+      this.#change();
+    } finally {
+      this.#listings.delete(told);
+    }
+  }
+
+  #forgetMissing(list, told) {
+    const listed = new Set(list.map((video) => video.id));
+    for (const id of [...this.#order]) {
+      if (!listed.has(id) && !told.has(id)) this.#forget(id);
+    }
+  }
+
+  #store(video, listed) {
+    // Answers may overtake each other; what is over stays over.
+    if (this.#known.has(video.id) && isOver(this.#known.get(video.id)) && !isOver(video)) return;
+    // Its times are counted from when they were told.
+    if (!this.#known.has(video.id)) this.#insert(video, listed);
+    this.#known.set(video.id, { ...video, told_at: performance.now() });
+  }
+
+  // Among those of the same second, one that is told of later is newer, but listings go backwards.
+  #insert(video, listed) {
+    const older = (id) => {
+      const other = this.#known.get(id).created_at;
+      return listed ? other < video.created_at : other <= video.created_at;
+    };
+    const place = this.#order.findIndex(older);
+    this.#order.splice(place < 0 ? this.#order.length : place, 0, video.id);
+  }
+
+  #forget(id) {
+    this.#known.delete(id);
+    this.#hidden.delete(id);
+    this.#order = this.#order.filter((each) => each !== id);
+  }
+
+  // Once a frame, however much was told.
+  #change() {
+    if (this.#due) return;
+    this.#due = true;
+    setTimeout(() => {
+      this.#due = false;
+      this.dispatchEvent(new Event("change"));
+    }, 16);
+  }
+}
+
+export function isOver(video) {
+  return video.status === "completed" || video.status === "failed";
+}
+
+export function wasCancelled(video) {
+  return video.status === "failed" && video.error?.code === "cancelled";
+}
+
+// Seconds until it is there, by the clock of now; null where nobody knows.
+export function secondsLeft(video) {
+  if (video.eta_s === null) return null;
+  return Math.max(0, video.eta_s - (performance.now() - video.told_at) / 1000);
+}

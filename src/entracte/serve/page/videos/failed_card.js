@@ -1,0 +1,51 @@
+// A video that failed or was cancelled: why, and what can be done.
+
+import { element } from "../base/dom.js";
+import { icon } from "../base/icons.js";
+import { size, trim } from "../base/words.js";
+import { wasCancelled } from "../service/videos.js";
+import { actionButton, details, promptOf, timeOf } from "./card_parts.js";
+
+export class FailedCard {
+  // actions: {retry, reuse, remove}, each called with the video.
+  constructor(video, actions) {
+    const cancelled = wasCancelled(video);
+    const name = video.prompt;
+    this.time = timeOf(video);
+    this.root = element(
+      "li",
+      { class: cancelled ? "card cancelled" : "card failed", "data-id": video.id },
+      element(
+        "div",
+        { class: "stage words" },
+        icon(cancelled ? "close" : "alert"),
+        element("p", {}, cancelled ? "Cancelled" : (video.error?.message ?? "It failed.")),
+      ),
+      element(
+        "div",
+        { class: "card-body" },
+        promptOf(video),
+        element(
+          "p",
+          { class: "meta" },
+          element("span", {}, `${size(video.size)} · ${trim(Number(video.seconds), 1)} s`),
+          this.time.root,
+        ),
+        element(
+          "div",
+          { class: "actions" },
+          actionButton("again", cancelled ? "Make it" : "Try again", name, () => actions.retry(video), { words: cancelled ? "Make it" : "Try again" }),
+          actionButton("settings", "Reuse settings", name, () => actions.reuse(video)),
+          actionButton("remove", "Delete", name, () => actions.remove(video)),
+        ),
+        details(video),
+      ),
+    );
+  }
+
+  update() {}
+
+  leave() {
+    this.time.leave();
+  }
+}

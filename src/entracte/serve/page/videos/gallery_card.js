@@ -1,0 +1,99 @@
+// A video that is there: it plays here.
+
+import { element, setText } from "../base/dom.js";
+import { icon } from "../base/icons.js";
+import { size, trim } from "../base/words.js";
+import { contentUrl, downloadUrl } from "../service/api.js";
+import { actionButton, details, promptOf, timeOf } from "./card_parts.js";
+
+const WIDE = 16 / 9; // the shape of a card's stage
+
+export class GalleryCard {
+  // actions: {reuse, reuseSeed, remove}, each called with the video.
+  constructor(video, actions) {
+    this.player = element("video", {
+      controls: true,
+      playsinline: true,
+      loop: true,
+      preload: "none",
+      width: video.width,
+      height: video.height,
+      src: contentUrl(video.id),
+      poster: contentUrl(video.id, "thumbnail"),
+      "aria-label": video.prompt,
+    });
+    this.player.classList.add("fresh");
+    this.error = element("p", { class: "card-error", role: "alert", hidden: true });
+    // Other videos fall silent when this one speaks.
+    this.player.addEventListener("play", () => {
+      this.player.classList.remove("fresh");
+      pauseOthers(this.player);
+    });
+    this.player.addEventListener("error", () => this.#failed());
+    const play = element("span", { class: "play", "aria-hidden": "true" });
+    const name = video.prompt;
+    this.time = timeOf(video);
+    this.root = element(
+      "li",
+      { class: "card", "data-id": video.id },
+      element("div", { class: "stage" }, backdrop(video), this.player, play, this.error),
+      element(
+        "div",
+        { class: "card-body" },
+        promptOf(video),
+        element(
+          "p",
+          { class: "meta" },
+          element("span", {}, `${size(video.size)} · ${trim(Number(video.seconds), 1)} s`),
+          this.time.root,
+        ),
+        element(
+          "div",
+          { class: "actions" },
+          actionButton("settings", "Reuse settings", name, () => actions.reuse(video), { words: "Reuse" }),
+          actionButton("seed", "Reuse seed", name, () => actions.reuseSeed(video)),
+          element(
+            "a",
+            {
+              class: "button icon-only",
+              href: downloadUrl(video.id),
+              download: `${video.id}.mp4`,
+              title: "Download",
+              "aria-label": `Download: ${name}`,
+            },
+            icon("download"),
+          ),
+          actionButton("remove", "Delete", name, () => actions.remove(video)),
+        ),
+        details(video),
+      ),
+    );
+  }
+
+  update() {}
+
+  leave() {
+    this.time.leave();
+    // Let go of the connection that a playing video keeps.
+    this.player.removeAttribute("src");
+    this.player.load();
+  }
+
+  #failed() {
+    if (!this.player.hasAttribute("src")) return;
+    setText(this.error, "This video cannot be played. The server may be away, or the file gone.");
+    this.error.hidden = false;
+    this.player.addEventListener("loadeddata", () => (this.error.hidden = true), { once: true });
+  }
+}
+
+function backdrop({ id, width, height }) {
+  if (Math.abs(width / height - WIDE) < 0.1) return null;
+  return element("img", { class: "backdrop", src: contentUrl(id, "thumbnail"), alt: "" });
+}
+
+function pauseOthers(player) {
+  for (const other of document.querySelectorAll("video")) {
+    if (other !== player) other.pause();
+  }
+}

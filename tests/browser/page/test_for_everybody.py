@@ -1,0 +1,115 @@
+"""The page in light and dark, on a phone, with a screen reader, and without a mouse."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.serve.running import Command, wait_for
+
+from .visit import Visit
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+Open = Callable[..., Visit]
+
+HAS_GROUND = "ground => getComputedStyle(document.body).backgroundColor === ground"
+GROUNDS = {"light": "rgb(238, 241, 244)", "dark": "rgb(13, 15, 18)"}
+
+WIDTHS = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+
+
+def require_no_violations(seen: Visit) -> None:
+    """None that axe finds serious or critical, in light and in dark."""
+    for scheme, ground in GROUNDS.items():
+        seen.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        seen.wait_until(HAS_GROUND, ground)
+        found: list[dict[str, Any]] = axe.Axe().run(seen.page).response["violations"]
+        grave = [each for each in found if each["impact"] in ("serious", "critical")]
+        said = [f"{each['id']}: {node['html']}" for each in grave for node in each["nodes"]]
+        assert said == [], scheme
+
+
+@pytest.fixture(scope="module", autouse=True)
+def some_videos(service: Command) -> None:
+    """One of every kind: made, failed, and in the making."""
+    small = {"size": "128x128", "num_frames": 9, "num_inference_steps": 2}
+    with service.client() as client:
+        made = client.post("/v1/videos", json=small | {"prompt": "A street that is there"}).json()
+        wait_for(lambda: client.get(f"/v1/videos/{made['id']}").json()["status"] == "completed")
+        long = small | {"num_inference_steps": 100, "num_frames": 97, "prompt": "A long street"}
+        for _ in range(2):
+            last = client.post("/v1/videos", json=long).json()
+        client.post(f"/v1/videos/{last['id']}/cancel")
+
+
+def test_nothing_stands_in_the_way_of_anybody(visit: Open) -> None:
+    seen = visit(reduced_motion="reduce")
+    seen.wait("#jobs .job.running")
+    seen.wait(".card video")
+    seen.wait(".card.cancelled")
+    seen.wait(".legend")
+    seen.page.click("#advanced > summary")
+    seen.page.locator(".card .details summary").first.click()
+    seen.drop("harbour.png", "navy")
+    seen.expect("status of 400")
+    seen.page.fill("[name=num_inference_steps]", "101")
+    seen.wait("#steps-error")
+    require_no_violations(seen)
+
+
+def test_nor_at_the_door(visit: Open) -> None:
+    seen = visit(signed_in=False, reduced_motion="reduce")
+    seen.wait("#sign-in-title")
+    seen.page.keyboard.press("Enter")
+    seen.wait("#key-error")
+    require_no_violations(seen)
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_a_phone_shows_all_of_it(visit: Open, width: int) -> None:
+    size = {"width": width, "height": 800}
+    seen = visit(viewport=size, has_touch=True, is_mobile=True, color_scheme="dark")
+    seen.wait(".card video")
+    seen.drop("harbour.png", "navy")
+    seen.page.tap("#advanced > summary")
+    seen.page.select_option("#size", "custom")
+    full, shown = seen.page.evaluate(WIDTHS)
+    assert full <= shown
+    for button in seen.page.locator("button:visible, summary:visible").all():
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44, button.inner_text()
+
+
+def test_the_keyboard_is_enough(visit: Open) -> None:
+    seen = visit()
+    page = seen.page
+    seen.wait("#work")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    seen.wait_until("document.activeElement.id === 'prompt'")
+    reached = set()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.name"))
+    assert {"negative_prompt", "image-files", "size", "length", "seed", "create"} <= reached
+
+
+def test_motion_is_stilled_for_those_who_ask(visit: Open) -> None:
+    seen = visit(reduced_motion="reduce")
+    pill = seen.wait("#engine-status")
+    moving = "pill => getComputedStyle(pill, '::before').animationDuration"
+    assert pill.evaluate(moving) in ("1e-05s", "0.00001s")
+
+
+def test_memory_is_told_in_numbers(visit: Open) -> None:
+    seen = visit()
+    legend = seen.wait(".legend").inner_text()
+    for name in ("Transformer", "Text encoder", "Video VAE", "Vocoder", "Everything else"):
+        assert name in legend
+    bar = seen.page.get_by_role("img", name="Host memory: ")
+    assert "Transformer" in (bar.get_attribute("aria-label") or "")
+    assert bar.locator("span").count() == len(seen.page.locator(".legend li").all())

@@ -1,0 +1,154 @@
+"""From the form to the gallery and back, through a reload and a restart of the server."""
+
+from collections.abc import Callable
+
+from tests.serve.running import Command, wait_for
+
+from .visit import Visit
+
+Open = Callable[..., Visit]
+
+PLAYS = """(prompt) => {
+  const card = [...document.querySelectorAll(".card")].find((c) => c.textContent.includes(prompt));
+  const video = card && card.querySelector("video");
+  return video && video.readyState >= 2 && video.currentTime > 0 && video.videoWidth === 128;
+}"""
+
+LOADED = "(image) => image.complete && image.naturalWidth > 0"
+
+
+def test_a_video_from_the_form_to_its_end(visit: Open, service: Command) -> None:
+    prompt = "A lighthouse with <b>bold</b> waves & a foghorn"
+    seen = visit()
+    page = seen.page
+    seen.fill_small(prompt, frames=17, steps=8)
+    seen.drop("harbour.png", "navy")
+    seen.paste("dusk.png", "orange")
+    rows = page.locator(".image-row")
+    assert rows.count() == 2
+    rows.nth(1).locator("input[type=range]").fill("0.5")
+    page.fill("#seed", "77")
+    page.check("[name=preview]")
+    seen.wait("#estimate", "17 frames at 24 a second")
+
+    page.focus("#prompt")
+    page.keyboard.press("Control+Enter")
+    job = seen.wait("#jobs .job", prompt)
+    seen.wait("#jobs .job.running [aria-current=step]")
+    seen.wait("#engine-status", "Working")
+    seen.wait_until("document.title.includes('%')")
+    bar = job.get_by_role("progressbar")
+    assert "step" in (bar.get_attribute("aria-valuetext") or "") or bar.is_visible()
+
+    card = seen.card(prompt)
+    card.wait_for()
+    seen.wait_until("document.title === 'Entracte'")
+    assert card.locator("b").count() == 0, "a prompt is text"
+    with service.client() as client:
+        video = client.get("/v1/videos").json()["data"][0]
+    assert video["prompt"] == prompt
+    assert video["seed"] == 77
+    assert [(i["frame"], i["strength"]) for i in video["images"]] == [(0, 1.0), (16, 0.5)]
+    assert video["settings"]["preview"] is True
+
+    page.reload()
+    card.wait_for()
+    assert page.input_value("#prompt") == prompt, "the draft survives"
+    seen.wait_until("document.querySelectorAll('.image-row').length === 2")
+
+    seen.expect("Failed to load resource", "net::ERR")
+    service.stop()
+    seen.wait("#connection", "Reconnecting")
+    assert card.is_visible(), "what is known stays"
+    service.start()
+    page.locator("#connection").wait_for(state="hidden")
+
+    card.locator("video").evaluate("video => { video.muted = true; return video.play(); }")
+    seen.wait_until(PLAYS, prompt)
+    card.locator("summary").click()
+    assert card.locator("dd", has_text="77").count() >= 1
+    wait_for(lambda: all(i.evaluate(LOADED) for i in card.locator(".pictures img").all()))
+
+    page.click("#clear")
+    seen.wait_until("document.querySelector('#prompt').value === ''")
+    card.get_by_role("button", name="Reuse settings").click()
+    seen.wait(".toast", "Settings copied")
+    assert page.input_value("#prompt") == prompt
+    assert page.input_value("#length") == "0.71"
+    assert page.input_value("[name=width]") == "128"
+    assert page.input_value("[name=num_inference_steps]") == "8"
+    assert page.input_value("#seed") == "", "a new one"
+    assert rows.count() == 2
+    assert rows.nth(1).locator("input[type=range]").input_value() == "0.5"
+    page.get_by_role("button", name="Use its seed too").click()
+    assert page.input_value("#seed") == "77"
+
+    card.get_by_role("button", name="Delete").click()
+    card.wait_for(state="detached")
+    page.get_by_role("button", name="Undo").click()
+    card.wait_for()
+    card.get_by_role("button", name="Delete").click()
+    seen.wait(".toast", "Deleted").get_by_role("button", name="Dismiss").click()
+    with service.client() as client:
+        wait_for(lambda: client.get(f"/v1/videos/{video['id']}").status_code == 404)
+
+
+def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: Command) -> None:
+    seen = visit()
+    page = seen.page
+    for prompt in ("The first of two", "The second of two"):
+        seen.fill_small(prompt, frames=49, steps=60)
+        page.click("#create")
+        seen.wait("#jobs .job", prompt)
+    seen.wait("#jobs .job:nth-child(2)", "Next in line")
+
+    # What is seen elsewhere is seen here.
+    other = visit()
+    other.wait("#jobs .job.running", "The first of two")
+    other.wait("#jobs .job:nth-child(2)", "The second of two")
+
+    page.get_by_role("button", name="Cancel: The second of two").click()
+    seen.card("The second of two").wait_for()
+    other.card("The second of two").wait_for()
+    page.get_by_role("button", name="Cancel: The first of two").click()
+    seen.wait(".card.cancelled", "The first of two")
+    assert page.locator("#queue-empty").is_visible()
+    assert page.evaluate("document.activeElement.id") == "queue-title", "the focus is not lost"
+
+    cancelled = seen.card("The second of two")
+    cancelled.get_by_role("button", name="Make it").click()
+    seen.wait("#jobs .job.running", "The second of two")
+    page.get_by_role("button", name="Cancel").click()
+    page.locator("#queue-empty").wait_for()
+
+    with service.client() as client:
+        made = client.get("/v1/videos").json()["data"]
+    again = [v for v in made if v["prompt"] == "The second of two"]
+    assert len({v["seed"] for v in again}) == 1, "the same request"
+
+    page.close()
+    with service.client() as client:
+        for video in made:
+            client.delete(f"/v1/videos/{video['id']}")
+    other.wait("#gallery-empty", "No videos yet")
+    other.page.get_by_role("button", name="A lighthouse at dusk").click()
+    assert other.page.input_value("#prompt").startswith("A lighthouse at dusk")
+
+
+def test_the_gallery_shows_more(visit: Open, service: Command) -> None:
+    with service.client() as client:
+        for number in range(30):
+            fields = {"prompt": f"Street {number:02}", "size": "1280x720", "seconds": "4"}
+            made = client.post("/v1/videos", json=fields).json()
+            client.post(f"/v1/videos/{made['id']}/cancel")
+    seen = visit()
+    cards = seen.page.locator("#cards .card:not(.ghost)")
+    seen.card("Street 29").wait_for()
+    assert seen.card("Street 00").count() == 0
+    assert cards.count() == 24
+    seen.page.click("#more")
+    seen.card("Street 00").wait_for()
+    assert cards.count() >= 30
+    assert seen.page.evaluate("document.activeElement.closest('.card') !== null"), "goes on there"
+    ids = seen.page.evaluate("[...document.querySelectorAll('.card')].map((c) => c.dataset.id)")
+    assert len(ids) == len(set(ids))

@@ -1,0 +1,107 @@
+"""A maker without an engine: what it does is in the prompt. It runs in a real worker's process."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from entracte.errors import CheckpointError
+from entracte.files import write_atomically
+from entracte.serve.worker.maker import Tell, WorkFailed
+from entracte.serve.worker.messages import Done, Memory, MemoryRow, Preview, Step
+
+FRAMES = 9
+
+
+@dataclass(frozen=True)
+class OpenFake:
+    """step_s: seconds a step takes. estimate_s: of every video. refuse: as if files were missing."""
+
+    step_s: float = 0.005
+    estimate_s: float | None = 2.0
+    refuse: bool = False
+
+    def __call__(self) -> "FakeMaker":
+        if self.refuse:
+            raise CheckpointError("cannot read model.safetensors: there is none")
+        return FakeMaker(self)
+
+
+class FakeMaker:
+    device = "fake"
+
+    def __init__(self, options: OpenFake) -> None:
+        self._options = options
+
+    def warm_up(self, tell: Tell) -> None:
+        tell(
+            Memory(
+                (MemoryRow("transformer", "device", "base", 1000),), 5000, 1200, 300, "fused", "f"
+            )
+        )
+
+    def make(
+        self,
+        job_id: str,
+        request: Mapping[str, Any],
+        output: str,
+        previews: bool,
+        tell: Tell,
+        should_stop: Callable[[], bool],
+    ) -> Done:
+        word, _, number = request["prompt"].partition(" ")
+        steps = int(number) if word == "steps" else 4
+        begun = time.perf_counter()
+        for step in range(1, steps + 1):
+            if should_stop():
+                raise WorkFailed("cancelled", "Cancelled.")
+            time.sleep(self._options.step_s)
+            tell(Step(job_id, "denoise", step, steps, step / steps, (steps - step) * 0.1))
+            if previews:
+                tell(Preview(job_id, step, b"RIFF picture"))
+            if step == 2:
+                self._misbehave(word)
+        data = video_bytes(request["width"], request["height"])
+        with write_atomically(Path(output)) as part:
+            part.write_bytes(data)
+        took = time.perf_counter() - begun
+        return Done(job_id, took, {"denoise": took}, 12.5, len(data))
+
+    def _misbehave(self, word: str) -> None:
+        if word == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "raise":
+            raise RuntimeError("a mistake of ours")
+        if word == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if word == "memory":
+            raise WorkFailed("out_of_memory", "There was not enough memory.", "at 0x1", fatal=True)
+        if word == "refuse":
+            raise WorkFailed("model_error", "The server cannot read it.", "/secret/path")
+
+    def estimate(self, request: Mapping[str, Any]) -> float | None:
+        return self._options.estimate_s
+
+    def close(self) -> None:
+        pass
+
+
+def video_bytes(width: int = 64, height: int = 64) -> bytes:
+    """A short grey video."""
+    import io
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for level in range(FRAMES):
+            pixels = np.full((height, width, 3), level * 20, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode())
+    return file.getvalue()

@@ -1,0 +1,25 @@
+"""A server without HTTP, to be killed: takes the queue of a folder and works it off."""
+
+import json
+import sys
+import threading
+from io import StringIO
+from pathlib import Path
+
+from entracte.serve.logs import open_log
+from entracte.serve.service import Service
+
+from .fake_maker import OpenFake
+from .running import settings_for
+
+
+def main() -> None:
+    settings = settings_for(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    service = Service(settings, lambda _: OpenFake(step_s=0.02), open_log("json", StringIO()))
+    service.start()
+    print("started", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A worker's process may do anything: its job ends with a reason, and the next one is right."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from entracte.serve.worker import supervisor
+from tests.serve.fake_maker import OpenFake
+from tests.serve.running import Local, local, wait_for
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code", "words"),
+    [
+        ("crash", "worker_crashed", "killed by SIGKILL"),
+        ("raise", "worker_crashed", "exit code 1"),
+        ("memory", "out_of_memory", "not enough memory"),
+        ("refuse", "model_error", "cannot read it"),
+    ],
+)
+def test_a_failure_has_a_reason_and_the_next_video_is_right(
+    shared: Local, prompt: str, code: str, words: str
+) -> None:
+    failed, next_one = shared.create(prompt), shared.create("A street")
+    failed = shared.ended(failed["id"])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", code)
+    assert words in failed["error"]["message"]
+    assert "/secret" not in str(failed)
+    assert shared.ended(next_one["id"])["status"] == "completed"
+
+
+def test_cancelling_takes_effect_at_the_next_step(shared: Local) -> None:
+    video = shared.create("steps 4000")
+    wait_for(lambda: shared.video(video["id"])["step"] > 0)
+    shared.client.post(f"/v1/videos/{video['id']}/cancel")
+    ended = shared.ended(video["id"], 5)
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "cancelled")
+    assert ended["step"] < 4000
+    # The worker's process is the same, and free.
+    assert shared.ended(shared.create()["id"], 5)["status"] == "completed"
+
+
+def test_a_running_video_that_is_deleted_leaves_nothing(shared: Local) -> None:
+    video = shared.create("steps 4000")
+    wait_for(lambda: shared.video(video["id"])["step"] > 0)
+    assert shared.client.delete(f"/v1/videos/{video['id']}").json()["deleted"]
+    assert shared.client.get(f"/v1/videos/{video['id']}").status_code == 404
+    folder = shared.service.folder.of_video(video["id"])
+    wait_for(lambda: not folder.exists() and video["id"] not in shared.service.store.known(), 5)
+
+
+def test_a_process_that_stands_still_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LEASE_SECONDS", 4.0)
+    with local(tmp_path / "data") as running:
+        failed = running.ended(running.create("freeze")["id"], 20)
+        assert failed["error"]["code"] == "worker_crashed"
+        assert running.ended(running.create()["id"], 20)["status"] == "completed"
+
+
+def test_a_stop_gives_the_running_video_back(tmp_path: Path) -> None:
+    with local(tmp_path / "data") as running:
+        first, second = running.create("steps 400"), running.create()
+        wait_for(lambda: running.video(first["id"])["step"] > 0)
+        running.service.stop()
+        assert running.video(first["id"])["status"] == "queued"
+        assert [job.id for job in running.service.store.waiting()] == [first["id"], second["id"]]
+        job = running.service.store.find(first["id"])
+        assert job is not None
+        assert job.attempts == 0
+    with local(tmp_path / "data") as again:
+        other = again.service.keys.list()[0].id  # of the server before
+        assert wait_for(lambda: len(again.service.store.ended()) == 2)
+        assert {job.status for job in again.service.store.page(other, None, 9)} == {"completed"}
+
+
+def test_draining_finishes_what_runs_and_begins_nothing(tmp_path: Path) -> None:
+    with local(tmp_path / "data") as running:
+        first, second = running.create("steps 60"), running.create()
+        wait_for(lambda: running.video(first["id"])["status"] == "in_progress")
+        running.service.drain(20)
+        assert running.video(first["id"])["status"] == "completed"
+        assert running.video(second["id"])["status"] == "queued"
+        refused = running.client.post("/v1/videos", json={"prompt": "Late"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert refused.headers["retry-after"]
+        assert running.client.get("/health").status_code == 503
+
+
+def test_health_follows_the_worker(tmp_path: Path) -> None:
+    with local(tmp_path / "data") as running:
+        assert running.client.get("/health").json() == {"status": "ready"}
+        process = running.service.supervisors[0]._process
+        assert process is not None
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        wait_for(lambda: running.client.get("/health").status_code == 503, 5)
+        wait_for(lambda: running.client.get("/health").status_code == 200, 20)
+
+
+def test_a_worker_that_cannot_open_its_engine_says_why(tmp_path: Path) -> None:
+    with local(tmp_path / "data", OpenFake(refuse=True), ready=False) as running:
+        words = wait_for(lambda: running.service.refused)
+        assert words == "cannot read model.safetensors: there is none"
+        wait_for(lambda: running.client.get("/v1/engine").json()["status"] == "down", 5)
+
+
+def test_two_workers_share_the_queue(tmp_path: Path) -> None:
+    with local(tmp_path / "data", OpenFake(step_s=0.03), devices=("a", "b")) as running:
+        wait_for(lambda: {w.state for w in running.service.workers()} == {"ready"})
+        videos = [running.create("steps 20") for _ in range(2)]
+        wait_for(lambda: [running.video(v["id"])["status"] for v in videos] == ["in_progress"] * 2)
+        assert {running.ended(v["id"])["status"] for v in videos} == {"completed"}
