@@ -25,7 +25,7 @@ from entracte.serve.worker import supervisor
 from .fake_maker import FRAMES, OpenFake
 from .running import Hooks, local, settings_for, small, wait_for
 
-KILLS_OF_WORKERS = 80
+KILLS_OF_WORKERS = 88
 SEED = 20261125
 
 
@@ -84,7 +84,7 @@ def test_the_worker_is_killed_at_random_points(
     assert 0 < completed < len(ids)
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_server_is_killed_at_random_points(tmp_path: Path, hooks: Hooks, kills: int) -> None:
     chance = random.Random(SEED)
     folder = tmp_path / "data"

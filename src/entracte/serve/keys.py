@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, RowMapping, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from entracte.errors import RequestError
@@ -16,6 +16,9 @@ from .jobs.database import read_rows, writing
 from .jobs.tables import keys
 
 PREFIX = "ek-"
+
+# Keys are asked for at every request, and read from the database so often.
+FRESH_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class KeyStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._known: list[tuple[bytes, Key]] = []
+        self._read_at = -FRESH_SECONDS
 
     def add(self, name: str, priority: int = 0) -> tuple[Key, str]:
         """A new key, and its secret, which is not kept. Raises RequestError for a name in use."""
@@ -55,6 +60,7 @@ class KeyStore:
         try:
             with writing(self._engine) as connection:
                 connection.execute(insert(keys).values(values))
+            self._read_at = -FRESH_SECONDS
         except IntegrityError:
             raise RequestError(f"there is a key named {name!r} already; revoke it first") from None
         return key, secret
@@ -65,21 +71,33 @@ class KeyStore:
             if name_or_id in (key.name, key.id):
                 with writing(self._engine) as connection:
                     connection.execute(delete(keys).where(keys.c.id == key.id))
+                self._read_at = -FRESH_SECONDS
                 return key
         raise RequestError(f"there is no key named {name_or_id!r}")
 
     def list(self) -> list[Key]:
         """All keys, the oldest first."""
         rows = read_rows(self._engine, select(keys).order_by(keys.c.created_at))
-        return [Key(row["id"], row["name"], row["priority"], row["created_at"]) for row in rows]
+        return list(map(_as_key, rows))
 
     def find(self, secret: str) -> Key | None:
-        """The key of a secret. All are compared, in a time that tells nothing of any."""
+        """The key of a secret. All are compared, in a time that tells nothing of any.
+
+        A change by another process is heeded within FRESH_SECONDS.
+        """
+        if time.monotonic() - self._read_at >= FRESH_SECONDS:
+            rows = read_rows(self._engine, select(keys))
+            self._known = [(row["hash"], _as_key(row)) for row in rows]
+            self._read_at = time.monotonic()
         wanted, found = _hash(secret), None
-        for row in read_rows(self._engine, select(keys)):
-            if hmac.compare_digest(row["hash"], wanted):
-                found = Key(row["id"], row["name"], row["priority"], row["created_at"])
+        for known, key in self._known:
+            if hmac.compare_digest(known, wanted):
+                found = key
         return found
+
+
+def _as_key(row: RowMapping) -> Key:
+    return Key(row["id"], row["name"], row["priority"], row["created_at"])
 
 
 def _hash(secret: str) -> bytes:

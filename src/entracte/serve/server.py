@@ -56,7 +56,8 @@ def open_service(settings: ServeSettings) -> Service:
 def bind(settings: ServeSettings) -> socket.socket:
     """The socket to listen at; raises ServerError where the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    # asyncio sends small answers at once only where a socket says that it is TCP's.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

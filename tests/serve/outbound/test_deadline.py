@@ -68,6 +68,11 @@ def test_all_redirects_share_the_time() -> None:
         client_of(server, seconds=SECONDS).get(server.url, 100)
 
 
+def test_no_time_at_all() -> None:
+    with serving(silence) as server, pytest.raises(OutboundFailed, match="took too long"):
+        client_of(server, seconds=0).get(server.url, 100)
+
+
 def test_a_handshake_that_never_comes() -> None:
     with serving(silence) as server, ends_in_time():
         url = server.url.replace("http:", "https:")
@@ -77,7 +82,6 @@ def test_a_handshake_that_never_comes() -> None:
 def test_a_receiver_that_reads_slowly() -> None:
     """Each wait for room is short; all of them together are not."""
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
     served = Served(listener.getsockname()[1], "127.0.0.1", "http")
     with listener, ends_in_time(), _reading_slowly(listener):
         client_of(served, seconds=SECONDS).post(served.url, bytes(100_000_000), {})
@@ -90,7 +94,7 @@ def _reading_slowly(listener: socket.socket) -> Iterator[None]:
     def read() -> None:
         connection, _ = listener.accept()
         with connection:
-            while not stopped.wait(0.01) and connection.recv(PIECE):
+            while not stopped.wait(0.005) and connection.recv(16 * PIECE):
                 pass
 
     thread = threading.Thread(target=read, daemon=True)

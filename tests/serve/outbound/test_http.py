@@ -2,6 +2,7 @@
 
 import gzip
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -185,6 +186,13 @@ def test_a_redirect_to_nowhere() -> None:
         client_of(server).get(server.url, 100)
 
 
+def test_a_location_without_a_redirect_is_not_followed() -> None:
+    headers = {"Location": "/elsewhere", "Content-Length": "4"}
+    with serving(answering("201 Created", headers, b"here")) as server:
+        assert client_of(server).get(server.url, 100)[0] == b"here"
+    assert len(server.requests) == 1
+
+
 # --- bodies ---
 
 
@@ -269,6 +277,14 @@ def test_what_is_no_http(data: bytes) -> None:
         serving(sending(data)) as server,
         pytest.raises(OutboundFailed, match="broke off, or does not speak HTTP"),
     ):
+        client_of(server).get(server.url, 100)
+
+
+def test_a_connection_that_is_reset() -> None:
+    def reset(_: Served, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with serving(reset) as server, pytest.raises(OutboundFailed, match="broke off"):
         client_of(server).get(server.url, 100)
 
 

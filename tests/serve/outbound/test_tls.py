@@ -1,6 +1,7 @@
 """Certificates are checked against the URL's host, though an address is connected to."""
 
 import shutil
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -42,10 +43,10 @@ def trust(certificate: tuple[Path, Path]) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificate[0])
 
 
-def client_for(server: Served, trust: ssl.SSLContext | None) -> Client:
+def client_for(server: Served, trust: ssl.SSLContext | None, seconds: float = 5.0) -> Client:
     names = Names(a_example=[["127.0.0.1"]], b_example=[["127.0.0.1"]])
     hosts = [f"{host}:{server.port}" for host in ("a.example", "b.example", "127.0.0.1")]
-    return Client(Guard(hosts, False, LOOPBACK, names), 5.0, trust)
+    return Client(Guard(hosts, False, LOOPBACK, names), seconds, trust)
 
 
 def test_the_host_that_the_certificate_names(
@@ -76,3 +77,15 @@ def test_an_authority_that_the_system_does_not_know(context: ssl.SSLContext) -> 
     ):
         client_for(server, None).get(f"https://a.example:{server.port}/", 100)
     assert server.requests == []
+
+
+def test_a_slow_body_ends_in_time(context: ssl.SSLContext, trust: ssl.SSLContext) -> None:
+    def dripped(served: Served, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        served.drip(connection, b"x")
+
+    with (
+        serving(dripped, context=context) as server,
+        pytest.raises(OutboundFailed, match="took too long"),
+    ):
+        client_for(server, trust, 0.4).get(f"https://a.example:{server.port}/", 60)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -65,7 +64,7 @@ class Auth:
         if path in OPEN or path.startswith(OPEN_BELOW):
             return
         secret = secret_of(connection)
-        key = None if secret is None else await anyio.to_thread.run_sync(self._find, secret)
+        key = None if secret is None else self._find(secret)
         if key is None:
             missing = "Give an API key: Authorization: Bearer ek-…"
             raise ApiError(

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Path, Request
 
 from entracte.serve.data_folder import ID
@@ -11,13 +12,15 @@ from entracte.serve.service import Service
 
 from .errors import no_such_video
 
+# Coroutines, though they wait for nothing: the framework would give each function a thread.
 
-def the_service(request: Request) -> Service:
+
+async def the_service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def the_key(request: Request) -> Key:
+async def the_key(request: Request) -> Key:
     """Whose key it is; the gate before all routes has put it there."""
     key: Key = request.state.key
     return key
@@ -27,13 +30,15 @@ TheService = Annotated[Service, Depends(the_service)]
 TheKey = Annotated[Key, Depends(the_key)]
 
 
-def the_job(
+async def the_job(
     service: TheService,
     key: TheKey,
     video_id: Annotated[str, Path(description="`video_` and 32 hexadecimal digits.")],
 ) -> Job:
     """The video of this id, if it is the caller's; raises ApiError."""
-    job = service.store.find(video_id, key.id) if ID.fullmatch(video_id) else None
+    if not ID.fullmatch(video_id):
+        raise no_such_video()
+    job = await to_thread.run_sync(service.store.find, video_id, key.id)
     if job is None:
         raise no_such_video()
     return job

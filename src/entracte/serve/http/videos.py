@@ -45,7 +45,7 @@ def list_videos(
 
 
 @router.get("/{video_id}", operation_id="retrieveVideo", summary="One video", responses=errors(404))
-def retrieve(job: TheJob, service: TheService, response: Response) -> Video:
+async def retrieve(job: TheJob, service: TheService, response: Response) -> Video:
     """How a video is. A failed one is an answer as well: `status` and `error` say so."""
     if not job.ended:
         response.headers["openai-poll-after-ms"] = str(POLL_MS)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import threading
 from multiprocessing.connection import wait
 
 from .maker import OpenMaker
@@ -21,6 +22,7 @@ class ProcessHandle:
             target=serve, args=(theirs, open_maker, nice), name=name, daemon=True
         )
         self._process.start()
+        self._speaking = threading.Lock()
         theirs.close()  # or we would never see the pipe's end
 
     @property
@@ -28,11 +30,13 @@ class ProcessHandle:
         return self._process.pid
 
     def say(self, message: ToWorker) -> None:
-        """Tell the process something; one that is dead does not hear it."""
-        try:
-            self._connection.send(message)
-        except (BrokenPipeError, ConnectionError):
-            return
+        """Tell the process something, from any thread; one that is dead does not hear it."""
+        with self._speaking:
+            try:
+                if not self._connection.closed:
+                    self._connection.send(message)
+            except (BrokenPipeError, ConnectionError):
+                return
 
     def hear(self, timeout: float) -> list[FromWorker] | None:
         """What the process told since; None once it has died and everything was heard."""
@@ -56,7 +60,8 @@ class ProcessHandle:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        self._connection.close()
+        with self._speaking:
+            self._connection.close()
 
     def kill(self) -> None:
         self._process.kill()
