@@ -1,12 +1,13 @@
 # make demo    make the demonstration model and a video with it: demo.mp4
 # make test    check and test everything that runs without a GPU, on all cores
+# make serve   serve the demonstration model: a page, and the OpenAI Videos protocol
 # make bench   measure the transformer beside diffusers'
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench serve clean
 
 demo: $(READY)
 	$(BIN)/entracte demo-model demo-model
@@ -29,9 +30,15 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/transformer.py
 
-$(READY): pyproject.toml constraints.txt
+serve: $(READY)
+	$(BIN)/entracte demo-model demo-model
+	$(BIN)/entracte serve --model demo-model --default-size 384x256 --default-seconds 1
+
+$(READY): pyproject.toml constraints.txt tests/serve/openai-2.30.0.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/openai-2.30.0 --upgrade \
+		--requirement tests/serve/openai-2.30.0.txt
 	touch $(READY)
 
 clean:

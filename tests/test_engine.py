@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.errors import Cancelled, CheckpointError, LoraError, MediaError, RequestError
+from entracte.models.video_vae import VideoVae
+from entracte.stages.preview import Preview, Previewer
 
 SMALL = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2}
 
@@ -45,6 +47,51 @@ def test_the_same_seed_is_the_same_video(engine: Engine) -> None:
     for name in one.latents:
         assert torch.equal(one.latents[name], two.latents[name])
         assert not torch.equal(one.latents[name], other.latents[name])
+
+
+def test_previews_show_and_change_nothing(engine: Engine) -> None:
+    seen: list[Preview] = []
+    watched = engine.generate(small(), keep_frames=False, preview=seen.append)
+    alone = engine.generate(small(), keep_frames=False)
+    for name, latent in alone.latents.items():
+        assert torch.equal(watched.latents[name], latent)
+    sizes = [tuple(each.pixels.shape) for each in seen]
+    assert sizes == [(2, 2, 3)] * 2 + [(4, 4, 3)] * 3
+    assert [(each.stage, each.step) for each in seen][:3] == [
+        ("denoise", 1), ("denoise", 2), ("refine", 1)
+    ]  # fmt: skip
+
+
+def test_plain_colours_are_known_again(engine: Engine) -> None:
+    """Roughly: an encoder with random weights is less linear than a trained one."""
+    with engine._manager.borrow("video_vae", VideoVae) as vae, torch.inference_mode():
+        previewer = Previewer.fit(vae, torch.device("cpu"), torch.bfloat16)
+        for colour in [(-0.9, 0.9, 0.0), (0.9, 0.9, 0.9)]:
+            pixels = torch.tensor(colour).bfloat16().view(1, 3, 1, 1, 1).expand(1, 3, 1, 64, 64)
+            shown = previewer.picture(vae.encode(pixels)).float().mean(dim=(0, 1))
+            wanted = (torch.tensor(colour) + 1) * 127.5
+            assert (shown - wanted).abs().max() < 64
+
+
+def test_the_centre_of_the_frames_is_written(engine: Engine) -> None:
+    whole, cut = (engine.generate(small(**size)).frames for size in ({}, {"output_width": 100}))
+    assert whole is not None
+    assert cut is not None
+    assert torch.equal(cut, whole[:, :, 14:114])
+
+
+def test_a_prediction_needs_a_plan_and_changes_none(demo_model: Path) -> None:
+    engine = Engine.open(demo_model)
+    assert engine.predict(small()) is None
+    result = engine.generate(small(), keep_frames=False)
+    assert result.decision is not None
+    predicted = engine.predict(small())
+    assert predicted is not None
+    assert predicted.latency_s == pytest.approx(result.decision.chosen.prediction.latency_s)
+    longer = engine.predict(small(num_inference_steps=20))
+    assert longer is not None
+    assert longer.latency_s > predicted.latency_s
+    assert engine.decision == result.decision
 
 
 def test_stages_run_their_own_weights(engine: Engine, demo_model: Path) -> None:

@@ -30,6 +30,8 @@ def test_none_means_the_default() -> None:
         ({"width": 40, "pipeline": "one-stage"}, r"multiple of 32.* 32 and 64"),
         ({"height": 0}, "height: .*greater than 0"),
         ({"height": 64_000}, "height: .*less than or equal to 8192"),
+        ({"output_width": 1537}, "output_width: .*multiple of 2"),
+        ({"output_width": 1600}, "output_width: 1600 cannot be cut from 1536 pixels"),
         ({"num_frames": 120}, r"120 is not of the form 8k \+ 1; nearest: 113 and 121"),
         ({"num_frames": 1, "frame_rate": 120}, "too short for any sound"),
         ({"frame_rate": 0}, "frame_rate: .*greater than 0"),

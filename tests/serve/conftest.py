@@ -20,4 +20,4 @@ def command(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """The command with the demonstration model. It may be restarted, not broken."""
     running = Command(demo_model, tmp_path_factory.mktemp("command") / "data")
     yield running
-    running.stop()
+    assert running.stop() == 0

@@ -21,7 +21,7 @@ FRAMES = 9
 
 @dataclass(frozen=True)
 class OpenFake:
-    """step_s: seconds a step takes. estimate_s: of every video. refuse: as if files were missing."""
+    """step_s: seconds a step takes. estimate_s: of every video. refuse: as if a file were gone."""
 
     step_s: float = 0.005
     estimate_s: float | None = 2.0

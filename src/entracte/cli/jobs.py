@@ -79,7 +79,8 @@ def _list(options: argparse.Namespace) -> None:
         print(json.dumps({"jobs": [_as_json(job) for job in jobs]}))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("id", "status", "progress", "stage", "size", "seconds", "asked for"):
+    table.add_column("id", no_wrap=True)  # it is what other commands are given
+    for column in ("status", "progress", "stage", "size", "seconds", "asked for"):
         table.add_column(column)
     for job in jobs:
         status = f"{job.status} ({job.error_code})" if job.error_code else job.status

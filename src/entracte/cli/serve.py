@@ -47,8 +47,7 @@ def run(options: argparse.Namespace) -> None:
     service = open_service(settings)
     listener = bind(settings)
     with listener:
-        _greet(service, listener, options.json)
-        run(service, listener)
+        run(service, listener, lambda: _greet(service, listener, options.json))
 
 
 def _greet(service: "Service", listener: "socket.socket", as_json: bool) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -61,6 +62,7 @@ def bind(settings: ServeSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()  # or another server could still take it, and the first clients be refused
     except OSError as error:
         listener.close()
         where = f"{settings.host}:{settings.port}"
@@ -68,8 +70,10 @@ def bind(settings: ServeSettings) -> socket.socket:
     return listener
 
 
-def run(service: Service, listener: socket.socket) -> None:
+def run(service: Service, listener: socket.socket, greet: Callable[[], None]) -> None:
     """Serve until told to stop; raises ServerError where no engine can be opened.
+
+    greet: called once the data folder is ours.
 
     SIGTERM or Ctrl-C: take nothing new, let running videos end, and give back to the queue what
     does not end in time. Once more: at once.
@@ -84,6 +88,7 @@ def run(service: Service, listener: socket.socket) -> None:
     server = _Server(config, service)
     service.start()
     try:
+        greet()
         asyncio.run(server.serve(sockets=[listener]))
     finally:
         service.stop()

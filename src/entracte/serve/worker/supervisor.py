@@ -186,6 +186,7 @@ class Supervisor(threading.Thread):
                 self._show("ready")
             case Refused(words):
                 self.refused = words
+                self._log.error("worker refuses", why=words)
             case Log(level, name, text):
                 self._log.log(level, text, logger=name)
             case Memory():
@@ -217,6 +218,8 @@ class Supervisor(threading.Thread):
 
     def _died(self, process: ProcessHandle) -> None:
         process.end(0)
+        if self.refused is not None:
+            return  # it ended as it should
         how = process.how_it_died()
         self._log.error("worker died", how=how)
         current = self._current

@@ -1,0 +1,128 @@
+"""The real engine in a worker's place: what it tells, and what it never tells."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from PIL import Image
+
+from entracte.engine import Engine
+from entracte.errors import BudgetError, CheckpointError, DeviceFault, OutOfMemory
+from entracte.serve.http.fields import VideoFields
+from entracte.serve.wanted import request_arguments, resolve
+from entracte.serve.worker.engine_maker import EngineMaker
+from entracte.serve.worker.maker import WorkFailed
+from entracte.serve.worker.messages import Memory, Preview, Step
+from tests.serve.running import settings_for, small
+
+
+def arguments(tmp_path: Path, **fields: Any) -> dict[str, Any]:
+    settings = settings_for(tmp_path)
+    wanted = resolve(VideoFields(**small(**{"size": "192x128", **fields})), settings, {})
+    return request_arguments(wanted.prompt, wanted.settings, {})
+
+
+@pytest.fixture(scope="module")
+def maker(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineMaker]:
+    usual = arguments(tmp_path_factory.mktemp("usual"))
+    made = EngineMaker(Engine.open(demo_model, device="cpu"), usual, warm=True)
+    told: list[Any] = []
+    made.warm_up(told.append)
+    assert isinstance(told[-1], Memory)
+    yield made
+    made.close()
+
+
+def test_a_video_with_steps_previews_and_memory(maker: EngineMaker, tmp_path: Path) -> None:
+    told: list[Any] = []
+    output = tmp_path / "video.mp4"
+    done = maker.make(
+        "id", arguments(tmp_path, size="180x120"), str(output), True, told.append, lambda: False
+    )
+    with av.open(str(output)) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (180, 120)
+    assert done.bytes == output.stat().st_size
+    assert done.stage_durations["denoise"] > 0
+    assert done.seconds == pytest.approx(sum(done.stage_durations.values()), rel=0.2)
+    steps = [each for each in told if isinstance(each, Step)]
+    assert [(s.step, s.steps) for s in steps if s.stage == "denoise"] == [(0, 2), (1, 2), (2, 2)]
+    assert [(s.step, s.steps) for s in steps if s.stage == "refine"][-1] == (3, 3)
+    assert [s.fraction for s in steps] == sorted(s.fraction for s in steps)
+    assert steps[-1].fraction == 1
+    previews = [each for each in told if isinstance(each, Preview)]
+    assert [p.step for p in previews] == [1, 2, 1, 2, 3]
+    picture = Image.open(BytesIO(previews[-1].image))
+    assert picture.format == "WEBP"
+    assert picture.width / picture.height == pytest.approx(192 / 128)
+    memory = [each for each in told if isinstance(each, Memory)][-1]
+    assert {row.component for row in memory.rows} >= {"transformer", "video_vae"}
+    assert all(row.content in ("base", "merged", "factors", "empty") for row in memory.rows)
+    assert str(tmp_path) not in repr(told)
+
+
+def test_an_estimate_is_near_once_a_video_was_made(maker: EngineMaker, tmp_path: Path) -> None:
+    wanted = arguments(tmp_path, num_inference_steps=6)
+    done = maker.make("id", wanted, str(tmp_path / "v.mp4"), False, lambda _: None, lambda: False)
+    longer = maker.estimate(arguments(tmp_path, num_inference_steps=30))
+    estimated = maker.estimate(wanted)
+    assert estimated is not None
+    assert longer is not None
+    assert longer > estimated > 0
+    assert maker.estimate({**wanted, "height": 100}) is None
+    assert done.seconds / 10 < estimated < done.seconds * 10
+
+
+def test_cancelling_leaves_no_file(maker: EngineMaker, tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def after_one_step() -> bool:
+        return any(isinstance(each, Step) and each.step == 1 for each in told)
+
+    with pytest.raises(WorkFailed) as failed:
+        maker.make(
+            "id", arguments(tmp_path), str(tmp_path / "v.mp4"), False, told.append, after_one_step
+        )
+    assert (failed.value.code, failed.value.fatal) == ("cancelled", False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "fatal"),
+    [
+        (OutOfMemory("CUDA at /srv/models"), "out_of_memory", True),
+        (MemoryError(), "out_of_memory", True),
+        (DeviceFault("/srv/models"), "device_fault", True),
+        (BudgetError("--mode fused"), "does_not_fit", False),
+        (CheckpointError("cannot read /srv/models/x"), "model_error", False),
+    ],
+)
+def test_errors_have_words_for_clients_without_paths(
+    maker: EngineMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: str,
+    fatal: bool,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Engine, "generate", fail)
+    with pytest.raises(WorkFailed) as failed:
+        maker.make(
+            "id", arguments(tmp_path), str(tmp_path / "v.mp4"), False, lambda _: None, lambda: False
+        )
+    assert (failed.value.code, failed.value.fatal) == (code, fatal)
+    assert "/srv" not in failed.value.message
+    assert failed.value.detail == str(error)
+
+
+def test_an_output_that_cannot_be_written(maker: EngineMaker, tmp_path: Path) -> None:
+    output = str(tmp_path / "gone" / "v.mp4")
+    with pytest.raises(WorkFailed) as failed:
+        maker.make("id", arguments(tmp_path), output, False, lambda _: None, lambda: False)
+    assert failed.value.code == "media_error"
+    assert str(tmp_path) not in failed.value.message
