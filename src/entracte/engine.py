@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 
 from entracte.cache import Cache
@@ -20,14 +19,13 @@ from entracte.errors import CheckpointError, DeviceFault, OutOfMemory, RequestEr
 from entracte.files import require_writable
 from entracte.loras import Loras
 from entracte.media.output import check_output
-from entracte.models.gemma import Tokenizer
 from entracte.planned import ModelPlanner, named
 from entracte.planner.decision import Decision
 from entracte.planner.hardware import Hardware
 from entracte.planner.prediction import Prediction
 from entracte.prepared import Prepared
+from entracte.preparing import Preparer
 from entracte.progress import ProgressCallback, Reporter
-from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
 from entracte.request import Request
 from entracte.residency.backend import Backend
 from entracte.residency.budget import Moment
@@ -36,13 +34,8 @@ from entracte.residency.manager import DeviceManager
 from entracte.residency.modes import AUTO, Residency
 from entracte.residency.opening import open_backend
 from entracte.residency.report import Row
-from entracte.residency.weights import Adapter, WeightSet
 from entracte.result import Result
 from entracte.run import Contexts, OpenModel, Outputs, Previewers, RotaryTables, Run
-from entracte.sampling.guidance import Guidance
-from entracte.stages.denoise import GuidancePlan
-from entracte.stages.encode_images import PreparedImage
-from entracte.stages.prepare_images import prepare_images
 from entracte.stages.preview import PreviewCallback
 from entracte.trace.trace import Trace, TraceOptions
 
@@ -84,10 +77,10 @@ class Engine:
         if missing:
             raise CheckpointError(f"the model has no {', '.join(missing)}")
         self.source = source
-        self.tokenizer = Tokenizer(source.tokenizer)
         self.backend = backend
         self._dtype = dtype
         self._loras = Loras(source.components["transformer"])
+        self._preparer = Preparer(source, self._loras)
         self._one_at_a_time = threading.RLock()
         self._broken = False
         self._decision: Decision | None = None  # of the last request, in mode auto
@@ -219,7 +212,7 @@ class Engine:
         Raises what `generate` raises before its first stage.
         """
         with self._one_at_a_time:
-            return self._planner.decide(self._prepared(request), self._wanted)
+            return self._planner.decide(self._preparer.prepare(request), self._wanted)
 
     def predict(self, request: Request) -> Prediction | None:
         """What a request would take, with weights held as they are for the last one.
@@ -228,7 +221,7 @@ class Engine:
         Prompts are taken to be new, and images are not read. Raises RequestError and
         CheckpointError for what the model cannot do.
         """
-        return self._planner.predict(self._outline(request), self._wanted)
+        return self._planner.predict(self._preparer.outline(request), self._wanted)
 
     def warm_up(self, request: Request) -> Result:
         """Make a video like a request's and throw it away; later plans heed what it took.
@@ -289,7 +282,7 @@ class Engine:
 
     def prepare(self, request: Request) -> Prepared:
         """Everything about a request that can be settled, or refused, without a weight."""
-        prepared = self._prepared(request)
+        prepared = self._preparer.prepare(request)
         if self._wanted.mode == AUTO:
             self._decision = self._planner.decide(prepared, self._wanted)
             self._planner.adopt(self._wanted, self._decision)
@@ -297,42 +290,6 @@ class Engine:
                 self._manager.configure(self._decision.residency)
         self._manager.plan(prepared.weight_phases)
         return prepared
-
-    def _prepared(self, request: Request) -> Prepared:
-        outline = self._outline(request)
-        texts = [request.prompt, request.negative_prompt][: len(outline.prompts)]
-        if request.recipe.name == "distilled" and not request.loras:
-            self._warn_of_base_checkpoint()
-        return replace(
-            outline,
-            prompts=[self.tokenizer.encode(text, request.truncate_prompt) for text in texts],
-            images=prepare_images(request.images, self.defaults.image_crf),
-        )
-
-    def _outline(self, request: Request) -> Prepared:
-        """A request without the tokens of its prompts and the pixels of its images."""
-        recipe, defaults = request.recipe, self.defaults
-        self._require_files(recipe)
-        layers: int = self.source.components["transformer"].config["num_layers"]
-        plan = GuidancePlan(
-            _with_blocks(request.video_guidance, "video", defaults, layers),
-            _with_blocks(request.audio_guidance, "audio", defaults, layers),
-        )
-        negative = recipe.guided and "unconditioned" in plan.passes()
-        return Prepared(
-            request=request,
-            guidance=plan,
-            prompts=[torch.empty(0)] * (2 if negative else 1),
-            images=[
-                PreparedImage(np.empty(0), each.frame, each.strength) for each in request.images
-            ],
-            weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
-        )
-
-    @property
-    def defaults(self) -> Defaults:
-        """What requests leave open, for this model's version."""
-        return DEFAULTS[self.source.version]
 
     def _next_cheaper(self) -> bool:
         """After memory ran out: have the next plan take less. Whether there is one to be had."""
@@ -372,38 +329,6 @@ class Engine:
             previewers=self._previewers,
         )
 
-    def _require_files(self, recipe: Recipe) -> None:
-        if recipe.upsamples and "upsampler" not in self.source.components:
-            raise CheckpointError(
-                f"the {recipe.name} pipeline needs the latent upsampler: give "
-                "--spatial-upsampler-path, or put it into the model's folder"
-            )
-        if recipe.uses_distilled_lora and self.source.distilled_lora is None:
-            raise CheckpointError(
-                f"the {recipe.name} pipeline needs the distilled LoRA: give --distilled-lora, or "
-                "put it into the model's folder"
-            )
-
-    def _warn_of_base_checkpoint(self) -> None:
-        located = next(iter(self.source.components["transformer"].tensors.values()))
-        if "-dev" in located.file.path.name:
-            logger.warning(
-                "the distilled pipeline is given a base checkpoint; use a distilled one, or add "
-                "the distilled LoRA with --lora"
-            )
-
-    def _weight_set(self, request: Request, phase: Phase) -> WeightSet:
-        adapters = [(lora.path, lora.strength) for lora in request.loras]
-        if phase.distilled and self.source.distilled_lora is not None:
-            file, strength = self.source.distilled_lora
-            self._loras.open(file.path, file)
-            adapters.append((file.path, strength * phase.distilled))
-        for path, _ in adapters:
-            self._loras.open(path)
-        return WeightSet(
-            tuple(Adapter(str(path), strength) for path, strength in adapters if strength != 0)
-        )
-
     def _manage(self, residency: Residency) -> DeviceManager:
         components = self.source.components.values()
         return DeviceManager(
@@ -414,18 +339,6 @@ class Engine:
             read_factors=self._loras.factors,
             moments=[each for each in MOMENTS if each.loans <= self.source.components.keys()],
         )
-
-
-def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:
-    blocks = guidance.stg_blocks
-    if blocks is None:
-        blocks = (round(defaults.stg_depth * layers),)
-    if any(block >= layers for block in blocks):
-        raise RequestError(
-            f"{stream}_guidance: stg_blocks has block {max(blocks)}; the transformer has blocks 0 "
-            f"to {layers - 1}"
-        )
-    return replace(guidance, stg_blocks=blocks)
 
 
 def _paths(given: str | Path | tuple[str | Path, ...] | None) -> tuple[Path, ...]:

@@ -52,4 +52,3 @@ def test_a_kill_of_the_whole_server_loses_nothing(command: Command) -> None:
                 60,
             )
             assert ended["status"] == "completed"
-

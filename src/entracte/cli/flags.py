@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from entracte.settings.base import Flag, Settings
 
 GROUPS = {
@@ -42,7 +44,8 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
         name: parser.add_argument_group(title) for name, title in GROUPS.items() if name in used
     }
     for name, flag in flags.items():
-        kinds: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": flag.help}
+        help_text = flag.help + _default_words(kind.model_fields[name], flag)
+        kinds: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
         if not flag.values:
             kinds["action"] = argparse.BooleanOptionalAction
         else:
@@ -54,6 +57,15 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
             if name in EXTENDED:
                 kinds["action"] = "extend"
         groups[flag.group].add_argument(f"--{name.replace('_', '-')}", **kinds)
+
+
+def _default_words(field: FieldInfo, flag: Flag) -> str:
+    """What is taken where the flag is not given, if that can be said in a word or two."""
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if default is None or default is False or default == () or "default" in flag.help:
+        return ""
+    words = " ".join(default) if isinstance(default, tuple) else str(default)
+    return f" (default: {'yes' if default is True else words})"
 
 
 def given_settings(kind: type[Settings], options: argparse.Namespace) -> dict[str, Any]:

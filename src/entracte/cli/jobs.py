@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 
+# Ids are what other commands are given: no terminal is too narrow for them.
+TABLE_WIDTH = 120
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -79,15 +82,16 @@ def _list(options: argparse.Namespace) -> None:
         print(json.dumps({"jobs": [_as_json(job) for job in jobs]}))
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True)  # it is what other commands are given
-    for column in ("status", "progress", "stage", "size", "seconds", "asked for"):
+    for column in ("id", "status", "progress", "stage", "size", "seconds", "asked for"):
         table.add_column(column)
     for job in jobs:
         status = f"{job.status} ({job.error_code})" if job.error_code else job.status
         stage = (job.stage or "") if not job.ended else ""
         asked = datetime.fromtimestamp(job.created_at).strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(job.id, status, f"{job.progress} %", stage, job.size, job.seconds, asked)
-    Console().print(table if jobs else "There are no jobs.")
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table if jobs else "There are no jobs.")
 
 
 def _show(options: argparse.Namespace) -> None:

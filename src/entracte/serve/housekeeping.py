@@ -2,6 +2,7 @@
 
 import threading
 
+from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder
@@ -32,7 +33,10 @@ class Housekeeping(threading.Thread):
 
     def run(self) -> None:
         while True:
-            self.expire()
+            try:
+                self.expire()
+            except OperationalError as error:
+                self._log.error("the database failed", error=str(error.orig))
             if self._stopping.wait(EVERY_SECONDS):
                 return
 

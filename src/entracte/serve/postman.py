@@ -5,6 +5,7 @@ import random
 import threading
 import time
 
+from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder
@@ -12,7 +13,7 @@ from .jobs.outbox import Delivery, Outbox
 from .metrics import Metrics
 from .outbound.deliveries import next_attempt
 from .outbound.gate import Outbound
-from .outbound.standard_webhooks import new_secret
+from .outbound.standard_webhooks import new_secret, sign
 
 EVERY_SECONDS = 1.0
 
@@ -39,10 +40,13 @@ class Postman(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.wait(EVERY_SECONDS):
-            for delivery in self._outbox.due(time.time()):
-                if self._stopping.is_set():
-                    return
-                self._deliver(delivery)
+            try:
+                for delivery in self._outbox.due(time.time()):
+                    if self._stopping.is_set():
+                        return
+                    self._deliver(delivery)
+            except OperationalError as error:
+                self._log.error("the database failed", error=str(error.orig))
 
     def stop(self) -> None:
         self._stopping.set()
@@ -59,12 +63,15 @@ class Postman(threading.Thread):
 
 
 def webhook_secret(folder: DataFolder) -> str:
-    """The folder's secret, made when it is first asked for."""
+    """The folder's secret, made when it is first asked for; raises SetupError for a damaged one."""
     path = folder.webhook_secret
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(new_secret())
-    return path.read_text().strip()
+        pass
+    else:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(new_secret())
+    secret = path.read_text().strip()
+    sign(secret, "check", 0, b"")
+    return secret

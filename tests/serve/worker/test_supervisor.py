@@ -1,14 +1,21 @@
 """A worker's process may do anything: its job ends with a reason, and the next one is right."""
 
+import base64
+import io
 import os
 import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from sqlalchemy.exc import OperationalError
 
+from entracte.serve.jobs.job import Completion, Job
+from entracte.serve.jobs.store import JobStore
 from entracte.serve.worker import supervisor
+from tests.faults import full_disk
 from tests.serve.fake_maker import OpenFake
-from tests.serve.running import Local, local, wait_for
+from tests.serve.running import Local, local, small, wait_for
 
 
 @pytest.mark.parametrize(
@@ -75,6 +82,46 @@ def test_a_stop_gives_the_running_video_back(tmp_path: Path) -> None:
         other = again.service.keys.list()[0].id  # of the server before
         assert wait_for(lambda: len(again.service.store.ended()) == 2)
         assert {job.status for job in again.service.store.page(other, None, 9)} == {"completed"}
+
+
+def test_a_database_that_fails_once_costs_an_attempt_and_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "DATABASE_SECONDS", 0.1)
+    complete, failures = JobStore.complete, iter([OperationalError("", {}, OSError("disk full"))])
+
+    def failing(store: JobStore, job: Job, done: Completion) -> Job | None:
+        for failure in failures:
+            raise failure
+        return complete(store, job, done)
+
+    monkeypatch.setattr(JobStore, "complete", failing)
+    with local(tmp_path / "data") as running:
+        first, second = running.create(), running.create()
+        assert running.ended(first["id"])["status"] == "completed"
+        assert running.ended(second["id"])["status"] == "completed"
+        job = running.service.store.find(first["id"])
+        assert job is not None
+        assert job.attempts == 2
+        assert "disk full" in running.log.getvalue()
+
+
+def test_a_disk_that_is_full_refuses_and_recovers(tmp_path: Path) -> None:
+    picture = f"data:image/bmp;base64,{base64.b64encode(bitmap()).decode()}"
+    with local(tmp_path / "data") as running:
+        with full_disk(after=50_000):
+            answer = running.client.post("/v1/videos", json=small(input_reference=picture))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_failed")
+        assert str(tmp_path) not in answer.text
+        assert list(running.service.folder.videos.iterdir()) == []
+        assert running.ended(running.create(input_reference=picture)["id"])["status"] == "completed"
+
+
+def bitmap() -> bytes:
+    """An image that no format makes small."""
+    file = io.BytesIO()
+    Image.effect_noise((400, 400), 90).save(file, format="BMP")
+    return file.getvalue()
 
 
 def test_draining_finishes_what_runs_and_begins_nothing(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _submit(service: Service, new: NewJob) -> Job:
         words = f"{str(error).capitalize()}. Ask again later."
         raise ApiError(429, words, "queue_full", headers=headers) from None
     except KeyReused as error:
-        words = f"{str(error).capitalize()}."
+        words = f"{str(error)[0].upper()}{str(error)[1:]}."
         raise ApiError(422, words, "idempotency_key_reused", "Idempotency-Key") from None
 
 

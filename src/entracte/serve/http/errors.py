@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.status import (
     HTTP_400_BAD_REQUEST,
@@ -16,6 +17,9 @@ from starlette.status import (
     HTTP_429_TOO_MANY_REQUESTS,
     HTTP_500_INTERNAL_SERVER_ERROR,
 )
+from structlog.typing import FilteringBoundLogger
+
+from entracte.errors import MediaError
 
 TYPES: Mapping[int, str] = {
     HTTP_401_UNAUTHORIZED: "authentication_error",
@@ -87,6 +91,14 @@ def add_error_handlers(app: FastAPI) -> None:
         elif error.status_code == HTTP_405_METHOD_NOT_ALLOWED:
             words, code = f"{request.method} is not possible here.", "method_not_allowed"
         return error_response(ApiError(error.status_code, words, code, headers=error.headers))
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(MediaError)
+    async def of_the_disk(request: Request, error: Exception) -> JSONResponse:
+        log: FilteringBoundLogger = request.app.state.service.log
+        log.error("the disk or the database failed", error=str(error))
+        words = "The server cannot store anything at the moment."
+        return error_response(ApiError(503, words, "storage_failed", headers={"Retry-After": "10"}))
 
     @app.exception_handler(HTTP_500_INTERNAL_SERVER_ERROR)
     async def of_nobody(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

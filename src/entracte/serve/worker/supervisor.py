@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
 
 from entracte.serve.feed import Feed, News
@@ -41,6 +42,9 @@ POLL_SECONDS = 0.2
 
 # A process that has told nothing for so long is dead, though the system does not know it.
 LEASE_SECONDS = 30.0
+
+# A database that failed may have room, or its lock, in so many seconds.
+DATABASE_SECONDS = 2.0
 
 # How long a process may take to stop by itself.
 STOP_PATIENCE = 10.0
@@ -130,7 +134,16 @@ class Supervisor(threading.Thread):
         while not self._stopping.wait(BACK_OFF[min(failures, len(BACK_OFF) - 1)]):
             self._process = ProcessHandle(self.name, self._open_maker, self._nice)
             self._log.info("worker started", pid=self._process.pid)
-            self._look_after(self._process)
+            try:
+                self._begin_again()
+                self._look_after(self._process)
+            except OperationalError as error:
+                self._log.error(
+                    "the database failed; the worker starts anew", error=str(error.orig)
+                )
+                self._process.kill()
+                self._process.end(0)
+                self._stopping.wait(DATABASE_SECONDS)
             self._process = None
             if self.refused is not None:
                 self._show("failed")
@@ -140,6 +153,14 @@ class Supervisor(threading.Thread):
             self._view = replace(self._view, memory=None, restarts=self._view.restarts + 1)
             self._show("restarting")
         self._show("stopped")
+
+    def _begin_again(self) -> None:
+        """What the last process had when the database failed is made by this one, or fails."""
+        if self._current is not None:
+            words = "The server could not note that this video was made."
+            self._finish(
+                self._current, self._store.retry(self._current.job, "storage_failed", words)
+            )
 
     def _look_after(self, process: ProcessHandle) -> None:
         """Until the process has ended."""

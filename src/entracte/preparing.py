@@ -1,0 +1,108 @@
+"""Preparing requests: everything that can be settled, or refused, without a weight."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from entracte.checkpoints.sources import ModelSource
+from entracte.errors import CheckpointError, RequestError
+from entracte.loras import Loras
+from entracte.models.gemma import Tokenizer
+from entracte.prepared import Prepared
+from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
+from entracte.request import Request
+from entracte.residency.weights import Adapter, WeightSet
+from entracte.sampling.guidance import Guidance
+from entracte.stages.denoise import GuidancePlan
+from entracte.stages.encode_images import PreparedImage
+from entracte.stages.prepare_images import prepare_images
+
+logger = logging.getLogger(__name__)
+
+
+class Preparer:
+    """Prepares requests for one open model."""
+
+    def __init__(self, source: ModelSource, loras: Loras) -> None:
+        self._source = source
+        self._loras = loras
+        self._tokenizer = Tokenizer(source.tokenizer)
+        self._defaults = DEFAULTS[source.version]
+
+    def prepare(self, request: Request) -> Prepared:
+        """Everything. Raises RequestError, CheckpointError, LoraError and MediaError."""
+        outline = self.outline(request)
+        texts = [request.prompt, request.negative_prompt][: len(outline.prompts)]
+        if request.recipe.name == "distilled" and not request.loras:
+            self._warn_of_base_checkpoint()
+        return replace(
+            outline,
+            prompts=[self._tokenizer.encode(text, request.truncate_prompt) for text in texts],
+            images=prepare_images(request.images, self._defaults.image_crf),
+        )
+
+    def outline(self, request: Request) -> Prepared:
+        """A request without the tokens of its prompts and the pixels of its images."""
+        recipe, defaults = request.recipe, self._defaults
+        self._require_files(recipe)
+        layers: int = self._source.components["transformer"].config["num_layers"]
+        plan = GuidancePlan(
+            _with_blocks(request.video_guidance, "video", defaults, layers),
+            _with_blocks(request.audio_guidance, "audio", defaults, layers),
+        )
+        negative = recipe.guided and "unconditioned" in plan.passes()
+        return Prepared(
+            request=request,
+            guidance=plan,
+            prompts=[torch.empty(0)] * (2 if negative else 1),
+            images=[
+                PreparedImage(np.empty(0), each.frame, each.strength) for each in request.images
+            ],
+            weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
+        )
+
+    def _require_files(self, recipe: Recipe) -> None:
+        if recipe.upsamples and "upsampler" not in self._source.components:
+            raise CheckpointError(
+                f"the {recipe.name} pipeline needs the latent upsampler: give "
+                "--spatial-upsampler-path, or put it into the model's folder"
+            )
+        if recipe.uses_distilled_lora and self._source.distilled_lora is None:
+            raise CheckpointError(
+                f"the {recipe.name} pipeline needs the distilled LoRA: give --distilled-lora, or "
+                "put it into the model's folder"
+            )
+
+    def _warn_of_base_checkpoint(self) -> None:
+        located = next(iter(self._source.components["transformer"].tensors.values()))
+        if "-dev" in located.file.path.name:
+            logger.warning(
+                "the distilled pipeline is given a base checkpoint; use a distilled one, or add "
+                "the distilled LoRA with --lora"
+            )
+
+    def _weight_set(self, request: Request, phase: Phase) -> WeightSet:
+        adapters = [(lora.path, lora.strength) for lora in request.loras]
+        if phase.distilled and self._source.distilled_lora is not None:
+            file, strength = self._source.distilled_lora
+            self._loras.open(file.path, file)
+            adapters.append((file.path, strength * phase.distilled))
+        for path, _ in adapters:
+            self._loras.open(path)
+        return WeightSet(
+            tuple(Adapter(str(path), strength) for path, strength in adapters if strength != 0)
+        )
+
+
+def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:
+    blocks = guidance.stg_blocks
+    if blocks is None:
+        blocks = (round(defaults.stg_depth * layers),)
+    if any(block >= layers for block in blocks):
+        raise RequestError(
+            f"{stream}_guidance: stg_blocks has block {max(blocks)}; the transformer has blocks 0 "
+            f"to {layers - 1}"
+        )
+    return replace(guidance, stg_blocks=blocks)
