@@ -93,8 +93,8 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
         service = Service(settings, maker_of, open_log("json", log))
         _, key = service.keys.add("benchmark")
         listener = bind(settings)
-        print(json.dumps({"port": listener.getsockname()[1], "key": key}), flush=True)
-        run(service, listener)
+        said = json.dumps({"port": listener.getsockname()[1], "key": key})
+        run(service, listener, lambda: print(said, flush=True))
 
 
 async def load(client: httpx2.AsyncClient, options: argparse.Namespace, pid: int) -> Seen:

@@ -65,8 +65,9 @@ def _layers(service: Service) -> list[Middleware]:
     layers.append(
         Middleware(
             Auth,
-            find=None if settings.auth == "off" else service.keys.find,
-            hosts=LOOPBACK if settings.host in LOOPBACK else None,
+            find=service.keys.find if settings.auth == "keys" else None,
+            # Without keys, a name that another site's page gave this machine would open it.
+            hosts=LOOPBACK if settings.auth == "off" else None,
             origins=origins,
         )
     )
