@@ -197,6 +197,8 @@ class Service:
             raise WorkFailed(error.code or "invalid_request", error.message) from None
         folder = self.folder.of_video(job.id)
         folder.mkdir(exist_ok=True)
+        for part in folder.glob(".*.part"):  # of an attempt that was killed
+            part.unlink()
         output = str(self.folder.video(job.id))
         return Work(job.id, arguments, output, bool(job.settings.get("preview", False)))
 
