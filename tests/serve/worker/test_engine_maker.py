@@ -11,6 +11,8 @@ from PIL import Image
 
 from entracte.engine import Engine
 from entracte.errors import BudgetError, CheckpointError, DeviceFault, OutOfMemory
+from entracte.residency.modes import Residency
+from entracte.residency.simulated import SimulatedAccelerator
 from entracte.serve.http.fields import VideoFields
 from entracte.serve.wanted import request_arguments, resolve
 from entracte.serve.worker.engine_maker import EngineMaker
@@ -73,6 +75,18 @@ def test_an_estimate_is_near_once_a_video_was_made(maker: EngineMaker, tmp_path:
     assert longer > estimated > 0
     assert maker.estimate({**wanted, "height": 100}) is None
     assert done.seconds / 10 < estimated < done.seconds * 10
+
+
+def test_without_room_for_the_usual_video_smaller_ones_are_made(
+    demo_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = arguments(tmp_path, size="512x512", num_frames=97)
+    accelerator = SimulatedAccelerator(device_limit=8_000_000)
+    engine = Engine.open(demo_model, backend=accelerator, residency=Residency("fused"))
+    maker = EngineMaker(engine, usual, warm=True)
+    maker.warm_up(lambda _: None)
+    assert "no room for the default video" in caplog.text
+    maker.close()
 
 
 def test_cancelling_leaves_no_file(maker: EngineMaker, tmp_path: Path) -> None:

@@ -36,6 +36,6 @@ class Observe:
         route = scope["route"].path if "route" in scope else "other"
         method = scope["method"] if len(scope["method"]) < 8 else "other"
         self._metrics.answered(method, route, status, seconds)
-        if route not in QUIET or status >= 500:
+        if route not in QUIET or status == 500:
             ms = round(seconds * 1e3, 1)
             self._log.info("request", method=method, route=route, status=status, ms=ms)

@@ -1,6 +1,7 @@
 """The engine as a maker of videos: what a worker's process really does."""
 
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from .experience import Experience
 from .maker import Tell, WorkFailed
 from .messages import Done, Memory, MemoryRow, Preview, Step
 
+logger = logging.getLogger(__name__)
+
 MEBIBYTE = 2**20
 
 # What the first video waits for, but for its own size: files, kernels, text encoder and decoders.
@@ -61,16 +64,16 @@ class EngineMaker:
         return str(self._engine.backend.device)
 
     def warm_up(self, tell: Tell) -> None:
+        """What has no room for the usual video is there for smaller ones, and says so."""
         usual = Request(**self._usual)
-        if self._warm:
-            small = dict(WARM_UP)
-            if usual.recipe.guided:
-                small["num_inference_steps"] = WARM_UP_STEPS
-            request = Request(prompt="A test card", pipeline=usual.pipeline, **small)
-            self._engine.generate(request, keep_frames=False)
-            self._engine.load(usual)
-        else:
-            self._engine.plan(usual)  # which measures the machine
+        try:
+            if self._warm:
+                self._engine.generate(_small(usual), keep_frames=False)
+                self._engine.load(usual)
+            else:
+                self._engine.plan(usual)  # which measures the machine
+        except (BudgetError, OutOfMemory) as error:
+            logger.warning("there is no room for the default video: %s", error)
         tell(self._memory())
 
     def make(
@@ -175,6 +178,14 @@ class Journal:
                 dict(self._durations),
             )
         )
+
+
+def _small(usual: Request) -> Request:
+    """Quickly made, with everything that the usual one needs."""
+    arguments = dict(WARM_UP)
+    if usual.recipe.guided:
+        arguments["num_inference_steps"] = WARM_UP_STEPS
+    return Request(prompt="A test card", pipeline=usual.pipeline, **arguments)
 
 
 def _tail(prediction: Prediction | None) -> float:

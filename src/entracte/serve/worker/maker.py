@@ -32,7 +32,9 @@ class Maker(Protocol):
         """What it computes on."""
 
     def warm_up(self, tell: Tell) -> None:
-        """Do now what would keep the first video waiting."""
+        """Do now what would keep the first video waiting; raises EntracteError where it never can
+        be made.
+        """
 
     def make(
         self,

@@ -71,19 +71,17 @@ def serve(connection: Connection, open_maker: OpenMaker, nice: int = 0) -> None:
     threading.Thread(target=_beat, args=(line,), name="beat", daemon=True).start()
     try:
         maker = open_maker()
+        line.tell(Warming())
+        maker.warm_up(line.tell)
     except EntracteError as error:
         line.tell(Refused(str(error)))
         return
-    try:
-        line.tell(Warming())
-        maker.warm_up(line.tell)
-        desk.maker = maker
-        line.tell(Ready(maker.device))
-        while (piece := work.get()) is not None:
-            if not _carry_out(maker, piece, line, desk):
-                os._exit(EXIT_UNFIT)
-    finally:
-        maker.close()
+    desk.maker = maker
+    line.tell(Ready(maker.device))
+    while (piece := work.get()) is not None:
+        if not _carry_out(maker, piece, line, desk):
+            os._exit(EXIT_UNFIT)
+    maker.close()
 
 
 def _carry_out(maker: Maker, piece: Work, line: Line, desk: "Desk") -> bool:

@@ -1,0 +1,121 @@
+"""The unit file, the Dockerfile and the commands of the documentation: what they name is there."""
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from entracte.cli.main import COMMANDS
+from entracte.settings.serve import ServeSettings
+
+from .documented import ROOT, SERVING
+
+UNIT = ROOT / "deploy" / "entracte.service"
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+IGNORED = ROOT / "deploy" / "Dockerfile.dockerignore"
+
+# How long a worker and open connections may take once videos have had their time.
+AFTER_DRAINING = 13
+
+# Flags of other programs that the text speaks of.
+DOCKERS = {"--gpus"}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="entracte")
+    commands = made.add_subparsers(required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return made
+
+
+def flags(of: argparse.ArgumentParser) -> set[str]:
+    """All flags of a command and of its subcommands."""
+    found = set(of._option_string_actions)
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                found |= flags(each)
+    return found
+
+
+def joined(path: Path) -> str:
+    """Its text, with lines that go on put together, and without comments."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return "\n".join(lines).replace("\\\n", " ")
+
+
+@pytest.fixture
+def unit() -> ConfigParser:
+    read = ConfigParser(strict=False, interpolation=None)
+    read.optionxform = str  # type: ignore[assignment,method-assign]
+    read.read_string(joined(UNIT))
+    return read
+
+
+def test_the_unit_starts_what_there_is(unit: ConfigParser) -> None:
+    program, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    assert Path(program).name == "entracte"
+    told = parser().parse_args(arguments)
+    assert told.data_folder == f"/var/lib/{unit['Service']['StateDirectory']}"
+    patience = float(told.drain_seconds) + AFTER_DRAINING
+    assert int(unit["Service"]["TimeoutStopSec"]) > patience
+
+
+def test_the_unit_is_careful(unit: ConfigParser) -> None:
+    service = unit["Service"]
+    assert service["KillMode"] == "mixed"  # workers are told by the server
+    assert service["RestartPreventExitStatus"] == "2"
+    assert service["User"] not in ("", "root")
+    assert (service["ProtectSystem"], service["CapabilityBoundingSet"]) == ("strict", "")
+    for name in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictSUIDSGID"):
+        assert service[name] == "yes"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_understands_the_unit(tmp_path: Path, unit: ConfigParser) -> None:
+    copy = tmp_path / UNIT.name
+    program = unit["Service"]["ExecStart"].split()[0]
+    copy.write_text(UNIT.read_text().replace(program, sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_dockerfile_names_what_there_is() -> None:
+    text = joined(DOCKERFILE)
+    variables = re.findall(r"ENTRACTE_(\w+)=", text)
+    assert len(variables) == 4
+    assert {name.lower() for name in variables} <= ServeSettings.model_fields.keys()
+    [command] = re.findall(r"^CMD \[(.*)\]$", text, re.MULTILINE)
+    parser().parse_args(re.findall(r'"(.+?)"', command))
+    copied = re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    assert all((ROOT / name).exists() for name in names)
+    let_through = set(re.findall(r"^!(.+)$", IGNORED.read_text(), re.MULTILINE))
+    assert names == let_through
+    assert re.search(r"^USER (?!root)", text, re.MULTILINE)
+
+
+def test_the_commands_of_the_documentation_can_be_read() -> None:
+    lines = re.findall(r"^(?:    )?(entracte .+)$", SERVING.read_text(), re.MULTILINE)
+    assert len(lines) > 8
+    for line in lines:
+        parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+def test_the_flags_of_the_documentation_are_there() -> None:
+    spoken_of = set(re.findall(r"`(--[a-z-]+)", SERVING.read_text()))
+    assert len(spoken_of) > 30
+    assert spoken_of <= flags(parser()) | DOCKERS

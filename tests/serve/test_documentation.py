@@ -1,0 +1,183 @@
+"""What docs/serving.md and docs/settings.md show is run, and what they list is what there is."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+
+from entracte.serve.jobs import job
+from entracte.serve.postman import webhook_secret
+from entracte.settings.model import ModelSettings
+from entracte.settings.serve import DataSettings, ServeSettings
+
+from .documented import SERVING, SETTINGS, code_blocks, error_codes, names, rows
+from .running import Hooks, Local, local, wait_for
+
+TEXT = SERVING.read_text()
+ORIGIN = "https://video.example.com"
+
+# What the documentation says, and where it is here.
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def hooks() -> Iterator[Hooks]:
+    taking = Hooks()
+    yield taking
+    taking.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, hooks: Hooks) -> Iterator[Local]:
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "loras").mkdir()
+    (folder / "loras" / "style.safetensors").write_bytes(b"")
+    more = {"lora_folder": folder / "loras", "cors_origin": (ORIGIN,), **hooks.settings}
+    with local(folder / "data", **more) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Local) -> Path:
+    """Where examples run, with what they take for granted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ENTRACTE_KEY", served.key)
+    monkeypatch.setenv("ENTRACTE_DATA_FOLDER", str(served.service.folder.root))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for name in ("first.png", "later.png"):
+        Image.linear_gradient("L").save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.skipif(not (which("jq") and which("curl")), reason="jq or curl is not installed")
+def test_the_shell_examples(folder: Path, served: Local) -> None:
+    blocks = code_blocks(TEXT, "bash")
+    assert len(blocks) == 10
+    script = "\n".join(block for _, block in blocks).replace(ADDRESS, served.url)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout
+    assert (folder / "lighthouse.mp4").read_bytes()[4:8] == b"ftyp"
+    assert (folder / "lighthouse.webp").read_bytes()[8:12] == b"WEBP"
+    assert (folder / "lighthouse.jpg").read_bytes()[6:10] == b"JFIF"
+    assert (folder / "as-taken-in.png").read_bytes()[1:4] == b"PNG"
+    assert '"deleted":true' in said
+    assert '"render_size": "1280x768"' in said
+    assert '"num_frames": 97' in said
+    assert '"crf": 30' in said
+    assert '"strength": 0.7' in said
+    assert "event: preview" in said
+    assert "whsec_" in said
+    assert '{"status":"ready"}' in said
+    assert 'entracte_videos_total{outcome="completed",reason=""}' in said
+    twice = re.findall(r"^(video_\w+)$", said, re.MULTILINE)[-2:]
+    assert twice[0] == twice[1]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_python_examples(
+    folder: Path, served: Local, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace: dict[str, Any] = {}
+    blocks = code_blocks(TEXT, "python")
+    assert len(blocks) == 2
+    for lines_before, block in blocks:
+        source = "\n" * lines_before + block.replace(ADDRESS, served.url)
+        exec(compile(source, SERVING, "exec"), namespace)
+    assert (folder / "lighthouse.mp4").stat().st_size > 0
+    video = served.ended(served.create()["id"])
+    wait_for(lambda: video["id"] in hooks.told())
+    headers, body = next(each for each in hooks.taken if video["id"].encode() in each[1])
+    monkeypatch.setenv("WEBHOOK_SECRET", webhook_secret(served.service.folder))
+    namespace["on_webhook"](body, headers)
+    assert (folder / "told.mp4").stat().st_size == video["bytes"]
+    with pytest.raises(openai.InvalidWebhookSignatureError):
+        namespace["on_webhook"](body + b" ", headers)
+
+
+@pytest.mark.parametrize("passed_on", ["Host", "nothing"])
+def test_behind_the_proxy_that_is_shown(served: Local, passed_on: str) -> None:
+    """As nginx asks with those lines; and without the name, with --cors-origin in its place."""
+    for line in ("Host $host;", "X-Forwarded-Proto $scheme;"):
+        assert f"proxy_set_header {line}" in TEXT
+    origin = "https://public.example.com" if passed_on == "Host" else ORIGIN
+    headers = {"Origin": origin, "X-Forwarded-Proto": "https"}
+    if passed_on == "Host":
+        headers["Host"] = "public.example.com"
+    told = {"key": served.key}
+    answer = served.client.post("/session", json=told, headers=headers)
+    assert answer.status_code == 204
+    assert "Secure" in answer.headers["set-cookie"]
+    served.client.cookies.clear()
+    other = headers | {"Origin": "https://elsewhere.example.com"}
+    assert served.client.post("/session", json=told, headers=other).status_code == 403
+
+
+def test_all_error_codes_are_listed() -> None:
+    answers = {code for row in rows(TEXT, "status") for code in names(row[1])}
+    failures = {code for row in rows(TEXT, "code") for code in names(row[0])}
+    # Those that are put together, or handed on: no literals of a call.
+    made = {f"video_{status}" for status in ("queued", "in_progress", "failed")}
+    made |= {job.CANCELLED, job.WORKER_LOST, "worker_crashed", "method_not_allowed"}
+    assert answers | failures == error_codes() | made
+
+
+def test_all_metrics_are_listed(served: Local) -> None:
+    listed = {name for row in rows(TEXT, "metric") for name in names(row[0])}
+    shown = served.client.get("/metrics").text
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", shown, re.MULTILINE))
+    there = {name for name, kind in kinds.items() if not name.endswith("_created")}
+    assert {name.partition("{")[0] for name in listed} == there
+    for name in listed:
+        bare, _, labels = name.rstrip("}").partition("{")
+        for sample in re.findall(rf"^{bare}(?:_count)?{{(.*)}}", shown, re.MULTILINE):
+            assert set(re.findall(r"(\w+)=", sample)) == set(re.findall(r"\w+", labels)), name
+
+
+def test_all_settings_of_the_service_are_listed() -> None:
+    given: dict[str, str] = {}
+    for row in rows(SETTINGS.read_text(), "key"):
+        defaults = row[1].split(", ")
+        of = names(row[0])
+        # Several keys of a row have a default each, or share one.
+        given |= dict(
+            zip(of, defaults if len(defaults) == len(of) else defaults * len(of), strict=True)
+        )
+    ours = ServeSettings.model_fields.keys() - ModelSettings.model_fields.keys()
+    assert given.keys() == ours
+    special = {"data_folder": "the user's data folder", "devices": "`device`"}
+    settings = ServeSettings()
+    for name, default in given.items():
+        value = getattr(settings, name)
+        if isinstance(value, tuple):
+            value = ", ".join(value) or None
+        said = f"{value:g}" if isinstance(value, float) else str(value)
+        expected = special.get(name, "none" if value is None else said)
+        assert default == (expected.lower() if isinstance(value, bool) else expected), name
+
+
+def test_the_settings_file_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [(_, shown)] = code_blocks(SETTINGS.read_text(), "toml")
+    path = tmp_path / "config.toml"
+    path.write_text(shown)
+    monkeypatch.setenv("ENTRACTE_CONFIG", str(path))
+    monkeypatch.setenv("ENTRACTE_DEVICES", '["cuda:1"]')
+    settings = ServeSettings()
+    assert (settings.model, settings.port) == ("/srv/models/ltx-2.3", 8080)
+    assert (settings.keep_size, settings.devices) == ("500GiB", ("cuda:1",))
+    assert settings.webhook_url == ("https://hooks.example.com/entracte",)
+    assert DataSettings().model == settings.model
