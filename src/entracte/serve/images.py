@@ -41,10 +41,15 @@ def collect(
     missing = sum(each.image is None for each in said) - len(files)
     if missing > 0:
         raise bad_request(f"images names {missing} more images than there are files.", "images")
-    if len(said) > settings.max_images:
-        raise bad_request(f"At most {settings.max_images} images are taken.", PARAM, "too_many")
+    require_few(len(said), settings)
     left = iter(files)
     return [(_bytes(each, left, settings.max_image_bytes, fetch), each) for each in said]
+
+
+def require_few(count: int, settings: ServeSettings) -> None:
+    """Raises ApiError for more images than are taken."""
+    if count > settings.max_images:
+        raise bad_request(f"At most {settings.max_images} images are taken.", PARAM, "too_many")
 
 
 def write_images(

@@ -14,7 +14,7 @@ from entracte.settings.guidance import BLOCKS, SCALES, guidance_from, scales_of
 from entracte.settings.serve import ServeSettings
 
 from .http.errors import ApiError, bad_request
-from .http.fields import VideoFields
+from .http.fields import MAX_SECONDS, VideoFields
 
 # A request's fields under the names that clients know.
 PARAMS: Mapping[str, str] = {
@@ -76,6 +76,9 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         frames = max(1, round(seconds * fps / TIME)) * TIME + 1
     else:
         seconds = round(frames / fps, 2)
+    if frames / fps > MAX_SECONDS:
+        words = f"fps: {frames} frames at {fps:g} a second are longer than {MAX_SECONDS} seconds."
+        raise bad_request(words, "fps", "invalid_value")
     found: dict[str, Any] = {
         "size": f"{width}x{height}",
         "seconds": f"{seconds:g}",

@@ -1,5 +1,7 @@
 """The application: routes, and the layers around them."""
 
+from typing import Any
+
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -10,6 +12,7 @@ from entracte.serve.service import Service
 
 from . import content, create, engine, events, operations, page, session, videos
 from .auth import Auth
+from .documented import corrected
 from .errors import add_error_handlers
 from .headers import SecurityHeaders
 from .limits import BodyLimit
@@ -26,9 +29,16 @@ Give an API key with every request: `Authorization: Bearer ek-…`. Errors have 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
+class App(FastAPI):
+    """Documented as it is."""
+
+    def openapi(self) -> dict[str, Any]:
+        return corrected(super().openapi())
+
+
 def make_app(service: Service) -> FastAPI:
     """The application of a service; whoever makes it starts and stops the service."""
-    app = FastAPI(
+    app = App(
         title="Entracte",
         version=__version__,
         description=DESCRIPTION,

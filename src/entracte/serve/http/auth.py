@@ -1,7 +1,7 @@
 """Who may ask: nobody without a key, but for what is named here."""
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -52,7 +52,7 @@ class Auth:
     async def _admit(self, scope: Scope) -> None:
         connection = HTTPConnection(scope)
         host = connection.headers.get("host", "")
-        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+        if self._hosts is not None and _split(f"//{host}").hostname not in self._hosts:
             # Another name for this machine: a page elsewhere may have chosen it.
             raise ApiError(403, "This server is not called by that name.", "wrong_host")
         if scope["method"] not in SAFE:
@@ -80,8 +80,17 @@ class Auth:
         origin = connection.headers.get("origin")
         if origin is None or origin in self._origins:
             return
-        if urlsplit(origin).netloc != host:
+        netloc = _split(origin).netloc
+        if not netloc or netloc != host:
             raise ApiError(403, "Pages of other sites may not ask for this.", "wrong_origin")
+
+
+def _split(url: str) -> SplitResult:
+    """A URL's parts; empty ones where it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def secret_of(connection: HTTPConnection) -> str | None:

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from entracte.errors import MediaError
 from entracte.serve.variants import make_variant
@@ -20,6 +22,23 @@ TYPES = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/
 KEPT = {"Cache-Control": "private, max-age=3600"}
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+PARTS = dict.fromkeys((*TYPES.values(), "multipart/byteranges"), BINARY)
+PARTS_OF_IMAGES = dict.fromkeys(("image/png", "multipart/byteranges"), BINARY)
+
+
+class File(FileResponse):
+    """The framework's, with its errors in our form."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def unless_wrong(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                length = Headers(raw=message["headers"]).get("content-range")
+                headers = None if length is None else {"Content-Range": length}
+                words = "Range: the file has no such part."
+                raise ApiError(message["status"], words, "invalid_value", "Range", headers)
+            await send(message)
+
+        await super().__call__(scope, receive, unless_wrong)
 
 
 @router.head("/content", include_in_schema=False)
@@ -30,7 +49,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
     response_class=FileResponse,
     responses={
         200: {"content": dict.fromkeys(TYPES.values(), BINARY), "description": "The file."},
-        206: {"content": {"video/mp4": BINARY}, "description": "A part of it."},
+        206: {"content": PARTS, "description": "A part of it, or several."},
         **errors(404, 409, 416),
     },
 )
@@ -55,7 +74,7 @@ def content(
     kind = "attachment" if download else "inline"
     name = f"{job.id}{path.suffix}"
     headers = {**KEPT, "Content-Disposition": f'{kind}; filename="{name}"'}
-    return FileResponse(path, media_type=TYPES[variant], headers=headers)
+    return File(path, media_type=TYPES[variant], headers=headers)
 
 
 @router.head("/images/{number}", include_in_schema=False)
@@ -66,7 +85,8 @@ def content(
     response_class=FileResponse,
     responses={
         200: {"content": {"image/png": BINARY}, "description": "The image, as it was taken in."},
-        **errors(404),
+        206: {"content": PARTS_OF_IMAGES, "description": "A part of it, or several."},
+        **errors(404, 416),
     },
 )
 def image(
@@ -76,4 +96,4 @@ def image(
     path = service.folder.image(job.id, number)
     if number >= len(job.images) or not path.is_file():
         raise ApiError(404, "This video has no such image.", "image_not_found", "number")
-    return FileResponse(path, media_type="image/png", headers=KEPT)
+    return File(path, media_type="image/png", headers=KEPT)

@@ -9,7 +9,7 @@ import anyio
 from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Request
 
-from entracte.serve.images import collect, placed, write_images
+from entracte.serve.images import collect, placed, require_few, write_images
 from entracte.serve.jobs.job import Job, NewJob
 from entracte.serve.jobs.store import KeyReused, QueueFull
 from entracte.serve.keys import Key
@@ -71,7 +71,9 @@ async def estimate(request: Request, service: TheService, key: TheKey) -> Estima
 
     def ask() -> Estimate:
         wanted = resolve(fields, service.settings, list_loras(service.settings.lora_folder))
+        service.outbound.require_webhook(fields.webhook_url)
         images = len(fields.images or []) + (fields.input_reference is not None)
+        require_few(images, service.settings)
         return estimate_view(wanted, service.estimate(wanted, images), service.line.now())
 
     return await anyio.to_thread.run_sync(ask)

@@ -7,6 +7,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from entracte.request import MAX_CRF, MAX_FRAME_RATE, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
 
+MAX_SECONDS = 3600
+
+# Of a list, whatever it is of: nobody needs so many.
+MAX_ENTRIES = 200
+
 
 def _parsed(value: Any) -> Any:
     """Forms have only strings: a list comes as JSON in one."""
@@ -14,13 +19,16 @@ def _parsed(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("is to be JSON") from None
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] | None
-Blocks = Annotated[list[Annotated[int, Field(ge=0)]] | None, BeforeValidator(_parsed)]
+Blocks = Annotated[
+    Annotated[list[Annotated[int, Field(ge=0, le=1000)]], Field(max_length=MAX_ENTRIES)] | None,
+    BeforeValidator(_parsed),
+]
 
 
 class LoraField(BaseModel):
@@ -68,7 +76,7 @@ class VideoFields(BaseModel):
     ] = None
     width: int | None = Field(default=None, gt=0, le=MAX_SIDE)
     height: int | None = Field(default=None, gt=0, le=MAX_SIDE)
-    seconds: Annotated[Finite, Field(gt=0, le=3600, examples=["4"])] | None = None
+    seconds: Annotated[Finite, Field(gt=0, le=MAX_SECONDS, examples=["4"])] | None = None
     num_frames: int | None = Field(default=None, gt=0, le=MAX_FRAMES)
     fps: Annotated[Finite, Field(gt=0, le=MAX_FRAME_RATE)] | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
@@ -87,8 +95,12 @@ class VideoFields(BaseModel):
     audio_stg_blocks: Blocks = None
     guidance_batch: int | None = Field(default=None, ge=1, le=4)
     truncate_prompt: bool | None = None
-    loras: Annotated[list[LoraField] | None, BeforeValidator(_parsed)] = None
+    loras: Annotated[
+        Annotated[list[LoraField], Field(max_length=MAX_ENTRIES)] | None, BeforeValidator(_parsed)
+    ] = None
     input_reference: str | Reference | None = None
-    images: Annotated[list[ImageField] | None, BeforeValidator(_parsed)] = None
+    images: Annotated[
+        Annotated[list[ImageField], Field(max_length=MAX_ENTRIES)] | None, BeforeValidator(_parsed)
+    ] = None
     preview: bool | None = None
     webhook_url: str | None = Field(default=None, max_length=2000)

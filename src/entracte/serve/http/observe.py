@@ -10,6 +10,9 @@ from entracte.serve.metrics import Metrics
 # Asked for all the time, by machines.
 QUIET = frozenset({"/liveness", "/health", "/metrics", "/v1/videos/{video_id}", "/v1/engine"})
 
+# Others would be labels of the client's own making.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 
 class Observe:
     """The outermost layer, so that refusals are seen too."""
@@ -23,18 +26,25 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        begun, answered = time.perf_counter(), False
 
         async def observed(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 self._note(scope, message["status"], time.perf_counter() - begun)
             await send(message)
 
-        await self._app(scope, receive, observed)
+        try:
+            await self._app(scope, receive, observed)
+        except Exception:
+            if not answered:  # it will be, outside of all layers
+                self._note(scope, 500, time.perf_counter() - begun)
+            raise
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope["route"].path if "route" in scope else "other"
-        method = scope["method"] if len(scope["method"]) < 8 else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.answered(method, route, status, seconds)
         if route not in QUIET or status == 500:
             ms = round(seconds * 1e3, 1)

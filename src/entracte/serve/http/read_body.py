@@ -50,6 +50,8 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 def checked(kind: type[Told], fields: dict[str, Any]) -> Told:
     """Fields as a model; raises ApiError, naming the first that is wrong and why."""
+    if len(fields) > MAX_FIELDS:
+        raise bad_request(f"There are over {MAX_FIELDS} fields.", code="too_many")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

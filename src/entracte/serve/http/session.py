@@ -45,7 +45,8 @@ async def sign_in(request: Request, service: TheService) -> Response:
     told = checked(SignIn, await read_json(request))
     secret = told.key.strip()
     if await anyio.to_thread.run_sync(service.keys.find, secret) is None:
-        raise ApiError(401, "This API key is not known.", "invalid_api_key", "key")
+        headers = {"WWW-Authenticate": "Bearer"}
+        raise ApiError(401, "This API key is not known.", "invalid_api_key", "key", headers)
     response = Response(status_code=204)
     response.set_cookie(
         COOKIE,
@@ -58,7 +59,13 @@ async def sign_in(request: Request, service: TheService) -> Response:
     return response
 
 
-@router.delete("", operation_id="signOut", summary="Sign the page out", status_code=204)
+@router.delete(
+    "",
+    operation_id="signOut",
+    summary="Sign the page out",
+    status_code=204,
+    responses=errors(),
+)
 def sign_out() -> Response:
     """Forget the cookie."""
     response = Response(status_code=204)

@@ -204,7 +204,9 @@ class JobStore:
         with writing(self._engine) as connection:
             this = jobs.c.id == job.id
             runs = and_(this, jobs.c.status == "in_progress")
-            if self._change(connection, runs, cancel_requested=True, deleted=True) is not None:
+            # Its idempotency key is free at once: who asks again wants a new video.
+            gone = {"cancel_requested": True, "deleted": True, "idempotency_key": None}
+            if self._change(connection, runs, **gone) is not None:
                 return False
             connection.execute(delete(jobs).where(this))
             return True

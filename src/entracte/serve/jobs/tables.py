@@ -107,7 +107,11 @@ def open_database(path: Path) -> Engine:
     when it returns. Raises DatabaseError for one that a later version made.
     """
     engine = create_engine(
-        f"sqlite:///{path}", pool_size=20, max_overflow=40, connect_args={"timeout": 30.0}
+        f"sqlite:///{path}",
+        pool_size=20,
+        max_overflow=40,
+        connect_args={"timeout": 30.0},
+        hide_parameters=True,  # errors are logged, and prompts are among the parameters
     )
     event.listen(engine, "connect", _prepare)
     with engine.connect() as connection:
