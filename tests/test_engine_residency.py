@@ -133,7 +133,7 @@ def test_dynamic_is_close(engine: Engine, expected: dict[str, Tensor], dial: int
     assert 0 < distance(found, expected) < 2e-2
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_user_loras_in_every_mode(
     engine: Engine, user_loras: tuple[LoraSpec, ...], expected: dict[str, Tensor], count: int
 ) -> None:

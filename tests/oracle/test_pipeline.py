@@ -8,7 +8,7 @@ import torch
 from entracte import Engine
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
-from entracte.models.gemma import TextEncoder
+from entracte.models.gemma import TextEncoder, Tokenizer
 from entracte.models.tiling import Tiling
 from entracte.models.transformer import Transformer
 from entracte.models.upsampler import Upsampler
@@ -43,7 +43,7 @@ def borrow(engine: Engine, name: str, kind: type):
 def test_contexts(oracle: Oracle, engine: Engine, prompt: str) -> None:
     encoder = borrow(engine, "text_encoder", TextEncoder)
     connectors = borrow(engine, "connectors", Connectors)
-    states = encode_text(encoder, engine.tokenizer.encode(prompt), CPU)
+    states = encode_text(encoder, Tokenizer(engine.source.tokenizer).encode(prompt), CPU)
     context, expected = connect_text(connectors, states), oracle.context(prompt)
     assert distance(context.video, expected.video) < BFLOAT16
     assert distance(context.audio, expected.audio) < BFLOAT16

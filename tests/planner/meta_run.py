@@ -30,7 +30,7 @@ from entracte.progress import Reporter
 from entracte.recipes import DEFAULTS
 from entracte.residency.host import HostBackend
 from entracte.residency.weights import WeightSet
-from entracte.run import OpenModel, Run
+from entracte.run import OpenModel, Outputs, Run
 from entracte.sampling.guidance import Guidance
 from entracte.stages.denoise import GuidancePlan
 from entracte.stages.encode_images import PreparedImage
@@ -143,9 +143,10 @@ def run(found: dict[str, nn.Module], prepared: Prepared) -> list[tuple[str, Mete
             latent_channels=128,
             contexts=Cache(CACHED_PROMPTS),
             rotary=rotary_tables(found["transformer"], prepared),
+            previewers=Cache(1),
         )
-        reporter = Reporter()
-        Run(opened, prepared, recorder, reporter).generate(None, None, keep_frames=False)
+        outputs = Outputs(None, None, keep_frames=False)
+        Run(opened, prepared, recorder, Reporter(), outputs).generate()
     return recorder.stages
 
 

@@ -1,7 +1,7 @@
 """What OpenAI's own client does with the service, whichever version of it is imported.
 
 A program of its own, so that two versions can be tried:
-python openai_client.py URL KEY SECRET FOLDER
+python -m tests.serve.openai_client URL KEY SECRET FOLDER
 """
 
 import io

@@ -70,7 +70,7 @@ def test_the_worker_is_killed_at_random_points(
         while killed < KILLS_OF_WORKERS:
             if len(running.service.store.waiting()) < 5:
                 ids += [running.create(f"steps {chance.randrange(2, 12)}")["id"] for _ in range(10)]
-            time.sleep(chance.uniform(0, 0.4))
+            time.sleep(chance.uniform(0, 0.3))
             process = running.service.supervisors[0]._process
             if process is not None and process.pid is not None:
                 try:

@@ -13,7 +13,8 @@ from entracte.serve.postman import webhook_secret
 from .fake_maker import OpenFake
 from .running import Hooks, local, wait_for
 
-PROGRAM = Path(__file__).with_name("openai_client.py")
+PROGRAM = "tests.serve.openai_client"
+ROOT = Path(__file__).parents[2]
 OLDER = Path(sys.prefix) / "openai-2.30.0"
 
 
@@ -35,7 +36,8 @@ def test_everything_that_the_client_does(tmp_path: Path, version: str) -> None:
         secret = webhook_secret(running.service.folder)
         arguments = [running.url, running.key, secret, str(tmp_path)]
         done = subprocess.run(
-            [sys.executable, str(PROGRAM), *arguments],
+            [sys.executable, "-m", PROGRAM, *arguments],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=120,

@@ -48,7 +48,7 @@ def raw(running: Local, data: bytes, hang_up: bool = False) -> Answer | None:
     return _answer(received)
 
 
-def post(path: str, body: bytes, running: Local, *headers: str, length: str | None = None) -> bytes:
+def post(running: Local, path: str, body: bytes, *headers: str, length: str | None = None) -> bytes:
     """A POST of JSON with the key. length: what its Content-Length claims."""
     told = (
         f"Content-Length: {len(body) if length is None else length}",

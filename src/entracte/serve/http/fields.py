@@ -1,11 +1,12 @@
 """What a client may say when it asks for a video."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from entracte.request import MAX_CRF, MAX_FRAME_RATE, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
+
+from .strict_json import parse
 
 MAX_SECONDS = 3600
 
@@ -18,13 +19,14 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return parse(value)
+    except ValueError:
         raise ValueError("is to be JSON") from None
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] | None
+Rescale = Annotated[float, Field(ge=0, le=1)] | None
 Blocks = Annotated[
     Annotated[list[Annotated[int, Field(ge=0, le=1000)]], Field(max_length=MAX_ENTRIES)] | None,
     BeforeValidator(_parsed),
@@ -89,8 +91,8 @@ class VideoFields(BaseModel):
     audio_stg_guidance_scale: Scale = None
     a2v_guidance_scale: Scale = None
     v2a_guidance_scale: Scale = None
-    video_rescale_scale: Scale = None
-    audio_rescale_scale: Scale = None
+    video_rescale_scale: Rescale = None
+    audio_rescale_scale: Rescale = None
     video_stg_blocks: Blocks = None
     audio_stg_blocks: Blocks = None
     guidance_batch: int | None = Field(default=None, ge=1, le=4)

@@ -1,6 +1,5 @@
 """Reading a request's body, form or JSON, into fields and files."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from .errors import ApiError, bad_request
+from .strict_json import parse
 
 FILES = "input_reference"
 MAX_FIELDS = 64
@@ -38,8 +38,8 @@ async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Bo
 async def read_json(request: Request) -> dict[str, Any]:
     """A JSON object; raises ApiError for anything else."""
     try:
-        found = json.loads(await request.body(), parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        found = parse((await request.body()).decode())
+    except ValueError:
         raise bad_request("The body is no JSON.", code="invalid_json") from None
     except ClientDisconnect:
         raise bad_request("The body ended too early.", code="incomplete_body") from None
@@ -95,7 +95,3 @@ def _unknown(where: str, name: str) -> ApiError:
         base = name.partition("[")[0]
         words += f" Give lists and objects as JSON in one string: {base}='[…]'."
     return bad_request(words, name[:100], "unknown_field")
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")
