@@ -81,9 +81,12 @@ def denoise(
         inputs = [stream.input(sigma, contiguous=len(passes) > 1) for stream in streams]
         velocities = transformer(*inputs, passes=list(passes.values()), rows_at_once=rows_at_once)
         by_name = dict(zip(passes, velocities, strict=True))
-        for stream, pick in zip(streams, (_video, _audio), strict=True):
+        clean = [
             stream.step({name: pick(v) for name, v in by_name.items()}, sigma, next_sigma)
-        on_step(step + 1, streams[0].clean_prediction)
+            for stream, pick in zip(streams, (_video, _audio), strict=True)
+        ]
+        on_step(step + 1, clean[0])
+        del clean  # its memory is the next step's
     return streams[0].latent, streams[1].latent
 
 
@@ -93,7 +96,7 @@ class _Stream:
     def __init__(
         self, tokens: Tokens, guidance: Guidance, contexts: Tensor, rotary: StreamRotary
     ) -> None:
-        self.latent = self.clean_prediction = tokens.latent
+        self.latent = tokens.latent
         self._clean = tokens.clean
         self._mask = tokens.level_mask()
         self._all_noisy = bool((tokens.mask == 1).all())
@@ -118,8 +121,8 @@ class _Stream:
             rotary=self._rotary,
         )
 
-    def step(self, velocities: dict[str, Tensor], sigma: Tensor, next_sigma: Tensor) -> None:
-        """Move on by one step, given every pass's velocity."""
+    def step(self, velocities: dict[str, Tensor], sigma: Tensor, next_sigma: Tensor) -> Tensor:
+        """Move on by one step, given every pass's velocity; returns what is clean by them."""
         level = self._mask * sigma
         predictions = {
             name: denoised(self.latent, velocity, level).float()
@@ -128,8 +131,8 @@ class _Stream:
         x0 = guide(Predictions(**predictions), self._guidance).to(self.latent.dtype)
         if not self._all_noisy:
             x0 = keep_clean(x0, self._clean, self._mask)
-        self.clean_prediction = x0
         self.latent = euler_step(self.latent, x0, sigma, next_sigma)
+        return x0
 
 
 def _video(velocity: Velocity) -> Tensor:
