@@ -56,7 +56,8 @@ def post(running: Local, path: str, body: bytes, *headers: str, length: str | No
         "Content-Type: application/json",
         *headers,
     )
-    return request("POST", path, *told) + body
+    host = running.url.removeprefix("http://")
+    return request("POST", path, *told, host=host) + body
 
 
 def request(method: str, path: str, *headers: str, host: str = "127.0.0.1") -> bytes:

@@ -80,11 +80,11 @@ def test_what_is_no_id_is_nothing_elsewhere(attacked: Local, path: str, name: st
     error_of(answer, 400 if answer.status_code == 400 else 404)  # 400: it is too long
 
 
-@pytest.mark.parametrize("number", ["-1", "1", "999", "1001", "9" * 5000, "0x0", "%00", "..", "a"])
+@pytest.mark.parametrize("number", ["-1", "1", "999", "1001", "9" * 5000, "0x0", "%00", "a"])
 def test_what_is_no_number_of_an_image_is_no_image(attacked: Local, number: str) -> None:
     video = attacked.create(PROMPT)
     answer = attacked.client.get(f"/v1/videos/{video['id']}/images/{number}")
-    error_of(answer, 404 if number in ("1", "999", "..") else 400)
+    error_of(answer, 404 if number in ("1", "999") else 400)
 
 
 @pytest.mark.parametrize(

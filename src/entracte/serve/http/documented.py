@@ -23,6 +23,8 @@ WORDS: Mapping[int, str] = {
     503: "The server cannot do it now.",
 }
 
+JSON = "application/json"
+
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Responses with an error's body, those included that every route may give."""
@@ -40,6 +42,9 @@ def corrected(document: dict[str, Any]) -> dict[str, Any]:
                 del operation["responses"]["422"]
             if path in OPEN:
                 operation["security"] = []
+            for status, response in operation["responses"].items():
+                if status >= "400":  # it would be of the type that a good answer has
+                    response["content"] = {JSON: next(iter(response["content"].values()))}
     parts = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         parts["schemas"].pop(name, None)
@@ -54,7 +59,7 @@ def corrected(document: dict[str, Any]) -> dict[str, Any]:
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
     """A JSON body that the route reads itself."""
     schema = _inlined(kind.model_json_schema())
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
 
 def video_body() -> dict[str, Any]:
@@ -68,7 +73,7 @@ def video_body() -> dict[str, Any]:
     form["properties"]["input_reference"] = {"type": "array", "items": file}
     content = {
         "multipart/form-data": {"schema": form},
-        "application/json": {"schema": schema},
+        JSON: {"schema": schema},
     }
     return {"requestBody": {"required": True, "content": content}}
 

@@ -28,9 +28,20 @@ QUIET = ": quiet\n\n"
 # The engine's memory changes often; it is told at most so often.
 ENGINE_SECONDS = 1.0
 
+# Tools read the schema of a stream as that of one event.
+EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["video", "deleted", "preview", "engine"]},
+        "id": {"type": "string", "description": "The video's revision."},
+        "data": {"type": "string", "description": "JSON."},
+    },
+    "required": ["event", "data"],
+}
+
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
         "description": "Events.",
     }
 }
