@@ -14,7 +14,7 @@ import numpy as np
 from entracte.errors import CheckpointError
 from entracte.files import write_atomically
 from entracte.serve.worker.maker import Tell, WorkFailed
-from entracte.serve.worker.messages import Done, Memory, MemoryRow, Preview, Step
+from entracte.serve.worker.messages import Done, Memory, MemoryRow, Preview, Step, Work
 
 FRAMES = 9
 
@@ -46,32 +46,24 @@ class FakeMaker:
             )
         )
 
-    def make(
-        self,
-        job_id: str,
-        request: Mapping[str, Any],
-        output: str,
-        previews: bool,
-        tell: Tell,
-        should_stop: Callable[[], bool],
-    ) -> Done:
-        word, _, number = request["prompt"].partition(" ")
+    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
+        word, _, number = work.request["prompt"].partition(" ")
         steps = int(number) if word == "steps" else 4
         begun = time.perf_counter()
         for step in range(1, steps + 1):
             if should_stop():
                 raise WorkFailed("cancelled", "Cancelled.")
             time.sleep(self._options.step_s)
-            tell(Step(job_id, "denoise", step, steps, step / steps, (steps - step) * 0.1))
-            if previews:
-                tell(Preview(job_id, step, b"RIFF picture"))
+            tell(Step(work.job_id, "denoise", step, steps, step / steps, (steps - step) * 0.1))
+            if work.previews:
+                tell(Preview(work.job_id, step, b"RIFF picture"))
             if step == 2:
                 self._misbehave(word)
-        data = video_bytes(request["width"], request["height"])
-        with write_atomically(Path(output)) as part:
+        data = video_bytes(work.request["width"], work.request["height"])
+        with write_atomically(Path(work.output)) as part:
             part.write_bytes(data)
         took = time.perf_counter() - begun
-        return Done(job_id, took, {"denoise": took}, 12.5, len(data))
+        return Done(work.job_id, took, {"denoise": took}, 12.5, len(data))
 
     def _misbehave(self, word: str) -> None:
         if word == "crash":

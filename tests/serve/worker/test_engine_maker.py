@@ -17,7 +17,7 @@ from entracte.serve.http.fields import VideoFields
 from entracte.serve.wanted import request_arguments, resolve
 from entracte.serve.worker.engine_maker import EngineMaker
 from entracte.serve.worker.maker import WorkFailed
-from entracte.serve.worker.messages import Memory, Preview, Step
+from entracte.serve.worker.messages import Memory, Preview, Step, Work
 from tests.serve.running import settings_for, small
 
 
@@ -25,6 +25,10 @@ def arguments(tmp_path: Path, **fields: Any) -> dict[str, Any]:
     settings = settings_for(tmp_path)
     wanted = resolve(VideoFields(**small(**{"size": "192x128", **fields})), settings, {})
     return request_arguments(wanted.prompt, wanted.settings, {})
+
+
+def work(tmp_path: Path, previews: bool = False, **fields: Any) -> Work:
+    return Work("id", arguments(tmp_path, **fields), str(tmp_path / "v.mp4"), previews)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +44,11 @@ def maker(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_a_video_with_steps_previews_and_memory(maker: EngineMaker, tmp_path: Path) -> None:
     told: list[Any] = []
-    output = tmp_path / "video.mp4"
+    output = tmp_path / "v.mp4"
     done = maker.make(
-        "id", arguments(tmp_path, size="180x120"), str(output), True, told.append, lambda: False
+        work(tmp_path, previews=True, size="180x120"),
+        told.append,
+        lambda: False,
     )
     with av.open(str(output)) as video:
         assert (video.streams.video[0].width, video.streams.video[0].height) == (180, 120)
@@ -67,7 +73,7 @@ def test_a_video_with_steps_previews_and_memory(maker: EngineMaker, tmp_path: Pa
 
 def test_an_estimate_is_near_once_a_video_was_made(maker: EngineMaker, tmp_path: Path) -> None:
     wanted = arguments(tmp_path, num_inference_steps=6)
-    done = maker.make("id", wanted, str(tmp_path / "v.mp4"), False, lambda _: None, lambda: False)
+    done = maker.make(work(tmp_path, num_inference_steps=6), lambda _: None, lambda: False)
     longer = maker.estimate(arguments(tmp_path, num_inference_steps=30))
     estimated = maker.estimate(wanted)
     assert estimated is not None
@@ -97,7 +103,9 @@ def test_cancelling_leaves_no_file(maker: EngineMaker, tmp_path: Path) -> None:
 
     with pytest.raises(WorkFailed) as failed:
         maker.make(
-            "id", arguments(tmp_path), str(tmp_path / "v.mp4"), False, told.append, after_one_step
+            work(tmp_path),
+            told.append,
+            after_one_step,
         )
     assert (failed.value.code, failed.value.fatal) == ("cancelled", False)
     assert list(tmp_path.iterdir()) == []
@@ -127,7 +135,9 @@ def test_errors_have_words_for_clients_without_paths(
     monkeypatch.setattr(Engine, "generate", fail)
     with pytest.raises(WorkFailed) as failed:
         maker.make(
-            "id", arguments(tmp_path), str(tmp_path / "v.mp4"), False, lambda _: None, lambda: False
+            work(tmp_path),
+            lambda _: None,
+            lambda: False,
         )
     assert (failed.value.code, failed.value.fatal) == (code, fatal)
     assert "/srv" not in failed.value.message
@@ -137,6 +147,6 @@ def test_errors_have_words_for_clients_without_paths(
 def test_an_output_that_cannot_be_written(maker: EngineMaker, tmp_path: Path) -> None:
     output = str(tmp_path / "gone" / "v.mp4")
     with pytest.raises(WorkFailed) as failed:
-        maker.make("id", arguments(tmp_path), output, False, lambda _: None, lambda: False)
+        maker.make(Work("id", arguments(tmp_path), output), lambda _: None, lambda: False)
     assert failed.value.code == "media_error"
     assert str(tmp_path) not in failed.value.message

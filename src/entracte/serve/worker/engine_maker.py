@@ -31,7 +31,7 @@ from entracte.trace.memory import read_memory
 
 from .experience import Experience
 from .maker import Tell, WorkFailed
-from .messages import Done, Memory, MemoryRow, Preview, Step
+from .messages import Done, Memory, MemoryRow, Preview, Step, Work
 
 logger = logging.getLogger(__name__)
 
@@ -76,27 +76,19 @@ class EngineMaker:
             logger.warning("there is no room for the default video: %s", error)
         tell(self._memory())
 
-    def make(
-        self,
-        job_id: str,
-        request: Mapping[str, Any],
-        output: str,
-        previews: bool,
-        tell: Tell,
-        should_stop: Callable[[], bool],
-    ) -> Done:
+    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
         begun, predicted = time.perf_counter(), None
         with _words_for_clients():
-            wanted = Request(**request)
+            wanted = Request(**work.request)
             predicted = self._engine.predict(wanted)
-            journal = Journal(job_id, _tail(predicted), tell, self._memory)
+            journal = Journal(work.job_id, _tail(predicted), tell, self._memory)
             result = self._engine.generate(
                 wanted,
-                output_path=output,
+                output_path=work.output,
                 progress=journal.note,
                 should_stop=should_stop,
                 keep_frames=False,
-                preview=(lambda seen: tell(_preview(job_id, seen))) if previews else None,
+                preview=(lambda seen: tell(_preview(work.job_id, seen))) if work.previews else None,
             )
         took = time.perf_counter() - begun
         self._experience.learn(None if predicted is None else predicted.latency_s, took)
@@ -107,11 +99,11 @@ class EngineMaker:
             durations[span.name] = durations.get(span.name, 0.0) + span.seconds
         peaks = [span.memory.peak_mb for span in spans if span.memory is not None]
         return Done(
-            job_id,
+            work.job_id,
             took,
             durations,
             max(peaks, default=None),
-            Path(output).stat().st_size,
+            Path(work.output).stat().st_size,
         )
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from entracte.errors import EntracteError
 
-from .messages import Done, Memory, Preview, Step
+from .messages import Done, Memory, Preview, Step, Work
 
 Tell = Callable[[Step | Memory | Preview], None]
 
@@ -36,15 +36,7 @@ class Maker(Protocol):
         be made.
         """
 
-    def make(
-        self,
-        job_id: str,
-        request: Mapping[str, Any],
-        output: str,
-        previews: bool,
-        tell: Tell,
-        should_stop: Callable[[], bool],
-    ) -> Done:
+    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
         """Make a video; raises WorkFailed, with the code `cancelled` where it was to stop."""
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:

@@ -91,9 +91,7 @@ def _carry_out(maker: Maker, piece: Work, line: Line, desk: "Desk") -> bool:
         return piece.job_id in desk.cancelled
 
     try:
-        done = maker.make(
-            piece.job_id, piece.request, piece.output, piece.previews, line.tell, should_stop
-        )
+        done = maker.make(piece, line.tell, should_stop)
     except WorkFailed as failure:
         code, message = failure.code, failure.message
         line.tell(Failed(piece.job_id, code, message, failure.detail, failure.fatal))
