@@ -56,6 +56,7 @@ class FakeMaker:
             time.sleep(self._options.step_s)
             tell(Step(work.job_id, "denoise", step, steps, step / steps, (steps - step) * 0.1))
             if work.previews:
+                time.sleep(0.3)  # until somebody looks
                 tell(Preview(work.job_id, step, b"RIFF picture"))
             if step == 2:
                 self._misbehave(word)

@@ -23,7 +23,7 @@ WRONG = [
     ("#fps", "0", "#fps-error", "greater than 0"),
     ("[name=num_inference_steps]", "101", "#steps-error", "At most 100 are allowed here."),
     ("#seed", "-1", "#seed-error", "greater than or equal to 0"),
-    ("[name=video_rescale_scale]", "2", "#guidance-error", "goes from 0 to 1"),
+    ("[name=video_rescale_scale]", "2", "#guidance-error", "less than or equal to 1"),
     ("[name=video_stg_blocks]", "one", "#guidance-error", "whole numbers"),
 ]
 

@@ -56,5 +56,4 @@ def unharmed(running: Local) -> Iterator[Local]:
 def _files(running: Local) -> set[Path]:
     """Everything in the data folder but videos, around it, and where the page is."""
     root = running.service.folder.root
-    near = {path for path in root.parent.rglob("*") if root / "videos" not in path.parents}
-    return {path for path in near | set(FOLDER.rglob("*")) if path.suffix != ".pyc"}
+    return {*root.parent.iterdir(), *root.iterdir(), *FOLDER.rglob("*")}

@@ -124,8 +124,8 @@ def test_values_out_of_bounds_are_refused_by_name(
 
 
 @BOTH
-def test_a_million_fields_are_not_looked_at(attacked: Local, path: str) -> None:
-    body = json.dumps(dict.fromkeys(map(str, range(1_000_000)), 1))
+def test_hundreds_of_thousands_of_fields_are_not_looked_at(attacked: Local, path: str) -> None:
+    body = json.dumps(dict.fromkeys(map(str, range(300_000)), 1))
     error_of(attacked.client.post(path, content=body, headers=KIND), 400, "too_many")
     few = json.dumps(dict.fromkeys(map(str, range(MAX_FIELDS)), 1))
     error_of(attacked.client.post(path, content=few, headers=KIND), 400, "missing_field")
