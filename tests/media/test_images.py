@@ -54,6 +54,18 @@ def test_too_many_pixels_are_refused_before_decoding() -> None:
         decode_image(bomb, "bomb")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_of_grey_are_scaled(kind: str) -> None:
+    ramp = np.array([[0, 0x0100, 0x8000, 0xFFFF]], np.uint16)
+    read = decode_image(encoded(Image.fromarray(ramp), kind), "ramp")
+    assert np.array(read)[0].tolist() == [[value] * 3 for value in (0, 1, 128, 255)]
+
+
+def test_pixels_without_a_white_are_refused() -> None:
+    with pytest.raises(MediaError, match="save it with 8 or 16 bits"):
+        decode_image(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF"), "map")
+
+
 def test_exif_orientation_is_applied() -> None:
     image = Image.new("RGB", (20, 10))
     exif = image.getexif()

@@ -57,9 +57,9 @@ def add_parser(commands: Any) -> None:
 
 
 def _open(options: argparse.Namespace) -> "tuple[DataFolder, JobStore]":
+    from entracte.serve.jobs.database import open_database
     from entracte.serve.jobs.outbox import Outbox
     from entracte.serve.jobs.store import JobStore
-    from entracte.serve.jobs.tables import open_database
 
     folder = data_folder(options)
     database = open_database(folder.database)

@@ -48,7 +48,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(options: argparse.Namespace) -> "KeyStore":
-    from entracte.serve.jobs.tables import open_database
+    from entracte.serve.jobs.database import open_database
     from entracte.serve.keys import KeyStore
 
     return KeyStore(open_database(data_folder(options).database))

@@ -17,7 +17,7 @@ def read_image(path: Path) -> Image.Image:
     """Read an image file as RGB, upright by its EXIF orientation, on white where transparent.
 
     Raises MediaError if it is missing, over 50 MiB or 50 megapixels, of a format that is not
-    allowed, or damaged.
+    allowed, has pixels that are neither colours nor 8 or 16 bits of grey, or is damaged.
     """
     try:
         size = path.stat().st_size
@@ -48,8 +48,21 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.
         raise MediaError(f"{name} is no image in a format of {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MediaError(f"image {name} is damaged: {error}") from None
+    upright = _eight_bits(upright, name)
     if upright.has_transparency_data:
         layer = upright.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return upright.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Grey of more bits as 8: Pillow would cut it off at 255."""
+    if image.mode.startswith("I;16"):
+        return image.convert("I").point(lambda value: value / 256).convert("L")
+    if image.mode in ("I", "F"):
+        raise MediaError(
+            f"image {name} has numbers for pixels, whose white nobody knows; save it with 8 or 16 "
+            "bits a channel"
+        )
+    return image

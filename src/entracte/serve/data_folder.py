@@ -55,6 +55,13 @@ class DataFolder:
         """A conditioning image as it was taken in, from 0."""
         return self.of_video(video_id) / f"image-{number}.png"
 
+    def make_room(self, video_id: str) -> None:
+        """Make a video's folder, without what an attempt that was killed left in it."""
+        folder = self.of_video(video_id)
+        folder.mkdir(exist_ok=True)
+        for part in folder.glob(".*.part"):
+            part.unlink()
+
     def remove(self, video_id: str) -> None:
         """Remove all files of a video; nothing happens where there are none."""
         shutil.rmtree(self.of_video(video_id), ignore_errors=True)

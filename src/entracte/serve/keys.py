@@ -5,6 +5,7 @@ import hmac
 import secrets
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, RowMapping, delete, insert, select
@@ -85,15 +86,22 @@ class KeyStore:
 
         A change by another process is heeded within FRESH_SECONDS.
         """
+        wanted, found = _hash(secret), None
+        for known, key in self._all():
+            if hmac.compare_digest(known, wanted):
+                found = key
+        return found
+
+    def holds(self, key: Key) -> bool:
+        """Whether a key that was found earlier still opens anything; as fresh as `find`."""
+        return key == LOCAL or any(key.id == known.id for _, known in self._all())
+
+    def _all(self) -> Sequence[tuple[bytes, Key]]:
         if time.monotonic() - self._read_at >= FRESH_SECONDS:
             rows = read_rows(self._engine, select(keys))
             self._known = [(row["hash"], _as_key(row)) for row in rows]
             self._read_at = time.monotonic()
-        wanted, found = _hash(secret), None
-        for known, key in self._known:
-            if hmac.compare_digest(known, wanted):
-                found = key
-        return found
+        return self._known
 
 
 def _as_key(row: RowMapping) -> Key:

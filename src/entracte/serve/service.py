@@ -1,5 +1,6 @@
 """The service: everything that HTTP speaks to, put together."""
 
+import math
 import threading
 import time
 import uuid
@@ -17,10 +18,10 @@ from .data_folder import DataFolder
 from .feed import Feed, News
 from .housekeeping import Housekeeping
 from .http.errors import ApiError
+from .jobs.database import open_database
 from .jobs.job import Job, NewJob
 from .jobs.outbox import Outbox
 from .jobs.store import JobStore, QueueLimits
-from .jobs.tables import open_database
 from .keys import KeyStore
 from .line import LineView
 from .loras import list_loras
@@ -54,7 +55,7 @@ class Service:
         self._database = open_database(self.folder.database)
         self.keys = KeyStore(self._database)
         outbox = Outbox(self._database, settings.webhook_url)
-        keep_s = None if settings.keep_days is None else settings.keep_days * DAY
+        keep_s = None if math.isinf(settings.keep_days) else settings.keep_days * DAY
         self.store = JobStore(self._database, outbox, keep_s)
         self.feed = Feed()
         self.limits = QueueLimits(settings.max_queued, settings.max_queued_per_key)
@@ -195,10 +196,11 @@ class Service:
             arguments = request_arguments(job.prompt, job.settings, loras, images)
         except ApiError as error:  # its LoRA is gone
             raise WorkFailed(error.code or "invalid_request", error.message) from None
-        folder = self.folder.of_video(job.id)
-        folder.mkdir(exist_ok=True)
-        for part in folder.glob(".*.part"):  # of an attempt that was killed
-            part.unlink()
+        try:
+            self.folder.make_room(job.id)
+        except OSError as error:
+            words = "The server cannot write the video."
+            raise WorkFailed("storage_failed", words, str(error)) from None
         output = str(self.folder.video(job.id))
         return Work(job.id, arguments, output, bool(job.settings.get("preview", False)))
 

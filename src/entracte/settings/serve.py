@@ -46,7 +46,7 @@ class ServeSettings(DataSettings):
         Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$"),
     ] = "720x1280"
     default_seconds: Annotated[
-        float, Flag("service", "of videos whose length is not asked for", "S"), Field(gt=0)
+        float, Flag("service", "of videos whose length is not asked for", "S"), Field(gt=0, le=3600)
     ] = 4.0
     lora_folder: Annotated[
         Path | None, Flag("service", "its .safetensors files are LoRAs by name", "DIR")
@@ -84,7 +84,7 @@ class ServeSettings(DataSettings):
     max_steps: Annotated[int, Flag("limits", "denoising steps", "N"), Field(ge=1)] = 100
 
     keep_days: Annotated[
-        float | None, Flag("retention", "videos are deleted after", "DAYS"), Field(gt=0)
+        float, Flag("retention", "videos are deleted after; inf keeps them", "DAYS"), Field(gt=0)
     ] = 7.0
     keep_size: Annotated[
         Number | None, Flag("retention", "the oldest videos are deleted beyond", "SIZE")

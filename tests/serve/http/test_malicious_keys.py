@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from entracte.serve.jobs.tables import open_database
+from entracte.serve.jobs.database import open_database
 from entracte.serve.keys import FRESH_SECONDS, KeyStore
 
 from ..running import Local, small, wait_for

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from ..running import Local, wait_for
+from ..running import Local, small, wait_for
 from .asking import error_of
 
 SLOW = "steps 3000"
@@ -78,7 +78,7 @@ def test_what_was_seen_is_not_told_again(shared: Local) -> None:
 
 def test_previews_come_where_they_were_asked_for(shared: Local) -> None:
     for wanted in (True, False):
-        video = shared.create("steps 60", preview=wanted)["id"]
+        video = shared.create(preview=wanted)["id"]
         with shared.client.stream("GET", f"/v1/videos/{video}/events") as answer:
             previews = [event for event in all_of(answer) if event.kind == "preview"]
         assert bool(previews) is wanted
@@ -150,3 +150,20 @@ def test_the_engine_is_told_of_as_it_changes(shared: Local) -> None:
     plain = shared.client.get("/v1/engine").json()
     assert set(plain) == set(event.data)
     assert plain["auth"] == "keys"
+
+
+def test_streams_end_when_their_key_is_revoked(shared: Local) -> None:
+    key, secret = shared.service.keys.add("for a while")
+    headers = {"Authorization": f"Bearer {secret}"}
+    video = shared.client.post("/v1/videos", json=small(SLOW), headers=headers).json()["id"]
+    with (
+        shared.client.stream("GET", "/v1/events", headers=headers) as of_all,
+        shared.client.stream("GET", f"/v1/videos/{video}/events", headers=headers) as of_one,
+    ):
+        wait_for(lambda: shared.service.store.running())
+        shared.service.keys.revoke(key.id)
+        assert list(read(of_all.iter_lines()))[-1].kind in ("engine", "video")
+        assert list(read(of_one.iter_lines()))[-1].data["status"] == "in_progress"
+    job = shared.service.store.find(video)
+    assert job is not None
+    shared.service.cancel(job)

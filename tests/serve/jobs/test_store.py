@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Engine
 
+from entracte.serve.jobs.database import DatabaseError, open_database
 from entracte.serve.jobs.job import Advance, Completion, Job, NewJob
 from entracte.serve.jobs.outbox import Outbox
 from entracte.serve.jobs.store import JobStore, KeyReused, QueueFull, QueueLimits
-from entracte.serve.jobs.tables import DatabaseError, open_database
 from entracte.serve.service import new_id
 
 PLENTY = QueueLimits(1000, 1000)

@@ -117,6 +117,17 @@ def test_a_disk_that_is_full_refuses_and_recovers(tmp_path: Path) -> None:
         assert running.ended(running.create(input_reference=picture)["id"])["status"] == "completed"
 
 
+def test_a_video_without_room_on_the_disk_fails_alone(shared: Local) -> None:
+    first, second = shared.create("steps 4000"), shared.create()
+    blocked = shared.service.folder.of_video(second["id"])
+    blocked.write_text("no folder can be made here")
+    shared.client.post(f"/v1/videos/{first['id']}/cancel")
+    failed = shared.ended(second["id"])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "storage_failed")
+    blocked.unlink()
+    assert shared.ended(shared.create()["id"])["status"] == "completed"
+
+
 def bitmap() -> bytes:
     """An image that no format makes small."""
     file = io.BytesIO()

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from entracte.serve.feed import News
+from entracte.serve.feed import Listener, News
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.service import Service
@@ -61,6 +61,7 @@ class EventStream(StreamingResponse):
 async def of_one(
     job: TheJob,
     service: TheService,
+    key: TheKey,
     last_event_id: Annotated[str | None, Header(max_length=40)] = None,
 ) -> EventStream:
     """`video` with the whole video at every change, `preview` with a picture; ends with the video.
@@ -68,7 +69,7 @@ async def of_one(
     An event's id is the video's revision: with `Last-Event-ID`, what was seen is not told again.
     """
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
-    return EventStream(_one(service, job, seen))
+    return EventStream(_one(service, key, job, seen))
 
 
 @router.get(
@@ -83,10 +84,10 @@ async def of_all(service: TheService, key: TheKey) -> EventStream:
     return EventStream(_all(service, key))
 
 
-async def _one(service: Service, job: Job, seen: int) -> AsyncIterator[str]:
+async def _one(service: Service, key: Key, job: Job, seen: int) -> AsyncIterator[str]:
     with service.feed.listening(lambda news: news.video_id == job.id) as listener:
         heard = [News("video", job.id, job.owner)]
-        while not listener.closed:
+        while await _may_listen(service, key, listener):
             for news in heard:
                 if news.kind == "preview":
                     yield _preview(news)
@@ -112,7 +113,7 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
     with service.feed.listening(mine) as listener:
         engine_at: float | None = anyio.current_time()  # when to tell of the engine; None: not due
         told_at = -ENGINE_SECONDS
-        while not listener.closed:
+        while await _may_listen(service, key, listener):
             now = anyio.current_time()
             if engine_at is not None and engine_at <= now:
                 engine_at, told_at = None, now
@@ -132,6 +133,11 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
                     job = await anyio.to_thread.run_sync(service.store.find, news.video_id, key.id)
                     if job is not None:
                         yield await _video(service, job)
+
+
+async def _may_listen(service: Service, key: Key, listener: Listener) -> bool:
+    """A stream outlives the check at its beginning: the key may have been revoked since."""
+    return not listener.closed and await anyio.to_thread.run_sync(service.keys.holds, key)
 
 
 async def _engine(service: Service, key: Key) -> str:

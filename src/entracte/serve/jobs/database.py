@@ -1,15 +1,48 @@
-"""Transactions, and rows as jobs."""
+"""Opening the database, transactions, and rows as jobs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select
+from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, text
+
+from entracte.errors import EntracteError
 
 from .job import Job
+from .tables import SCHEMA, metadata
 
 NAMES = tuple(each.name for each in fields(Job))
+
+
+class DatabaseError(EntracteError):
+    """The database cannot be used."""
+
+
+def open_database(path: Path) -> Engine:
+    """Open or make the SQLite database at a path.
+
+    Writers wait for each other; readers wait for nobody (write-ahead log). A commit is on the disk
+    when it returns. Raises DatabaseError for one that a later version made.
+    """
+    engine = create_engine(
+        f"sqlite:///{path}",
+        pool_size=20,
+        max_overflow=40,
+        connect_args={"timeout": 30.0},
+        hide_parameters=True,  # errors are logged, and prompts are among the parameters
+    )
+    event.listen(engine, "connect", _prepare)
+    with engine.connect() as connection:
+        found = connection.execute(text("PRAGMA user_version")).scalar_one()
+        if found > SCHEMA:
+            raise DatabaseError(f"{path} was made by a later version of entracte; use that")
+        metadata.create_all(connection)
+        connection.execute(text(f"PRAGMA user_version = {SCHEMA}"))
+        connection.commit()
+    path.chmod(0o600)
+    return engine
 
 
 @contextmanager
@@ -30,3 +63,10 @@ def read_rows(engine: Engine, query: Select[Any]) -> list[RowMapping]:
 
 def as_job(row: Mapping[Any, Any]) -> Job:
     return Job(**{name: row[name] for name in NAMES})
+
+
+def _prepare(connection: Any, _: object) -> None:
+    # We begin transactions ourselves: sqlite3 would begin them late, and two writers could meet.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")

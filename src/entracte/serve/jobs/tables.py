@@ -1,7 +1,4 @@
-"""The tables, and how the database is opened."""
-
-from pathlib import Path
-from typing import Any
+"""The tables."""
 
 from sqlalchemy import (
     JSON,
@@ -16,13 +13,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
-    text,
 )
-from sqlalchemy.engine import Engine
-
-from entracte.errors import EntracteError
 
 # Of the tables below. A database of a later one is refused rather than misread.
 SCHEMA = 1
@@ -94,39 +85,3 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("due_at", Float, nullable=False),
 )
-
-
-class DatabaseError(EntracteError):
-    """The database cannot be used."""
-
-
-def open_database(path: Path) -> Engine:
-    """Open or make the SQLite database at a path.
-
-    Writers wait for each other; readers wait for nobody (write-ahead log). A commit is on the disk
-    when it returns. Raises DatabaseError for one that a later version made.
-    """
-    engine = create_engine(
-        f"sqlite:///{path}",
-        pool_size=20,
-        max_overflow=40,
-        connect_args={"timeout": 30.0},
-        hide_parameters=True,  # errors are logged, and prompts are among the parameters
-    )
-    event.listen(engine, "connect", _prepare)
-    with engine.connect() as connection:
-        found = connection.execute(text("PRAGMA user_version")).scalar_one()
-        if found > SCHEMA:
-            raise DatabaseError(f"{path} was made by a later version of entracte; use that")
-        metadata.create_all(connection)
-        connection.execute(text(f"PRAGMA user_version = {SCHEMA}"))
-        connection.commit()
-    path.chmod(0o600)
-    return engine
-
-
-def _prepare(connection: Any, _: object) -> None:
-    # We begin transactions ourselves: sqlite3 would begin them late, and two writers could meet.
-    connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")

@@ -193,7 +193,9 @@ class Supervisor(threading.Thread):
         try:
             process.say(self._work_of(job))
         except WorkFailed as failure:
-            self._fail(self._current, failure.code, failure.message)
+            self._failed(
+                self._current, Failed(job.id, failure.code, failure.message, failure.detail)
+            )
 
     def _hear(self, message: FromWorker) -> None:
         current = self._current
@@ -228,10 +230,7 @@ class Supervisor(threading.Thread):
                 job = self._store.complete(current.job, current.completion(message))
                 self._finish(current, job, message)
             case Failed() if current is not None:
-                self._log.warning(
-                    "video failed", video=current.job.id, code=message.code, detail=message.detail
-                )
-                self._fail(current, message.code, message.message)
+                self._failed(current, message)
                 if message.fatal:
                     self._show("restarting")
             case _:
@@ -251,6 +250,10 @@ class Supervisor(threading.Thread):
             self._finish(current, self._store.retry(current.job, "worker_crashed", words))
         else:
             self._fail(current, "worker_crashed", words)
+
+    def _failed(self, current: CurrentJob, why: Failed) -> None:
+        self._log.warning("video failed", video=current.job.id, code=why.code, detail=why.detail)
+        self._fail(current, why.code, why.message)
 
     def _fail(self, current: CurrentJob, code: str, words: str) -> None:
         self._finish(current, self._store.fail(current.job, code, words))
