@@ -117,6 +117,8 @@ _GENERATOR: dict[str, Any] = {
     "use_tanh_at_final": False,
     "use_bias_at_final": False,
     "upsample_initial_channel": 64,
+    "resblock_kernel_sizes": [3, 7],
+    "resblock_dilation_sizes": [[1], [3]],
 }
 
 VOCODER: dict[str, Any] = {

@@ -177,6 +177,8 @@ def _vocoder_config(config: Config) -> dict[str, Any]:
             "upsample_initial_channel": config[f"{prefix}hidden_channels"],
             "upsample_rates": config[f"{prefix}upsample_factors"],
             "upsample_kernel_sizes": config[f"{prefix}upsample_kernel_sizes"],
+            "resblock_kernel_sizes": config[f"{prefix}resnet_kernel_sizes"],
+            "resblock_dilation_sizes": config[f"{prefix}resnet_dilations"],
             "use_tanh_at_final": config[f"{prefix}final_act_fn"] == "tanh",
             "use_bias_at_final": config[f"{prefix}final_bias"],
         }

@@ -23,6 +23,7 @@ RENAMES = (
     (".downsample.lowpass.", ".downsample."),
 )
 
+# Where a config does not have them, as the published ones do not.
 RESBLOCK_KERNELS = [3, 7, 11]
 RESBLOCK_DILATIONS = [[1, 3, 5], [1, 3, 5], [1, 3, 5]]
 
@@ -89,8 +90,8 @@ def _generator(config: Mapping[str, Any], mel_bins: int) -> dict[str, Any]:
         "out_channels": channels,
         "upsample_kernel_sizes": config["upsample_kernel_sizes"],
         "upsample_factors": config["upsample_rates"],
-        "resnet_kernel_sizes": RESBLOCK_KERNELS,
-        "resnet_dilations": RESBLOCK_DILATIONS,
+        "resnet_kernel_sizes": config.get("resblock_kernel_sizes", RESBLOCK_KERNELS),
+        "resnet_dilations": config.get("resblock_dilation_sizes", RESBLOCK_DILATIONS),
         "act_fn": config["activation"],
         "antialias": True,
         "final_bias": config["use_bias_at_final"],

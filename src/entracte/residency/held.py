@@ -54,7 +54,7 @@ class HeldComponent:
         self._layouts = lay_out(template, self._specs, spec.blocks)
         self._run: ComponentRun | None = None
         self._proof = BaseProof(backend)
-        self._shells = Shells(spec.build, template, self._layouts, spec.blocks, self._sweep)
+        self._shells = Shells(template, self._layouts, spec.blocks, self._sweep)
         self._journal = journal
         self.stores = Stores(backend, budget, journal, self._shells.unbind)
         files = FileReader(backend, self.stores, self._layouts, spec.sources, self._adapter, copies)

@@ -105,17 +105,18 @@ class Shell:
 
 
 class Shells:
-    """Makes and keeps the shells of one component."""
+    """Makes and keeps the shells of one component.
+
+    template: the component without weights; it is copied, which is quicker than building it anew.
+    """
 
     def __init__(
         self,
-        build: Callable[[], nn.Module],
         template: nn.Module,
         layouts: tuple[Layout, ...],
         blocks: str | None,
         sweep: Callable[[], Iterator[nn.Module]],
     ) -> None:
-        self._build = build
         self._template = template
         self._layouts = layouts
         self._blocks = blocks
@@ -159,11 +160,11 @@ class Shells:
             prefix = f"{self._blocks}.{unit}."
             module = copy.deepcopy(self._template.get_submodule(prefix[:-1]))
         else:
-            module = self._build()
+            ready: dict[int, nn.Module] = {}  # what the copy has in the place of what
             if self._blocks is not None:
-                path, _, name = self._blocks.rpartition(".")
-                ready = ReadyBlocks(len(self._layouts) - 1, self._sweep)
-                module.get_submodule(path).register_module(name, ready)
+                blocks = self._template.get_submodule(self._blocks)
+                ready[id(blocks)] = ReadyBlocks(len(self._layouts) - 1, self._sweep)
+            module = copy.deepcopy(self._template, ready)
         shell = Shell(module, memory, layout)
         for entry, view in zip(layout.entries, layout.first_views(memory), strict=True):
             parameter = nn.Parameter(view, requires_grad=False)
