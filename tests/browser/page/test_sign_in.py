@@ -44,6 +44,7 @@ def test_the_address_from_the_terminal_signs_in(visit: Open, service: Command) -
     assert seen.page.url == f"{service.url}/"
 
     # A cookie that is worth nothing any more leads back to the form.
+    seen.wait("#estimate strong")  # the last that the page asks for by itself
     seen.expect("status of 401")
     seen.context.clear_cookies()
     seen.page.fill("#length", "3")

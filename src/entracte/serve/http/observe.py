@@ -37,7 +37,7 @@ class Observe:
 
         try:
             await self._app(scope, receive, observed)
-        except Exception:
+        except Exception:  # whatever it is: it is only noted, and goes on
             if not answered:  # it will be, outside of all layers
                 self._note(scope, 500, time.perf_counter() - begun)
             raise

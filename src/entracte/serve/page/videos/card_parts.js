@@ -6,8 +6,21 @@ import { everySecond } from "../base/ticker.js";
 import { ago, bytes, duration, moment, size, trim } from "../base/words.js";
 import { imageUrl } from "../service/api.js";
 
-export function promptOf(video) {
-  return element("h3", { class: "card-prompt", title: video.prompt }, video.prompt);
+// What stands below the picture. time: of `timeOf`.
+export function cardBody(video, time, ...buttons) {
+  return element(
+    "div",
+    { class: "card-body" },
+    element("h3", { class: "card-prompt", title: video.prompt }, video.prompt),
+    element(
+      "p",
+      { class: "meta" },
+      element("span", {}, `${size(video.size)} · ${trim(Number(video.seconds), 1)} s`),
+      time.root,
+    ),
+    element("div", { class: "actions" }, ...buttons),
+    details(video),
+  );
 }
 
 // How long ago it was asked for, kept true. Returns {root, leave}.
@@ -37,7 +50,7 @@ export function actionButton(picture, label, name, act, { words = null } = {}) {
   );
 }
 
-export function details(video) {
+function details(video) {
   const list = element("dl", {});
   for (const [term, words] of rows(video)) {
     list.append(element("dt", {}, term), element("dd", {}, words));

@@ -2,14 +2,14 @@
 
 import { element } from "../base/dom.js";
 import { icon } from "../base/icons.js";
-import { size, trim } from "../base/words.js";
 import { wasCancelled } from "../service/videos.js";
-import { actionButton, details, promptOf, timeOf } from "./card_parts.js";
+import { actionButton, cardBody, timeOf } from "./card_parts.js";
 
 export class FailedCard {
   // actions: {retry, reuse, remove}, each called with the video.
   constructor(video, actions) {
     const cancelled = wasCancelled(video);
+    const again = cancelled ? "Make it" : "Try again";
     const name = video.prompt;
     this.time = timeOf(video);
     this.root = element(
@@ -21,24 +21,12 @@ export class FailedCard {
         icon(cancelled ? "close" : "alert"),
         element("p", {}, cancelled ? "Cancelled" : (video.error?.message ?? "It failed.")),
       ),
-      element(
-        "div",
-        { class: "card-body" },
-        promptOf(video),
-        element(
-          "p",
-          { class: "meta" },
-          element("span", {}, `${size(video.size)} · ${trim(Number(video.seconds), 1)} s`),
-          this.time.root,
-        ),
-        element(
-          "div",
-          { class: "actions" },
-          actionButton("again", cancelled ? "Make it" : "Try again", name, () => actions.retry(video), { words: cancelled ? "Make it" : "Try again" }),
-          actionButton("settings", "Reuse settings", name, () => actions.reuse(video)),
-          actionButton("remove", "Delete", name, () => actions.remove(video)),
-        ),
-        details(video),
+      cardBody(
+        video,
+        this.time,
+        actionButton("again", again, name, () => actions.retry(video), { words: again }),
+        actionButton("settings", "Reuse settings", name, () => actions.reuse(video)),
+        actionButton("remove", "Delete", name, () => actions.remove(video)),
       ),
     );
   }

@@ -2,9 +2,8 @@
 
 import { element, setText } from "../base/dom.js";
 import { icon } from "../base/icons.js";
-import { size, trim } from "../base/words.js";
 import { contentUrl, downloadUrl } from "../service/api.js";
-import { actionButton, details, promptOf, timeOf } from "./card_parts.js";
+import { actionButton, cardBody, timeOf } from "./card_parts.js";
 
 const WIDE = 16 / 9; // the shape of a card's stage
 
@@ -37,35 +36,23 @@ export class GalleryCard {
       "li",
       { class: "card", "data-id": video.id },
       element("div", { class: "stage" }, backdrop(video), this.player, play, this.error),
-      element(
-        "div",
-        { class: "card-body" },
-        promptOf(video),
+      cardBody(
+        video,
+        this.time,
+        actionButton("settings", "Reuse settings", name, () => actions.reuse(video), { words: "Reuse" }),
+        actionButton("seed", "Reuse seed", name, () => actions.reuseSeed(video)),
         element(
-          "p",
-          { class: "meta" },
-          element("span", {}, `${size(video.size)} · ${trim(Number(video.seconds), 1)} s`),
-          this.time.root,
+          "a",
+          {
+            class: "button icon-only",
+            href: downloadUrl(video.id),
+            download: `${video.id}.mp4`,
+            title: "Download",
+            "aria-label": `Download: ${name}`,
+          },
+          icon("download"),
         ),
-        element(
-          "div",
-          { class: "actions" },
-          actionButton("settings", "Reuse settings", name, () => actions.reuse(video), { words: "Reuse" }),
-          actionButton("seed", "Reuse seed", name, () => actions.reuseSeed(video)),
-          element(
-            "a",
-            {
-              class: "button icon-only",
-              href: downloadUrl(video.id),
-              download: `${video.id}.mp4`,
-              title: "Download",
-              "aria-label": `Download: ${name}`,
-            },
-            icon("download"),
-          ),
-          actionButton("remove", "Delete", name, () => actions.remove(video)),
-        ),
-        details(video),
+        actionButton("remove", "Delete", name, () => actions.remove(video)),
       ),
     );
   }
