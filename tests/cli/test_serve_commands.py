@@ -192,6 +192,20 @@ def test_a_waiting_job_is_cancelled(
     assert told(capsys, "jobs", "cancel", job.id) == {"id": job.id, "status": "failed"}
 
 
+def test_a_cancelled_job_is_announced(
+    store: JobStore,
+    folder: DataFolder,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ENTRACTE_WEBHOOK_URL", '["https://hooks.example/x"]')
+    job = submit(store, folder)
+    said(capsys, "jobs", "cancel", job.id)
+    ((message,),) = Outbox(open_database(folder.database)).due(time.time())
+    assert message.url == "https://hooks.example/x"
+    assert job.id in message.body.decode()
+
+
 @pytest.mark.parametrize("action", ["show", "cancel"])
 def test_jobs_that_there_are_not(
     store: JobStore, capsys: pytest.CaptureFixture[str], action: str

@@ -16,7 +16,7 @@ from PIL import Image
 from entracte.serve.jobs import job
 from entracte.serve.postman import webhook_secret
 from entracte.settings.model import ModelSettings
-from entracte.settings.serve import DataSettings, ServeSettings
+from entracte.settings.serve import ServeSettings
 
 from .documented import SERVING, SETTINGS, code_blocks, error_codes, names, rows
 from .running import Hooks, Local, local, wait_for
@@ -180,4 +180,3 @@ def test_the_settings_file_that_is_shown(tmp_path: Path, monkeypatch: pytest.Mon
     assert (settings.model, settings.port) == ("/srv/models/ltx-2.3", 8080)
     assert (settings.keep_size, settings.devices) == ("500GiB", ("cuda:1",))
     assert settings.webhook_url == ("https://hooks.example.com/entracte",)
-    assert DataSettings().model == settings.model

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entracte.settings.base import read_settings
-from entracte.settings.serve import DataSettings
+from entracte.settings.serve import ServeSettings
 
 if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
@@ -22,9 +22,14 @@ def add_data_folder(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def serve_settings(options: argparse.Namespace) -> ServeSettings:
+    """The service's, by this flag, the environment and the file; raises RequestError."""
+    given = {name: value for name, value in vars(options).items() if name == "data_folder"}
+    return read_settings(ServeSettings, given)
+
+
 def data_folder(options: argparse.Namespace) -> "DataFolder":
     """The folder that flag, environment, file or default name; raises EntracteError."""
     from entracte.serve.data_folder import DataFolder
 
-    given = {name: value for name, value in vars(options).items() if name == "data_folder"}
-    return DataFolder(read_settings(DataSettings, given).data_folder)
+    return DataFolder(serve_settings(options).data_folder)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from entracte.errors import RequestError
 
-from .data import add_data_folder, data_folder
+from .data import add_data_folder, serve_settings
 
 if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
@@ -57,13 +57,15 @@ def add_parser(commands: Any) -> None:
 
 
 def _open(options: argparse.Namespace) -> "tuple[DataFolder, JobStore]":
+    from entracte.serve.data_folder import DataFolder
     from entracte.serve.jobs.database import open_database
     from entracte.serve.jobs.outbox import Outbox
     from entracte.serve.jobs.store import JobStore
 
-    folder = data_folder(options)
+    settings = serve_settings(options)
+    folder = DataFolder(settings.data_folder)
     database = open_database(folder.database)
-    return folder, JobStore(database, Outbox(database))
+    return folder, JobStore(database, Outbox(database, settings.webhook_url))
 
 
 def _find(store: "JobStore", video_id: str) -> "Job":

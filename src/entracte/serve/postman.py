@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Sequence
 
 from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
@@ -11,11 +12,14 @@ from structlog.typing import FilteringBoundLogger
 from .data_folder import DataFolder
 from .jobs.outbox import Delivery, Outbox
 from .metrics import Metrics
-from .outbound.deliveries import next_attempt
+from .outbound.deliveries import Outcome, next_attempt
 from .outbound.gate import Outbound
 from .outbound.standard_webhooks import new_secret, sign
 
 EVERY_SECONDS = 1.0
+
+# So many URLs are told at once: one that does not answer does not keep the others waiting.
+AT_ONCE = 8
 
 
 class Postman(threading.Thread):
@@ -36,22 +40,38 @@ class Postman(threading.Thread):
         self._metrics = metrics
         self._log = log
         self._random = random.Random()
+        self._busy: set[str] = set()
         self._stopping = threading.Event()
 
     def run(self) -> None:
         while not self._stopping.wait(EVERY_SECONDS):
             try:
-                for delivery in self._outbox.due(time.time()):
-                    if self._stopping.is_set():
-                        return
-                    self._deliver(delivery)
+                due = self._outbox.due(time.time())
             except OperationalError as error:
                 self._log.error("the database failed", error=str(error.orig))
+                continue
+            for messages in due:
+                url = messages[0].url
+                if url not in self._busy and len(self._busy) < AT_ONCE:
+                    self._busy.add(url)
+                    # A stop does not wait for a host that does not answer.
+                    threading.Thread(target=self._tell, args=(url, messages), daemon=True).start()
 
     def stop(self) -> None:
         self._stopping.set()
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def _tell(self, url: str, messages: Sequence[Delivery]) -> None:
+        """Deliver messages for one URL, until it takes no more."""
+        try:
+            for delivery in messages:
+                if self._stopping.is_set() or self._deliver(delivery) == "again":
+                    return
+        except OperationalError as error:
+            self._log.error("the database failed", error=str(error.orig))
+        finally:
+            self._busy.discard(url)
+
+    def _deliver(self, delivery: Delivery) -> Outcome:
         outcome = self._outbound.deliver(self._secret, delivery)
         pause = None
         if outcome == "again":
@@ -60,6 +80,7 @@ class Postman(threading.Thread):
         self._metrics.delivered(outcome)
         if outcome != "delivered":
             self._log.warning("webhook not delivered", message=delivery.id, again_in_s=pause)
+        return outcome
 
 
 def webhook_secret(folder: DataFolder) -> str:

@@ -12,19 +12,14 @@ from .model import ModelSettings
 MEBIBYTE = 2**20
 
 
-class DataSettings(ModelSettings):
-    """Where the service keeps its jobs, videos and keys."""
+class ServeSettings(ModelSettings):
+    """Settings of one `entracte serve`. Sizes are in bytes, or as `10GiB`; times in seconds."""
 
     table: ClassVar[str | None] = "serve"
 
     data_folder: Annotated[Path, Flag("service", "where jobs, videos and keys are kept", "DIR")] = (
         Field(default_factory=lambda: platformdirs.user_data_path("entracte"))
     )
-
-
-class ServeSettings(DataSettings):
-    """Settings of one `entracte serve`. Sizes are in bytes, or as `10GiB`; times in seconds."""
-
     host: Annotated[str, Flag("service", "the address to listen at", "ADDRESS")] = "127.0.0.1"
     port: Annotated[int, Flag("service", "0 takes a free one", "PORT"), Field(ge=0, le=65535)] = (
         8000

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import pytest
+
+from entracte.serve.http import events as event_module
 
 from ..running import Local, small, wait_for
 from .asking import error_of
@@ -30,6 +33,8 @@ def read(lines: Iterator[str]) -> Iterator[Event]:
             name, _, value = line.partition(": ")
             assert name in ("event", "id", "data")
             fields[name] = value
+            continue
+        if not fields:  # behind a comment
             continue
         number = fields.get("id")
         yield Event(
@@ -167,3 +172,22 @@ def test_streams_end_when_their_key_is_revoked(shared: Local) -> None:
     job = shared.service.store.find(video)
     assert job is not None
     shared.service.cancel(job)
+
+
+def test_what_another_process_ends_is_told_too(
+    shared: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `entracte jobs cancel` does: nothing in the server hears of it."""
+    monkeypatch.setattr(event_module, "QUIET_SECONDS", 0.2)
+    running, waiting = shared.create(SLOW)["id"], shared.create()["id"]
+    with shared.client.stream("GET", f"/v1/videos/{waiting}/events") as answer:
+        events = read(answer.iter_lines())
+        assert next(events).data["status"] == "queued"
+        job = shared.service.store.find(waiting)
+        assert job is not None
+        shared.service.store.cancel(job)
+        assert list(events)[-1].data["error"]["code"] == "cancelled"
+    with shared.client.stream("GET", "/v1/events") as answer:
+        engines = (event for event in read(answer.iter_lines()) if event.kind == "engine")
+        wait_for(lambda: next(engines).data["queue"]["queued"] == 0)
+    shared.client.post(f"/v1/videos/{running}/cancel")

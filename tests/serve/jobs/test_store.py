@@ -1,5 +1,6 @@
 """The job store: order, limits, leases, and that a job ends once."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +125,33 @@ def test_a_job_ends_once(store: JobStore, database: Engine, clock: Clock) -> Non
     assert store.complete(job, DONE) is None
     assert store.heartbeat(job, 30.0) is None
     assert store.cancel(done) == done
-    assert len(Outbox(database).due(clock.now)) == 1
+    assert [len(messages) for messages in Outbox(database).due(clock.now)] == [1]
+
+
+def test_messages_of_a_url_do_not_hide_those_of_others(database: Engine, clock: Clock) -> None:
+    many = Outbox(database, ["https://many.example/x"])
+    store = JobStore(database, many, clock=clock)
+    for _ in range(4):
+        store.cancel(submit(store))
+        clock.now += 1
+    store.cancel(submit(store, webhook_url="https://other.example/x"))
+    due = many.due(clock.now, limit=2)
+    assert [[message.url for message in messages] for messages in due] == [
+        ["https://many.example/x"] * 2,
+        ["https://other.example/x"],
+    ]
+    many.settle(due[0][0], clock.now + 9)
+    assert [messages[0].id for messages in many.due(clock.now)] == [due[0][1].id, due[1][0].id]
+
+
+def test_what_somebody_else_ended_expires_too(
+    store: JobStore, database: Engine, clock: Clock
+) -> None:
+    job = submit(store)
+    JobStore(database, Outbox(database), clock=clock).cancel(job)  # knows of no retention
+    assert store.expire() == []
+    clock.now += 60
+    assert [gone.id for gone in store.expire()] == [job.id]
 
 
 def test_a_lost_attempt_cannot_end_the_next_one(store: JobStore) -> None:
@@ -299,7 +326,8 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def sound(self) -> None:
         jobs = [self.store.find(job.id) for job in self.asked]
-        told = [delivery.body.decode() for delivery in self.outbox.due(1e12, 1000)]
+        due = itertools.chain.from_iterable(self.outbox.due(1e12, 1000))
+        told = [delivery.body.decode() for delivery in due]
         for job in jobs:
             assert job is not None
             assert (job.worker is not None) == (job.status == "in_progress")

@@ -21,7 +21,7 @@ from .views import engine_view, video_view
 
 router = APIRouter(prefix="/v1")
 
-# Without news, a comment keeps the connection from being taken for dead.
+# Without news, something is said all the same, or the connection would be taken for dead.
 QUIET_SECONDS = 15.0
 QUIET = ": quiet\n\n"
 
@@ -102,8 +102,9 @@ async def _one(service: Service, key: Key, job: Job, seen: int) -> AsyncIterator
                 if now.ended:
                     return
             heard = await listener.hear(QUIET_SECONDS)
-            if not heard:
+            if not heard:  # another process may have ended it: `entracte jobs cancel`
                 yield QUIET
+                heard = [News("video", job.id, job.owner)]
 
 
 async def _all(service: Service, key: Key) -> AsyncIterator[str]:
@@ -120,8 +121,8 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
                 yield await _engine(service, key)
             wait = QUIET_SECONDS if engine_at is None else engine_at - now
             heard = await listener.hear(wait)
-            if not heard and engine_at is None:
-                yield QUIET
+            if not heard:  # another process may have changed the queue: `entracte jobs cancel`
+                engine_at = anyio.current_time()
             for news in heard:
                 if news.kind == "engine":
                     engine_at = engine_at or max(now, told_at + ENGINE_SECONDS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from .database import read_rows, writing
 from .job import Job
@@ -38,14 +38,18 @@ class Outbox:
             values = {"id": message, "url": url, "body": _body(message, job, now), "due_at": now}
             connection.execute(insert(deliveries).values(values))
 
-    def due(self, now: float, limit: int = 20) -> list[Delivery]:
-        """What is to be sent now, the oldest first."""
-        query = select(deliveries).where(deliveries.c.due_at <= now)
-        query = query.order_by(deliveries.c.due_at).limit(limit)
-        return [
-            Delivery(row["id"], row["url"], row["body"].encode(), row["attempts"])
-            for row in read_rows(self._engine, query)
-        ]
+    def due(self, now: float, limit: int = 20) -> list[list[Delivery]]:
+        """What is to be sent now, the oldest first: lists of so many, each for one URL."""
+        age = (deliveries.c.due_at, deliveries.c.number)
+        turn = func.row_number().over(partition_by=deliveries.c.url, order_by=age)
+        ready = select(deliveries, turn.label("turn")).where(deliveries.c.due_at <= now).subquery()
+        query = select(ready).where(ready.c.turn <= limit)
+        query = query.order_by(ready.c.due_at, ready.c.number)
+        found: dict[str, list[Delivery]] = {}
+        for row in read_rows(self._engine, query):
+            delivery = Delivery(row["id"], row["url"], row["body"].encode(), row["attempts"])
+            found.setdefault(delivery.url, []).append(delivery)
+        return list(found.values())
 
     def settle(self, delivery: Delivery, again_at: float | None) -> None:
         """An attempt was made: the next one is at a time, or there is none."""

@@ -235,6 +235,10 @@ class JobStore:
         """Delete ended jobs that are too old, then the oldest while all videos take too much."""
         with writing(self._engine) as connection:
             ended = jobs.c.status.in_(("completed", "failed"))
+            if self._keep_s is not None:  # also of those that somebody ended who did not know it
+                unknown = and_(ended, jobs.c.expires_at.is_(None))
+                expires = jobs.c.completed_at + self._keep_s
+                connection.execute(update(jobs).where(unknown).values(expires_at=expires))
             old = and_(ended, jobs.c.expires_at <= self._clock())
             gone = [as_job(row) for row in connection.execute(select(jobs).where(old)).mappings()]
             if keep_bytes is not None:
