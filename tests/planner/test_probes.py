@@ -169,7 +169,7 @@ def test_an_unknown_rate_is_passed_over(kept: Path) -> None:
     probe(Untouched(), torch.bfloat16)
 
 
-@pytest.mark.parametrize("version", ["driver", "torch"])
+@pytest.mark.parametrize("version", ["driver", "torch", "entracte"])
 def test_another_version(kept: Path, version: str, caplog: pytest.LogCaptureFixture) -> None:
     probe(HostBackend(), torch.bfloat16)
     path = only_file(kept)
@@ -183,11 +183,11 @@ def test_another_version(kept: Path, version: str, caplog: pytest.LogCaptureFixt
 
 
 def test_a_file_for_every_machine_but_not_for_every_version() -> None:
-    one = Identity("NVIDIA L4", 10, "0000:01:00.0", 8, 0, "bfloat16", "550", "2.13")
+    one = Identity("NVIDIA L4", 10, "0000:01:00.0", 8, 0, "bfloat16", "550", "2.13", "0.1")
     assert one.file_name.startswith("rates-nvidia-l4-bfloat16-")
     for field, value in asdict(one).items():
         other = replace(one, **{field: value + type(value)(1)})
-        assert (other.file_name == one.file_name) == (field in ("driver", "torch"))
+        assert (other.file_name == one.file_name) == (field in ("driver", "torch", "entracte"))
 
 
 def test_a_folder_that_cannot_be_made(

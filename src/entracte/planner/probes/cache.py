@@ -38,6 +38,7 @@ class Identity:
     dtype: str
     driver: str
     torch: str
+    entracte: str
 
     @property
     def file_name(self) -> str:

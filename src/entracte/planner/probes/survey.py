@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from entracte import __version__
 from entracte.errors import EntracteError
 from entracte.residency.backend import Backend
 from entracte.residency.cuda_stream import device_errors
@@ -120,6 +121,7 @@ def _identity(backend: Backend, dtype: torch.dtype, device: DeviceFacts) -> cach
         dtype=str(dtype).removeprefix("torch."),
         driver=device.driver or "",
         torch=torch.__version__,
+        entracte=__version__,
     )
 
 
