@@ -29,6 +29,12 @@ def add_parser(commands: Any) -> None:
     add.add_argument(
         "--priority", type=int, default=0, metavar="N", help="its videos go before those of lower N"
     )
+    add.add_argument(
+        "--operator",
+        action="store_true",
+        default=None,  # the first key of all is an operator's anyway
+        help="it sees metrics, and what the engine does for others; the first key does",
+    )
     revoke = actions.add_parser("revoke", help="have a key open nothing any more")
     revoke.add_argument("name", metavar="NAME", help="its name or id")
     secret = "show the secret that webhooks are signed with"
@@ -55,7 +61,7 @@ def _keys(options: argparse.Namespace) -> "KeyStore":
 
 
 def _add(options: argparse.Namespace) -> None:
-    key, secret = _keys(options).add(options.name, options.priority)
+    key, secret = _keys(options).add(options.name, options.priority, options.operator)
     if options.json:
         print(json.dumps({"id": key.id, "name": key.name, "key": secret}))
     else:
@@ -70,11 +76,12 @@ def _list(options: argparse.Namespace) -> None:
         print(json.dumps({"keys": [asdict(key) for key in keys]}))
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "priority", "made", "id"):
+    for column in ("name", "priority", "operator", "made", "id"):
         table.add_column(column)
     for key in keys:
         made = datetime.fromtimestamp(key.created_at).strftime("%Y-%m-%d %H:%M")
-        table.add_row(key.name, str(key.priority), made, key.id)
+        operator = "yes" if key.operator else ""
+        table.add_row(key.name, str(key.priority), operator, made, key.id)
     Console().print(table if keys else "There are no keys; `entracte keys add NAME` makes one.")
 
 

@@ -24,16 +24,21 @@ FRESH_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret. priority: of the jobs it asks for; higher ones go first."""
+    """A key without its secret.
+
+    priority: of the jobs it asks for; higher ones go first. operator: whether it sees what concerns
+    other keys: metrics, and what the engine does.
+    """
 
     id: str
     name: str
     priority: int
     created_at: float
+    operator: bool = False
 
 
 # Everybody is this one where no keys are asked for.
-LOCAL = Key("local", "local", 0, 0.0)
+LOCAL = Key("local", "local", 0, 0.0, operator=True)
 
 
 class KeyStore:
@@ -44,18 +49,24 @@ class KeyStore:
         self._known: list[tuple[bytes, Key]] = []
         self._read_at = -FRESH_SECONDS
 
-    def add(self, name: str, priority: int = 0) -> tuple[Key, str]:
-        """A new key, and its secret, which is not kept. Raises RequestError for a name in use."""
+    def add(self, name: str, priority: int = 0, operator: bool | None = None) -> tuple[Key, str]:
+        """A new key, and its secret, which is not kept. Raises RequestError for a name in use.
+
+        operator: None makes the first key of all an operator's, and no other.
+        """
         if not name.strip() or not name.isprintable() or len(name) > 100:
             raise RequestError("a key's name has 1 to 100 printable characters")
         # 256 random bits: nobody guesses them, so a fast hash is enough.
         secret = PREFIX + secrets.token_urlsafe(32)
-        key = Key(f"key_{uuid.uuid4().hex}", name, priority, time.time())
+        if operator is None:
+            operator = not self.list()
+        key = Key(f"key_{uuid.uuid4().hex}", name, priority, time.time(), operator)
         values = {
             "id": key.id,
             "name": name,
             "hash": _hash(secret),
             "priority": priority,
+            "operator": operator,
             "created_at": key.created_at,
         }
         try:
@@ -105,7 +116,7 @@ class KeyStore:
 
 
 def _as_key(row: RowMapping) -> Key:
-    return Key(row["id"], row["name"], row["priority"], row["created_at"])
+    return Key(row["id"], row["name"], row["priority"], row["created_at"], row["operator"])
 
 
 def _hash(secret: str) -> bytes:

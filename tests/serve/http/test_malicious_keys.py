@@ -127,7 +127,8 @@ def test_the_videos_of_others_are_not_there(attacked: Local, stranger: httpx2.Cl
             ("GET", f"/v1/videos?after={video}"),
         ):
             # Word for word as if there were none.
-            error = error_of(stranger.request(method, path), 404, "video_not_found", "video_id")
+            param = "after" if "after=" in path else "video_id"
+            error = error_of(stranger.request(method, path), 404, "video_not_found", param)
             assert error["message"] == "There is no such video."
     assert stranger.get("/v1/videos").json()["data"] == []
     wait_for(lambda: attacked.video(running)["status"] == "in_progress")

@@ -51,11 +51,34 @@ def test_videos_are_listed_by_page_in_either_order(tmp_path: Path) -> None:
         assert [each["id"] for each in running.client.get("/v1/videos").json()["data"]] == wanted
         full = running.client.get("/v1/videos", params={"limit": 7}).json()
         assert full["has_more"] is False
+        none = running.client.get("/v1/videos", params={"limit": 0}).json()
+        assert none == empty | {"has_more": True}
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_who_deletes_what_a_page_shows_sees_all_pages(shared: Local, order: str) -> None:
+    """As `for video in client.videos.list(): client.videos.delete(video.id)` does."""
+    _, secret = shared.service.keys.add(f"pages {order}")
+    headers = {"Authorization": f"Bearer {secret}"}
+    with httpx2.Client(base_url=shared.url, headers=headers) as client:
+        asked = {client.post("/v1/videos", json=small()).json()["id"] for _ in range(5)}
+        deleted = set()
+        params, more = {"limit": "2", "order": order}, True
+        while more:
+            page = client.get("/v1/videos", params=params).json()
+            for video in page["data"]:
+                assert client.delete(f"/v1/videos/{video['id']}").status_code == 200
+                deleted.add(video["id"])
+            more, params = page["has_more"], params | {"after": page["last_id"]}
+        assert deleted == asked
+    for unknown in (params["after"], "video_" + "0" * 32, "x"):  # somebody else's, and nobody's
+        answer = shared.client.get("/v1/videos", params={"after": unknown})
+        error_of(answer, 404, "video_not_found", "after")
 
 
 @pytest.mark.parametrize(
     ("params", "param"),
-    [({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"limit": "x"}, "limit")]
+    [({"limit": -1}, "limit"), ({"limit": 101}, "limit"), ({"limit": "x"}, "limit")]
     + [({"order": "up"}, "order"), ({"after": "x" * 101}, "after")],
 )
 def test_a_page_that_there_is_not(shared: Local, params: dict[str, Any], param: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Engine
 
+from entracte.serve.jobs import store as store_module
 from entracte.serve.jobs.database import DatabaseError, open_database
 from entracte.serve.jobs.job import Advance, Completion, Job, NewJob
 from entracte.serve.jobs.outbox import Outbox
@@ -355,3 +356,31 @@ def test_only_ids_name_folders(text: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder, pytest.raises(ValueError, match="not the id"):
         DataFolder(Path(folder)).of_video(text)
+
+
+def test_where_a_job_stood_is_known_after_its_end(store: JobStore, clock: Clock) -> None:
+    deleted, expired, running = submit(store), submit(store), submit(store, "bob")
+    store.delete(deleted)
+    begun = store.claim("w", 30.0)
+    assert begun is not None
+    store.complete(begun, DONE)
+    clock.now += 100.0
+    assert [job.id for job in store.expire()] == [expired.id]
+    begun = store.claim("w", 30.0)
+    assert begun is not None
+    store.delete(begun)
+    for job in (deleted, expired, running):
+        assert store.place(job.id, job.owner) == job.number
+        assert store.place(job.id, "somebody else") is None
+
+
+def test_where_jobs_stood_is_forgotten_in_the_end(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PLACES_KEPT", 3)
+    jobs = [submit(store) for _ in range(5)]
+    for job in jobs:
+        store.delete(job)
+    store.expire()
+    places = [store.place(job.id, job.owner) for job in jobs]
+    assert places == [None, None, *(job.number for job in jobs[2:])]

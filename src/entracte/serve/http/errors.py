@@ -51,8 +51,8 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
     return ApiError(HTTP_400_BAD_REQUEST, message, code, param)
 
 
-def no_such_video() -> ApiError:
-    return ApiError(HTTP_404_NOT_FOUND, "There is no such video.", "video_not_found", "video_id")
+def no_such_video(param: str = "video_id") -> ApiError:
+    return ApiError(HTTP_404_NOT_FOUND, "There is no such video.", "video_not_found", param)
 
 
 def error_body(

@@ -20,19 +20,19 @@ POLL_MS = 1000
 def list_videos(
     service: TheService,
     key: TheKey,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Annotated[int, Query(ge=0, le=100)] = 20,
     after: Annotated[
-        str | None, Query(max_length=100, description="The last video of the page before.")
+        str | None,
+        Query(max_length=100, description="The last video of the page before; it may be deleted."),
     ] = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:
     """A page of your videos, the newest first unless `order` says otherwise."""
     number = None
     if after is not None:
-        last = service.store.find(after, key.id)
-        if last is None:
-            raise no_such_video()
-        number = last.number
+        number = service.store.place(after, key.id)
+        if number is None:
+            raise no_such_video("after")
     jobs = service.store.page(key.id, number, limit + 1, order == "desc")
     line = service.line.now()
     videos = [video_view(job, line) for job in jobs[:limit]]

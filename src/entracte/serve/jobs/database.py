@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, ev
 from entracte.errors import EntracteError
 
 from .job import Job
-from .tables import SCHEMA, metadata
+from .tables import SCHEMA, UPGRADES, metadata
 
 NAMES = tuple(each.name for each in fields(Job))
 
@@ -38,6 +38,7 @@ def open_database(path: Path) -> Engine:
         found = connection.execute(text("PRAGMA user_version")).scalar_one()
         if found > SCHEMA:
             raise DatabaseError(f"{path} was made by a later version of entracte; use that")
+        _upgrade(connection, found)
         metadata.create_all(connection)
         connection.execute(text(f"PRAGMA user_version = {SCHEMA}"))
         connection.commit()
@@ -63,6 +64,14 @@ def read_rows(engine: Engine, query: Select[Any]) -> list[RowMapping]:
 
 def as_job(row: Mapping[Any, Any]) -> Job:
     return Job(**{name: row[name] for name in NAMES})
+
+
+def _upgrade(connection: Connection, version: int) -> None:
+    """Bring an earlier version's tables up to date. version: 0 where there are none yet."""
+    for number, statements in UPGRADES.items():
+        if 0 < version <= number:
+            for statement in statements:
+                connection.execute(text(statement))
 
 
 def _prepare(connection: Any, _: object) -> None:

@@ -12,13 +12,17 @@ from .database import read_rows, writing
 from .job import Job
 from .tables import deliveries
 
+# The owner of messages for the operator's own URLs.
+OPERATOR = "operator"
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message for one URL. attempts: how many have failed."""
+    """One message for one URL. owner: whose URL it is. attempts: how many have failed."""
 
     id: str
     url: str
+    owner: str
     body: bytes
     attempts: int
 
@@ -35,7 +39,13 @@ class Outbox:
         urls = [*self._urls, *([job.webhook_url] if job.webhook_url else [])]
         for url in dict.fromkeys(urls):
             message = f"evt_{uuid.uuid4().hex}"
-            values = {"id": message, "url": url, "body": _body(message, job, now), "due_at": now}
+            values = {
+                "id": message,
+                "url": url,
+                "owner": OPERATOR if url in self._urls else job.owner,
+                "body": _body(message, job, now),
+                "due_at": now,
+            }
             connection.execute(insert(deliveries).values(values))
 
     def due(self, now: float, limit: int = 20) -> list[list[Delivery]]:
@@ -47,7 +57,9 @@ class Outbox:
         query = query.order_by(ready.c.due_at, ready.c.number)
         found: dict[str, list[Delivery]] = {}
         for row in read_rows(self._engine, query):
-            delivery = Delivery(row["id"], row["url"], row["body"].encode(), row["attempts"])
+            delivery = Delivery(
+                row["id"], row["url"], row["owner"], row["body"].encode(), row["attempts"]
+            )
             found.setdefault(delivery.url, []).append(delivery)
         return list(found.values())
 

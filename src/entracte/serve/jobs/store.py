@@ -16,10 +16,13 @@ from entracte.errors import EntracteError
 from .database import as_job, read_rows, writing
 from .job import CANCELLED, WORKER_LOST, Advance, Completion, Job, NewJob
 from .outbox import Outbox
-from .tables import jobs
+from .tables import deleted_jobs, jobs
 
 # How often a job is begun before its worker's death is taken to be its own fault.
 MAX_ATTEMPTS = 2
+
+# Of so many deleted jobs it is known where they stood.
+PLACES_KEPT = 100_000
 
 CANCELLED_WORDS = "Cancelled."
 LOST_WORDS = f"The server was stopped while it made this video, {MAX_ATTEMPTS} times."
@@ -103,6 +106,14 @@ class JobStore:
             query = query.where(jobs.c.number < after if newest_first else jobs.c.number > after)
         query = query.order_by(jobs.c.number.desc() if newest_first else jobs.c.number)
         return list(map(as_job, read_rows(self._engine, query)))
+
+    def place(self, video_id: str, owner: str) -> int | None:
+        """The number of an owner's job, of one that is deleted too; None where there was none."""
+        for table in (jobs, deleted_jobs):
+            query = select(table.c.number).where(table.c.id == video_id, table.c.owner == owner)
+            for row in read_rows(self._engine, query):
+                return int(row["number"])
+        return None
 
     def waiting(self) -> list[Job]:
         """All queued jobs, in the order in which they will be begun."""
@@ -208,13 +219,13 @@ class JobStore:
             gone = {"cancel_requested": True, "deleted": True, "idempotency_key": None}
             if self._change(connection, runs, **gone) is not None:
                 return False
-            connection.execute(delete(jobs).where(this))
+            _remove(connection, this)
             return True
 
     def remove_deleted(self, job: Job) -> None:
         """A deleted job's worker has let go of it."""
         with writing(self._engine) as connection:
-            connection.execute(delete(jobs).where(jobs.c.id == job.id, jobs.c.deleted))
+            _remove(connection, and_(jobs.c.id == job.id, jobs.c.deleted))
 
     def recover(self) -> list[Job]:
         """After a restart: jobs that nobody works on any more begin again, or fail.
@@ -223,7 +234,7 @@ class JobStore:
         """
         with writing(self._engine) as connection:
             orphan = jobs.c.status == "in_progress"
-            connection.execute(delete(jobs).where(orphan, jobs.c.deleted))
+            _remove(connection, and_(orphan, jobs.c.deleted))
             found = [
                 as_job(row) for row in connection.execute(select(jobs).where(orphan)).mappings()
             ]
@@ -250,7 +261,8 @@ class JobStore:
                     total += job.bytes or 0
                     if total > keep_bytes and job not in gone and job.bytes:
                         gone.append(job)
-            connection.execute(delete(jobs).where(jobs.c.id.in_([job.id for job in gone])))
+            _remove(connection, jobs.c.id.in_([job.id for job in gone]))
+            _forget_oldest(connection)
             return gone
 
     def ended(self, older_than_s: float = 0.0, failed_only: bool = False) -> list[Job]:
@@ -319,6 +331,19 @@ def _held(job: Job) -> Any:
         jobs.c.worker == job.worker,
         jobs.c.attempts == job.attempts,
     )
+
+
+def _remove(connection: Connection, which: Any) -> None:
+    """Delete jobs; where they stood is kept."""
+    places = select(jobs.c.number, jobs.c.id, jobs.c.owner).where(which)
+    connection.execute(insert(deleted_jobs).from_select(["number", "id", "owner"], places))
+    connection.execute(delete(jobs).where(which))
+
+
+def _forget_oldest(connection: Connection) -> None:
+    newest = select(func.max(deleted_jobs.c.number)).scalar_subquery()
+    old = deleted_jobs.c.number <= newest - PLACES_KEPT
+    connection.execute(delete(deleted_jobs).where(old))
 
 
 def _one(connection: Connection, which: Any) -> Job | None:

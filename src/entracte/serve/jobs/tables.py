@@ -16,7 +16,16 @@ from sqlalchemy import (
 )
 
 # Of the tables below. A database of a later one is refused rather than misread.
-SCHEMA = 1
+SCHEMA = 2
+
+# What makes a version's tables those of the next one. Tables that are missing are made anyway.
+UPGRADES = {
+    1: (
+        "ALTER TABLE keys ADD COLUMN operator BOOLEAN NOT NULL DEFAULT 0",
+        "UPDATE keys SET operator = 1 WHERE created_at = (SELECT min(created_at) FROM keys)",
+        "ALTER TABLE deliveries ADD COLUMN owner VARCHAR(40) NOT NULL DEFAULT ''",
+    ),
+}
 
 metadata = MetaData()
 
@@ -71,7 +80,26 @@ keys = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("hash", LargeBinary(32), nullable=False, unique=True),
     Column("priority", Integer, nullable=False, default=0),
+    Column("operator", Boolean, nullable=False, default=False),
     Column("created_at", Float, nullable=False),
+)
+
+# Browsers that are signed in. hash: of the cookie's secret.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("key_id", String(40), nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+# Where deleted videos stood, so that whoever pages through a list can go on behind one.
+deleted_jobs = Table(
+    "deleted_jobs",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(38), nullable=False, unique=True),
+    Column("owner", String(40), nullable=False),
 )
 
 # The outbox of webhooks: written in the transaction that ends a job, so that none is forgotten.
@@ -81,6 +109,7 @@ deliveries = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("id", String(40), nullable=False, unique=True),
     Column("url", Text, nullable=False),
+    Column("owner", String(40), nullable=False, default=""),
     Column("body", Text, nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("due_at", Float, nullable=False),
