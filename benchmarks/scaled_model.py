@@ -277,7 +277,7 @@ def scaled_factors(blocks: int = BLOCKS) -> dict[str, Factors]:
     block, rest = map(scaled_shape, full_size())
     shapes = {f"blocks.{number}.linear": block for number in range(blocks)}
     return {
-        name: Factors(
+        f"{name}.weight": Factors(
             torch.zeros(RANK, shape[1], dtype=torch.bfloat16),
             torch.zeros(shape[0], RANK, dtype=torch.bfloat16),
         )
@@ -343,7 +343,7 @@ def skeleton_factors(blocks: int = BLOCKS, rank: int = 6) -> dict[str, Factors]:
         if isinstance(module, nn.Linear):
             outputs, inputs = module.weight.shape
             r = min(rank, inputs, outputs)
-            found[name] = Factors(
+            found[f"{name}.weight"] = Factors(
                 torch.zeros(r, inputs, dtype=torch.bfloat16),
                 torch.zeros(outputs, r, dtype=torch.bfloat16),
             )

@@ -1,7 +1,7 @@
 """Components with their weights, without a device manager."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from torch import nn
 from entracte.checkpoints.loading import FileSource, build_component, prepare_module
 from entracte.checkpoints.sources import ComponentSource
 from entracte.models.component import Component
-from entracte.residency.merge import Factors, merge
+from entracte.residency.merge import Changes, merge
 
 
 def load_component(source: ComponentSource, device: torch.device, dtype: torch.dtype) -> Component:
@@ -24,16 +24,13 @@ def load_component(source: ComponentSource, device: torch.device, dtype: torch.d
     return module.eval().requires_grad_(False)
 
 
-def merged_copy(
-    base: nn.Module, adapters: Sequence[tuple[Mapping[str, Factors], float]]
-) -> nn.Module:
+def merged_copy(base: nn.Module, adapters: Sequence[tuple[Changes, float]]) -> nn.Module:
     """A copy of a module with adapters merged in."""
     twin = copy.deepcopy(base)
-    for name in dict.fromkeys(name for factors, _ in adapters for name in factors):
-        weight = twin.get_submodule(name).weight
+    for name in dict.fromkeys(name for changes, _ in adapters for name in changes):
         merge(
-            base.get_submodule(name).weight,
-            [(factors[name], strength) for factors, strength in adapters if name in factors],
-            out=weight,
+            base.get_parameter(name),
+            [(changes[name], strength) for changes, strength in adapters if name in changes],
+            out=twin.get_parameter(name),
         )
     return twin

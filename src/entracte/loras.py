@@ -1,13 +1,12 @@
 """The LoRA files of an open model: opened once, matched to its transformer."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from entracte.checkpoints.lora import LoraFile, open_lora
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import ComponentSource, TensorFile
-from entracte.residency.merge import Factors
+from entracte.residency.merge import Changes
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +17,7 @@ class Loras:
     def __init__(self, transformer: ComponentSource) -> None:
         self._shapes = {name: located.info.shape for name, located in transformer.tensors.items()}
         self._files: dict[Path, LoraFile] = {}
-        self._factors: dict[str, dict[str, Factors]] = {}
+        self._factors: dict[str, Changes] = {}
 
     def open(self, path: Path, file: TensorFile | None = None) -> LoraFile:
         """The LoRA at a path; `file` where it is open already. Raises CheckpointError."""
@@ -35,9 +34,8 @@ class Loras:
             self._files[path] = lora
         return self._files[path]
 
-    def factors(self, name: str) -> Mapping[str, Factors]:
-        """The factors of the LoRA at the path `name`, by module, as views of the mapped file."""
+    def factors(self, name: str) -> Changes:
+        """The factors of the LoRA at the path `name`, by parameter, as views of the mapped file."""
         if name not in self._factors:
-            pairs = self.open(Path(name)).pairs
-            self._factors[name] = {module: pair.factors() for module, pair in pairs.items()}
+            self._factors[name] = self.open(Path(name)).changes()
         return self._factors[name]

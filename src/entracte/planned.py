@@ -1,6 +1,6 @@
 """Planning for an open model: what its requests are to the planner, and what the plan becomes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,7 @@ from entracte.planner.probes import probe
 from entracte.planner.workload import Workload
 from entracte.prepared import Prepared
 from entracte.residency.backend import Backend
-from entracte.residency.merge import Factors
+from entracte.residency.merge import Changes
 from entracte.residency.modes import AUTO, Residency
 from entracte.residency.weights import WeightPhase
 from entracte.trace.trace import Trace
@@ -33,7 +33,7 @@ class ModelPlanner:
         self,
         source: ModelSource,
         dtype: torch.dtype,
-        factors: Callable[[str], Mapping[str, Factors]],
+        factors: Callable[[str], Changes],
         backend: Backend,
         hardware: Hardware | None,
     ) -> None:
@@ -93,9 +93,7 @@ class ModelPlanner:
     def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
         names = {each.name for phase in phases for each in phase.weights.adapters}
         for name in names - self._adapters.keys():
-            self._adapters[name] = adapter_figures(
-                self._factors(name), self.planner.model, self._dtype
-            )
+            self._adapters[name] = adapter_figures(self._factors(name), self.planner.model)
         return {name: self._adapters[name] for name in sorted(names)}
 
 

@@ -95,7 +95,10 @@ class Pipeline:
         )
 
     def factors(self, _: str) -> dict[str, Factors]:
-        names = [*(f"blocks.{number}.linear" for number in range(self.blocks)), "rest.linear"]
+        names = [
+            *(f"blocks.{number}.linear.weight" for number in range(self.blocks)),
+            "rest.linear.weight",
+        ]
         rows = [*[SIDE] * self.blocks, 2 * SIDE]
         return {
             name: Factors(

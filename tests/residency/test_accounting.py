@@ -304,7 +304,7 @@ def full_size_manager() -> DeviceManager:
             for name, shape in tensor_shapes().items():
                 if len(shape) == 2 and name.endswith(".weight"):
                     rank = min(384, *shape)
-                    found[name.removesuffix(".weight")] = Factors(
+                    found[name] = Factors(
                         torch.empty(rank, shape[1], dtype=torch.bfloat16),
                         torch.empty(shape[0], rank, dtype=torch.bfloat16),
                     )

@@ -20,6 +20,7 @@ from entracte.residency import (
     ComponentSpec,
     DeviceManager,
     Factors,
+    Full,
     Residency,
     TensorSource,
     TensorSpec,
@@ -335,7 +336,7 @@ class QuantisedSource(TensorSource):
 
 
 def quantised_factors(name: str) -> Mapping[str, Factors]:
-    return {"linear": read_factors(name)["first"]}
+    return {"linear.weight": read_factors(name)["first.weight"]}
 
 
 def quantised(mode: Any) -> tuple[QuantisedSource, DeviceManager]:
@@ -356,7 +357,7 @@ def test_nothing_is_merged_into_quantised_weights(mode: str) -> None:
 
 def test_adapters_are_applied_beside_quantised_weights() -> None:
     source, manager = quantised("dynamic")
-    factors = quantised_factors("one")["linear"]
+    factors = quantised_factors("one")["linear.weight"]
     merged = source.weight + factors.up.float() @ factors.down.float()
     with manager.request((WeightPhase(ONE),)) as run, run.phase(0, QuantisedNet) as net:
         result = net(X).float()
@@ -377,18 +378,20 @@ def pair(rows: int, columns: int, rank: int = 2) -> Factors:
 
 
 @pytest.mark.parametrize("mode", ["original", "dynamic", "snapshot", "fused", "resident"])
-@pytest.mark.parametrize("module", ["blocks.3.middle", "first.weight", "blocks.7.inner"])
+@pytest.mark.parametrize("module", ["blocks.3.middle.weight", "first", "blocks.7.inner.weight"])
 def test_an_adapter_of_a_module_that_is_not_there(mode: Any, module: str) -> None:
     backend = HostBackend()
     manager = manager_with({module: pair(8, 8)}, Residency(mode), backend)
-    with pytest.raises(ResidencyError, match=f"{re.escape(module)}, which has no weight"):
+    with pytest.raises(ResidencyError, match=f"{re.escape(module)}, which is no parameter"):
         perform(manager)
     assert (backend.device_bytes, backend.host_bytes) == (0, 0)
 
 
 def test_an_adapter_beside_what_is_no_linear() -> None:
-    manager = manager_with({"blocks.0.norm": pair(8, 8)}, Residency("dynamic"), HostBackend())
-    with pytest.raises(ResidencyError, match=r"blocks\.0\.norm|0\.norm|norm is a LayerNorm"):
+    manager = manager_with(
+        {"blocks.0.norm.weight": Full(torch.ones(8))}, Residency("dynamic"), HostBackend()
+    )
+    with pytest.raises(ResidencyError, match=r"blocks\.0\.norm\.weight belongs to a LayerNorm"):
         perform(manager)
 
 
@@ -400,7 +403,7 @@ def test_a_manager_without_adapters() -> None:
 
 @pytest.mark.parametrize("home", ["snapshot", "disk"])
 def test_an_adapter_may_be_larger_than_any_block(home: Any) -> None:
-    factors = {"blocks.2.inner": pair(16, 8, rank=200), "last": pair(8, 8)}
+    factors = {"blocks.2.inner.weight": pair(16, 8, rank=200), "last.weight": pair(8, 8)}
     wanted = Residency("fused", places={"net": home})
     results = perform(manager_with(factors, wanted, SimulatedAccelerator()))
     assert all(map(torch.equal, results, perform(manager_with(factors, wanted, HostBackend()))))
@@ -408,7 +411,7 @@ def test_an_adapter_may_be_larger_than_any_block(home: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["original", "dynamic", "snapshot", "fused", "resident"])
 def test_an_adapter_of_a_few_modules_changes_no_other(mode: Any) -> None:
-    factors = {"blocks.2.inner": pair(16, 8)}
+    factors = {"blocks.2.inner.weight": pair(16, 8)}
     manager = manager_with(factors, Residency(mode), SimulatedAccelerator())
     base = toy.make_net().state_dict()
     for _ in range(2):

@@ -27,7 +27,7 @@ def test_rounding_is_the_official_one(seed: int, strength: float) -> None:
 def test_further_adapters_are_summed_first() -> None:
     weight = torch.randn(6, 4).bfloat16()
     one, two = factors(1), factors(2)
-    delta = (one.up @ one.down) + ((two.up * 0.5) @ two.down)
+    delta = torch.addmm(one.up @ one.down, two.up, two.down, alpha=0.5)
     assert torch.equal(merge(weight, [(one, 1.0), (two, 0.5)]), weight + delta)
 
 

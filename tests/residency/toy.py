@@ -71,7 +71,9 @@ def read_factors(name: str) -> Mapping[str, Factors]:
         return torch.randn(*shape, generator=generator).bfloat16()
 
     return {
-        module_name: Factors(random(2, module.in_features), random(module.out_features, 2) * 0.3)
+        f"{module_name}.weight": Factors(
+            random(2, module.in_features), random(module.out_features, 2) * 0.3
+        )
         for module_name, module in make_net().named_modules()
         if isinstance(module, nn.Linear)
     }
@@ -115,7 +117,11 @@ def expected(phases: tuple[WeightPhase, ...] = PHASES) -> list[Tensor]:
         for name, module in net.named_modules():
             if isinstance(module, nn.Linear) and adapters:
                 weight = plain.get_submodule(name).weight
-                merge(weight, [(f[name], strength) for f, strength in adapters], out=module.weight)
+                merge(
+                    weight,
+                    [(f[f"{name}.weight"], strength) for f, strength in adapters],
+                    out=module.weight,
+                )
         y = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
         for _ in range(phase.sweeps):
             y = net(y)

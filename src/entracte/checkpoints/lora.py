@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entracte.errors import LoraError
-from entracte.residency.merge import Factors
+from entracte.residency.merge import Changes, Factors
 
 from .diffusers_names import transformer_to_published
 from .sources import Located, TensorFile
@@ -56,6 +56,10 @@ class LoraFile:
     path: Path
     pairs: Mapping[str, LoraPair]
     unmatched: tuple[str, ...]
+
+    def changes(self) -> Changes:
+        """What it changes, by parameter; tensors are views of the mapped file."""
+        return {f"{module}.weight": pair.factors() for module, pair in self.pairs.items()}
 
     @property
     def ranks(self) -> list[int]:

@@ -12,13 +12,13 @@ import torch
 
 from entracte.checkpoints.loading import BLOCKS, FileSource, build_component, prepare_module
 from entracte.checkpoints.lora import LoraPair, open_lora
-from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
+from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import RequestError
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
 from entracte.residency.factors import AdapterFactors
 from entracte.residency.layout import lay_out
-from entracte.residency.merge import Factors
+from entracte.residency.merge import Changes, Factors
 
 from .metering import META
 from .stage_costs import Cost, StageCosts
@@ -81,20 +81,14 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     if source.distilled_lora is not None:
         shapes = {name: located.info.shape for name, located in transformer.tensors.items()}
         pairs = open_lora(source.distilled_lora[0], shapes).pairs
-        factors = {module: _without_numbers(pair) for module, pair in pairs.items()}
-        adapters[DISTILLED] = _adapter(factors, _dtypes(transformer, dtype), config.layers)
+        factors = {f"{module}.weight": _without_numbers(pair) for module, pair in pairs.items()}
+        adapters[DISTILLED] = _adapter(factors, config.layers)
     return ModelFigures(units, config, adapters, trace_stages(modules, dtype), dtype.itemsize)
 
 
-def adapter_figures(
-    factors: Mapping[str, Factors], model: ModelFigures, dtype: torch.dtype | None
-) -> AdapterFigures:
-    """A LoRA's figures; its factors are not read.
-
-    factors: by the transformer's module. dtype: what they are held in, which is that of the weights
-        that they change; None where those are quantised, and the factors stay in their own.
-    """
-    return _adapter(factors, dict.fromkeys(factors, dtype), model.transformer.layers)
+def adapter_figures(changes: Changes, model: ModelFigures) -> AdapterFigures:
+    """The figures of an adapter of the transformer; its tensors are not read."""
+    return _adapter(changes, model.transformer.layers)
 
 
 def published(name: str) -> ModelFigures:
@@ -141,19 +135,10 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
     )
 
 
-def _adapter(
-    factors: Mapping[str, Factors], dtypes: Mapping[str, torch.dtype | None], layers: int
-) -> AdapterFigures:
-    laid_out = AdapterFactors.of(factors, dtypes, BLOCKS[TRANSFORMER], layers)
-    flops = tuple(
-        sum(_merge_flops(factors[module]) for module in modules) for modules in laid_out.modules
-    )
+def _adapter(changes: Changes, layers: int) -> AdapterFigures:
+    laid_out = AdapterFactors.of(changes, BLOCKS[TRANSFORMER], layers)
+    flops = tuple(sum(changes[name].flops for name in names) for names in laid_out.names)
     return AdapterFigures(laid_out.sizes, flops)
-
-
-def _merge_flops(factors: Factors) -> int:
-    rank, inputs = factors.down.shape
-    return 2 * rank * len(factors.up) * inputs
 
 
 def _without_numbers(pair: LoraPair) -> Factors:
@@ -161,15 +146,6 @@ def _without_numbers(pair: LoraPair) -> Factors:
         return torch.empty(located.info.shape, dtype=located.info.dtype, device=META)
 
     return Factors(empty(pair.down), empty(pair.up))
-
-
-def _dtypes(transformer: ComponentSource, dtype: torch.dtype) -> dict[str, torch.dtype | None]:
-    """What the factors of every module are held in: None is their own dtype."""
-    return {
-        name.removesuffix(".weight"): None if spec.quantised else spec.dtype
-        for name, spec in FileSource(transformer, dtype).specs.items()
-        if name.endswith(".weight")
-    }
 
 
 def _runs(numbers: Iterable[int]) -> list[list[int]]:

@@ -7,7 +7,7 @@ from .backend import Backend
 from .budget import ManagerPlan, Moment
 from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
 from .manager import DeviceManager
-from .merge import Factors
+from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker
 from .modes import Mode, Place, Residency, SnapshotPolicy
 from .opening import open_backend
 from .report import Row
@@ -18,10 +18,16 @@ __all__ = [
     "BASE",
     "Adapter",
     "Backend",
+    "Change",
+    "Changes",
     "ComponentRun",
     "ComponentSpec",
     "DeviceManager",
+    "Dora",
     "Factors",
+    "Full",
+    "Hadamard",
+    "Kronecker",
     "ManagerPlan",
     "Mode",
     "Moment",

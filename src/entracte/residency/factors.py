@@ -1,76 +1,75 @@
-"""The factors of adapters, unit by unit."""
+"""The tensors of adapters' changes, unit by unit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from entracte.errors import ResidencyError
 
 from .component import TensorSpec
 from .layout import Layout, unit_of
-from .merge import Factors
+from .merge import Change, Changes
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFactors:
-    """One adapter's factors: where they are read from, and how each unit's lie in an arena.
+    """One adapter's changes: where they are read from, and how each unit's lie in an arena.
 
-    modules: of every unit, the names of the modules that it changes.
+    names: of every unit, the parameters that it changes.
     """
 
-    source: Mapping[str, Factors]
-    modules: tuple[tuple[str, ...], ...]
+    source: Changes
+    names: tuple[tuple[str, ...], ...]
     layouts: tuple[Layout, ...]
 
     @classmethod
-    def of(
-        cls,
-        source: Mapping[str, Factors],
-        dtypes: Mapping[str, torch.dtype | None],
-        blocks: str | None,
-        count: int,
-    ) -> "AdapterFactors":
-        """Sort factors by unit.
+    def of(cls, source: Changes, blocks: str | None, count: int) -> "AdapterFactors":
+        """Sort changes by unit.
 
-        dtypes: of the modules' weights; factors are held in the same. None: in their own.
+        Tensors are held in the file's dtype, for the rounding of a merge depends on it.
         """
         units: list[list[str]] = [[] for _ in range(count + 1)]
         for name in source:
-            if name not in dtypes:
-                raise ResidencyError(f"an adapter changes {name}, which has no weight")
             units[unit_of(name, blocks, count)].append(name)
         layouts = []
         for names in units:
-            tensors: list[tuple[tuple[str, ...], TensorSpec]] = []
-            for name in names:
-                for part, tensor in _parts(source[name]):
-                    spec = TensorSpec(dtypes[name] or tensor.dtype, tuple(tensor.shape))
-                    tensors.append(((f"{name}.{part}",), spec))
-            layouts.append(Layout.of(tensors))
+            parts = [
+                ((f"{name}.{part}",), TensorSpec(tensor.dtype, tuple(tensor.shape)))
+                for name in names
+                for part, tensor in source[name].tensors.items()
+            ]
+            layouts.append(Layout.of(parts))
         return cls(source, tuple(map(tuple, units)), tuple(layouts))
+
+    def check(self, specs: Mapping[str, TensorSpec]) -> None:
+        """Raise ResidencyError where a change is of no parameter, or of one with another shape."""
+        for name, change in self.source.items():
+            if name not in specs:
+                raise ResidencyError(f"an adapter changes {name}, which is no parameter")
+            if change.shape != specs[name].shape:
+                raise ResidencyError(
+                    f"an adapter changes {name} as if it were {list(change.shape)}; it is "
+                    f"{list(specs[name].shape)}"
+                )
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Bytes of every unit's factors."""
+        """Bytes of every unit's tensors."""
         return tuple(layout.nbytes for layout in self.layouts)
 
     def read(self, unit: int, memory: Tensor) -> None:
-        """Write a unit's factors into host memory."""
+        """Write a unit's tensors into host memory."""
         views = self.layouts[unit].views(memory)
-        for name in self.modules[unit]:
-            for part, tensor in _parts(self.source[name]):
+        for name in self.names[unit]:
+            for part, tensor in self.source[name].tensors.items():
                 views[f"{name}.{part}"].copy_(tensor)
 
-    def views(self, unit: int, memory: Tensor) -> dict[str, Factors]:
-        """A unit's factors in an arena, by module."""
+    def views(self, unit: int, memory: Tensor) -> dict[str, Change]:
+        """A unit's changes in an arena, by parameter."""
         views = self.layouts[unit].views(memory)
-        return {
-            name: Factors(views[f"{name}.down"], views[f"{name}.up"], self.source[name].scale)
-            for name in self.modules[unit]
-        }
-
-
-def _parts(factors: Factors) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
-    return ("down", factors.down), ("up", factors.up)
+        found = {}
+        for name in self.names[unit]:
+            change = self.source[name]
+            found[name] = change.over({part: views[f"{name}.{part}"] for part in change.tensors})
+        return found

@@ -14,15 +14,16 @@ from .factors import AdapterFactors
 from .fill import Filler
 from .journal import ComponentJournal
 from .layout import block_count, lay_out
-from .merge import Factors
+from .merge import Change, Changes
 from .modes import Holding
 from .plan import Plan, Sizes, adapters, make_plan
 from .prepare import save_plain
 from .proof import BaseProof
 from .reading import FileReader
 from .run import ComponentRun
-from .shells import Shells, Unmerged
+from .shells import Shells
 from .stores import HostBudget, Stores
+from .unmerged import Unmerged, check_applicable
 from .weights import ReadFactors, WeightPhase, WeightSet, distinct
 
 
@@ -44,6 +45,7 @@ class HeldComponent:
         self.once = (WeightPhase(WeightSet(source=next(iter(spec.sources)))),)
         self.plan: Plan | None = None
         self._spec = spec
+        self._template = template
         self._backend = backend
         self._read_factors = read_factors
         self._factors: dict[str, AdapterFactors] = {}
@@ -66,8 +68,12 @@ class HeldComponent:
         for weights in sets:
             if weights.source not in self._spec.sources:
                 raise ResidencyError(f"{self.name} has no source {weights.source!r}")
-            if weights.adapters and how.mode != "dynamic":
-                self._refuse_quantised(weights, how)
+            for adapter in weights.adapters:
+                changes = self._adapter(adapter.name).source
+                if how.mode == "dynamic":
+                    check_applicable(self._template, changes.items())
+                else:
+                    self._refuse_quantised(changes, how)
         sizes = Sizes(
             tuple(layout.nbytes for layout in self._layouts),
             {name: self._adapter(name).sizes for name in adapters(sets)},
@@ -144,7 +150,7 @@ class HeldComponent:
         return self._shells.get(arena, unit, weights, lambda: self._unmerged(unit, weights))
 
     def _unmerged(self, unit: int, weights: WeightSet) -> Unmerged:
-        beside: dict[str, list[tuple[Factors, float]]] = {}
+        beside: dict[str, list[tuple[Change, float]]] = {}
         for arena, factors, strength in self._filler.factors(unit, weights):
             for name, each in factors.views(unit, arena.memory).items():
                 beside.setdefault(name, []).append((each, strength))
@@ -153,22 +159,16 @@ class HeldComponent:
     def _adapter(self, name: str) -> AdapterFactors:
         """An adapter, sorted by unit; its factors are not read."""
         if name not in self._factors:
-            dtypes = {
-                tensor.removesuffix(".weight"): None if spec.quantised else spec.dtype
-                for tensor, spec in self._specs.items()
-                if tensor.endswith(".weight")
-            }
-            self._factors[name] = AdapterFactors.of(
-                self._read_factors(name), dtypes, self._spec.blocks, self.blocks
-            )
+            changes = self._read_factors(name)
+            factors = AdapterFactors.of(changes, self._spec.blocks, self.blocks)
+            factors.check(self._specs)
+            self._factors[name] = factors
         return self._factors[name]
 
-    def _refuse_quantised(self, weights: WeightSet, how: Holding) -> None:
-        for adapter in weights.adapters:
-            for module in self._adapter(adapter.name).source:
-                spec = self._specs.get(f"{module}.weight")
-                if spec is not None and spec.quantised:
-                    raise ResidencyError(
-                        f"{self.name} is quantised, and mode {how.mode} would merge an adapter "
-                        f"into it (the first weight is {module}.weight): use mode dynamic"
-                    )
+    def _refuse_quantised(self, changes: Changes, how: Holding) -> None:
+        for name in changes:
+            if self._specs[name].quantised:
+                raise ResidencyError(
+                    f"{self.name} is quantised, and mode {how.mode} would merge an adapter into it "
+                    f"(the first weight is {name}): use mode dynamic"
+                )

@@ -1,6 +1,6 @@
 """The device manager: decides where every component's weights are, and lends its modules."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
@@ -13,7 +13,7 @@ from .budget import ManagerPlan, Moment, check_budgets
 from .component import ComponentSpec
 from .held import HeldComponent
 from .journal import ComponentJournal, Journal, Record
-from .merge import Factors
+from .merge import Changes
 from .modes import Residency, holding
 from .report import Row, residency_rows
 from .run import ComponentRun
@@ -23,7 +23,7 @@ from .weights import ReadFactors, WeightPhase
 M = TypeVar("M", bound=nn.Module)
 
 
-def no_adapters(name: str) -> Mapping[str, Factors]:
+def no_adapters(name: str) -> Changes:
     """For components that have none."""
     raise ResidencyError(f"no adapter {name!r}: this manager was made without adapters")
 
@@ -32,7 +32,7 @@ class DeviceManager:
     """Holds components as `wanted` says. One user at a time; close it when done.
 
     adapted: the component that has several weight sets; mode and dials are its.
-    read_factors: the factors of an adapter for it, by the adapter's name.
+    read_factors: what an adapter changes in it, by the adapter's name.
     moments: which components are on loan together (default: one at a time).
     """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .merge import WeightMerge
+from .merge import Factors, WeightMerge
 
 WEIGHT_FIELDS = 7
 ADAPTER_FIELDS = 4
@@ -64,7 +64,7 @@ class MergeTable:
             weights += [each.weight.data_ptr(), each.out.data_ptr(), rows, columns]
             weights += [sum(counts), first_adapter, len(each.adapters)]
             counts.append(-(-rows // tiling.rows) * -(-columns // tiling.columns))
-            for factors, strength in each.adapters:
+            for factors, strength in _low_rank(each):
                 by = strength * factors.scale
                 scaled = scaled or by != 1
                 adapters += [factors.down.data_ptr(), factors.up.data_ptr()]
@@ -79,17 +79,27 @@ class MergeTable:
 
 
 def fits(merge: WeightMerge) -> bool:
-    """Whether the kernel can do it: contiguous bfloat16 matrices of whole aligned vectors."""
+    """Whether the kernel can do it: contiguous bfloat16 matrices of whole aligned vectors.
+
+    All its adapters must be low-rank ones.
+    """
     if not merge.adapters or merge.weight.shape != merge.out.shape:
         return False
+    pairs = _low_rank(merge)
+    if len(pairs) < len(merge.adapters):
+        return False
     tensors = [merge.weight, merge.out]
-    for factors, _ in merge.adapters:
+    for factors, _ in pairs:
         tensors += [factors.down, factors.up]
     return (
         all(map(_readable, tensors))
         and all(each.device == merge.weight.device for each in tensors)
-        and all(factors.down.numel() < 2**31 for factors, _ in merge.adapters)
+        and all(factors.down.numel() < 2**31 for factors, _ in pairs)
     )
+
+
+def _low_rank(merge: WeightMerge) -> list[tuple[Factors, float]]:
+    return [(change, by) for change, by in merge.adapters if isinstance(change, Factors)]
 
 
 def _readable(matrix: Tensor) -> bool:

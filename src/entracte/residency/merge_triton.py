@@ -18,6 +18,12 @@ from .merge_table import ADAPTER_FIELDS, WEIGHT_FIELDS, MergeTable, Tiling
 DEFAULT_TILING = Tiling()
 
 
+@triton.jit
+def _strength(adapter):  # type: ignore[no-untyped-def]
+    """What an adapter's product is multiplied by, float32."""
+    return tl.load(adapter + 3).to(tl.int32).to(tl.float32, bitcast=True)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _product(  # type: ignore[no-untyped-def]
     adapter,  # where its fields are in the table
@@ -31,11 +37,10 @@ def _product(  # type: ignore[no-untyped-def]
     STAGES: tl.constexpr,  # noqa: N803
     SCALED: tl.constexpr,  # noqa: N803
 ):
-    """A tile of bf16(strength * up) @ down, summed in float32 and rounded to bfloat16."""
+    """A tile of up @ down, or bf16(strength * up) @ down where it is SCALED, summed in float32."""
     down = tl.load(adapter).to(tl.pointer_type(tl.bfloat16))
     up = tl.load(adapter + 1).to(tl.pointer_type(tl.bfloat16))
     rank = tl.multiple_of(tl.load(adapter + 2).to(tl.int32), 8)
-    strength = tl.load(adapter + 3).to(tl.int32).to(tl.float32, bitcast=True)
     depth = tl.arange(0, DEPTH)
     columns = column + tl.arange(0, COLUMNS)
     # Rows and ranks beyond the end read the last one again: no mask on them. Surplus rows are not
@@ -57,9 +62,9 @@ def _product(  # type: ignore[no-untyped-def]
             other=0.0,
         )
         if SCALED:
-            left = (left.to(tl.float32) * strength).to(tl.bfloat16)
+            left = (left.to(tl.float32) * _strength(adapter)).to(tl.bfloat16)
         total = tl.dot(left, right, total)
-    return total.to(tl.bfloat16)
+    return total
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -96,15 +101,15 @@ def _merge_tiles(  # type: ignore[no-untyped-def]
 
     delta = _product(
         adapter, row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, SCALED
-    )
+    ).to(tl.bfloat16)
     if SEVERAL:
         count = tl.load(fields + 6).to(tl.int32)
         for further in range(1, count):
+            this = adapter + further * ADAPTER_FIELDS
             product = _product(
-                adapter + further * ADAPTER_FIELDS,
-                row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, SCALED,
-            )  # fmt: skip
-            delta = (delta.to(tl.float32) + product.to(tl.float32)).to(tl.bfloat16)
+                this, row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, False
+            )
+            delta = (delta.to(tl.float32) + _strength(this) * product).to(tl.bfloat16)
 
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)

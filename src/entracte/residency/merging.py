@@ -85,7 +85,7 @@ class Merger:
         for adapter in content.weights.adapters:
             arena = self._stores.get(ArenaKey("device", "factors", content.unit, adapter.name))
             factors = self._adapter(adapter.name)
-            if factors.modules[content.unit]:
+            if factors.names[content.unit]:
                 if arena is None:
                     return
                 found.append((arena, factors, adapter.strength))
@@ -98,7 +98,7 @@ class Merger:
         self._turn = (self._turn + 1) % SLOTS
         for adapter in weights.adapters:
             factors = self._adapter(adapter.name)
-            if not factors.modules[unit]:
+            if not factors.names[unit]:
                 continue
             arena = self._stores.get(ArenaKey("device", "factors", unit, adapter.name))
             if arena is None:
@@ -147,10 +147,12 @@ class Merger:
         untouched: list[tuple[int, int]] = []
         joined = False
         for entry in layout.entries:
-            name, end = entry.names[0], entry.start + entry.nbytes
-            module = name.removesuffix(".weight")
-            changes = tuple((each[module], by) for each, by in factors if module in each)
-            if changes and module != name:
+            end = entry.start + entry.nbytes
+            changes = tuple(
+                (each[name], by) for each, by in factors for name in entry.names if name in each
+            )
+            if changes:
+                name = entry.names[0]
                 merges.append(WeightMerge(before[name], after[name], changes))
                 joined = False
             else:

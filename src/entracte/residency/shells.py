@@ -5,20 +5,16 @@ stream is then a choice between shells; no parameter is rebound.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
 from .arena import Arena, ArenaKey
 from .layout import Layout
-from .merge import Factors
-
-# Factors and strengths of the adapters that are applied unmerged, by module name.
-Unmerged = Mapping[str, list[tuple[Factors, float]]]
+from .unmerged import Unmerged, adapt
 
 
 class ReadyBlocks(nn.Module):
@@ -43,36 +39,6 @@ class ReadyBlocks(nn.Module):
         if not isinstance(index, slice) or range(self._count)[index] != range(self._count):
             raise ResidencyError("blocks come from first to last; single ones cannot be had")
         return self
-
-
-class AdaptedLinear(nn.Module):
-    """A linear with adapters applied beside its weight: y = Wx + b + sum of strength * B(Ax).
-
-    It has a linear's attributes; `weight` is W alone.
-    """
-
-    def __init__(self, linear: nn.Linear, adapters: list[tuple[Factors, float]]) -> None:
-        super().__init__()
-        self.linear = linear
-        self._adapters = adapters
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
-
-    @property
-    def weight(self) -> Tensor:
-        return self.linear.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.linear.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]"""
-        y: Tensor = self.linear(x)
-        for factors, strength in self._adapters:
-            change = F.linear(F.linear(x, factors.down), factors.up)
-            y = torch.add(y, change, alpha=strength * factors.scale)
-        return y
 
 
 class Shell:
@@ -171,8 +137,7 @@ class Shells:
             for name in entry.names:
                 tensor = _bind(module, name.removeprefix(prefix), parameter, view)
             shell.tensors.append(tensor)
-        for name, adapters in unmerged.items():
-            _adapt(module, name.removeprefix(prefix), adapters)
+        adapt(module, prefix, unmerged)
         module.eval().requires_grad_(False)
         return shell
 
@@ -185,13 +150,3 @@ def _bind(shell: nn.Module, name: str, parameter: nn.Parameter, tensor: Tensor) 
         return parameter
     owner.register_buffer(leaf, tensor)
     return tensor
-
-
-def _adapt(shell: nn.Module, name: str, adapters: list[tuple[Factors, float]]) -> None:
-    linear = shell.get_submodule(name)
-    if not isinstance(linear, nn.Linear):
-        raise ResidencyError(
-            f"adapters can be applied unmerged to linears only; {name} is a {type(linear).__name__}"
-        )
-    path, _, leaf = name.rpartition(".")
-    shell.get_submodule(path).register_module(leaf, AdaptedLinear(linear, adapters))

@@ -1,11 +1,11 @@
 """Which weights: a component's own, or with adapters merged in at given strengths."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from entracte.errors import ResidencyError
 
-from .merge import Factors
+from .merge import Changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,8 @@ class WeightPhase:
             raise ResidencyError(f"a phase cannot have {self.sweeps} sweeps")
 
 
-# The factors of an adapter, by the name of the module whose weight they change. The tensors may be
-# views of a mapped file.
-ReadFactors = Callable[[str], Mapping[str, Factors]]
+# An adapter's changes, by its name. The tensors may be views of a mapped file.
+ReadFactors = Callable[[str], Changes]
 
 
 def distinct(phases: tuple[WeightPhase, ...]) -> tuple[WeightSet, ...]:

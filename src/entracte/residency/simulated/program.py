@@ -28,9 +28,9 @@ def prepare(
     copies: Sequence[tuple[Tensor, Tensor]],
 ) -> SimulatedMergeProgram:
     """Make one job of merges and copies. Raises ValueError for memory that is not the device's."""
-    factors = [one for each in merges for one, _ in each.adapters]
+    changes = [change for each in merges for change, _ in each.adapters]
     inputs = [each.weight for each in merges] + [source for _, source in copies]
-    inputs += [one.down for one in factors] + [one.up for one in factors]
+    inputs += [part for change in changes for part in change.tensors.values()]
     outputs = [each.out for each in merges] + [target for target, _ in copies]
     seconds = sum(rates.merge_seconds(each) for each in merges)
     seconds += sum(rates.copy_seconds("within", target.nbytes) for target, _ in copies)

@@ -35,10 +35,10 @@ class Rates:
 
     def merge_seconds(self, each: WeightMerge) -> float:
         """How long a merge takes: by its arithmetic or by its traffic, whichever is slower."""
-        factors = [one for one, _ in each.adapters]
-        flops = sum(2 * one.down.shape[0] * each.weight.numel() for one in factors)
+        changes = [change for change, _ in each.adapters]
+        flops = sum(change.flops for change in changes)
         nbytes = each.weight.nbytes + each.out.nbytes
-        nbytes += sum(one.down.nbytes + one.up.nbytes for one in factors)
+        nbytes += sum(part.nbytes for change in changes for part in change.tensors.values())
         return max(flops / self.flops_per_second, nbytes / self.bytes_within_per_second)
 
     def read_seconds(self, nbytes: int) -> float:
