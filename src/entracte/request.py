@@ -46,6 +46,14 @@ class ImageCondition(_Frozen):
     strength: float = Field(default=1.0, ge=0, le=1)
     crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
 
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, path: Path) -> Path:
+        # Of `https://`, a path keeps one slash.
+        if str(path).startswith(("http:/", "https:/", "data:")):
+            raise ValueError("is a URL; images are read from files, so download it first")
+        return path
+
 
 class LoraSpec(_Frozen):
     """A LoRA that is merged into the transformer in every phase, at a strength."""

@@ -1,23 +1,55 @@
 """Reading images within limits: what a user hands us may be anything."""
 
 import io
+import threading
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from entracte.errors import MediaError
 
+from .srgb import to_srgb
+
 MAX_BYTES = 50 * 2**20
 MAX_PIXELS = 50_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+
+# The re-compression as H.264 takes sides of 2 to 16,384 pixels.
+MIN_SIDE, MAX_SIDE = 2, 16_384
+
+# Of the longer side to the shorter one: of a longer strip a video would show a sliver.
+MAX_RATIO = 20
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF") + (
+    ("AVIF",) if features.check("avif") else ()
+)
+
+# What people have in place of a picture in one of these: its name by how such files begin.
+OTHERS = {
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+    b"<?xml": "XML",
+    b"<!DOCTYPE html": "HTML",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+
+# Warnings are filtered for the whole process, so two threads must not do it at once. It also keeps
+# the memory of several large images from adding up.
+_one_at_a_time = threading.Lock()
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read an image file as RGB, upright by its EXIF orientation, on white where transparent.
+    """Read an image file as sRGB, upright by its EXIF orientation, on white where transparent.
 
-    Raises MediaError if it is missing, over 50 MiB or 50 megapixels, of a format that is not
-    allowed, has pixels that are neither colours nor 8 or 16 bits of grey, or is damaged.
+    Of an animation, the first frame. Nothing else of the file is kept.
+
+    Raises MediaError if it is missing, over 50 MiB or 50 megapixels, has a side of less than 2 or
+    more than 16,384 pixels or one side over 20 times the other, is of a format that is not allowed,
+    has pixels that are neither colours nor 8 or 16 bits of grey, or is damaged.
     """
     try:
         size = path.stat().st_size
@@ -31,29 +63,56 @@ def read_image(path: Path) -> Image.Image:
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As `read_image`, from bytes; `name` is what errors call the image."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images before our own, lower limit is reached.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with _one_at_a_time, warnings.catch_warnings():
+        # Pillow warns of large images before our own, lower limit is reached, and of odd metadata.
+        warnings.simplefilter("ignore")
+        try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > max_pixels:
+            _require_shape(image.size, name, max_pixels)
+            image.load()
+            return _plain(ImageOps.exif_transpose(image), name)
+        except MediaError:
+            raise
+        except UnidentifiedImageError:
+            raise MediaError(f"{name} is {_other(data)}; {', '.join(FORMATS)} are read") from None
+        except Image.DecompressionBombError:
             raise MediaError(
-                f"image {name} has {width} x {height} pixels; at most {max_pixels / 1e6:g} "
-                "megapixels are read"
-            )
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        raise MediaError(f"{name} is no image in a format of {', '.join(FORMATS)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"image {name} is damaged: {error}") from None
-    upright = _eight_bits(upright, name)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return upright.convert("RGB")
+                f"image {name} has too many pixels; at most {max_pixels / 1e6:g} megapixels are "
+                "read"
+            ) from None
+        except Exception as error:  # damaged files raise whatever Pillow's decoders trip over
+            raise MediaError(f"image {name} is damaged: {error}") from None
+
+
+def _require_shape(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    shape = f"image {name} has {size[0]} x {size[1]} pixels"
+    shorter, longer = sorted(size)
+    if shorter * longer > max_pixels:
+        raise MediaError(f"{shape}; at most {max_pixels / 1e6:g} megapixels are read")
+    if shorter < MIN_SIDE:
+        raise MediaError(f"{shape}; {MIN_SIDE} x {MIN_SIDE} are needed")
+    if longer > MAX_SIDE:
+        raise MediaError(f"{shape}; a side may have at most {MAX_SIDE}")
+    if longer > MAX_RATIO * shorter:
+        raise MediaError(f"{shape}; one side may be at most {MAX_RATIO} times the other")
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """Any image as opaque RGB in sRGB, without metadata."""
+    profile = image.info.get("icc_profile")
+    image = _eight_bits(image, name)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        grey = image.mode in ("L", "LA", "La")
+        colours = to_srgb(layer.convert("L" if grey else "RGB"), profile)
+        colours.putalpha(layer.getchannel("A"))
+        plain = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), colours).convert(
+            "RGB"
+        )
+    else:
+        plain = to_srgb(image, profile)
+    plain.info.clear()
+    return plain
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
@@ -66,3 +125,16 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
             "bits a channel"
         )
     return image
+
+
+def _other(data: bytes) -> str:
+    """What a file that Pillow does not know is, as far as its beginning tells."""
+    if data[4:8] == b"ftyp":
+        brands = data[8:64]
+        if any(brand in brands for brand in HEIC_BRANDS):
+            return "HEIC, which is not read; save it as JPEG"
+        return "AVIF" if b"avif" in brands else "a video, or another file like it"
+    for start, kind in OTHERS.items():
+        if data.lstrip()[: len(start)].lower() == start.lower():
+            return f"{kind}, which is not read"
+    return "no image in a known format"

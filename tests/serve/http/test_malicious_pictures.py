@@ -125,6 +125,27 @@ def test_what_is_no_image_of_the_kinds_that_are_taken_is_refused(
     assert "/" not in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (encoded(Image.new("1", (16_390, 1000)), "PNG"), "a side may have at most 16384"),
+        (encoded(Image.new("1", (2, 16_000)), "PNG"), "at most 20 times the other"),
+        (png((1, 1)), "2 x 2 are needed"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), "HEIC, which is not read"),
+        (huge_png(60_000), "has too many pixels"),
+    ],
+    ids=["side", "strip", "pixel", "heic", "bomb"],
+)
+def test_what_is_wrong_with_a_picture_is_said(attacked: Local, image: bytes, words: str) -> None:
+    assert words in error_of(ask(attacked, image), 400, "invalid_image")["message"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_damaged_exif_is_the_clients_fault(attacked: Local, kind: str) -> None:
+    image = encoded(Image.new("RGB", (20, 10)), kind, exif=b"Exif\0\0II*\0")
+    error_of(ask(attacked, image), 400, "invalid_image")
+
+
 def test_one_bad_image_of_several_leaves_none_of_them(attacked: Local) -> None:
     images = '[{"frame": 0}, {"frame": 8}]'
     answer = ask(attacked, png(), b"text", images=images)
