@@ -34,7 +34,9 @@ PROMPT, UNWANTED = "A secret garden", "a fence"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
     """The data folder that the commands find by themselves."""
     monkeypatch.setenv("ENTRACTE_DATA_FOLDER", str(tmp_path / "data"))
-    return DataFolder(tmp_path / "data")
+    folder = DataFolder(tmp_path / "data")
+    folder.prepare()
+    return folder
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def complete(store: JobStore, folder: DataFolder) -> Job:
     assert job is not None
     assert job.id == asked.id
     path = folder.video(job.id)
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_bytes(bytes(1000))
     done = store.complete(job, Completion({"denoise": 1.5}, 12.5, 1000))
     assert done is not None
@@ -139,14 +141,15 @@ def test_the_flag_wins_over_the_variable(
     folder: DataFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
+    said(capsys, "keys", "add", "bob")
     said(capsys, "keys", "add", "ann", "--data-folder", str(other))
-    assert told(capsys, "keys", "list")["keys"] == []
+    assert [key["name"] for key in told(capsys, "keys", "list")["keys"]] == ["bob"]
     assert (other / "entracte.db").is_file()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    line = refused(capsys, "keys", "list", "--data-folder", str(tmp_path / "file" / "data"))
+    line = refused(capsys, "keys", "add", "ann", "--data-folder", str(tmp_path / "file" / "data"))
     assert "Not a directory" in line
 
 

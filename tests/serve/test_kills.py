@@ -55,6 +55,7 @@ def check_ends(folder: Path, ids: list[str], reasons: set[str], hooks: Hooks) ->
             assert sum(1 for _ in video.decode(video=0)) == FRAMES
         assert data.video(video_id).stat().st_size == job.bytes
     assert {each.name for each in data.videos.iterdir()} <= set(ids)
+    assert not list(data.videos.glob("*/.*.part"))
     database.dispose()
     return completed
 
@@ -88,7 +89,9 @@ def test_the_worker_is_killed_at_random_points(
 def test_the_server_is_killed_at_random_points(tmp_path: Path, hooks: Hooks, kills: int) -> None:
     chance = random.Random(SEED)
     folder = tmp_path / "data"
-    database = open_database(DataFolder(folder).database)
+    data = DataFolder(folder)
+    data.prepare()
+    database = open_database(data.database)
     store = JobStore(database, Outbox(database, [hooks.url]))
     settings = settings_for(folder)
 

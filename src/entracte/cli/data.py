@@ -8,6 +8,8 @@ from entracte.settings.base import read_settings
 from entracte.settings.serve import ServeSettings
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from entracte.serve.data_folder import DataFolder
 
 
@@ -28,8 +30,17 @@ def serve_settings(options: argparse.Namespace) -> ServeSettings:
     return read_settings(ServeSettings, given)
 
 
-def data_folder(options: argparse.Namespace) -> "DataFolder":
-    """The folder that flag, environment, file or default name; raises EntracteError."""
-    from entracte.serve.data_folder import DataFolder
+def open_data(settings: ServeSettings, make: bool = False) -> "tuple[DataFolder, Engine]":
+    """The folder that settings name, and its database. make: whether they may be made.
 
-    return DataFolder(serve_settings(options).data_folder)
+    Raises EntracteError.
+    """
+    from entracte.serve.data_folder import DataFolder
+    from entracte.serve.jobs.database import open_database
+
+    folder = DataFolder(settings.data_folder)
+    if make:
+        folder.prepare()
+    else:
+        folder.require()
+    return folder, open_database(folder.database, make)

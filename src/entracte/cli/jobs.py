@@ -11,7 +11,7 @@ from rich.table import Table
 
 from entracte.errors import RequestError
 
-from .data import add_data_folder, serve_settings
+from .data import add_data_folder, open_data, serve_settings
 
 if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
@@ -57,14 +57,11 @@ def add_parser(commands: Any) -> None:
 
 
 def _open(options: argparse.Namespace) -> "tuple[DataFolder, JobStore]":
-    from entracte.serve.data_folder import DataFolder
-    from entracte.serve.jobs.database import open_database
     from entracte.serve.jobs.outbox import Outbox
     from entracte.serve.jobs.store import JobStore
 
     settings = serve_settings(options)
-    folder = DataFolder(settings.data_folder)
-    database = open_database(folder.database)
+    folder, database = open_data(settings)
     return folder, JobStore(database, Outbox(database, settings.webhook_url))
 
 
@@ -109,9 +106,11 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> None:
-    _, store = _open(options)
+    folder, store = _open(options)
     job = store.cancel(_find(store, options.id))
     status = "gone" if job is None else job.status
+    if status == "failed":
+        folder.remove(options.id)  # its images
     if options.json:
         print(json.dumps({"id": options.id, "status": status}))
     elif status == "in_progress":
@@ -125,8 +124,7 @@ def _prune(options: argparse.Namespace) -> None:
     jobs = store.ended(options.older_than * DAY, failed_only=options.failed)
     if not options.dry_run:
         for job in jobs:
-            if store.delete(job):
-                folder.remove(job.id)
+            store.delete(job, folder.remove)
     freed = sum(job.bytes or 0 for job in jobs)
     if options.json:
         print(json.dumps({"deleted": [job.id for job in jobs], "bytes": freed}))

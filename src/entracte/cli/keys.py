@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from .data import add_data_folder, data_folder
+from .data import add_data_folder, open_data, serve_settings
 
 if TYPE_CHECKING:
     from entracte.serve.keys import KeyStore
@@ -53,15 +53,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
-def _keys(options: argparse.Namespace) -> "KeyStore":
-    from entracte.serve.jobs.database import open_database
+def _keys(options: argparse.Namespace, make: bool = False) -> "KeyStore":
     from entracte.serve.keys import KeyStore
 
-    return KeyStore(open_database(data_folder(options).database))
+    return KeyStore(open_data(serve_settings(options), make)[1])
 
 
 def _add(options: argparse.Namespace) -> None:
-    key, secret = _keys(options).add(options.name, options.priority, options.operator)
+    key, secret = _keys(options, make=True).add(options.name, options.priority, options.operator)
     if options.json:
         print(json.dumps({"id": key.id, "name": key.name, "key": secret}))
     else:
@@ -93,5 +92,6 @@ def _revoke(options: argparse.Namespace) -> None:
 def _webhook_secret(options: argparse.Namespace) -> None:
     from entracte.serve.postman import webhook_secret
 
-    secret = webhook_secret(data_folder(options))
+    folder, _ = open_data(serve_settings(options), make=True)
+    secret = webhook_secret(folder)
     print(json.dumps({"webhook_secret": secret}) if options.json else secret)

@@ -2,11 +2,11 @@
 
 import threading
 
-from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
 
-from .data_folder import DataFolder
+from .data_folder import DataFolder, DataFolderError
 from .feed import Feed, News
+from .jobs.database import DatabaseError
 from .jobs.store import JobStore
 
 EVERY_SECONDS = 60.0
@@ -35,15 +35,18 @@ class Housekeeping(threading.Thread):
         while True:
             try:
                 self.expire()
-            except OperationalError as error:
-                self._log.error("the database failed", error=str(error.orig))
+            except DatabaseError as error:
+                self._log.error("the database failed", error=str(error))
             if self._stopping.wait(EVERY_SECONDS):
                 return
 
     def expire(self) -> None:
         """Delete now what is to go."""
         for job in self._store.expire(self._keep_bytes):
-            self._folder.remove(job.id)
+            try:
+                self._folder.remove(job.id)
+            except DataFolderError as error:  # the next start removes what is left
+                self._log.error("files not removed", video=job.id, why=str(error))
             self._feed.tell(News("deleted", job.id, job.owner))
             self._log.info("video expired", video=job.id)
 

@@ -61,7 +61,7 @@ def write_images(
     """
     if not images:
         return []
-    folder.of_video(video_id).mkdir()
+    folder.make_room(video_id)
     paths = []
     for number, data in enumerate(images):
         try:

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 
-from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder
+from .jobs.database import DatabaseError
 from .jobs.outbox import Delivery, Outbox
 from .metrics import Metrics
 from .outbound.deliveries import Outcome, next_attempt
@@ -47,8 +47,8 @@ class Postman(threading.Thread):
         while not self._stopping.wait(EVERY_SECONDS):
             try:
                 due = self._outbox.due(time.time())
-            except OperationalError as error:
-                self._log.error("the database failed", error=str(error.orig))
+            except DatabaseError as error:
+                self._log.error("the database failed", error=str(error))
                 continue
             for messages in due:
                 url = messages[0].url
@@ -66,8 +66,8 @@ class Postman(threading.Thread):
             for delivery in messages:
                 if self._stopping.is_set() or self._deliver(delivery) == "again":
                     return
-        except OperationalError as error:
-            self._log.error("the database failed", error=str(error.orig))
+        except DatabaseError as error:
+            self._log.error("the database failed", error=str(error))
         finally:
             self._busy.discard(url)
 

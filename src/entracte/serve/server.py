@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from .worker.opening import OpenEngine
 
 # How long open connections may take to end once everything else has.
 CONNECTIONS_SECONDS = 3
+
+# Files of the server and its workers are readable by their owner alone.
+OWNER_ONLY = 0o077
 
 
 class ServerError(EntracteError):
@@ -86,6 +90,7 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
         timeout_graceful_shutdown=CONNECTIONS_SECONDS,
     )
     server = _Server(config, service)
+    os.umask(OWNER_ONLY)
     service.start()
     try:
         greet()

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from entracte.settings.residency import parse_size
 from entracte.settings.serve import ServeSettings
 
-from .data_folder import DataFolder
+from .data_folder import DataFolder, DataFolderError
 from .feed import Feed, News
 from .housekeeping import Housekeeping
 from .http.errors import ApiError
@@ -52,7 +52,9 @@ class Service:
         self.settings = settings
         self.log = log
         self.folder = DataFolder(settings.data_folder)
+        self.folder.prepare()
         self._database = open_database(self.folder.database)
+        self.folder.make_videos()
         self.keys = KeyStore(self._database)
         outbox = Outbox(self._database, settings.webhook_url)
         keep_s = None if math.isinf(settings.keep_days) else settings.keep_days * DAY
@@ -80,7 +82,7 @@ class Service:
         self._open.enter_context(self.folder.locked())
         for job in self.store.recover():
             self.log.warning("video taken up again", video=job.id, status=job.status)
-        removed = self.folder.sweep(self.store.known())
+        removed = self.folder.sweep(self.store.known(failed=False))
         if removed:
             self.log.info("files without a video removed", folders=removed)
         for supervisor in self.supervisors:
@@ -162,15 +164,25 @@ class Service:
         if cancelled is not None:
             if job.status == "queued" and cancelled.ended:
                 self.metrics.ended(cancelled)
+                self.forget_files(job.id)
             self.feed.tell(News("video", job.id, job.owner))
         return cancelled
 
     def delete(self, job: Job) -> None:
-        """Delete a video; a running one's files go when its worker has let go of them."""
-        if self.store.delete(job):
-            self.folder.remove(job.id)
+        """Delete a video; a running one's files go when its worker has let go of them.
+
+        Raises DataFolderError where files cannot be removed; the video is still there then.
+        """
+        self.store.delete(job, self.folder.remove)
         self.line.forget()
         self.feed.tell(News("deleted", job.id, job.owner))
+
+    def forget_files(self, video_id: str) -> None:
+        """Remove files that no video needs any more; what stays goes at the next start."""
+        try:
+            self.folder.remove(video_id)
+        except DataFolderError as error:
+            self.log.error("files not removed", video=video_id, why=str(error))
 
     def _supervisor(self, number: int, device: str, open_maker: OpenMaker) -> Supervisor:
         return Supervisor(
@@ -198,7 +210,7 @@ class Service:
             raise WorkFailed(error.code or "invalid_request", error.message) from None
         try:
             self.folder.make_room(job.id)
-        except OSError as error:
+        except DataFolderError as error:
             words = "The server cannot write the video."
             raise WorkFailed("storage_failed", words, str(error)) from None
         output = str(self.folder.video(job.id))
@@ -211,8 +223,9 @@ class Service:
         self.log.info(
             "video ended", video=job.id, status=job.status, code=job.error_code, seconds=took
         )
+        if job.deleted or job.status == "failed":
+            self.forget_files(job.id)
         if job.deleted:
-            self.folder.remove(job.id)
             self.store.remove_deleted(job)
 
 

@@ -22,6 +22,10 @@ PLENTY = QueueLimits(1000, 1000)
 DONE = Completion({"denoise": 1.5}, 100.0, 1234)
 
 
+def no_files(_: str) -> None:
+    """There are none to be removed."""
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -213,12 +217,14 @@ def test_cancelling(store: JobStore) -> None:
 
 def test_deleting(store: JobStore) -> None:
     gone = submit(store)
-    assert store.delete(gone)
+    removed: list[str] = []
+    assert store.delete(gone, removed.append)
+    assert removed == [gone.id]
     assert store.find(gone.id) is None
     submit(store)
     job = store.claim("w", 30.0)
     assert job is not None
-    assert not store.delete(job)  # its worker has its files
+    assert not store.delete(job, removed.append)  # its worker has its files
     assert store.find(job.id) is None
     assert store.page(None, None, 10) == []
     assert store.cancel_wanted(job)
@@ -360,7 +366,7 @@ def test_only_ids_name_folders(text: str) -> None:
 
 def test_where_a_job_stood_is_known_after_its_end(store: JobStore, clock: Clock) -> None:
     deleted, expired, running = submit(store), submit(store), submit(store, "bob")
-    store.delete(deleted)
+    store.delete(deleted, no_files)
     begun = store.claim("w", 30.0)
     assert begun is not None
     store.complete(begun, DONE)
@@ -368,7 +374,7 @@ def test_where_a_job_stood_is_known_after_its_end(store: JobStore, clock: Clock)
     assert [job.id for job in store.expire()] == [expired.id]
     begun = store.claim("w", 30.0)
     assert begun is not None
-    store.delete(begun)
+    store.delete(begun, no_files)
     for job in (deleted, expired, running):
         assert store.place(job.id, job.owner) == job.number
         assert store.place(job.id, "somebody else") is None
@@ -380,7 +386,7 @@ def test_where_jobs_stood_is_forgotten_in_the_end(
     monkeypatch.setattr(store_module, "PLACES_KEPT", 3)
     jobs = [submit(store) for _ in range(5)]
     for job in jobs:
-        store.delete(job)
+        store.delete(job, no_files)
     store.expire()
     places = [store.place(job.id, job.owner) for job in jobs]
     assert places == [None, None, *(job.number for job in jobs[2:])]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from sqlalchemy.exc import OperationalError
 
+from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.worker import supervisor
@@ -88,7 +88,7 @@ def test_a_database_that_fails_once_costs_an_attempt_and_no_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "DATABASE_SECONDS", 0.1)
-    complete, failures = JobStore.complete, iter([OperationalError("", {}, OSError("disk full"))])
+    complete, failures = JobStore.complete, iter([DatabaseError("disk full")])
 
     def failing(store: JobStore, job: Job, done: Completion) -> Job | None:
         for failure in failures:

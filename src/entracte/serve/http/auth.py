@@ -6,9 +6,10 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.keys import LOCAL, Key
 
-from .errors import ApiError, error_response
+from .errors import ApiError, error_response, storage_failed
 
 COOKIE = "entracte-key"
 
@@ -46,6 +47,9 @@ class Auth:
             await self._admit(scope)
         except ApiError as error:
             await error_response(error)(scope, receive, send)
+            return
+        except DatabaseError:  # keys are in it; outside of the application's error handlers
+            await error_response(storage_failed())(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -99,10 +99,10 @@ def _take_in(service: Service, key: Key, body: Body, idempotency_key: str | None
         write_images(pictures, service.folder, new.id, settings.max_image_pixels)
         job = _submit(service, new)
     except BaseException:
-        service.folder.remove(new.id)
+        service.forget_files(new.id)
         raise
     if job.id != new.id:  # the same request came before
-        service.folder.remove(new.id)
+        service.forget_files(new.id)
     return job
 
 

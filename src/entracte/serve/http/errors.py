@@ -6,7 +6,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.status import (
     HTTP_400_BAD_REQUEST,
@@ -20,6 +19,8 @@ from starlette.status import (
 from structlog.typing import FilteringBoundLogger
 
 from entracte.errors import MediaError
+from entracte.serve.data_folder import DataFolderError
+from entracte.serve.jobs.database import DatabaseError
 
 TYPES: Mapping[int, str] = {
     HTTP_401_UNAUTHORIZED: "authentication_error",
@@ -53,6 +54,11 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 def no_such_video(param: str = "video_id") -> ApiError:
     return ApiError(HTTP_404_NOT_FOUND, "There is no such video.", "video_not_found", param)
+
+
+def storage_failed() -> ApiError:
+    words = "The server's disk or database fails. Ask again later."
+    return ApiError(503, words, "storage_failed", headers={"Retry-After": "10"})
 
 
 def error_body(
@@ -92,13 +98,13 @@ def add_error_handlers(app: FastAPI) -> None:
             words, code = f"{request.method} is not possible here.", "method_not_allowed"
         return error_response(ApiError(error.status_code, words, code, headers=error.headers))
 
-    @app.exception_handler(OperationalError)
+    @app.exception_handler(DatabaseError)
+    @app.exception_handler(DataFolderError)
     @app.exception_handler(MediaError)
     async def of_the_disk(request: Request, error: Exception) -> JSONResponse:
         log: FilteringBoundLogger = request.app.state.service.log
         log.error("the disk or the database failed", error=str(error))
-        words = "The server cannot store anything at the moment."
-        return error_response(ApiError(503, words, "storage_failed", headers={"Retry-After": "10"}))
+        return error_response(storage_failed())
 
     @app.exception_handler(HTTP_500_INTERNAL_SERVER_ERROR)
     async def of_nobody(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from entracte.serve.data_folder import DataFolderError
+
 from .depends import TheJob, TheKey, TheService
 from .documented import errors
-from .errors import no_such_video
+from .errors import ApiError, no_such_video
 from .schemas import DeletedVideo, Video, VideoList
 from .views import video_view
 
@@ -74,5 +76,10 @@ def cancel(job: TheJob, service: TheService) -> Video:
 )
 def delete(job: TheJob, service: TheService) -> DeletedVideo:
     """Delete a video and its files; one that is being made is stopped."""
-    service.delete(job)
+    try:
+        service.delete(job)
+    except DataFolderError as error:
+        service.log.error("files not removed", video=job.id, why=str(error))
+        words = "The server cannot remove the files of this video."
+        raise ApiError(500, words, "storage_failed", "video_id") from None
     return DeletedVideo(id=job.id)

@@ -210,8 +210,11 @@ class JobStore:
                 or _one(connection, this)
             )
 
-    def delete(self, job: Job) -> bool:
-        """Delete a job. Whether its files may go now; else its worker is told to stop first."""
+    def delete(self, job: Job, remove_files: Callable[[str], None]) -> bool:
+        """Delete a job with its files. False where its worker is told to stop first.
+
+        What `remove_files` raises, given the job's id, leaves the job as it is.
+        """
         with writing(self._engine) as connection:
             this = jobs.c.id == job.id
             runs = and_(this, jobs.c.status == "in_progress")
@@ -220,6 +223,7 @@ class JobStore:
             if self._change(connection, runs, **gone) is not None:
                 return False
             _remove(connection, this)
+            remove_files(job.id)
             return True
 
     def remove_deleted(self, job: Job) -> None:
@@ -273,9 +277,12 @@ class JobStore:
         )
         return list(map(as_job, read_rows(self._engine, query)))
 
-    def known(self) -> set[str]:
-        """The ids of all jobs."""
-        return {row["id"] for row in read_rows(self._engine, select(jobs.c.id))}
+    def known(self, failed: bool = True) -> set[str]:
+        """The ids of all jobs, those that failed included unless they are not wanted."""
+        query = select(jobs.c.id)
+        if not failed:
+            query = query.where(jobs.c.status != "failed")
+        return {row["id"] for row in read_rows(self._engine, query)}
 
     def _recover(self, connection: Connection, job: Job) -> Job | None:
         this = jobs.c.id == job.id

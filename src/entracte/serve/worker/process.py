@@ -63,6 +63,7 @@ def serve(connection: Connection, open_maker: OpenMaker, nice: int = 0) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
+    os.umask(0o077)  # videos are their owner's alone
     line = Line(connection)
     logging.basicConfig(level=logging.WARNING, handlers=[LineHandler(line)])
     work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
 from structlog.typing import FilteringBoundLogger
 
 from entracte.serve.feed import Feed, News
+from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import CANCELLED, Job
 from entracte.serve.jobs.store import JobStore
 
@@ -137,10 +137,8 @@ class Supervisor(threading.Thread):
             try:
                 self._begin_again()
                 self._look_after(self._process)
-            except OperationalError as error:
-                self._log.error(
-                    "the database failed; the worker starts anew", error=str(error.orig)
-                )
+            except DatabaseError as error:
+                self._log.error("the database failed; the worker starts anew", error=str(error))
                 self._process.kill()
                 self._process.end(0)
                 self._stopping.wait(DATABASE_SECONDS)
