@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from entracte.residency import BASE, DeviceManager, Factors, Residency, WeightPhase
+from entracte.residency import BASE, DeviceManager, Factors, Residency, WeightPhase, in_memory
 from entracte.residency.backend import (
     Direction,
     Event,
@@ -227,7 +227,7 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     rebound: dict[str, float] = {}
     for mode, wanted in MODES.items():
-        manager = DeviceManager([spec], NullBackend(), wanted, read_factors=read_factors)
+        manager = DeviceManager([spec], NullBackend(), wanted, adapters=in_memory(read_factors))
         profile = cProfile.Profile() if options.profile else None
         results[mode] = measure(manager, options.repeats, profile)
         if mode == "resident":

@@ -27,6 +27,7 @@ from entracte.residency import (
     TensorSource,
     WeightPhase,
     WeightSet,
+    in_memory,
 )
 from entracte.residency.simulated import Rates, SimulatedAccelerator, Span
 
@@ -232,7 +233,7 @@ class Simulation:
             [scaled_spec(self._work, blocks)],
             self.accelerator,
             wanted,
-            read_factors=lambda _: scaled_factors(blocks),
+            adapters=in_memory(lambda _: scaled_factors(blocks)),
         )
 
     @torch.inference_mode()

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from entracte.checkpoints.loading import FileSource, build_component, prepare_module
+from entracte.checkpoints.lora import LoraFile
 from entracte.checkpoints.sources import ComponentSource
 from entracte.models.component import Component
-from entracte.residency.merge import Changes, merge
+from entracte.residency.merge import Change, Changes, merge
 
 
 def load_component(source: ComponentSource, device: torch.device, dtype: torch.dtype) -> Component:
@@ -22,6 +23,17 @@ def load_component(source: ComponentSource, device: torch.device, dtype: torch.d
         files.read(name, state[name])
     module.load_state_dict({name: t.to(device) for name, t in state.items()}, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def read_changes(lora: LoraFile, component: str = "transformer") -> dict[str, Change]:
+    """What a LoRA does to a component, with its numbers."""
+    found = {}
+    for name, change in lora.changes[component].items():
+        tensors = {part: torch.empty_like(it, device="cpu") for part, it in change.tensors.items()}
+        for part, tensor in tensors.items():
+            lora.read(component, name, part, tensor)
+        found[name] = change.over(tensors)
+    return found
 
 
 def merged_copy(base: nn.Module, adapters: Sequence[tuple[Changes, float]]) -> nn.Module:

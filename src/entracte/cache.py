@@ -24,3 +24,7 @@ class Cache(Generic[K, V]):
             self._values[key] = value
         self._values.move_to_end(key)
         return self._values[key]
+
+    def drop(self, key: K) -> None:
+        """Forget a key's value, if there is one."""
+        self._values.pop(key, None)

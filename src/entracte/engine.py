@@ -79,13 +79,19 @@ class Engine:
         self.source = source
         self.backend = backend
         self._dtype = dtype
-        self._loras = Loras(source.components["transformer"])
+        self._loras = Loras(source.components)
         self._preparer = Preparer(source, self._loras)
         self._one_at_a_time = threading.RLock()
         self._broken = False
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._wanted = residency or Residency(AUTO)
-        self._planner = ModelPlanner(source, dtype, self._loras.factors, backend, hardware)
+        self._planner = ModelPlanner(
+            source,
+            dtype,
+            lambda name: self._loras.adapter("transformer", name).changes,
+            backend,
+            hardware,
+        )
         self._manager = self._manage(named(self._wanted))
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
@@ -240,8 +246,11 @@ class Engine:
         Raises what `generate` raises before its first stage.
         """
         with self._one_at_a_time, torch.inference_mode():
-            phases = self.prepare(request).weight_phases
-            with self._at_work() as manager, manager.request(phases):
+            prepared = self.prepare(request)
+            with (
+                self._at_work() as manager,
+                manager.request(prepared.weight_phases, prepared.lent),
+            ):
                 self.backend.synchronize()
 
     def configure(self, residency: Residency) -> None:
@@ -288,7 +297,7 @@ class Engine:
             self._planner.adopt(self._wanted, self._decision)
             if self._decision.residency != self._manager.wanted:
                 self._manager.configure(self._decision.residency)
-        self._manager.plan(prepared.weight_phases)
+        self._manager.plan(prepared.weight_phases, prepared.lent)
         return prepared
 
     def _next_cheaper(self) -> bool:
@@ -336,7 +345,7 @@ class Engine:
             self.backend,
             residency,
             adapted="transformer",
-            read_factors=self._loras.factors,
+            adapters=self._loras.adapter,
             moments=[each for each in MOMENTS if each.loans <= self.source.components.keys()],
         )
 

@@ -1,41 +1,113 @@
-"""The LoRA files of an open model: opened once, matched to its transformer."""
+"""The LoRA files of an open model: opened when they are asked for, and again when they changed."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
+from torch import Tensor
+
+from entracte.cache import Cache
 from entracte.checkpoints.lora import LoraFile, open_lora
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import ComponentSource, TensorFile
+from entracte.errors import CheckpointError
+from entracte.residency.adapters import AdapterSource
 from entracte.residency.merge import Changes
 
 logger = logging.getLogger(__name__)
 
+# What LoRAs may change.
+ADAPTED = ("transformer", "connectors")
+
+# LoRAs that stay open beside those that the device manager holds, one file each.
+KEPT_OPEN = 64
+
+# What a LoRA in a folder, or a file with a configuration beside it, is read from.
+FOLDER_PATTERNS = ("*.safetensors", "*.json")
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLora:
+    """A LoRA and its name as an adapter, which says what file it is: its path, and its identity."""
+
+    name: str
+    file: LoraFile
+
+    def changes(self, component: str) -> Changes:
+        """What it does to a component, without numbers; empty for one that it leaves alone."""
+        return self.file.changes.get(component, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _LoraAdapter:
+    """A LoRA as an adapter of one component; see `AdapterSource`."""
+
+    lora: OpenLora
+    component: str
+
+    @property
+    def changes(self) -> Changes:
+        return self.lora.changes(self.component)
+
+    def read(self, parameter: str, part: str, out: Tensor) -> None:
+        self.lora.file.read(self.component, parameter, part, out)
+
 
 class Loras:
-    """LoRAs by path. Opening one reads its header; the device manager reads the factors."""
+    """LoRAs by path. Opening one reads its header; the device manager reads the factors.
 
-    def __init__(self, transformer: ComponentSource) -> None:
-        self._shapes = {name: located.info.shape for name, located in transformer.tensors.items()}
-        self._files: dict[Path, LoraFile] = {}
-        self._factors: dict[str, Changes] = {}
+    A file that was changed or replaced (device, inode, size and time of change tell) is another
+    adapter, with another name. May be used by several threads.
+    """
 
-    def open(self, path: Path, file: TensorFile | None = None) -> LoraFile:
-        """The LoRA at a path; `file` where it is open already. Raises CheckpointError."""
-        if path not in self._files:
-            lora = open_lora(file or SafetensorsFile(path), self._shapes)
-            if lora.unmatched:
-                logger.warning(
-                    "%d keys of a LoRA fit nothing in the transformer and are left out, the first "
-                    "%s; %d modules are adapted",
-                    len(lora.unmatched),
-                    lora.unmatched[0],
-                    len(lora.pairs),
-                )
-            self._files[path] = lora
-        return self._files[path]
+    def __init__(self, components: Mapping[str, ComponentSource]) -> None:
+        self._shapes = {
+            name: {key: located.info.shape for key, located in components[name].tensors.items()}
+            for name in ADAPTED
+            if name in components
+        }
+        self._opened: Cache[Path, OpenLora] = Cache(KEPT_OPEN)
+        self._lock = Lock()
 
-    def factors(self, name: str) -> Changes:
-        """The factors of the LoRA at the path `name`, by parameter, as views of the mapped file."""
-        if name not in self._factors:
-            self._factors[name] = self.open(Path(name)).changes()
-        return self._factors[name]
+    def open(self, path: Path, file: TensorFile | None = None) -> OpenLora:
+        """The LoRA at a path as it is now; `file` where it is not on the disk.
+
+        Raises CheckpointError, and LoraError where it does not fit.
+        """
+        name = f"{path}@{_identity(path)}"
+
+        def make() -> OpenLora:
+            opened = SafetensorsFile(path) if file is None or path.exists() else file
+            return OpenLora(name, open_lora(opened, self._shapes))
+
+        with self._lock:
+            if self._opened.get(path, make).name != name:
+                self._opened.drop(path)
+            return self._opened.get(path, make)
+
+    def adapter(self, component: str, name: str) -> AdapterSource:
+        """What the LoRA of a name does to a component. Raises CheckpointError if it has changed."""
+        path = Path(name.rpartition("@")[0])
+        lora = self.open(path)
+        if lora.name != name:
+            raise CheckpointError(f"{path} was changed or replaced just now: try again")
+        return _LoraAdapter(lora, component)
+
+
+def _identity(path: Path) -> str:
+    """Tells a file, or the files of a folder, from any that is there later."""
+    files = [path, path.parent / CONFIG]
+    if path.is_dir():
+        files = sorted(each for pattern in FOLDER_PATTERNS for each in path.glob(pattern))
+    return " ".join(filter(None, map(_identity_of_file, files)))
+
+
+def _identity_of_file(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"

@@ -23,23 +23,28 @@ from entracte.trace.trace import Trace
 MEBIBYTE = 2**20
 
 
+# Figures of LoRAs that are kept for later requests.
+KEPT_FIGURES = 64
+
+
 class ModelPlanner:
     """Decides where an open model's weights live, request by request.
 
-    factors: those of a LoRA, by its name. hardware: None has the backend's machine probed.
+    changes: what a LoRA does to the transformer, by its name. hardware: None has the
+        backend's machine probed.
     """
 
     def __init__(
         self,
         source: ModelSource,
         dtype: torch.dtype,
-        factors: Callable[[str], Changes],
+        changes: Callable[[str], Changes],
         backend: Backend,
         hardware: Hardware | None,
     ) -> None:
         self._source = source
         self._dtype = dtype
-        self._factors = factors
+        self._changes = changes
         self._backend = backend
         self._hardware = hardware
         self._planner: Planner | None = None
@@ -92,9 +97,14 @@ class ModelPlanner:
 
     def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
         names = {each.name for phase in phases for each in phase.weights.adapters}
-        for name in names - self._adapters.keys():
-            self._adapters[name] = adapter_figures(self._factors(name), self.planner.model)
-        return {name: self._adapters[name] for name in sorted(names)}
+        known = self._adapters
+        found = {
+            name: known.get(name) or adapter_figures(self._changes(name), self.planner.model)
+            for name in sorted(names)
+        }
+        # What was replaced has another name now, and is not looked up again.
+        self._adapters = found if len(known) > KEPT_FIGURES else {**known, **found}
+        return found
 
 
 def named(wanted: Residency) -> Residency:

@@ -1,5 +1,6 @@
 """A request with everything settled that needs no weight."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,8 @@ class Prepared:
     """What a run needs to know.
 
     prompts: token ids of the prompt, and of the negative prompt where guidance needs it.
-    weight_sets: the transformer's, phase by phase.
+    weight_sets: the transformer's, phase by phase. lent: those of other components that are not
+        used with their own weights, by name.
     """
 
     request: Request
@@ -27,6 +29,7 @@ class Prepared:
     prompts: list[Tensor]
     images: list[PreparedImage]
     weight_sets: list[WeightSet]
+    lent: Mapping[str, WeightSet]
 
     def grid(self, phase: Phase) -> VideoGrid:
         """The phase's latent grid."""

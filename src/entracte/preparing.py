@@ -1,6 +1,7 @@
 """Preparing requests: everything that can be settled, or refused, without a weight."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
-from entracte.loras import Loras
+from entracte.loras import Loras, OpenLora
 from entracte.models.gemma import Tokenizer
 from entracte.prepared import Prepared
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
@@ -61,6 +62,7 @@ class Preparer:
                 PreparedImage(np.empty(0), each.frame, each.strength) for each in request.images
             ],
             weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
+            lent=self._lent(request),
         )
 
     def _require_files(self, recipe: Recipe) -> None:
@@ -84,16 +86,34 @@ class Preparer:
             )
 
     def _weight_set(self, request: Request, phase: Phase) -> WeightSet:
-        adapters = [(lora.path, lora.strength) for lora in request.loras]
+        """The transformer's in a phase: the request's LoRAs, and then the distilled one."""
+        loras = self._loras_of(request)
         if phase.distilled and self._source.distilled_lora is not None:
             file, strength = self._source.distilled_lora
-            self._loras.open(file.path, file)
-            adapters.append((file.path, strength * phase.distilled))
-        for path, _ in adapters:
-            self._loras.open(path)
-        return WeightSet(
-            tuple(Adapter(str(path), strength) for path, strength in adapters if strength != 0)
+            loras.append((self._loras.open(file.path, file), strength * phase.distilled))
+        return _weight_set("transformer", loras)
+
+    def _lent(self, request: Request) -> dict[str, WeightSet]:
+        """The connectors', where LoRAs of the request change them.
+
+        Text is connected once, before all phases, so that of the distilled LoRA is no part of it.
+        """
+        weights = _weight_set("connectors", self._loras_of(request))
+        return {"connectors": weights} if weights.adapters else {}
+
+    def _loras_of(self, request: Request) -> list[tuple[OpenLora, float]]:
+        return [(self._loras.open(lora.path), lora.strength) for lora in request.loras]
+
+
+def _weight_set(component: str, loras: Sequence[tuple[OpenLora, float]]) -> WeightSet:
+    """A component's, under those LoRAs that change it."""
+    return WeightSet(
+        tuple(
+            Adapter(lora.name, strength)
+            for lora, strength in loras
+            if strength != 0 and lora.changes(component)
         )
+    )
 
 
 def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:

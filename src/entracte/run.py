@@ -27,6 +27,7 @@ from entracte.progress import Reporter
 from entracte.recipes import LOOP_NAMES, Phase
 from entracte.residency.manager import DeviceManager
 from entracte.residency.run import ComponentRun
+from entracte.residency.weights import BASE, WeightSet
 from entracte.result import Result
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
@@ -46,8 +47,8 @@ from entracte.stages.preview import Preview, PreviewCallback, Previewer
 from entracte.stages.upsample import upsample
 from entracte.trace.trace import Trace
 
-# By a prompt's token ids.
-Contexts = Cache[tuple[int, ...], TextContext]
+# By a prompt's token ids, and the weights of the connectors.
+Contexts = Cache[tuple[tuple[int, ...], WeightSet], TextContext]
 
 # By grid, audio tokens and image frames.
 RotaryTables = Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
@@ -110,8 +111,10 @@ class Run:
                 noise = self._draw_noise()
             self._reporter.stage("load weights")
             with self._trace.stage("load weights", of_host=True):
-                phases = self._prepared.weight_phases
-                weights = request.enter_context(self._manager.request(phases))
+                prepared = self._prepared
+                weights = request.enter_context(
+                    self._manager.request(prepared.weight_phases, prepared.lent)
+                )
             if self._outputs.preview is not None:
                 self._prepare_previews()
             made = self._phases(weights, noise, images)
@@ -179,7 +182,8 @@ class Run:
             ):
                 return connect_text(connectors, states)
 
-        return self._model.contexts.get(tuple(tokens.tolist()), make)
+        weights = self._prepared.lent.get("connectors", BASE)
+        return self._model.contexts.get((tuple(tokens.tolist()), weights), make)
 
     def _empty(self, phase: Phase) -> Latents:
         return empty_latents(

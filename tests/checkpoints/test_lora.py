@@ -9,6 +9,7 @@ from entracte.checkpoints.lora import open_lora
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.errors import LoraError
 from entracte.residency.merge import merge
+from tests.components import read_changes
 
 WEIGHTS = {
     "patchify_proj.weight": (16, 8),
@@ -51,11 +52,11 @@ def test_every_naming_gives_the_same_merge(
     tensors = {f"{prefix}.{a}": down, f"{prefix}.{b}": up}
     if alpha is not None:
         tensors[f"{prefix}.alpha"] = torch.tensor(alpha)
-    lora = open_lora(write(tmp_path / "lora.safetensors", tensors), WEIGHTS)
+    lora = open_lora(write(tmp_path / "lora.safetensors", tensors), {"transformer": WEIGHTS})
     assert list(lora.pairs) == [MODULE]
     assert lora.ranks == [RANK]
     weight = torch.zeros(16, 16)
-    merged = merge(weight, [(lora.pairs[MODULE].factors(), 0.5)])
+    merged = merge(weight, [(read_changes(lora)[f"{MODULE}.weight"], 0.5)])
     scale = 0.5 * (1.0 if alpha is None else alpha / RANK)
     assert torch.allclose(merged, scale * (up @ down), atol=1e-5)
 
@@ -65,7 +66,7 @@ def test_diffusers_names_are_translated(tmp_path: Path) -> None:
         "transformer.proj_in.lora_A.weight": torch.zeros(RANK, 8),
         "transformer.proj_in.lora_B.weight": torch.zeros(16, RANK),
     }
-    lora = open_lora(write(tmp_path / "lora.safetensors", tensors), WEIGHTS)
+    lora = open_lora(write(tmp_path / "lora.safetensors", tensors), {"transformer": WEIGHTS})
     assert list(lora.pairs) == ["patchify_proj"]
 
 
@@ -75,7 +76,7 @@ def test_shapes_that_do_not_fit(tmp_path: Path) -> None:
         f"diffusion_model.{MODULE}.lora_B.weight": torch.zeros(32, RANK),
     }
     with pytest.raises(LoraError, match=r"to_q, \[32, 4\] and \[4, 32\], do not fit .*\[16, 16\]"):
-        open_lora(write(tmp_path / "lora.safetensors", tensors), WEIGHTS)
+        open_lora(write(tmp_path / "lora.safetensors", tensors), {"transformer": WEIGHTS})
 
 
 def test_keys_that_match_nothing(tmp_path: Path) -> None:
@@ -84,18 +85,20 @@ def test_keys_that_match_nothing(tmp_path: Path) -> None:
         "unet.down.0.lora_B.weight": torch.zeros(16, RANK),
     }
     with pytest.raises(LoraError, match="0 of 2 keys match the transformer"):
-        open_lora(write(tmp_path / "lora.safetensors", tensors), WEIGHTS)
+        open_lora(write(tmp_path / "lora.safetensors", tensors), {"transformer": WEIGHTS})
 
 
 def test_no_lora(tmp_path: Path) -> None:
     with pytest.raises(LoraError, match="is no LoRA: none of its 1 tensors"):
-        open_lora(write(tmp_path / "x.safetensors", {"a": torch.zeros(2)}), WEIGHTS)
+        open_lora(
+            write(tmp_path / "x.safetensors", {"a": torch.zeros(2)}), {"transformer": WEIGHTS}
+        )
 
 
 def test_half_a_pair(tmp_path: Path) -> None:
     tensors = {f"diffusion_model.{MODULE}.lora_A.weight": torch.zeros(RANK, 16)}
     with pytest.raises(LoraError, match="has one factor and not the other"):
-        open_lora(write(tmp_path / "lora.safetensors", tensors), WEIGHTS)
+        open_lora(write(tmp_path / "lora.safetensors", tensors), {"transformer": WEIGHTS})
 
 
 def test_unmatched_keys_are_reported(tmp_path: Path) -> None:
@@ -105,5 +108,5 @@ def test_unmatched_keys_are_reported(tmp_path: Path) -> None:
         f"diffusion_model.{MODULE}.lora_B.weight": up,
         "text_encoder.x.lora_A.weight": down.clone(),
     }
-    lora = open_lora(write(tmp_path / "lora.safetensors", tensors), WEIGHTS)
+    lora = open_lora(write(tmp_path / "lora.safetensors", tensors), {"transformer": WEIGHTS})
     assert lora.unmatched == ("text_encoder.x.lora_A.weight",)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from entracte import Engine
+from entracte.loras import Loras
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import TextEncoder, Tokenizer
@@ -24,7 +25,7 @@ from entracte.stages.encode_images import EncodedImage, encode_images, fit_image
 from entracte.stages.encode_text import encode_text
 from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
 from entracte.stages.upsample import upsample
-from tests.components import load_component, merged_copy
+from tests.components import load_component, merged_copy, read_changes
 
 from .amx import in_amx_order
 from .oracle import BFLOAT16, CASES, Oracle, distance
@@ -86,7 +87,9 @@ def test_latents_in_the_official_order_of_summing(
         model = amx_transformer
         if phase.distilled:
             base = load_component(engine.source.components["transformer"], CPU, torch.bfloat16)
-            factors = engine._loras.factors(prepared.weight_sets[number].adapters[-1].name)
+            distilled = engine.source.distilled_lora
+            assert distilled is not None
+            factors = read_changes(Loras(engine.source.components).open(distilled[0].path).file)
             model = in_amx_order(merged_copy(base, [(factors, 1.0)]))
         if made:
             start = Latents(oracle[f"{name}.upsampler.output"], made[-1].audio)

@@ -183,4 +183,5 @@ def prepared(
         prompts=[torch.arange(1024) + number for number in range(2 if negative else 1)],
         images=[PreparedImage(np.zeros((64, 64, 3), np.uint8), at, 1.0) for at in images],
         weight_sets=[WeightSet() for _ in request.recipe.phases],
+        lent={},
     )

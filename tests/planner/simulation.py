@@ -22,6 +22,7 @@ from entracte.residency import (
     TensorSource,
     WeightPhase,
     WeightSet,
+    in_memory,
 )
 from entracte.residency.simulated import Rates as SimulatedRates
 from entracte.residency.simulated import SimulatedAccelerator
@@ -166,7 +167,7 @@ class Pipeline:
             ],
             accelerator,
             wanted,
-            read_factors=self.factors,
+            adapters=in_memory(self.factors),
             moments=moments,
         )
         zero, ended, began = torch.zeros((), dtype=torch.bfloat16), 0.0, 0.0

@@ -43,17 +43,17 @@ def test_units_are_what_the_device_manager_lays_out(
     source: ModelSource, dtype: torch.dtype
 ) -> None:
     figures = figures_of(source, dtype)
-    loras = Loras(source.components["transformer"])
+    loras = Loras(source.components)
     assert source.distilled_lora is not None
-    path = source.distilled_lora[0].path
+    lora = loras.open(source.distilled_lora[0].path)
     manager = DeviceManager(
         [component_spec(each, CPU, dtype) for each in source.components.values()],
         HostBackend(),
         Residency("fused"),
         adapted="transformer",
-        read_factors=loras.factors,
+        adapters=loras.adapter,
     )
-    plan = manager.plan([WeightPhase(WeightSet((Adapter(str(path), 1.0),)))])
+    plan = manager.plan([WeightPhase(WeightSet((Adapter(lora.name, 1.0),)))])
     assert figures.units.keys() == plan.components.keys()
     for name, component in plan.components.items():
         found = {
@@ -69,20 +69,20 @@ def test_units_are_what_the_device_manager_lays_out(
     }
     adapter = figures.adapters[DISTILLED]
     assert adapter.nbytes == tuple(factors.get(unit, 0) for unit in range(len(adapter.nbytes)))
-    assert adapter == adapter_figures(loras.factors(str(path)), figures)
+    assert adapter == adapter_figures(lora.changes("transformer"), figures)
 
 
 def test_merging_takes_two_operations_for_every_number_of_the_product(
     source: ModelSource, figures: ModelFigures
 ) -> None:
     assert source.distilled_lora is not None
-    loras = Loras(source.components["transformer"])
-    pairs = loras.open(source.distilled_lora[0].path).pairs
+    lora = Loras(source.components).open(source.distilled_lora[0].path)
     by_hand = [0] * len(figures.units["transformer"])
-    for module, pair in pairs.items():
-        parts = module.split(".")
+    for name, change in lora.changes("transformer").items():
+        parts = name.split(".")
         unit = int(parts[1]) if parts[0] == "transformer_blocks" else -1
-        by_hand[unit] += 2 * pair.rank * pair.up.info.shape[0] * pair.down.info.shape[1]
+        down, up = change.tensors["down"], change.tensors["up"]
+        by_hand[unit] += 2 * down.shape[0] * up.shape[0] * down.shape[1]
     assert figures.adapters[DISTILLED].flops == tuple(by_hand)
 
 

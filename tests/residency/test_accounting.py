@@ -34,6 +34,7 @@ from entracte.residency import (
     TensorSpec,
     WeightPhase,
     WeightSource,
+    in_memory,
 )
 from entracte.residency.simulated import SimulatedAccelerator
 
@@ -116,7 +117,7 @@ def bench(wanted: Residency) -> Bench:
     source = CountingSource(spec.sources["base"])
     spec = ComponentSpec(spec.name, spec.build, {"base": source}, spec.blocks)
     accelerator = SimulatedAccelerator()
-    manager = DeviceManager([spec], accelerator, wanted, read_factors=lambda _: factors)
+    manager = DeviceManager([spec], accelerator, wanted, adapters=in_memory(lambda _: factors))
     return Bench(manager, accelerator, source)
 
 
@@ -311,4 +312,4 @@ def full_size_manager() -> DeviceManager:
         return found
 
     spec = ComponentSpec("transformer", build, {"base": Shapes()}, "transformer_blocks")
-    return DeviceManager([spec], SimulatedAccelerator(), Residency(), read_factors=factors)
+    return DeviceManager([spec], SimulatedAccelerator(), Residency(), adapters=in_memory(factors))

@@ -26,12 +26,24 @@ from entracte.residency import (
     TensorSpec,
     WeightPhase,
     WeightSet,
+    in_memory,
 )
 from entracte.residency.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 
 from . import toy
-from .toy import BLOCKS, ONE, PHASES, Net, build, make_manager, make_spec, perform, read_factors
+from .toy import (
+    ADAPTERS,
+    BLOCKS,
+    ONE,
+    PHASES,
+    Net,
+    build,
+    make_manager,
+    make_spec,
+    perform,
+    read_factors,
+)
 
 X = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
 
@@ -211,7 +223,7 @@ def test_what_a_message_names_does_fit(mode: Any, device: int, host: int | None,
     specs = [make_spec(), make_spec_named("other")] if two else [make_spec()]
     backend = SimulatedAccelerator(device_limit=device, host_limit=host)
     wanted = Residency(mode, device_memory=device, host_memory=host)
-    manager = DeviceManager(specs, backend, wanted, read_factors=read_factors)
+    manager = DeviceManager(specs, backend, wanted, adapters=ADAPTERS)
     try:
         manager.plan(PHASES)
     except BudgetError as error:
@@ -236,7 +248,7 @@ def test_where_nothing_fits_the_smallest_plan_is_named() -> None:
 
 def test_a_component_in_one_piece_is_told_what_fits_too() -> None:
     wanted = Residency("resident", device_memory=30_000)
-    manager = DeviceManager([without_blocks()], HostBackend(), wanted, read_factors=read_factors)
+    manager = DeviceManager([without_blocks()], HostBackend(), wanted, adapters=ADAPTERS)
     with pytest.raises(BudgetError, match="This fits: --mode snapshot"):
         manager.plan(PHASES)
 
@@ -253,9 +265,9 @@ def test_memory_that_another_component_gives_up_can_be_used_at_once() -> None:
     """A plan that fits is carried out, whatever was held before."""
     specs = [make_spec(), make_spec_named("other")]
     before, after = Residency(), Residency("fused", places={"other": "streamed"})
-    planned = DeviceManager(specs, HostBackend(), after, read_factors=read_factors).plan(PHASES)
+    planned = DeviceManager(specs, HostBackend(), after, adapters=ADAPTERS).plan(PHASES)
     backend = SimulatedAccelerator(device_limit=planned.device_bytes)
-    manager = DeviceManager(specs, backend, before, read_factors=read_factors)
+    manager = DeviceManager(specs, backend, before, adapters=ADAPTERS)
     with manager.borrow("other", Net):
         pass
     manager.configure(replace(after, device_memory=planned.device_bytes))
@@ -343,7 +355,9 @@ def quantised(mode: Any) -> tuple[QuantisedSource, DeviceManager]:
     source = QuantisedSource()
     specs = [ComponentSpec("net", QuantisedNet, {"base": source})]
     wanted = Residency(mode)
-    return source, DeviceManager(specs, HostBackend(), wanted, read_factors=quantised_factors)
+    return source, DeviceManager(
+        specs, HostBackend(), wanted, adapters=in_memory(quantised_factors)
+    )
 
 
 @pytest.mark.parametrize("mode", ["original", "snapshot", "fused", "resident"])
@@ -368,7 +382,7 @@ def test_adapters_are_applied_beside_quantised_weights() -> None:
 def manager_with(
     factors: Mapping[str, Factors], wanted: Residency, backend: Backend
 ) -> DeviceManager:
-    return DeviceManager([make_spec()], backend, wanted, read_factors=lambda name: factors)
+    return DeviceManager([make_spec()], backend, wanted, adapters=in_memory(lambda name: factors))
 
 
 def pair(rows: int, columns: int, rank: int = 2) -> Factors:

@@ -26,7 +26,17 @@ from entracte.residency import (
 from entracte.residency.simulated import SimulatedAccelerator
 
 from . import toy
-from .toy import BLOCKS, ONE, PHASES, TWO, Net, make_manager, make_spec, perform, read_factors
+from .toy import (
+    ADAPTERS,
+    BLOCKS,
+    ONE,
+    PHASES,
+    TWO,
+    Net,
+    make_manager,
+    make_spec,
+    perform,
+)
 
 Phases = tuple[WeightPhase, ...]
 
@@ -74,7 +84,7 @@ def on_unreliable_file(
 ) -> tuple[UnreliableFile, DeviceManager]:
     source = UnreliableFile(toy.make_net().state_dict())
     spec = replace(make_spec(), sources={"base": source})
-    return source, DeviceManager([spec], backend, wanted, read_factors=read_factors)
+    return source, DeviceManager([spec], backend, wanted, adapters=ADAPTERS)
 
 
 def right(results: list[Tensor], phases: Phases, wanted: Residency) -> bool:
@@ -292,7 +302,7 @@ def test_memory_is_given_back_though_a_read_ahead_has_failed() -> None:
     source = FailingDisk(toy.make_net().state_dict())
     spec = replace(make_spec(), sources={"base": source})
     wanted = Residency("fused", resident_blocks=0, places=DISK)
-    manager = DeviceManager([spec], backend, wanted, read_factors=read_factors)
+    manager = DeviceManager([spec], backend, wanted, adapters=ADAPTERS)
     perform(manager)
     first = source.reads
     perform(manager)

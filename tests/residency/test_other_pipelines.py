@@ -25,6 +25,7 @@ from entracte.residency import (
     TensorSource,
     WeightPhase,
     WeightSet,
+    in_memory,
 )
 from entracte.residency.host import HostBackend
 from entracte.residency.merge import merge
@@ -347,7 +348,7 @@ def test_a_lora_on_wan_gives_the_same_bits_in_all_modes(backend: Callable[[], Ba
     assert not torch.equal(expected, make_video_plainly(base, base))
     sources = {"base": TensorSource(base.state_dict())}
     spec = ComponentSpec("transformer", build_wan, sources, "blocks")
-    manager = DeviceManager([spec], backend(), Residency(), read_factors=wan_factors)
+    manager = DeviceManager([spec], backend(), Residency(), adapters=in_memory(wan_factors))
     for wanted in (
         Residency("resident"),
         Residency("fused"),

@@ -23,7 +23,16 @@ from entracte.residency.simulated import (
     UseAfterRelease,
 )
 
-from .toy import ONE, PHASES, Net, expected, make_manager, make_spec, perform, read_factors
+from .toy import (
+    ADAPTERS,
+    ONE,
+    PHASES,
+    Net,
+    expected,
+    make_manager,
+    make_spec,
+    perform,
+)
 
 X = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
 LOW_VRAM = Residency("snapshot")
@@ -192,7 +201,7 @@ def test_memory_that_is_never_lent(wanted: Residency, monkeypatch: pytest.Monkey
 def test_a_tensor_kept_after_its_loan(place: Place) -> None:
     specs = [make_spec(), replace(make_spec(), name="other")]
     wanted = Residency(places={"other": place})
-    manager = DeviceManager(specs, SimulatedAccelerator(), wanted, read_factors=read_factors)
+    manager = DeviceManager(specs, SimulatedAccelerator(), wanted, adapters=ADAPTERS)
     with manager.borrow("other", Net) as net:
         kept, module = net.first.weight.detach(), net
     with manager.backend.computing(), pytest.raises(UseAfterRelease):

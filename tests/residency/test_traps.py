@@ -27,7 +27,17 @@ from entracte.residency.simulated import HostWaitInStep, SimulatedAccelerator
 from entracte.trace.trace import Trace
 
 from . import toy
-from .toy import BLOCKS, ONE, PHASES, TWO, Net, make_manager, make_spec, perform, read_factors
+from .toy import (
+    ADAPTERS,
+    BLOCKS,
+    ONE,
+    PHASES,
+    TWO,
+    Net,
+    make_manager,
+    make_spec,
+    perform,
+)
 
 X = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
 WAYS = (
@@ -78,7 +88,7 @@ def test_the_sources_own_tensors_are_neither_kept_nor_changed() -> None:
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     spec = replace(make_spec(), sources={"base": TensorSource(tensors)})
     for backend in BACKENDS:
-        manager = DeviceManager([spec], backend(), Residency("original"), read_factors=read_factors)
+        manager = DeviceManager([spec], backend(), Residency("original"), adapters=ADAPTERS)
         perform(manager)
         mine = [(a.memory.data_ptr(), a.memory.nbytes) for a in arenas(manager).values()]
         for name, tensor in tensors.items():
@@ -325,7 +335,7 @@ def test_psutil_is_not_asked() -> None:
 def test_a_merge_outlives_what_else_is_loaded_and_released_between_the_phases(mode: str) -> None:
     specs = [make_spec(), replace(make_spec(), name="other")]
     wanted = Residency(mode, places={"other": "snapshot"})
-    manager = DeviceManager(specs, SimulatedAccelerator(), wanted, read_factors=read_factors)
+    manager = DeviceManager(specs, SimulatedAccelerator(), wanted, adapters=ADAPTERS)
     for _ in range(2):
         results = []
         with manager.request(PHASES) as run:
@@ -385,7 +395,7 @@ def test_two_stages_of_one_name_stay_two() -> None:
 @pytest.mark.usefixtures("inference")
 def test_two_components_of_one_class_are_told_apart_in_the_report() -> None:
     specs = [make_spec(), replace(make_spec(), name="other")]
-    manager = DeviceManager(specs, HostBackend(), Residency(), read_factors=read_factors)
+    manager = DeviceManager(specs, HostBackend(), Residency(), adapters=ADAPTERS)
     perform(manager)
     with manager.borrow("other", Net):
         pass

@@ -16,6 +16,7 @@ from entracte.residency import (
     TensorSource,
     WeightPhase,
     WeightSet,
+    in_memory,
 )
 
 BLOCKS = 7
@@ -79,6 +80,9 @@ def read_factors(name: str) -> Mapping[str, Factors]:
     }
 
 
+ADAPTERS = in_memory(read_factors)
+
+
 def make_spec(blocks: int = BLOCKS) -> ComponentSpec:
     net = make_net(blocks=blocks)
     source = TensorSource(net.state_dict())
@@ -86,7 +90,7 @@ def make_spec(blocks: int = BLOCKS) -> ComponentSpec:
 
 
 def make_manager(backend: Backend, wanted: Residency, **options: object) -> DeviceManager:
-    return DeviceManager([make_spec()], backend, wanted, read_factors=read_factors, **options)
+    return DeviceManager([make_spec()], backend, wanted, adapters=ADAPTERS, **options)
 
 
 @torch.inference_mode()

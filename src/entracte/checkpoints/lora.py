@@ -5,6 +5,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from entracte.errors import LoraError
 from entracte.residency.merge import Changes, Factors
 
@@ -41,9 +44,9 @@ class LoraPair:
         return self.down.info.shape[0]
 
     def factors(self) -> Factors:
-        """The factors as views of the mapped file, which are read when they are first used."""
+        """The factors without numbers, on the meta device."""
         scale = 1.0 if self.alpha is None else float(self.alpha.tensor()) / self.rank
-        return Factors(self.down.tensor(), self.up.tensor(), scale)
+        return Factors(_without_numbers(self.down), _without_numbers(self.up), scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,17 @@ class LoraFile:
     pairs: Mapping[str, LoraPair]
     unmatched: tuple[str, ...]
 
-    def changes(self) -> Changes:
-        """What it changes, by parameter; tensors are views of the mapped file."""
-        return {f"{module}.weight": pair.factors() for module, pair in self.pairs.items()}
+    @property
+    def changes(self) -> Mapping[str, Changes]:
+        """By component and parameter; their tensors are on the meta device."""
+        return {
+            "transformer": {f"{name}.weight": pair.factors() for name, pair in self.pairs.items()}
+        }
+
+    def read(self, component: str, parameter: str, part: str, out: Tensor) -> None:  # noqa: ARG002
+        """Read one tensor of a change into `out`, host memory of its shape."""
+        pair = self.pairs[parameter.removesuffix(".weight")]
+        out.copy_({"down": pair.down, "up": pair.up}[part].tensor())
 
     @property
     def ranks(self) -> list[int]:
@@ -70,11 +81,12 @@ def is_lora(file: TensorFile) -> bool:
     return any(SUFFIX.search(key) for key in file.tensors)
 
 
-def open_lora(file: TensorFile, weights: Mapping[str, tuple[int, ...]]) -> LoraFile:
-    """Match a LoRA file to the weights, shapes by name (`….weight`); no factor is read.
+def open_lora(file: TensorFile, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> LoraFile:
+    """Match a LoRA to a model's parameters, whose shapes are given by component.
 
     Raises LoraError if it is no LoRA, matches nothing, or has factors that do not fit.
     """
+    weights = shapes["transformer"]
     modules = {name.removesuffix(".weight") for name in weights if name.endswith(".weight")}
     lora = match_lora(file, modules)
     for module, pair in lora.pairs.items():
@@ -121,6 +133,10 @@ def _module(name: str, modules: Collection[str], underscored: Mapping[str, str])
                 if candidate in modules:
                     return candidate
     return None
+
+
+def _without_numbers(located: Located) -> Tensor:
+    return torch.empty(located.info.shape, dtype=located.info.dtype, device="meta")
 
 
 def _check_shape(path: Path, module: str, pair: LoraPair, shape: tuple[int, ...]) -> None:

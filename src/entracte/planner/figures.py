@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from entracte.checkpoints.loading import BLOCKS, FileSource, build_component, prepare_module
-from entracte.checkpoints.lora import LoraPair, open_lora
-from entracte.checkpoints.sources import Located, ModelSource
+from entracte.checkpoints.lora import open_lora
+from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
+from entracte.residency.adapters import MemoryAdapter
 from entracte.residency.factors import AdapterFactors
 from entracte.residency.layout import lay_out
-from entracte.residency.merge import Changes, Factors
+from entracte.residency.merge import Changes
 
 from .metering import META
 from .stage_costs import Cost, StageCosts
@@ -79,10 +80,13 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     config = TransformerConfig.from_header(transformer.config)
     adapters = {}
     if source.distilled_lora is not None:
-        shapes = {name: located.info.shape for name, located in transformer.tensors.items()}
-        pairs = open_lora(source.distilled_lora[0], shapes).pairs
-        factors = {f"{module}.weight": _without_numbers(pair) for module, pair in pairs.items()}
-        adapters[DISTILLED] = _adapter(factors, config.layers)
+        file, _ = source.distilled_lora
+        shapes = {
+            name: {key: located.info.shape for key, located in component.tensors.items()}
+            for name, component in source.components.items()
+        }
+        changes = open_lora(file, shapes).changes[TRANSFORMER]
+        adapters[DISTILLED] = _adapter(changes, config.layers)
     return ModelFigures(units, config, adapters, trace_stages(modules, dtype), dtype.itemsize)
 
 
@@ -136,16 +140,9 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
 
 
 def _adapter(changes: Changes, layers: int) -> AdapterFigures:
-    laid_out = AdapterFactors.of(changes, BLOCKS[TRANSFORMER], layers)
+    laid_out = AdapterFactors.of(MemoryAdapter(changes), BLOCKS[TRANSFORMER], layers)
     flops = tuple(sum(changes[name].flops for name in names) for names in laid_out.names)
     return AdapterFigures(laid_out.sizes, flops)
-
-
-def _without_numbers(pair: LoraPair) -> Factors:
-    def empty(located: Located) -> torch.Tensor:
-        return torch.empty(located.info.shape, dtype=located.info.dtype, device=META)
-
-    return Factors(empty(pair.down), empty(pair.up))
 
 
 def _runs(numbers: Iterable[int]) -> list[list[int]]:

@@ -128,6 +128,7 @@ class Workload:
             prompts=[torch.empty(0)] * looked_at,
             images=[PreparedImage(np.empty(0), number, 1.0) for number in range(images)],
             weight_sets=[],
+            lent={},
         )
         return cls.of(prepared, layers, looked_at if prompts is None else prompts)
 

@@ -3,6 +3,7 @@
 It works on modules, tensors and names, and can be used alone: see `docs/residency.md`.
 """
 
+from .adapters import AdapterSource, MemoryAdapter, OpenAdapter, in_memory
 from .backend import Backend
 from .budget import ManagerPlan, Moment
 from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
@@ -17,6 +18,7 @@ from .weights import BASE, Adapter, WeightPhase, WeightSet
 __all__ = [
     "BASE",
     "Adapter",
+    "AdapterSource",
     "Backend",
     "Change",
     "Changes",
@@ -29,8 +31,10 @@ __all__ = [
     "Hadamard",
     "Kronecker",
     "ManagerPlan",
+    "MemoryAdapter",
     "Mode",
     "Moment",
+    "OpenAdapter",
     "Place",
     "Residency",
     "Row",
@@ -40,5 +44,6 @@ __all__ = [
     "WeightPhase",
     "WeightSet",
     "WeightSource",
+    "in_memory",
     "open_backend",
 ]

@@ -31,11 +31,13 @@ class ManagerPlan:
         plans = self.components.values()
         always = sum(plan.nbytes("device", "always") for plan in plans)
         phases = sum(plan.nbytes("device", "phase") for plan in plans)
-        preparing = sum(plan.nbytes("device", "prepare") for plan in plans)
-        # While sets are prepared nothing is on loan, but a phase's arenas may be worked in.
+        preparing = self.components[self.adapted].nbytes("device", "prepare")
+        # While its sets are prepared nothing is on loan, but a phase's arenas may be worked in.
         most = max(preparing + phases, phases)
         for moment in self.moments:
-            loans = sum(self.components[name].nbytes("device", "run") for name in moment.loans)
+            loans = sum(
+                self.components[name].nbytes("device", "run", "prepare") for name in moment.loans
+            )
             most = max(most, loans + (phases if moment.in_phases else 0))
         return always + most
 

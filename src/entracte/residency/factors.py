@@ -7,9 +7,10 @@ from torch import Tensor
 
 from entracte.errors import ResidencyError
 
+from .adapters import AdapterSource
 from .component import TensorSpec
 from .layout import Layout, unit_of
-from .merge import Change, Changes
+from .merge import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,32 +20,33 @@ class AdapterFactors:
     names: of every unit, the parameters that it changes.
     """
 
-    source: Changes
+    source: AdapterSource
     names: tuple[tuple[str, ...], ...]
     layouts: tuple[Layout, ...]
 
     @classmethod
-    def of(cls, source: Changes, blocks: str | None, count: int) -> "AdapterFactors":
+    def of(cls, source: AdapterSource, blocks: str | None, count: int) -> "AdapterFactors":
         """Sort changes by unit.
 
         Tensors are held in the file's dtype, for the rounding of a merge depends on it.
         """
         units: list[list[str]] = [[] for _ in range(count + 1)]
-        for name in source:
+        changes = source.changes
+        for name in changes:
             units[unit_of(name, blocks, count)].append(name)
         layouts = []
         for names in units:
             parts = [
                 ((f"{name}.{part}",), TensorSpec(tensor.dtype, tuple(tensor.shape)))
                 for name in names
-                for part, tensor in source[name].tensors.items()
+                for part, tensor in changes[name].tensors.items()
             ]
             layouts.append(Layout.of(parts))
         return cls(source, tuple(map(tuple, units)), tuple(layouts))
 
     def check(self, specs: Mapping[str, TensorSpec]) -> None:
         """Raise ResidencyError where a change is of no parameter, or of one with another shape."""
-        for name, change in self.source.items():
+        for name, change in self.source.changes.items():
             if name not in specs:
                 raise ResidencyError(f"an adapter changes {name}, which is no parameter")
             if change.shape != specs[name].shape:
@@ -62,14 +64,14 @@ class AdapterFactors:
         """Write a unit's tensors into host memory."""
         views = self.layouts[unit].views(memory)
         for name in self.names[unit]:
-            for part, tensor in self.source[name].tensors.items():
-                views[f"{name}.{part}"].copy_(tensor)
+            for part in self.source.changes[name].tensors:
+                self.source.read(name, part, views[f"{name}.{part}"])
 
     def views(self, unit: int, memory: Tensor) -> dict[str, Change]:
         """A unit's changes in an arena, by parameter."""
         views = self.layouts[unit].views(memory)
         found = {}
         for name in self.names[unit]:
-            change = self.source[name]
+            change = self.source.changes[name]
             found[name] = change.over({part: views[f"{name}.{part}"] for part in change.tensors})
         return found

@@ -1,12 +1,13 @@
 """One component under the manager: its layouts, its arenas, its adapters, and its runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from torch import nn
 
 from entracte.errors import ResidencyError
 
+from .adapters import OpenAdapter
 from .arena import STAGING, Arena
 from .backend import Backend, Stream
 from .component import ComponentSpec
@@ -24,7 +25,7 @@ from .run import ComponentRun
 from .shells import Shells
 from .stores import HostBudget, Stores
 from .unmerged import Unmerged, check_applicable
-from .weights import ReadFactors, WeightPhase, WeightSet, distinct
+from .weights import WeightPhase, WeightSet, distinct
 
 
 class HeldComponent:
@@ -35,7 +36,7 @@ class HeldComponent:
         spec: ComponentSpec,
         backend: Backend,
         budget: HostBudget,
-        read_factors: ReadFactors,
+        open_adapter: OpenAdapter,
         copies: Stream,
         journal: ComponentJournal,
     ) -> None:
@@ -47,7 +48,7 @@ class HeldComponent:
         self._spec = spec
         self._template = template
         self._backend = backend
-        self._read_factors = read_factors
+        self._open_adapter = open_adapter
         self._factors: dict[str, AdapterFactors] = {}
         self._specs = next(iter(spec.sources.values())).specs
         for name, source in spec.sources.items():
@@ -65,11 +66,12 @@ class HeldComponent:
     def make_plan(self, phases: tuple[WeightPhase, ...], how: Holding) -> Plan:
         """How the component would be held; raises ResidencyError where it cannot."""
         sets = distinct(phases)
+        self._forget_adapters(sets)
         for weights in sets:
             if weights.source not in self._spec.sources:
                 raise ResidencyError(f"{self.name} has no source {weights.source!r}")
             for adapter in weights.adapters:
-                changes = self._adapter(adapter.name).source
+                changes = self._adapter(adapter.name).source.changes
                 if how.mode == "dynamic":
                     check_applicable(self._template, changes.items())
                 else:
@@ -79,6 +81,11 @@ class HeldComponent:
             {name: self._adapter(name).sizes for name in adapters(sets)},
         )
         return make_plan(self.name, sizes, phases, how, self._backend.unified)
+
+    def phases(self, lent: Mapping[str, WeightSet]) -> tuple[WeightPhase, ...]:
+        """One use of the weights that it is lent with, of its own if it is not named."""
+        weights = lent.get(self.name)
+        return self.once if weights is None else (WeightPhase(weights),)
 
     @property
     def largest_unit(self) -> int:
@@ -159,11 +166,17 @@ class HeldComponent:
     def _adapter(self, name: str) -> AdapterFactors:
         """An adapter, sorted by unit; its factors are not read."""
         if name not in self._factors:
-            changes = self._read_factors(name)
-            factors = AdapterFactors.of(changes, self._spec.blocks, self.blocks)
+            source = self._open_adapter(self.name, name)
+            factors = AdapterFactors.of(source, self._spec.blocks, self.blocks)
             factors.check(self._specs)
             self._factors[name] = factors
         return self._factors[name]
+
+    def _forget_adapters(self, sets: tuple[WeightSet, ...]) -> None:
+        """Let go of adapters, and of their files, that neither these sets have nor what is held."""
+        held = () if self.plan is None else distinct(self.plan.phases)
+        names = adapters((*sets, *held))
+        self._factors = {name: each for name, each in self._factors.items() if name in names}
 
     def _refuse_quantised(self, changes: Changes, how: Holding) -> None:
         for name in changes:

@@ -1,38 +1,36 @@
 """The device manager: decides where every component's weights are, and lends its modules."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Self, TypeVar
 
 from torch import nn
 
 from entracte.errors import ResidencyError
 
+from .adapters import OpenAdapter, no_adapters
 from .backend import Backend
 from .budget import ManagerPlan, Moment, check_budgets
 from .component import ComponentSpec
 from .held import HeldComponent
 from .journal import ComponentJournal, Journal, Record
-from .merge import Changes
 from .modes import Residency, holding
 from .report import Row, residency_rows
 from .run import ComponentRun
 from .stores import HostBudget
-from .weights import ReadFactors, WeightPhase
+from .weights import WeightPhase, WeightSet
 
 M = TypeVar("M", bound=nn.Module)
 
-
-def no_adapters(name: str) -> Changes:
-    """For components that have none."""
-    raise ResidencyError(f"no adapter {name!r}: this manager was made without adapters")
+NO_SETS: Mapping[str, WeightSet] = MappingProxyType({})
 
 
 class DeviceManager:
     """Holds components as `wanted` says. One user at a time; close it when done.
 
-    adapted: the component that has several weight sets; mode and dials are its.
-    read_factors: what an adapter changes in it, by the adapter's name.
+    adapted: the component that has several weight sets in a request; mode and dials are its.
+    adapters: what adapters do to the components.
     moments: which components are on loan together (default: one at a time).
     """
 
@@ -43,14 +41,14 @@ class DeviceManager:
         wanted: Residency,
         *,
         adapted: str | None = None,
-        read_factors: ReadFactors = no_adapters,
+        adapters: OpenAdapter = no_adapters,
         moments: Sequence[Moment] | None = None,
     ) -> None:
         self.backend = backend
         self.adapted = specs[0].name if adapted is None else adapted
         names = [spec.name for spec in specs]
         self._moments = moments or [Moment(frozenset([name])) for name in names]
-        self._in_request = False
+        self._lent: Mapping[str, WeightSet] | None = None  # by the request under way
         self._journal = Journal(backend)
         self._budget = HostBudget()
         self._components = {
@@ -58,7 +56,7 @@ class DeviceManager:
                 spec,
                 backend,
                 self._budget,
-                read_factors,
+                adapters,
                 backend.copies if spec.name == self.adapted else backend.loans,
                 ComponentJournal(self._journal, spec.name),
             )
@@ -82,45 +80,53 @@ class DeviceManager:
         self.wanted = wanted
         self._budget.set_limits(wanted.host_memory, wanted.pinned_memory)
 
-    def plan(self, phases: Sequence[WeightPhase]) -> ManagerPlan:
+    def plan(
+        self, phases: Sequence[WeightPhase], lent: Mapping[str, WeightSet] = NO_SETS
+    ) -> ManagerPlan:
         """How all components would be held for these phases of the adapted one.
 
+        lent: with which weights other components are borrowed (default: their own).
         Raises BudgetError, naming what would fit, and ResidencyError.
         """
-        plan = self._plan(tuple(phases), self.wanted)
-        check_budgets(plan, self.wanted, lambda wanted: self._plan(tuple(phases), wanted))
+        plan = self._plan(tuple(phases), lent, self.wanted)
+        check_budgets(plan, self.wanted, lambda wanted: self._plan(tuple(phases), lent, wanted))
         return plan
 
     @contextmanager
-    def request(self, phases: Sequence[WeightPhase]) -> Iterator[ComponentRun]:
+    def request(
+        self, phases: Sequence[WeightPhase], lent: Mapping[str, WeightSet] = NO_SETS
+    ) -> Iterator[ComponentRun]:
         """The adapted component's way through its phases; other components may be borrowed within.
+
+        lent: with which weights they are (default: their own).
 
         Raises BudgetError before anything is allocated, OutOfMemory, and DeviceFault, after which
         the manager is of no more use.
         """
-        plan = self.plan(phases)
+        plan = self.plan(phases, lent)
         self._make_room(plan, self.adapted)
         with self._components[self.adapted].run(plan.components[self.adapted]) as run:
-            self._in_request = True
+            self._lent = lent
             try:
                 yield run
             finally:
-                self._in_request = False
+                self._lent = None
 
     @contextmanager
     def borrow(self, name: str, kind: type[M]) -> Iterator[M]:
-        """A component with one weight set, for the duration of a stage. `kind` is its class.
+        """A component under one weight set, for the duration of a stage. `kind` is its class.
 
         Raises BudgetError before anything is allocated, OutOfMemory, and DeviceFault.
         """
         if name not in self._components:
             known = ", ".join(self._components)
             raise ResidencyError(f"no component {name!r} to borrow; there are {known}")
-        if not self._in_request:
+        if self._lent is None:
             self._make_room(self.plan(self._components[self.adapted].once), name)
         held = self._components[name]
+        phases = held.phases(self._lent or NO_SETS)
         with (
-            held.run(held.make_plan(held.once, self._holdings[name])) as run,
+            held.run(held.make_plan(phases, self._holdings[name])) as run,
             run.phase(0, kind) as it,
         ):
             yield it
@@ -171,11 +177,13 @@ class DeviceManager:
             if name not in (wanted, self.adapted):
                 held.make_room(plan.components[name])
 
-    def _plan(self, phases: tuple[WeightPhase, ...], wanted: Residency) -> ManagerPlan:
+    def _plan(
+        self, phases: tuple[WeightPhase, ...], lent: Mapping[str, WeightSet], wanted: Residency
+    ) -> ManagerPlan:
         return ManagerPlan(
             {
                 name: held.make_plan(
-                    phases if name == self.adapted else held.once,
+                    phases if name == self.adapted else held.phases(lent),
                     holding(name, name == self.adapted, wanted),
                 )
                 for name, held in self._components.items()

@@ -1,11 +1,8 @@
 """Which weights: a component's own, or with adapters merged in at given strengths."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from entracte.errors import ResidencyError
-
-from .merge import Changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +54,6 @@ class WeightPhase:
     def __post_init__(self) -> None:
         if self.sweeps < 0:
             raise ResidencyError(f"a phase cannot have {self.sweeps} sweeps")
-
-
-# An adapter's changes, by its name. The tensors may be views of a mapped file.
-ReadFactors = Callable[[str], Changes]
 
 
 def distinct(phases: tuple[WeightPhase, ...]) -> tuple[WeightSet, ...]:
