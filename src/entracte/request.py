@@ -7,15 +7,15 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from entracte.errors import RequestError
+from entracte.rates import FrameRate
 from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
 from entracte.sampling.guidance import Guidance
 from entracte.sampling.lengths import TIME, audio_token_count
 
 MAX_SIDE = 8192
 MAX_FRAMES = 8 * 200 + 1
-MAX_FRAME_RATE = 240.0
 MAX_STEPS = 500
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**64 - 1
 MAX_CRF = 51
 
 DEFAULT_VERSION = "2.3"
@@ -65,7 +65,9 @@ class LoraSpec(_Frozen):
 class Request(_Frozen):
     """One generation. What is left out takes the pipeline's official default.
 
-    height, width: pixels. num_frames: 8k + 1. frame_rate: frames a second.
+    height, width: pixels. num_frames: 8k + 1.
+    frame_rate: frames a second: a number, a Fraction, or text such as "24000/1001". 23.976, 29.97,
+        59.94 and their like become the x/1001 that they are roundings of.
     num_inference_steps: of the guided phase; the distilled pipeline's steps are fixed.
     seed: the same seed gives the same video on every machine that computes alike.
     truncate_prompt: cut a prompt of more than 1,024 tokens instead of refusing it.
@@ -82,7 +84,7 @@ class Request(_Frozen):
     height: int = Field(gt=0, le=MAX_SIDE)
     width: int = Field(gt=0, le=MAX_SIDE)
     num_frames: int = Field(gt=0, le=MAX_FRAMES)
-    frame_rate: Finite = Field(gt=0, le=MAX_FRAME_RATE)
+    frame_rate: FrameRate
     num_inference_steps: int = Field(gt=0, le=MAX_STEPS)
     seed: int = Field(ge=0, le=MAX_SEED)
     images: tuple[ImageCondition, ...] = ()

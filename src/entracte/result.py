@@ -15,7 +15,8 @@ class Result:
     """A finished generation.
 
     frames: [frames, height, width, 3] uint8, None if they were not to be kept.
-    audio: [2, samples] float32 in -1..1, at `sample_rate` a second.
+    audio: [2, samples] float32 in -1..1, at `sample_rate` a second, as the model made it: up to
+        50 ms shorter than the picture. In files, silence follows it to the picture's end.
     latents: `stage1.video_latent` [1, 128, frames, h, w], `stage1.audio_latent` [1, 8, tokens, 16],
         and so on for every phase, on the CPU.
     output_path: the file or folder that was written, if any.

@@ -1,10 +1,12 @@
 import contextlib
+import math
 import os
 import pty
 import signal
 import subprocess
 import sys
 import wave
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -69,7 +71,126 @@ def test_a_folder_of_frames(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "frame_00003.png")).max() == 24
     with wave.open(str(tmp_path / "audio.wav")) as file:
         assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (2, RATE, 2)
-        assert file.getnframes() == int(25 / 24 * RATE)
+        assert file.getnframes() == 25 / 24 * RATE
+
+
+PATCHES = (
+    (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 150, 120), (255, 255, 255), (0, 0, 0),
+    (20, 80, 10), (128, 128, 128),
+)  # fmt: skip
+
+
+def patches(height: int, width: int) -> torch.Tensor:
+    """Nine frames of columns of plain colours."""
+    colours = torch.tensor(PATCHES, dtype=torch.uint8)
+    row = colours.repeat_interleave(width // len(PATCHES), dim=0)
+    return row.expand(9, height, *row.shape).contiguous()
+
+
+def seen(picture: np.ndarray) -> np.ndarray:
+    """The middle of every patch."""
+    height, width = picture.shape[:2]
+    cell = width // len(PATCHES)
+    return picture[height // 2, cell // 2 :: cell].astype(int)
+
+
+def bt709(planes: list[np.ndarray]) -> np.ndarray:
+    """Y, Cb and Cr of limited range to RGB, by the coefficients of ITU-R BT.709."""
+    y, cb, cr = (seen(plane[..., None])[..., 0].astype(float) for plane in planes)
+    y, cb, cr = (y - 16) / 219, (cb - 128) / 224, (cr - 128) / 224
+    red, blue = y + 1.5748 * cr, y + 1.8556 * cb
+    green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+    return np.stack([red, green, blue], axis=-1) * 255
+
+
+@pytest.mark.parametrize("size", [(64, 96), (480, 640), (576, 768), (720, 1280), (1088, 1920)])
+def test_colours_are_bt709_and_say_so(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "video.mp4"
+    with open_output(path, 24.0, tone(0.3), RATE) as writer:
+        writer.write(patches(*size))
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        tags = codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range
+        frame = next(container.decode(video=0))
+    assert tags == (1, 1, 1, 1)  # BT.709 three times, limited range
+    assert b"colrnclx\0\1\0\1\0\1\0" in path.read_bytes()
+    planes = [np.frombuffer(p, np.uint8).reshape(p.height, -1)[:, : p.width] for p in frame.planes]
+    assert np.abs(bt709(planes) - PATCHES).max() <= 4
+    assert np.abs(seen(frame.to_ndarray(format="rgb24")) - PATCHES).max() <= 4
+
+
+def test_a_folder_has_colours_to_the_bit(tmp_path: Path) -> None:
+    with open_output(tmp_path, 24.0, tone(0.3), RATE) as writer:
+        writer.write(patches(64, 96))
+    picture = np.asarray(Image.open(tmp_path / "frame_00008.png"))
+    assert np.array_equal(picture, patches(64, 96)[8].numpy())
+
+
+@pytest.mark.parametrize(
+    ("rate", "exact"),
+    [
+        (23.976, Fraction(24000, 1001)),
+        (29.97, Fraction(30000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+        (30, Fraction(30)),
+        (12.5, Fraction(25, 2)),
+    ],
+)
+@pytest.mark.parametrize("early", [0.0, 0.01, 0.05])
+def test_sound_is_as_long_as_the_picture(
+    tmp_path: Path, rate: float, exact: Fraction, early: float
+) -> None:
+    sound = tone(25 / rate - early)
+    for target in (tmp_path / "video.MP4", tmp_path):
+        with open_output(target, rate, sound, RATE) as writer:
+            writer.write(frames(25))
+    with av.open(str(tmp_path / "video.MP4")) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert video.average_rate == exact
+        assert video.duration * video.time_base == 25 / exact
+        assert 0 <= audio.duration * audio.time_base - 25 / exact < Fraction(2, RATE)
+        heard = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], axis=1)
+    silent = slice(sound.shape[1] + 1024, math.ceil(25 / exact * RATE))
+    assert np.abs(heard[:, silent]).max(initial=0) < 1e-3
+    with wave.open(str(tmp_path / "audio.wav")) as file:
+        assert file.getnframes() == math.ceil(25 / exact * RATE)
+
+
+def test_clicks_are_heard_where_they_are(tmp_path: Path) -> None:
+    """The encoder's delay is told to players, and silence behind the sound does not move it."""
+    sound, places = torch.zeros(2, 47_900), [0, 9600, 40_000, 47_700]
+    sound[:, places] = 0.9
+    with open_output(tmp_path / "video.mp4", 25.0, sound, RATE) as writer:
+        writer.write(frames(25))
+    with av.open(str(tmp_path / "video.mp4")) as container:
+        first, *rest = container.decode(audio=0)
+    heard = np.concatenate([f.to_ndarray() for f in (first, *rest)], axis=1)[0]
+    begin = first.pts * RATE * first.time_base
+    for place in places:
+        near = np.abs(heard[max(0, place - int(begin) - 200) :][:400])
+        assert near.argmax() == min(200, place)
+
+
+@pytest.mark.parametrize("target", ["video.mp4", "."])
+def test_a_longer_sound_is_not_cut(tmp_path: Path, target: str) -> None:
+    with open_output(tmp_path / target, 25.0, tone(2), RATE) as writer:
+        writer.write(frames(25))
+    file = tmp_path / ("video.mp4" if target == "video.mp4" else "audio.wav")
+    with av.open(str(file)) as container:
+        audio = container.streams.audio[0]
+        assert audio.duration * audio.time_base == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_the_encoder_refuses_is_our_error(tmp_path: Path, value: float) -> None:
+    sound = tone(1)
+    sound[:, 5000] = value
+    with (
+        pytest.raises(MediaError, match="the video cannot be encoded"),
+        open_output(tmp_path / "video.mp4", 25.0, sound, RATE) as writer,
+    ):
+        writer.write(frames(25))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", ["video.mp4", "."])

@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
     video.add_argument("--pipeline", default="two-stage", metavar="NAME")
     for name in ("height", "width", "num-frames", "num-inference-steps"):
         video.add_argument(f"--{name}", type=int, metavar="N")
-    video.add_argument("--frame-rate", type=float, metavar="FPS")
+    video.add_argument("--frame-rate", metavar="FPS")
     video.add_argument("--images", type=int, default=0, metavar="N", help="how many it shows")
     video.add_argument("--guidance-batch", type=int, default=1, metavar="N")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw device memory over time")

@@ -9,17 +9,22 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from entracte.rates import exact_rate
+
+from .sound import pad_to_picture
+
 
 class FrameFolderWriter:
     """Writes `frame_00000.png` … and `audio.wav` into a folder that exists.
 
     Files appear there together when the block ends well; if it does not, none do. Frames of an
-    earlier, longer video are removed.
+    earlier, longer video are removed. The sound is as long as the picture: silence follows it.
     """
 
-    def __init__(self, folder: Path, sound: Tensor, sample_rate: int) -> None:
+    def __init__(self, folder: Path, frame_rate: float, sound: Tensor, sample_rate: int) -> None:
         """sound: [2, samples] float32 in -1..1."""
         self._folder = folder
+        self._rate = exact_rate(frame_rate)
         self._sound = sound
         self._sample_rate = sample_rate
         self._part = folder / f".part-{uuid.uuid4().hex[:8]}"
@@ -38,7 +43,8 @@ class FrameFolderWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                write_wav(self._part / "audio.wav", self._sound, self._sample_rate)
+                sound = pad_to_picture(self._sound, self._sample_rate, self._count, self._rate)
+                write_wav(self._part / "audio.wav", sound, self._sample_rate)
                 for old in self._folder.glob("frame_[0-9][0-9][0-9][0-9][0-9].png"):
                     old.unlink()
                 for file in sorted(self._part.iterdir()):

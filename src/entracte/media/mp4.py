@@ -5,11 +5,20 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from torch import Tensor
+
+from entracte.errors import MediaError
+from entracte.rates import exact_rate
+
+from .sound import pad_to_picture
 
 AUDIO_BITRATE = 192_000
 AUDIO_BLOCK = 1024
@@ -22,13 +31,15 @@ WAITING_CHUNKS = 2
 class Mp4Writer:
     """Writes one file. Use as a context manager; the file is complete when the block ends well.
 
-    The sound is given first, so that it can be interleaved with the frames as they come.
+    The sound is given first, so that it can be interleaved with the frames as they come; silence
+    follows it up to the end of the picture. Colours are BT.709 of limited range at every size, and
+    tagged so. Raises MediaError where the encoder refuses what it is given.
     """
 
     def __init__(self, path: Path, frame_rate: float, sound: Tensor, sample_rate: int) -> None:
         """sound: [2, samples] float32 in -1..1."""
         self._path = path
-        self._rate = Fraction(frame_rate).limit_denominator(1001)
+        self._rate = exact_rate(frame_rate)
         self._sound = sound
         self._sample_rate = sample_rate
         self._chunks: queue.Queue[Tensor | None] = queue.Queue(WAITING_CHUNKS)
@@ -66,38 +77,72 @@ class Mp4Writer:
             yield from chunk.numpy()
 
     def _encode(self) -> None:
-        sound = self._audio_frames()
-        with av.open(
-            str(self._path), "w", format="mp4", options={"movflags": "+faststart"}
-        ) as container:
-            video = container.add_stream("libx264", rate=self._rate)
-            video.pix_fmt = "yuv420p"
-            video.options = {"crf": CRF, "preset": "medium"}
-            audio = container.add_stream("aac", rate=self._sample_rate, layout="stereo")
-            audio.bit_rate = AUDIO_BITRATE
-            for number, pixels in enumerate(self._frames()):
-                if number == 0:
-                    video.height, video.width = pixels.shape[:2]
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts, frame.time_base = number, 1 / self._rate
-                container.mux(video.encode(frame))
-                shown = (number + 1) / self._rate
-                for block in sound:
-                    container.mux(audio.encode(block))
-                    if Fraction(block.pts or 0, self._sample_rate) > shown:
-                        break
-            if self._abandoned.is_set():
-                return
+        try:
+            # Lengths are told in samples, not in the usual milliseconds.
+            options = {"movflags": "+faststart", "movie_timescale": str(self._sample_rate)}
+            with av.open(str(self._path), "w", format="mp4", options=options) as container:
+                self._encode_into(container)
+        except FFmpegError as error:
+            if isinstance(error, OSError):  # of the system: no space, no permission
+                raise
+            raise MediaError(f"the video cannot be encoded: {error.strerror}") from error
+
+    def _encode_into(self, container: OutputContainer) -> None:
+        video = container.add_stream("libx264", rate=self._rate)
+        video.pix_fmt = "yuv420p"
+        video.options = {"crf": CRF, "preset": "medium"}
+        _tag_colours(video.codec_context)
+        audio = container.add_stream("aac", rate=self._sample_rate, layout="stereo")
+        audio.bit_rate = AUDIO_BITRATE
+        whole = self._sound.shape[1] // AUDIO_BLOCK * AUDIO_BLOCK
+        sound = self._audio_frames(self._sound[:, :whole], begin=0)
+        count = 0
+        for count, pixels in enumerate(self._frames(), start=1):
+            if count == 1:
+                video.height, video.width = pixels.shape[:2]
+            frame = _to_bt709(pixels)
+            frame.pts, frame.time_base = count - 1, 1 / self._rate
+            container.mux(video.encode(frame))
+            shown = count / self._rate
             for block in sound:
                 container.mux(audio.encode(block))
-            container.mux(video.encode())
-            container.mux(audio.encode())
+                if Fraction(block.pts or 0, self._sample_rate) > shown:
+                    break
+        if self._abandoned.is_set():
+            return
+        padded = pad_to_picture(self._sound, self._sample_rate, count, self._rate)
+        for block in chain(sound, self._audio_frames(padded, begin=whole)):
+            container.mux(audio.encode(block))
+        container.mux(video.encode())
+        container.mux(audio.encode())
 
-    def _audio_frames(self) -> Iterator[av.AudioFrame]:
-        samples = self._sound.numpy()
-        for start in range(0, samples.shape[1], AUDIO_BLOCK):
+    def _audio_frames(self, sound: Tensor, begin: int) -> Iterator[av.AudioFrame]:
+        samples = sound.numpy()
+        for start in range(begin, samples.shape[1], AUDIO_BLOCK):
             block = np.ascontiguousarray(samples[:, start : start + AUDIO_BLOCK])
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
             frame.sample_rate, frame.pts = self._sample_rate, start
             frame.time_base = Fraction(1, self._sample_rate)
             yield frame
+
+
+def _tag_colours(codec: av.VideoCodecContext) -> None:
+    """Have the stream and the container's `colr` box say what `_to_bt709` makes."""
+    codec.color_primaries = ColorPrimaries.BT709
+    codec.color_trc = ColorTrc.BT709
+    codec.colorspace = Colorspace.ITU709
+    codec.color_range = ColorRange.MPEG
+
+
+def _to_bt709(pixels: np.ndarray) -> av.VideoFrame:
+    """RGB [height, width, 3] uint8 as 4:2:0 of limited range.
+
+    Untagged video of HD size is taken for BT.709 by players, but FFmpeg's own choice is BT.601.
+    """
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        dst_color_trc=ColorTrc.BT709,
+        dst_color_primaries=ColorPrimaries.BT709,
+    )

@@ -15,6 +15,10 @@ from .frame_folder import FrameFolderWriter
 from .mp4 import Mp4Writer
 
 
+def _is_mp4(path: Path) -> bool:
+    return path.suffix.lower() == ".mp4"
+
+
 class FrameWriter(Protocol):
     """Takes frames in order."""
 
@@ -24,7 +28,7 @@ class FrameWriter(Protocol):
 
 def check_output(path: Path) -> None:
     """Raise MediaError unless a video can be written to `path`."""
-    if path.suffix == ".mp4":
+    if _is_mp4(path):
         require_writable(path)
     elif path.suffix and not path.is_dir():
         raise MediaError(
@@ -42,9 +46,10 @@ def open_output(
 ) -> Iterator[FrameWriter]:
     """A writer for `path`; what it wrote is there, whole, once the block has ended well.
 
-    sound: [2, samples] float32 in -1..1. Raises MediaError where the system refuses to write.
+    sound: [2, samples] float32 in -1..1; silence follows it up to the end of the picture. Raises
+    MediaError where the system refuses to write, or the encoder to encode.
     """
-    if path.suffix == ".mp4":
+    if _is_mp4(path):
         with (
             write_atomically(path) as part,
             Mp4Writer(part, frame_rate, sound, sample_rate) as writer,
@@ -52,7 +57,7 @@ def open_output(
             yield writer
         return
     try:
-        with FrameFolderWriter(path, sound, sample_rate) as folder:
+        with FrameFolderWriter(path, frame_rate, sound, sample_rate) as folder:
             yield folder
     except OSError as error:
         raise MediaError(f"cannot write into {path}: {error.strerror or error}") from error

@@ -2,16 +2,18 @@
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import av
+from av.container import InputContainer
 from av.error import FFmpegError
 from PIL import Image
 
 from entracte.errors import MediaError
 from entracte.files import write_atomically
+from entracte.request import MAX_SIDE
 
 Variant = Literal["thumbnail", "spritesheet"]
 
@@ -20,6 +22,9 @@ THUMBNAIL_WIDTH = 640
 # Frames across and down, evenly spread over the video.
 COLUMNS, ROWS = 5, 5
 SPRITE_WIDTH = 256
+
+# Of a frame: the largest that a request can ask for.
+MAX_PIXELS = MAX_SIDE**2
 
 
 def variant_path(video: Path, variant: Variant) -> Path:
@@ -32,10 +37,7 @@ def make_variant(video: Path, variant: Variant) -> Path:
     path = variant_path(video, variant)
     if path.is_file():
         return path
-    try:
-        picture = _thumbnail(video) if variant == "thumbnail" else _spritesheet(video)
-    except FFmpegError as error:
-        raise MediaError(f"cannot read {video}: {error}") from None
+    picture = _thumbnail(video) if variant == "thumbnail" else _spritesheet(video)
     encoded = io.BytesIO()
     picture.save(encoded, format="WEBP" if variant == "thumbnail" else "JPEG", quality=85)
     with write_atomically(path) as part:
@@ -44,15 +46,11 @@ def make_variant(video: Path, variant: Variant) -> Path:
 
 
 def _thumbnail(video: Path) -> Image.Image:
-    return _scaled(next(_frames(video, {0})), THUMBNAIL_WIDTH)
+    return _pictures(video, lambda _: {0}, THUMBNAIL_WIDTH)[0]
 
 
 def _spritesheet(video: Path) -> Image.Image:
-    with av.open(str(video)) as container:
-        count = container.streams.video[0].frames
-    cells = min(COLUMNS * ROWS, count)
-    wanted = {round(cell * (count - 1) / max(1, cells - 1)) for cell in range(cells)}
-    sprites = [_scaled(frame, SPRITE_WIDTH) for frame in _frames(video, wanted)]
+    sprites = _pictures(video, _spread, SPRITE_WIDTH)
     width, height = sprites[0].size
     columns = min(COLUMNS, len(sprites))
     sheet = Image.new("RGB", (columns * width, math.ceil(len(sprites) / columns) * height))
@@ -61,14 +59,39 @@ def _spritesheet(video: Path) -> Image.Image:
     return sheet
 
 
-def _frames(video: Path, wanted: set[int]) -> Iterator[Image.Image]:
+def _spread(count: int) -> set[int]:
+    """Which of `count` frames a spritesheet shows."""
+    cells = max(1, min(COLUMNS * ROWS, count))
+    return {round(cell * (count - 1) / max(1, cells - 1)) for cell in range(cells)}
+
+
+def _pictures(video: Path, wanted: Callable[[int], set[int]], width: int) -> list[Image.Image]:
+    """Some frames, scaled to a width; colours are converted as the video's tags say.
+
+    wanted: which, of how many the file says there are. Raises MediaError where there are none.
+    """
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise MediaError(f"cannot read {video}: it has no picture")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise MediaError(f"cannot read {video}: its frames are too large")
+            found = list(_frames(container, wanted(stream.frames), width))
+    except FFmpegError as error:
+        raise MediaError(f"cannot read {video}: {error.strerror}") from None
+    if not found:
+        raise MediaError(f"cannot read {video}: it has no frames")
+    return found
+
+
+def _frames(container: InputContainer, wanted: set[int], width: int) -> Iterator[Image.Image]:
     last = max(wanted)
-    with av.open(str(video)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number in wanted:
-                yield Image.fromarray(frame.to_ndarray(format="rgb24"))
-            if number == last:
-                return
+    for number, frame in enumerate(container.decode(video=0)):
+        if number in wanted:
+            yield _scaled(Image.fromarray(frame.to_ndarray(format="rgb24")), width)
+        if number >= last:
+            return
 
 
 def _scaled(image: Image.Image, width: int) -> Image.Image:

@@ -27,7 +27,9 @@ class GenerateSettings(ModelSettings):
     height: Annotated[int | None, Flag("request", "pixels, a multiple of 64", "N")] = None
     width: Annotated[int | None, Flag("request", "pixels, a multiple of 64", "N")] = None
     num_frames: Annotated[int | None, Flag("request", "8k + 1", "N")] = None
-    frame_rate: Annotated[float | None, Flag("request", "frames a second", "FPS")] = None
+    frame_rate: Annotated[
+        float | str | None, Flag("request", "frames a second, such as 24 or 24000/1001", "FPS")
+    ] = None
     num_inference_steps: Annotated[int | None, Flag("request", "steps of stage 1", "N")] = None
     seed: Annotated[int | None, Flag("request", "the noise's seed", "N")] = None
     truncate_prompt: Annotated[

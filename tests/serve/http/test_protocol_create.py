@@ -83,7 +83,12 @@ def test_the_settings_of_a_video_ask_for_the_same_again(shared: Local) -> None:
 
 def test_a_seed_is_random_and_told(shared: Local) -> None:
     assert shared.create()["seed"] != shared.create()["seed"]
-    assert shared.create(seed=2**63 - 1)["seed"] == 2**63 - 1
+    assert shared.create(seed=2**64 - 1)["seed"] == 2**64 - 1
+
+
+@pytest.mark.parametrize("fps", [23.976, "24000/1001", "23.98"])
+def test_frame_rates_of_television_are_exact(shared: Local, fps: float | str) -> None:
+    assert shared.create(fps=fps)["fps"] == 24000 / 1001
 
 
 def test_a_size_that_is_not_rendered_is_cut_from_the_next(shared: Local) -> None:
@@ -125,6 +130,7 @@ def test_sizes(shared: Local, fields: dict[str, Any], size: str, render_size: st
         ({"seconds": "0.01"}, 9, "0.01"),
         ({"seconds": 1, "fps": 50}, 49, "1"),
         ({"num_frames": 49}, 49, "2.04"),
+        ({"seconds": 4, "fps": "24000/1001"}, 97, "4"),
         ({"num_frames": 9, "seconds": 4}, 9, "0.38"),
     ],
 )
@@ -153,6 +159,9 @@ def test_lengths(shared: Local, fields: dict[str, Any], frames: int, seconds: st
         ({"loras": [{"name": "none"}]}, "loras", "lora_not_found"),
         ({"loras": [{"name": "none", "path": "/"}]}, "path", "unknown_field"),
         ({"fps": 241}, "fps", "invalid_value"),
+        ({"fps": 0.05}, "fps", "invalid_value"),
+        ({"fps": "24/0"}, "fps", "invalid_value"),
+        ({"fps": "1e999999999"}, "fps", "invalid_value"),
         ({"seed": -1}, "seed", "invalid_value"),
     ],
     ids=lambda value: str(value)[:30],

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from entracte.request import MAX_CRF, MAX_FRAME_RATE, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
+from entracte.rates import FrameRate
+from entracte.request import MAX_CRF, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
 
 from .strict_json import parse
 
@@ -80,7 +81,7 @@ class VideoFields(BaseModel):
     height: int | None = Field(default=None, gt=0, le=MAX_SIDE)
     seconds: Annotated[Finite, Field(gt=0, le=MAX_SECONDS, examples=["4"])] | None = None
     num_frames: int | None = Field(default=None, gt=0, le=MAX_FRAMES)
-    fps: Annotated[Finite, Field(gt=0, le=MAX_FRAME_RATE)] | None = None
+    fps: FrameRate | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     num_inference_steps: int | None = Field(default=None, gt=0, le=MAX_STEPS)
     pipeline: Literal["two-stage", "one-stage", "distilled"] | None = None

@@ -1,5 +1,7 @@
 // The service's HTTP interface. Every call returns parsed JSON or throws an ApiError.
 
+import { parseJson } from "./json.js";
+
 export class ApiError extends Error {
   // status 0: no answer came at all. param: the field at fault, or null.
   constructor(status, message, { type = null, param = null, code = null, retryAfter = null } = {}) {
@@ -52,7 +54,7 @@ function videoPath(id) {
 
 async function ask(method, path, options) {
   const answer = await send(method, path, options);
-  return answer.status === 204 ? null : answer.json();
+  return answer.status === 204 ? null : parseJson(await answer.text());
 }
 
 async function send(method, path, { json, form, headers = {}, signal, keepalive, open } = {}) {

@@ -5,6 +5,7 @@
 
 import { api } from "./api.js";
 import { EventParser } from "./event_parser.js";
+import { parseJson } from "./json.js";
 
 const URL = "/v1/events";
 
@@ -82,7 +83,7 @@ export class EventStream extends EventTarget {
   #hear({ kind, data }) {
     let parsed;
     try {
-      parsed = JSON.parse(data);
+      parsed = parseJson(data);
     } catch {
       return; // of a kind that this page does not know
     }
