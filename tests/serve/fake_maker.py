@@ -2,16 +2,17 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
 
-from entracte.errors import CheckpointError
+from entracte.errors import CheckpointError, OutOfMemory
 from entracte.files import write_atomically
 from entracte.serve.worker.maker import Tell, WorkFailed
 from entracte.serve.worker.messages import Done, Memory, MemoryRow, Preview, Step, Work
@@ -21,16 +22,29 @@ FRAMES = 9
 
 @dataclass(frozen=True)
 class OpenFake:
-    """step_s: seconds a step takes. estimate_s: of every video. refuse: as if a file were gone."""
+    """step_s: seconds a step takes. estimate_s: of every video. opening: what goes wrong then."""
 
     step_s: float = 0.005
     estimate_s: float | None = 2.0
-    refuse: bool = False
+    opening: Literal["", "refuse", "raise", "panic", "die", "memory"] = ""
 
     def __call__(self) -> "FakeMaker":
-        if self.refuse:
-            raise CheckpointError("cannot read model.safetensors: there is none")
+        match self.opening:
+            case "refuse":
+                raise CheckpointError("cannot read model.safetensors: there is none")
+            case "raise":
+                raise KeyError("num_layers")
+            case "panic":
+                raise Panic("index out of bounds")
+            case "memory":
+                raise OutOfMemory("another process has it")
+            case "die":
+                os.kill(os.getpid(), signal.SIGBUS)
         return FakeMaker(self)
+
+
+class Panic(BaseException):
+    """As Rust libraries have them: not an Exception."""
 
 
 class FakeMaker:
@@ -71,6 +85,10 @@ class FakeMaker:
             os.kill(os.getpid(), signal.SIGKILL)
         if word == "raise":
             raise RuntimeError("a mistake of ours")
+        if word == "panic":
+            raise Panic("index out of bounds")
+        if word == "exhaust":
+            raise MemoryError
         if word == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
         if word == "memory":
@@ -79,6 +97,15 @@ class FakeMaker:
             raise WorkFailed("model_error", "The server cannot read it.", "/secret/path")
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
+        match request["prompt"].partition(" ")[0]:
+            case "estimate-raises":
+                raise TypeError("'<' not supported between 'str' and 'int'")
+            case "estimate-panics":
+                raise Panic("index out of bounds")
+            case "estimate-hangs":
+                threading.Event().wait()
+            case "estimate-refuses":
+                raise WorkFailed("invalid_request", "prompt: has 1,100 of 1,024 tokens")
         return self._options.estimate_s
 
     def close(self) -> None:

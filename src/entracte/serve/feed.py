@@ -7,7 +7,7 @@ newest state of each thing and misses states between, so it costs no more than t
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,13 +40,12 @@ class Listener:
 
     def put(self, news: News) -> None:
         """From any thread."""
-        # After the loop has closed there is nobody to tell.
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # after the loop has closed there is nobody to tell
             self._loop.call_soon_threadsafe(self._put, news)
 
     def close(self) -> None:
         """From any thread: there will be no more news."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._close)
 
     async def hear(self, timeout: float) -> list[News]:

@@ -1,18 +1,16 @@
 """Housekeeping: what is too old, or too much, goes."""
 
-import threading
-
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder, DataFolderError
 from .feed import Feed, News
-from .jobs.database import DatabaseError
 from .jobs.store import JobStore
+from .trouble import Loop
 
 EVERY_SECONDS = 60.0
 
 
-class Housekeeping(threading.Thread):
+class Housekeeping(Loop):
     """keep_bytes: how much all videos may take, None: as much as there is."""
 
     def __init__(
@@ -23,24 +21,14 @@ class Housekeeping(threading.Thread):
         log: FilteringBoundLogger,
         keep_bytes: int | None,
     ) -> None:
-        super().__init__(name="housekeeping", daemon=True)
+        super().__init__("housekeeping", EVERY_SECONDS, log)
         self._store = store
         self._folder = folder
         self._feed = feed
         self._log = log
         self._keep_bytes = keep_bytes
-        self._stopping = threading.Event()
 
-    def run(self) -> None:
-        while True:
-            try:
-                self.expire()
-            except DatabaseError as error:
-                self._log.error("the database failed", error=str(error))
-            if self._stopping.wait(EVERY_SECONDS):
-                return
-
-    def expire(self) -> None:
+    def turn(self) -> None:
         """Delete now what is to go."""
         for job in self._store.expire(self._keep_bytes):
             try:
@@ -49,6 +37,3 @@ class Housekeeping(threading.Thread):
                 self._log.error("files not removed", video=job.id, why=str(error))
             self._feed.tell(News("deleted", job.id, job.owner))
             self._log.info("video expired", video=job.id)
-
-    def stop(self) -> None:
-        self._stopping.set()

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from entracte.errors import RequestError
 
-from .jobs.database import read_rows, writing
+from .jobs.database import DatabaseError, read_rows, writing
 from .jobs.tables import keys
 
 PREFIX = "ek-"
@@ -109,7 +109,12 @@ class KeyStore:
 
     def _all(self) -> Sequence[tuple[bytes, Key]]:
         if time.monotonic() - self._read_at >= FRESH_SECONDS:
-            rows = read_rows(self._engine, select(keys))
+            try:
+                rows = read_rows(self._engine, select(keys))
+            except DatabaseError:
+                if not self._known:
+                    raise
+                return self._known  # nothing is revoked meanwhile, and /health says what is wrong
             self._known = [(row["hash"], _as_key(row)) for row in rows]
             self._read_at = time.monotonic()
         return self._known

@@ -15,6 +15,7 @@ from .metrics import Metrics
 from .outbound.deliveries import Outcome, next_attempt
 from .outbound.gate import Outbound
 from .outbound.standard_webhooks import new_secret, sign
+from .trouble import Loop
 
 EVERY_SECONDS = 1.0
 
@@ -22,7 +23,7 @@ EVERY_SECONDS = 1.0
 AT_ONCE = 8
 
 
-class Postman(threading.Thread):
+class Postman(Loop):
     """secret: with which messages are signed."""
 
     def __init__(
@@ -33,7 +34,7 @@ class Postman(threading.Thread):
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
-        super().__init__(name="postman", daemon=True)
+        super().__init__("postman", EVERY_SECONDS, log)
         self._outbox = outbox
         self._outbound = outbound
         self._secret = secret
@@ -41,24 +42,14 @@ class Postman(threading.Thread):
         self._log = log
         self._random = random.Random()
         self._busy: set[str] = set()
-        self._stopping = threading.Event()
 
-    def run(self) -> None:
-        while not self._stopping.wait(EVERY_SECONDS):
-            try:
-                due = self._outbox.due(time.time())
-            except DatabaseError as error:
-                self._log.error("the database failed", error=str(error))
-                continue
-            for messages in due:
-                url = messages[0].url
-                if url not in self._busy and len(self._busy) < AT_ONCE:
-                    self._busy.add(url)
-                    # A stop does not wait for a host that does not answer.
-                    threading.Thread(target=self._tell, args=(url, messages), daemon=True).start()
-
-    def stop(self) -> None:
-        self._stopping.set()
+    def turn(self) -> None:
+        for messages in self._outbox.due(time.time()):
+            url = messages[0].url
+            if url not in self._busy and len(self._busy) < AT_ONCE:
+                self._busy.add(url)
+                # A stop does not wait for a host that does not answer.
+                threading.Thread(target=self._tell, args=(url, messages), daemon=True).start()
 
     def _tell(self, url: str, messages: Sequence[Delivery]) -> None:
         """Deliver messages for one URL, until it takes no more."""

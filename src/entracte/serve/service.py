@@ -5,7 +5,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -28,13 +27,19 @@ from .loras import list_loras
 from .metrics import Metrics
 from .outbound.gate import Outbound
 from .postman import Postman, webhook_secret
-from .wanted import Wanted, request_arguments
+from .probe import Probe
+from .trouble import Loop
+from .wanted import Wanted, refusal, request_arguments
 from .worker.maker import OpenMaker, WorkFailed
 from .worker.messages import Done, Work
+from .worker.process_handle import KILL_SECONDS
 from .worker.state import WorkerView
-from .worker.supervisor import Supervisor
+from .worker.supervisor import STOP_PATIENCE, Supervisor
 
 DAY = 86_400.0
+
+# How long workers may take to stop before they are killed: a little more than they are given.
+STOP_SECONDS = STOP_PATIENCE + KILL_SECONDS
 
 # How long a client is kept waiting for an estimate.
 ESTIMATE_SECONDS = 1.0
@@ -73,6 +78,7 @@ class Service:
         self._threads = (
             Housekeeping(self.store, self.folder, self.feed, log, keep_bytes),
             Postman(outbox, self.outbound, webhook_secret(self.folder), self.metrics, log),
+            Probe(self.store, log),
         )
         self.draining = threading.Event()
         self._open = ExitStack()
@@ -106,10 +112,13 @@ class Service:
         self.feed.close()
         for thread in self._threads:
             thread.stop()
-        with ThreadPoolExecutor() as together:
-            for supervisor in self.supervisors:
-                supervisor.stop()
-                together.submit(supervisor.join)
+        for supervisor in self.supervisors:
+            supervisor.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for supervisor in self.supervisors:
+            if supervisor.ident is not None:  # else it was never started
+                supervisor.join(max(0.0, deadline - time.monotonic()))
+            supervisor.kill()
         self._database.dispose()
         self._open.close()
 
@@ -123,13 +132,27 @@ class Service:
         return words[0] if all(words) else None
 
     @property
+    def trouble(self) -> str | None:
+        """What keeps the server from its work, beside workers that are not ready. Never waits."""
+        threads: tuple[Loop | Supervisor, ...] = (*self._threads, *self.supervisors)
+        for thread in threads:
+            if thread.ident is not None and not thread.is_alive() and self.refused is None:
+                return f"The server's thread {thread.name} has ended."
+            if thread.trouble.words is not None:
+                return f"The server's {thread.name} cannot work: {thread.trouble.words}."
+        return None
+
+    @property
     def ready(self) -> bool:
         """Whether a video that is asked for now can be made."""
         able = any(each.state in ("ready", "busy") for each in self.workers())
-        return able and not self.draining.is_set()
+        return able and not self.draining.is_set() and self.trouble is None
 
     def estimate(self, wanted: Wanted, images: int = 0) -> float | None:
-        """The seconds that a video would take, by whichever worker can tell."""
+        """The seconds that a video would take, by whichever worker can tell.
+
+        Raises ApiError for what a worker would refuse to make.
+        """
         still = {"path": "-", "strength": 1.0}
         arguments = request_arguments(
             wanted.prompt,
@@ -138,9 +161,13 @@ class Service:
             [{**still, "frame": number} for number in range(images)],
         )
         for supervisor in self.supervisors:
-            seconds = supervisor.ask(arguments, ESTIMATE_SECONDS)
-            if seconds is not None:
-                return seconds
+            answer = supervisor.ask(arguments, ESTIMATE_SECONDS)
+            if answer is None:
+                continue
+            if answer.code:
+                raise refusal(answer.code, answer.message)
+            if answer.seconds is not None:
+                return answer.seconds
         return None
 
     def submit(self, new: NewJob) -> Job:

@@ -216,6 +216,13 @@ def from_request(error: RequestError) -> ApiError:
     return bad_request(f"{param}: {words}", param, "invalid_value")
 
 
+def refusal(code: str, message: str) -> ApiError:
+    """A worker's words about a request that it would not carry out."""
+    if code == "invalid_request":
+        return from_request(RequestError(message))
+    return bad_request(message, "loras" if code == "invalid_lora" else None, code)
+
+
 def _lora(given: Mapping[str, Any], loras: Mapping[str, Path]) -> LoraSpec:
     name: str = given["name"]
     if name not in loras:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from entracte.serve import trouble
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.store import JobStore
@@ -22,7 +23,9 @@ from tests.serve.running import Local, local, small, wait_for
     ("prompt", "code", "words"),
     [
         ("crash", "worker_crashed", "killed by SIGKILL"),
-        ("raise", "worker_crashed", "exit code 1"),
+        ("raise", "internal_error", "a mistake"),
+        ("panic", "internal_error", "a mistake"),
+        ("exhaust", "internal_error", "a mistake"),
         ("memory", "out_of_memory", "not enough memory"),
         ("refuse", "model_error", "cannot read it"),
     ],
@@ -84,11 +87,11 @@ def test_a_stop_gives_the_running_video_back(tmp_path: Path) -> None:
         assert {job.status for job in again.service.store.page(other, None, 9)} == {"completed"}
 
 
-def test_a_database_that_fails_once_costs_an_attempt_and_no_video(
+def test_a_database_that_fails_costs_neither_a_video_nor_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "DATABASE_SECONDS", 0.1)
-    complete, failures = JobStore.complete, iter([DatabaseError("disk full")])
+    monkeypatch.setattr(trouble, "BACK_OFF", (0.1,))
+    complete, failures = JobStore.complete, iter([DatabaseError("disk full")] * 3)
 
     def failing(store: JobStore, job: Job, done: Completion) -> Job | None:
         for failure in failures:
@@ -102,7 +105,8 @@ def test_a_database_that_fails_once_costs_an_attempt_and_no_video(
         assert running.ended(second["id"])["status"] == "completed"
         job = running.service.store.find(first["id"])
         assert job is not None
-        assert job.attempts == 2
+        assert job.attempts == 1
+        assert running.service.workers()[0].restarts == 0
         assert "disk full" in running.log.getvalue()
 
 
@@ -160,7 +164,7 @@ def test_health_follows_the_worker(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_cannot_open_its_engine_says_why(tmp_path: Path) -> None:
-    with local(tmp_path / "data", OpenFake(refuse=True), ready=False) as running:
+    with local(tmp_path / "data", OpenFake(opening="refuse"), ready=False) as running:
         words = wait_for(lambda: running.service.refused)
         assert words == "cannot read model.safetensors: there is none"
         wait_for(lambda: running.client.get("/v1/engine").json()["status"] == "down", 5)

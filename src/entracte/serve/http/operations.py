@@ -41,6 +41,10 @@ def health(service: TheService) -> Response:
     """200 once an engine is warm; 503 before, while it is stopped, and after its worker's death."""
     if service.ready:
         return JSONResponse({"status": "ready"})
+    trouble = service.trouble
+    if trouble is not None:
+        body = error_body(503, trouble, "storage_failed")
+        return JSONResponse({"status": "failing", **body}, 503, {"Retry-After": "5"})
     draining = service.draining.is_set()
     view = engine_view(service.workers(), service.line.now(), service.settings, draining, "")
     body = error_body(503, f"The engine is {view.status}.", view.status)

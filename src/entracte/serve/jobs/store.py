@@ -231,13 +231,16 @@ class JobStore:
         with writing(self._engine) as connection:
             _remove(connection, and_(jobs.c.id == job.id, jobs.c.deleted))
 
-    def recover(self) -> list[Job]:
+    def recover(self, worker: str | None = None) -> list[Job]:
         """After a restart: jobs that nobody works on any more begin again, or fail.
 
-        Only for the server that has the data folder to itself. Returns them as they are now.
+        Only for the server that has the data folder to itself. worker: only what it had. Returns
+        them as they are now.
         """
         with writing(self._engine) as connection:
             orphan = jobs.c.status == "in_progress"
+            if worker is not None:
+                orphan = and_(orphan, jobs.c.worker == worker)
             _remove(connection, and_(orphan, jobs.c.deleted))
             found = [
                 as_job(row) for row in connection.execute(select(jobs).where(orphan)).mappings()

@@ -1,6 +1,8 @@
-"""The job that a worker is at: how far it is, noted in the store now and then."""
+"""The job that a worker is at: what was heard of it, and what of that the store knows."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from entracte.serve.jobs.job import Advance, Completion, Job
 from entracte.serve.jobs.store import JobStore
@@ -11,44 +13,90 @@ from .messages import Done, Step
 NOTE_SECONDS = 0.4
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the job ended. note: writes it down, and gives the job as it is then, None where it had
+    been taken away.
+    """
+
+    note: Callable[[], Job | None]
+    done: Done | None = None
+
+
 class CurrentJob:
-    """job: as it was claimed."""
+    """job: as it was claimed. What is heard waits here until the store can take it.
+
+    stage: the latest that was heard of. ending: None while it is being made.
+    """
 
     def __init__(self, job: Job, store: JobStore, lease_s: float) -> None:
         self.job = job
         self.stage: str | None = None
+        self.ending: Ending | None = None
         self._store = store
         self._lease_s = lease_s
+        self._beaten = False
+        self._step: Step | None = None
+        self._noted_stage: str | None = None
         self._noted_at = 0.0
         self._cancelled = False
 
     def beat(self) -> None:
         """The worker lives."""
-        self._store.heartbeat(self.job, self._lease_s)
+        self._beaten = True
 
-    def advance(self, step: Step) -> Job | None:
-        """The worker is so far; the job as it is now, where that was worth noting."""
-        now = time.monotonic()
-        if step.stage == self.stage and now - self._noted_at < NOTE_SECONDS:
-            return None
-        self.stage, self._noted_at = step.stage, now
-        # A hundred is for a video that is there.
-        advance = Advance(
-            step.stage,
-            step.step,
-            step.steps,
-            min(99, int(step.fraction * 100)),
-            step.seconds_left,
-            step.stage_durations,
-        )
-        return self._store.heartbeat(self.job, self._lease_s, advance)
+    def advance(self, step: Step) -> None:
+        """The worker is so far."""
+        self.stage, self._step = step.stage, step
+
+    def complete(self, done: Done) -> None:
+        """The file is there."""
+        completion = Completion(done.stage_durations, done.peak_memory_mb, done.bytes)
+        self.ending = Ending(lambda: self._store.complete(self.job, completion), done)
+
+    def fail(self, code: str, message: str) -> None:
+        """There will be no file."""
+        self.ending = Ending(lambda: self._store.fail(self.job, code, message))
+
+    def lose(self, code: str, message: str) -> None:
+        """The worker is gone; the job begins again, unless that was its last attempt."""
+        self.ending = Ending(lambda: self._store.retry(self.job, code, message))
+
+    def give_back(self) -> None:
+        """It is to begin again later."""
+        self.ending = Ending(lambda: self._store.give_back(self.job))
+
+    def note(self) -> Job | None:
+        """Tell the store what is worth it; the job as it is now, where it has advanced.
+
+        Raises DatabaseError.
+        """
+        step, now = self._step, time.monotonic()
+        if step is not None and (
+            step.stage != self._noted_stage or now - self._noted_at >= NOTE_SECONDS
+        ):
+            # A hundred is for a video that is there.
+            percent = min(99, int(step.fraction * 100))
+            advance = Advance(
+                step.stage,
+                step.step,
+                step.steps,
+                percent,
+                step.seconds_left,
+                step.stage_durations,
+            )
+            job = self._store.heartbeat(self.job, self._lease_s, advance)
+            self._step, self._beaten = None, False
+            self._noted_stage, self._noted_at = step.stage, now
+            return job
+        if self._beaten:
+            self._store.heartbeat(self.job, self._lease_s)
+            self._beaten = False
+        return None
 
     def to_be_cancelled(self) -> bool:
-        """Whether somebody wants the worker to stop; True once."""
+        """Whether somebody wants the worker to stop; True once. Raises DatabaseError."""
         if self._cancelled or not self._store.cancel_wanted(self.job):
             return False
         self._cancelled = True
         return True
-
-    def completion(self, done: Done) -> Completion:
-        return Completion(done.stage_durations, done.peak_memory_mb, done.bytes)

@@ -40,7 +40,10 @@ class Maker(Protocol):
         """Make a video; raises WorkFailed, with the code `cancelled` where it was to stop."""
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
-        """The seconds a video would take; from any thread, also while another is being made."""
+        """The seconds a video would take; from any thread, also while another is being made.
+
+        Raises WorkFailed for a request that cannot be carried out.
+        """
 
     def close(self) -> None:
         """Give all memory back."""

@@ -64,11 +64,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line for the operator. level: as the logging module has it."""
+    """A line for the operator. level: as the logging module has it. trace: of an error."""
 
     level: int
     name: str
     message: str
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +146,15 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How long it would take, in seconds; None where nobody can tell."""
+    """How long it would take, in seconds; None where nobody can tell.
+
+    code, message: why it would be refused, in a client's words.
+    """
 
     number: int
-    seconds: float | None
+    seconds: float | None = None
+    code: str = ""
+    message: str = ""
 
 
 FromWorker = (

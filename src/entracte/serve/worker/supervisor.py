@@ -1,10 +1,12 @@
-"""A worker's supervisor: a thread that keeps one process at work, whatever happens to it."""
+"""A worker's supervisor: a thread that keeps one process at work, whatever happens to it.
 
-import itertools
+It waits for nobody without a bound: not for the process, which may stand still, nor for the
+database, whose failures cost time but no worker.
+"""
+
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +16,12 @@ from entracte.serve.feed import Feed, News
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import CANCELLED, Job
 from entracte.serve.jobs.store import JobStore
+from entracte.serve.trouble import Trouble
 
 from .current import CurrentJob
 from .maker import OpenMaker, WorkFailed
 from .messages import (
     Answer,
-    Ask,
     Beat,
     Cancel,
     Done,
@@ -35,7 +37,8 @@ from .messages import (
     Warming,
     Work,
 )
-from .process_handle import ProcessHandle
+from .process_handle import KILL_SECONDS, ProcessHandle
+from .questions import Questions
 from .state import WorkerState, WorkerView
 
 POLL_SECONDS = 0.2
@@ -43,21 +46,24 @@ POLL_SECONDS = 0.2
 # A process that has told nothing for so long is dead, though the system does not know it.
 LEASE_SECONDS = 30.0
 
-# A database that failed may have room, or its lock, in so many seconds.
-DATABASE_SECONDS = 2.0
-
 # How long a process may take to stop by itself.
 STOP_PATIENCE = 10.0
 
 # Waits before a process is started again, after so many that died before they were ready.
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
 
+# Where so many died before any was ever ready, the next ones would too.
+MAX_OPENINGS = 5
+
+CRASH_WORDS = "The worker's process died while it made this video"
+
 
 class Supervisor(threading.Thread):
     """work_of: what a worker is told of a job; raises WorkFailed. ended: called with every job that
     ended here.
 
-    A crash fails the job that was being made; the next one gets a new process.
+    A crash fails the job that was being made; the next one gets a new process. What the database
+    cannot take is kept, and told again later.
     """
 
     def __init__(
@@ -87,9 +93,10 @@ class Supervisor(threading.Thread):
         self._current: CurrentJob | None = None
         self._draining = threading.Event()
         self._stopping = threading.Event()
-        self._asked: dict[int, Future[float | None]] = {}
-        self._numbers = itertools.count()
-        self._was_ready = False
+        self._questions = Questions()
+        self._was_ready = self._was_ever_ready = False
+        self._store_at = 0.0  # when the store may be asked again
+        self.trouble = Trouble(self._log)
         self.refused: str | None = None
 
     @property
@@ -101,20 +108,12 @@ class Supervisor(threading.Thread):
         job = current.job
         return replace(self._view, video_id=job.id, owner=job.owner, stage=current.stage)
 
-    def ask(self, request: Mapping[str, Any], timeout: float) -> float | None:
-        """The seconds a request would take; None where nobody can tell in time."""
+    def ask(self, request: Mapping[str, Any], timeout: float) -> Answer | None:
+        """What the worker says of a request; None where it cannot tell in time."""
         process = self._process
         if process is None or self._view.state not in ("ready", "busy"):
             return None
-        number, answer = next(self._numbers), Future[float | None]()
-        self._asked[number] = answer
-        process.say(Ask(number, request))
-        try:
-            return answer.result(timeout)
-        except TimeoutError:
-            return None
-        finally:
-            self._asked.pop(number, None)
+        return self._questions.ask(process.say, request, timeout)
 
     def drain(self) -> None:
         """Take no further job."""
@@ -125,40 +124,51 @@ class Supervisor(threading.Thread):
         self._draining.set()
         self._stopping.set()
 
+    def kill(self) -> None:
+        """Kill the process, where the thread does not get to it."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     @property
     def idle(self) -> bool:
         return self._current is None
 
     def run(self) -> None:
-        failures = 0
-        while not self._stopping.wait(BACK_OFF[min(failures, len(BACK_OFF) - 1)]):
-            self._process = ProcessHandle(self.name, self._open_maker, self._nice)
-            self._log.info("worker started", pid=self._process.pid)
+        deaths = 0
+        while not self._stopping.wait(BACK_OFF[min(deaths, len(BACK_OFF) - 1)]):
             try:
-                self._begin_again()
-                self._look_after(self._process)
-            except DatabaseError as error:
-                self._log.error("the database failed; the worker starts anew", error=str(error))
-                self._process.kill()
-                self._process.end(0)
-                self._stopping.wait(DATABASE_SECONDS)
-            self._process = None
+                how = self._one_life()
+            except Exception as error:  # whatever it is: a worker without supervisor is none
+                how = type(error).__name__
+                self._log.exception("the supervisor failed; the worker starts again")
+            deaths = 0 if self._was_ready else deaths + 1
+            if deaths >= MAX_OPENINGS and not self._was_ever_ready:
+                self.refused = f"the worker died {deaths} times before it was ready ({how})"
             if self.refused is not None:
                 self._show("failed")
                 return
-            failures = 0 if self._was_ready else failures + 1
             self._was_ready = False
             self._view = replace(self._view, memory=None, restarts=self._view.restarts + 1)
             self._show("restarting")
+            self._settle()
         self._show("stopped")
 
-    def _begin_again(self) -> None:
-        """What the last process had when the database failed is made by this one, or fails."""
-        if self._current is not None:
-            words = "The server could not note that this video was made."
-            self._finish(
-                self._current, self._store.retry(self._current.job, "storage_failed", words)
-            )
+    def _one_life(self) -> str:
+        """Of a process; how it ended."""
+        process = ProcessHandle(self.name, self._open_maker, self._nice)
+        self._process = process
+        self._log.info("worker started", pid=process.pid)
+        try:
+            self._look_after(process)
+        finally:
+            process.end(0)
+            self._process = None
+            self._questions.forget()
+            current = self._current
+            if current is not None and current.ending is None:
+                current.lose("worker_crashed", f"{CRASH_WORDS}.")
+        return process.how_it_died()
 
     def _look_after(self, process: ProcessHandle) -> None:
         """Until the process has ended."""
@@ -170,30 +180,16 @@ class Supervisor(threading.Thread):
                 return
             if heard:
                 heard_at = time.monotonic()
-            elif time.monotonic() - heard_at > LEASE_SECONDS:
+            silence = time.monotonic() - heard_at
+            if silence > LEASE_SECONDS:
                 process.kill()
+            if silence > LEASE_SECONDS + KILL_SECONDS:  # the system cannot end it
+                self._died(process)
+                return
             for message in heard:
                 self._hear(message)
-            if self._current is not None:
-                self._look_at_cancel(process, self._current)
-            elif self._view.state == "ready" and not self._draining.is_set():
-                self._begin_next(process)
+            self._turn_to_store(process)
         self._shut_down(process)
-
-    def _begin_next(self, process: ProcessHandle) -> None:
-        job = self._store.claim(self.name, LEASE_SECONDS, self._running_per_owner)
-        if job is None:
-            return
-        self._current = CurrentJob(job, self._store, LEASE_SECONDS)
-        self._log.info("video started", video=job.id, attempt=job.attempts)
-        self._tell_of(job)
-        self._show("busy")
-        try:
-            process.say(self._work_of(job))
-        except WorkFailed as failure:
-            self._failed(
-                self._current, Failed(job.id, failure.code, failure.message, failure.detail)
-            )
 
     def _hear(self, message: FromWorker) -> None:
         current = self._current
@@ -203,36 +199,38 @@ class Supervisor(threading.Thread):
             case Ready(device):
                 self._view = replace(self._view, device=device)
                 self._log.info("worker ready", device=device)
-                self._was_ready = True
+                self._was_ready = self._was_ever_ready = True
                 self._show("ready")
             case Refused(words):
                 self.refused = words
                 self._log.error("worker refuses", why=words)
-            case Log(level, name, text):
-                self._log.log(level, text, logger=name)
+            case Log(level, name, text, trace):
+                more = {"exception": trace} if trace else {}
+                self._log.log(level, text, logger=name, **more)
             case Memory():
                 self._view = replace(self._view, memory=message)
                 self._feed.tell(News("engine"))
-            case Answer(number, seconds):
-                if (answer := self._asked.get(number)) is not None:
-                    answer.set_result(seconds)
+            case Answer():
+                self._questions.heard(message)
             case Beat() if current is not None:
                 current.beat()
-            case Step() if current is not None:
-                if (job := current.advance(message)) is not None:
-                    self._tell_of(job)
+            case Step(job_id) if current is not None and job_id == current.job.id:
+                current.advance(message)
             case Preview(video_id, step, image) if current is not None:
                 owner = current.job.owner
                 self._feed.tell(News("preview", video_id, owner, image, step))
-            case Done() if current is not None:
-                job = self._store.complete(current.job, current.completion(message))
-                self._finish(current, job, message)
-            case Failed() if current is not None:
+            case Done(job_id) if current is not None and job_id == current.job.id:
+                current.complete(message)
+            case Failed(job_id) if current is not None and job_id == current.job.id:
                 self._failed(current, message)
                 if message.fatal:
                     self._show("restarting")
             case _:
                 pass  # of work that is no longer ours
+
+    def _failed(self, current: CurrentJob, why: Failed) -> None:
+        self._log.warning("video failed", video=current.job.id, code=why.code, detail=why.detail)
+        current.fail(why.code, why.message)
 
     def _died(self, process: ProcessHandle) -> None:
         process.end(0)
@@ -241,23 +239,64 @@ class Supervisor(threading.Thread):
         how = process.how_it_died()
         self._log.error("worker died", how=how)
         current = self._current
-        if current is None:
+        if current is None or current.ending is not None:
             return
-        words = f"The worker's process died while it made this video ({how})."
         if current.stage is None:  # it may have died before it heard of the video
-            self._finish(current, self._store.retry(current.job, "worker_crashed", words))
+            current.lose("worker_crashed", f"{CRASH_WORDS} ({how}).")
         else:
-            self._fail(current, "worker_crashed", words)
+            current.fail("worker_crashed", f"{CRASH_WORDS} ({how}).")
 
-    def _failed(self, current: CurrentJob, why: Failed) -> None:
-        self._log.warning("video failed", video=current.job.id, code=why.code, detail=why.detail)
-        self._fail(current, why.code, why.message)
+    def _turn_to_store(self, process: ProcessHandle) -> None:
+        """Note what was heard, and look for work. A failure costs time, and no worker."""
+        if time.monotonic() < self._store_at:
+            return
+        try:
+            if self.trouble.words is not None and self._current is None:
+                self._take_back()
+            if self._current is not None:
+                self._note(process, self._current)
+            if self._current is None and self._takes_work:
+                self._begin_next(process)
+        except DatabaseError as error:
+            self._store_at = time.monotonic() + self.trouble.failed(error)
+        else:
+            self.trouble.over()
 
-    def _fail(self, current: CurrentJob, code: str, words: str) -> None:
-        self._finish(current, self._store.fail(current.job, code, words))
+    @property
+    def _takes_work(self) -> bool:
+        return self._view.state == "ready" and not self._draining.is_set()
 
-    def _finish(self, current: CurrentJob, job: Job | None, done: Done | None = None) -> None:
-        """The worker is free. job: as it ended; None where it had been taken away."""
+    def _take_back(self) -> None:
+        """A job that the database gave us just when it failed, so that we never knew."""
+        for job in self._store.recover(self.name):
+            self._log.warning("video taken up again", video=job.id, status=job.status)
+
+    def _note(self, process: ProcessHandle, current: CurrentJob) -> None:
+        if current.ending is not None:
+            self._finish(current)
+            return
+        if (job := current.note()) is not None:
+            self._tell_of(job)
+        if current.to_be_cancelled():
+            process.say(Cancel(current.job.id))
+
+    def _begin_next(self, process: ProcessHandle) -> None:
+        job = self._store.claim(self.name, LEASE_SECONDS, self._running_per_owner)
+        if job is None:
+            return
+        self._current = current = CurrentJob(job, self._store, LEASE_SECONDS)
+        self._log.info("video started", video=job.id, attempt=job.attempts)
+        self._tell_of(job)
+        self._show("busy")
+        try:
+            process.say(self._work_of(job))
+        except WorkFailed as failure:
+            self._failed(current, Failed(job.id, failure.code, failure.message, failure.detail))
+
+    def _finish(self, current: CurrentJob) -> None:
+        """Write down how the job ended; the worker is free then. Raises DatabaseError."""
+        assert current.ending is not None
+        job = current.ending.note()
         self._current = None
         if self._view.state == "busy":
             self._show("ready")
@@ -265,35 +304,39 @@ class Supervisor(threading.Thread):
             self._log.warning("video was taken away", video=current.job.id)
             return
         if job.ended:
-            self._ended(job, done)
+            self._ended(job, current.ending.done)
         if not job.deleted:
             self._tell_of(job)
 
-    def _look_at_cancel(self, process: ProcessHandle, current: CurrentJob) -> None:
-        if current.to_be_cancelled():
-            process.say(Cancel(current.job.id))
+    def _settle(self) -> None:
+        """Note how the last process's job ended, if the database lets us; else later."""
+        if self._current is not None:
+            try:
+                self._finish(self._current)
+            except DatabaseError as error:
+                self.trouble.failed(error)
 
     def _shut_down(self, process: ProcessHandle) -> None:
         current = self._current
-        if current is not None:
+        if current is not None and current.ending is None:
             process.say(Cancel(current.job.id))
         process.say(Stop())
         deadline = time.monotonic() + STOP_PATIENCE
-        while current is not None and self._current is current and time.monotonic() < deadline:
+        while current is not None and current.ending is None and time.monotonic() < deadline:
             heard = process.hear(POLL_SECONDS)
             if heard is None:
                 break
             for message in heard:
-                # A job that we stopped ourselves is no cancelled one.
+                # A job that we stopped ourselves is not a cancelled one.
                 if not isinstance(message, Failed) or message.code != CANCELLED:
                     self._hear(message)
         process.end(max(0.0, deadline - time.monotonic()))
-        if current is not None and self._current is current:
-            self._current = None
-            job = self._store.give_back(current.job)
+        if current is None:
+            return
+        if current.ending is None:
+            current.give_back()
             self._log.info("video goes back to the queue", video=current.job.id)
-            if job is not None:
-                self._tell_of(job)
+        self._settle()
 
     def _show(self, state: WorkerState) -> None:
         self._view = replace(self._view, state=state)
