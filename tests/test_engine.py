@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
+from entracte.checkpoints.sources import Located
 from entracte.errors import Cancelled, CheckpointError, LoraError, MediaError, RequestError
 from entracte.models.video_vae import VideoVae
 from entracte.stages.preview import Preview, Previewer
@@ -336,7 +337,7 @@ class TestOpening:
         parts = {"transformer": {}, "rest": {}}
         for name in whole.tensors:
             part = "transformer" if name.startswith("model.diffusion_model.") else "rest"
-            parts[part][name] = whole.tensor(name)
+            parts[part][name] = Located(whole, name).tensor()
         for name, tensors in parts.items():
             save_file(tensors, tmp_path / f"{name}.safetensors", whole.metadata)
         split = Engine.open(
@@ -378,7 +379,7 @@ class TestOpening:
 
         file = SafetensorsFile(demo_model / UPSAMPLER)
         config = file.config() | {"temporal_upsample": True, "spatial_upsample": False}
-        tensors = {name: file.tensor(name) for name in file.tensors}
+        tensors = {name: Located(file, name).tensor() for name in file.tensors}
         save_file(tensors, tmp_path / "temporal.st", {"config": json.dumps(config)})
         with pytest.raises(CheckpointError, match="doubles height and width; this one has"):
             Engine.open(demo_model, spatial_upsampler_path=tmp_path / "temporal.st")

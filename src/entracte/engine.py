@@ -291,6 +291,7 @@ class Engine:
 
     def prepare(self, request: Request) -> Prepared:
         """Everything about a request that can be settled, or refused, without a weight."""
+        self.source.check_unchanged()
         prepared = self._preparer.prepare(request)
         if self._wanted.mode == AUTO:
             self._decision = self._planner.decide(prepared, self._wanted)

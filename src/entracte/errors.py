@@ -13,6 +13,10 @@ class CheckpointError(EntracteError):
     """A model file is missing, damaged, or not what was asked for."""
 
 
+class CheckpointChanged(CheckpointError):
+    """A file was changed or replaced after it was opened; what uses it must open it again."""
+
+
 class LoraError(CheckpointError):
     """A LoRA file does not fit the transformer."""
 

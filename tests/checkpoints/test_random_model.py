@@ -14,7 +14,7 @@ from entracte import Engine, Guidance, Request
 from entracte.checkpoints.loading import FileSource, build_component
 from entracte.checkpoints.random_file import Numbers, RandomFile
 from entracte.checkpoints.random_model import random_model
-from entracte.checkpoints.sources import ModelSource
+from entracte.checkpoints.sources import Located, ModelSource
 from entracte.devices import pick_device
 from entracte.errors import MediaError
 from entracte.models.gemma import Tokenizer
@@ -115,18 +115,18 @@ def test_values_are_the_same_in_any_order_and_any_process(tmp_path: Path) -> Non
     """They follow from a tensor's name and shape alone, so that they can be written down here."""
     shapes = {"a.weight": (64, 48), "b.weight": (3, 5, 7), "c.bias": (9,)}
     one, two = (RandomFile(tmp_path / "one", shapes, Numbers()) for _ in range(2))
-    forwards = {key: one.tensor(key).clone() for key in shapes}
-    backwards = {key: two.tensor(key).clone() for key in reversed(shapes)}
+    forwards = {key: Located(one, key).tensor() for key in shapes}
+    backwards = {key: Located(two, key).tensor() for key in reversed(shapes)}
     for key, shape in shapes.items():
         assert forwards[key].shape == shape
         assert torch.equal(forwards[key], backwards[key])
-        assert torch.equal(forwards[key], one.tensor(key))
+        assert torch.equal(forwards[key], Located(one, key).tensor())
     assert forwards["a.weight"][0, :4].tolist() == PINNED
 
 
 def test_values_are_spread_as_torch_would_spread_them(tmp_path: Path) -> None:
     key = "model.diffusion_model.x.weight"
-    tensor = RandomFile(tmp_path, {key: (1024, 4096)}, Numbers()).tensor(key).float()
+    tensor = Located(RandomFile(tmp_path, {key: (1024, 4096)}, Numbers()), key).tensor().float()
     assert tensor.abs().max() <= 4096**-0.5
     assert tensor.std() == pytest.approx(4096**-0.5 / 3**0.5, rel=0.01)
     assert abs(tensor.mean()) < 1e-4

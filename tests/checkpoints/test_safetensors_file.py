@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.checkpoints.sources import Located
 from entracte.errors import CheckpointError
 
 
@@ -24,15 +25,20 @@ def good(tmp_path: Path) -> Path:
 
 def test_reads_what_safetensors_wrote(good: Path) -> None:
     file = SafetensorsFile(good)
-    assert torch.equal(file.tensor("a"), torch.arange(6.0).view(2, 3))
-    assert file.tensor("b").dtype is torch.bfloat16
+    assert torch.equal(Located(file, "a").tensor(), torch.arange(6.0).view(2, 3))
+    assert Located(file, "b").tensor().dtype is torch.bfloat16
     assert file.config() == {"x": 1}
     assert file.bytes_taken == 24 + 8
 
 
-def test_a_tensor_is_a_view_of_the_map(good: Path) -> None:
-    file = SafetensorsFile(good)
-    assert file.tensor("a").data_ptr() == file.tensor("a").data_ptr()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_reads_into_memory_of_any_dtype(
+    good: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("entracte.checkpoints.safetensors_file.CHUNK", 4)  # conversion in parts
+    out = torch.empty(2, 3, dtype=dtype)
+    SafetensorsFile(good).read("a", out)
+    assert torch.equal(out, torch.arange(6.0).view(2, 3).to(dtype))
 
 
 def test_missing(tmp_path: Path) -> None:
@@ -41,21 +47,21 @@ def test_missing(tmp_path: Path) -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot read"):
+    with pytest.raises(CheckpointError, match="is a folder, not a file"):
         SafetensorsFile(tmp_path)
 
 
 def test_empty(tmp_path: Path) -> None:
     path = tmp_path / "empty.safetensors"
     path.touch()
-    with pytest.raises(CheckpointError, match="no safetensors file: it has 0 bytes"):
+    with pytest.raises(CheckpointError, match="not a safetensors file: it has 0 bytes"):
         SafetensorsFile(path)
 
 
 def test_something_else(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"PK\x03\x04 this is a zip file, or so it says" * 10)
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         SafetensorsFile(path)
 
 
@@ -67,7 +73,7 @@ def test_truncated_anywhere(tmp_path_factory: pytest.TempPathFactory, cut: int) 
     save_file({"a": torch.ones(20)}, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: max(0, len(whole) - cut)])
-    with pytest.raises(CheckpointError, match="truncated|no safetensors file"):
+    with pytest.raises(CheckpointError, match="truncated|not a safetensors file"):
         SafetensorsFile(path)
 
 
@@ -75,5 +81,5 @@ def test_wrong_size(tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    with pytest.raises(CheckpointError, match="damaged: a has a wrong size"):
+    with pytest.raises(CheckpointError, match="damaged: a is .2. in F32 and has 4 bytes"):
         SafetensorsFile(path)

@@ -33,7 +33,7 @@ from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from entracte.checkpoints.sources import ModelSource
+from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.tiling import Tiling
 from entracte.recipes import DEFAULTS, LOOP_NAMES, REFINEMENT, Phase
@@ -94,7 +94,7 @@ class DiffusersTwoStage:
         )
         self._pipeline.set_progress_bar_config(disable=True)
         file, self._strength = source.distilled_lora
-        factors = {key: file.tensor(key).to(device, dtype, copy=True) for key in file.tensors}
+        factors = {key: Located(file, key).tensor().to(device, dtype) for key in file.tensors}
         self._pipeline.load_lora_weights(factors, adapter_name=ADAPTER)
         placed = sum(".lora_" in name for name in self._pipeline.transformer.state_dict())
         if placed != len(factors):

@@ -73,10 +73,8 @@ def load_component(source: ModelSource, name: str, device: torch.device, dtype: 
     """
     match = match_component(source, name)
     dtype = FIXED_DTYPES.get(name, dtype)
-    # Copies, so that weights are in memory before any time is taken.
     weights = {
-        theirs: located.tensor().to(device, dtype, copy=True)
-        for theirs, located in match.tensors.items()
+        theirs: located.tensor().to(device, dtype) for theirs, located in match.tensors.items()
     }
     match.model.load_state_dict(weights, assign=True)
     return match.model.to(device).eval().requires_grad_(False)

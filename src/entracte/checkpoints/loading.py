@@ -89,8 +89,8 @@ class FileSource:
         }
 
     def read(self, name: str, out: Tensor) -> None:
-        """Copy a tensor from the mapped file, in the dtype of `out`."""
-        out.copy_(self._tensors[name].tensor())
+        """Read a tensor, in the dtype of `out`."""
+        self._tensors[name].read(out)
 
 
 def component_spec(

@@ -70,7 +70,7 @@ class LoraFile:
     def read(self, component: str, parameter: str, part: str, out: Tensor) -> None:  # noqa: ARG002
         """Read one tensor of a change into `out`, host memory of its shape."""
         pair = self.pairs[parameter.removesuffix(".weight")]
-        out.copy_({"down": pair.down, "up": pair.up}[part].tensor())
+        {"down": pair.down, "up": pair.up}[part].read(out)
 
     @property
     def ranks(self) -> list[int]:

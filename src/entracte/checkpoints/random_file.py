@@ -86,8 +86,15 @@ class RandomFile:
     def config(self) -> Mapping[str, Any]:
         return self._config
 
-    def tensor(self, name: str) -> Tensor:
-        """The named tensor, a view; nothing is computed or copied, and rows may share memory."""
+    def read(self, name: str, out: Tensor) -> None:
+        """Copy the named tensor into `out`, of its shape and of any dtype."""
+        out.copy_(self._view(name))
+
+    def check_unchanged(self) -> None:
+        """Nothing can change it."""
+
+    def _view(self, name: str) -> Tensor:
+        """The named tensor; nothing is computed or copied, and rows may share memory."""
         shape = self.tensors[name].shape
         values = values_of(name, shape)
         if isinstance(values, float):

@@ -1,7 +1,7 @@
-"""One safetensors file: its header as data, its tensors as views into a map of the file."""
+"""One safetensors file: its header as data, its tensors read to where they stay."""
 
 import json
-import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from entracte.errors import CheckpointError
 
-DTYPES = MappingProxyType(
+from .header import Entry, read_header
+from .open_file import OpenFile
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
         "F64": torch.float64,
         "F32": torch.float32,
@@ -21,15 +24,23 @@ DTYPES = MappingProxyType(
         "BF16": torch.bfloat16,
         "F8_E4M3": torch.float8_e4m3fn,
         "F8_E5M2": torch.float8_e5m2,
+        "F8_E8M0": torch.float8_e8m0fnu,
         "I64": torch.int64,
+        "U64": torch.uint64,
         "I32": torch.int32,
+        "U32": torch.uint32,
         "I16": torch.int16,
+        "U16": torch.uint16,
         "I8": torch.int8,
         "U8": torch.uint8,
         "BOOL": torch.bool,
     }
 )
-MAX_HEADER_BYTES = 100 * 2**20
+
+# Numbers converted at a time where memory has another dtype than the file: as many as torch
+# converts in the calling thread. More would wake all of its threads for every chunk, and a larger
+# buffer would leave holes in the heap of the reader thread.
+CHUNK = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,80 +58,70 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """A header, and on demand a tensor as a view into the mapped file.
+    """A header, and on demand a tensor's bytes. `bytes_taken` counts those that were read.
 
-    The file is opened once, for its header and its map together; a tensor's bytes are read by the
-    kernel when they are first touched. `bytes_taken` counts what was handed out.
-
-    Raises CheckpointError if the file is missing, truncated, or no safetensors file.
+    The file is opened once and stays open. Raises CheckpointError if it is missing, damaged, or not
+    a safetensors file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bytes_taken = 0
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, 2)
-                if size < 8:
-                    raise CheckpointError(f"{path} is no safetensors file: it has {size} bytes")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-        self.metadata, self.tensors = self._read_header(size)
+        self._file = OpenFile(path)
+        header = read_header(self._file)
+        self.metadata: Mapping[str, str] = header.metadata
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: self._info(name, entry, header.data_start)
+            for name, entry in header.tensors.items()
+        }
 
-    def _read_header(self, size: int) -> tuple[dict[str, str], dict[str, TensorInfo]]:
-        length = int.from_bytes(self._map[:8], "little")
-        if length > MAX_HEADER_BYTES:
-            raise CheckpointError(f"{self.path} is no safetensors file: it has no such header")
-        if 8 + length > size:
+    def _info(self, name: str, entry: Entry, data_start: int) -> TensorInfo:
+        dtype = DTYPES.get(entry.dtype)
+        if dtype is None:
             raise CheckpointError(
-                f"{self.path} is truncated or no safetensors file: its header would end at byte "
-                f"{8 + length:,} of {size:,}"
+                f"{self.path}: {name} has the dtype {entry.dtype}, which is not supported"
             )
-        try:
-            header: dict[str, Any] = json.loads(self._map[8 : 8 + length])
-            metadata = header.pop("__metadata__", {})
-            tensors = {
-                name: TensorInfo(
-                    dtype=DTYPES[entry["dtype"]],
-                    shape=tuple(entry["shape"]),
-                    start=8 + length + entry["data_offsets"][0],
-                    nbytes=entry["data_offsets"][1] - entry["data_offsets"][0],
-                )
-                for name, entry in header.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        begin, end = entry.data_offsets
+        info = TensorInfo(dtype, tuple(entry.shape), data_start + begin, end - begin)
+        if info.nbytes != info.parameters * dtype.itemsize:
             raise CheckpointError(
-                f"{self.path} is no safetensors file: its header cannot be read ({error})"
-            ) from None
-        for name, info in tensors.items():
-            if info.nbytes != info.parameters * info.dtype.itemsize:
-                raise CheckpointError(f"{self.path} is damaged: {name} has a wrong size")
-        end = max((info.start + info.nbytes for info in tensors.values()), default=0)
-        if end > size:
-            raise CheckpointError(
-                f"{self.path} is truncated: it has {size:,} bytes and should have {end:,}. "
-                "Download it again"
+                f"{self.path} is damaged: {name} is {list(info.shape)} in {entry.dtype} and has "
+                f"{info.nbytes:,} bytes"
             )
-        return metadata, tensors
+        return info
 
-    def tensor(self, name: str) -> Tensor:
-        """The named tensor, a view into the map; no byte is copied."""
+    def read(self, name: str, out: Tensor) -> None:
+        """Read the named tensor into `out`, contiguous host memory of its shape and of any dtype.
+
+        Raises CheckpointChanged if the file is not what it was when it was opened.
+        """
         info = self.tensors[name]
         self.bytes_taken += info.nbytes
-        if info.nbytes == 0:
-            return torch.empty(info.shape, dtype=info.dtype)
-        flat = torch.frombuffer(
-            self._map, dtype=info.dtype, count=info.parameters, offset=info.start
-        )
-        return flat.view(info.shape)
+        numbers = out.view(-1)
+        if out.dtype == info.dtype:
+            self._file.read_into(_memory(numbers), info.start)
+            return
+        chunk = torch.empty(min(CHUNK, len(numbers)), dtype=info.dtype)
+        for first in range(0, len(numbers), CHUNK):
+            part = numbers[first : first + CHUNK]
+            read = chunk[: len(part)]
+            self._file.read_into(_memory(read), info.start + first * info.dtype.itemsize)
+            part.copy_(read)
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
+        self._file.check_unchanged()
 
     def config(self) -> dict[str, Any]:
-        """The `config` of the header metadata; empty where there is none."""
+        """The `config` of the header's metadata; empty where there is none."""
         try:
             config = json.loads(self.metadata.get("config", "{}"))
-        except ValueError:
-            raise CheckpointError(f"{self.path} has a config that is no JSON") from None
+        except (ValueError, RecursionError):
+            raise CheckpointError(f"{self.path} has a config that is not JSON") from None
         if not isinstance(config, dict):
-            raise CheckpointError(f"{self.path} has a config that is no JSON object")
+            raise CheckpointError(f"{self.path} has a config that is not a JSON object")
         return config
+
+
+def _memory(flat: Tensor) -> memoryview:
+    return memoryview(flat.view(torch.uint8).numpy())

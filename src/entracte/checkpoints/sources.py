@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from .safetensors_file import TensorInfo
@@ -25,8 +26,14 @@ class TensorFile(Protocol):
     @property
     def tensors(self) -> Mapping[str, TensorInfo]: ...
 
-    def tensor(self, name: str) -> Tensor:
-        """The named tensor on the CPU, not to be written to; it need not be contiguous."""
+    def read(self, name: str, out: Tensor) -> None:
+        """Read the named tensor into `out`, contiguous host memory of its shape and of any dtype.
+
+        Raises CheckpointError if the file cannot be read, or was changed since it was opened.
+        """
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
 
     def config(self) -> Mapping[str, Any]:
         """The header's config; empty where there is none."""
@@ -43,8 +50,15 @@ class Located:
     def info(self) -> TensorInfo:
         return self.file.tensors[self.key]
 
+    def read(self, out: Tensor) -> None:
+        """Read the tensor into `out`; see `TensorFile.read`."""
+        self.file.read(self.key, out)
+
     def tensor(self) -> Tensor:
-        return self.file.tensor(self.key)
+        """The tensor in memory of its own, in the dtype of the file."""
+        out = torch.empty(self.info.shape, dtype=self.info.dtype)
+        self.read(out)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +90,9 @@ class ModelSource:
     components: Mapping[str, ComponentSource]
     tokenizer: Path
     distilled_lora: tuple[TensorFile, float] | None
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointChanged if a file of the components is no longer what was opened."""
+        tensors = (each for one in self.components.values() for each in one.tensors.values())
+        for file in {id(each.file): each.file for each in tensors}.values():
+            file.check_unchanged()

@@ -1,14 +1,11 @@
 """How fast a folder's files can be read from where they lie."""
 
-import mmap
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from .refused import NotMeasured, TooLittle
 
@@ -72,30 +69,30 @@ def _largest_files(folder: Path) -> list[tuple[Path, int]]:
 
 
 def _read(files: Sequence[tuple[Path, int]]) -> DiskRate:
-    target = torch.empty(CHUNK, dtype=torch.uint8).fill_(0)
+    target = memoryview(bytearray(CHUNK))
     done, seconds, cached = 0, 0.0, False
     for path, size in files:
         with path.open("rb") as file:
             cached = not _forget(file.fileno(), size) or cached
             start = time.perf_counter()
-            # As the weights are read: through a map.
-            with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY) as pages:
-                for count in _copy_chunks(pages, target):
-                    done += count
-                    if seconds + time.perf_counter() - start > MOST_SECONDS:
-                        break
+            for count in _read_chunks(file.fileno(), size, target):
+                done += count
+                if seconds + time.perf_counter() - start > MOST_SECONDS:
+                    break
             seconds += time.perf_counter() - start
         if seconds > MOST_SECONDS:
             break
     return DiskRate(done / seconds, cached)
 
 
-def _copy_chunks(pages: mmap.mmap, target: torch.Tensor) -> Iterator[int]:
-    """Copy the map chunk by chunk; yields the bytes of each."""
-    for start in range(0, len(pages), CHUNK):
-        count = min(CHUNK, len(pages) - start)
-        # The view is gone before the map is closed.
-        target[:count].copy_(torch.frombuffer(pages, dtype=torch.uint8, count=count, offset=start))
+def _read_chunks(file: int, size: int, target: memoryview) -> Iterator[int]:
+    """Read the file's beginning chunk by chunk, as weights are read; yields the bytes of each."""
+    start = 0
+    while start < size:
+        count = os.preadv(file, [target[: size - start]], start)
+        if count == 0:
+            return  # it has become shorter
+        start += count
         yield count
 
 
