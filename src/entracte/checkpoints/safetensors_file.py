@@ -1,5 +1,6 @@
 """One safetensors file: its header as data, its tensors read to where they stay."""
 
+import ctypes
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class SafetensorsFile:
         """
         info = self.tensors[name]
         self.bytes_taken += info.nbytes
+        if info.nbytes == 0:
+            return
         numbers = out.view(-1)
         if out.dtype == info.dtype:
             self._file.read_into(_memory(numbers), info.start)
@@ -124,4 +127,6 @@ class SafetensorsFile:
 
 
 def _memory(flat: Tensor) -> memoryview:
-    return memoryview(flat.view(torch.uint8).numpy())
+    """A tensor's bytes, by their address: after `Tensor.numpy` its storage could not be resized."""
+    array = ctypes.c_ubyte * flat.nbytes
+    return memoryview(array.from_address(flat.data_ptr())).cast("B")
