@@ -1,5 +1,7 @@
 """Errors that a user can act on: each says what was wrong, where, and what would be right."""
 
+from pathlib import Path
+
 
 class EntracteError(Exception):
     """The root of every error that this package raises for a reason outside its own code."""
@@ -18,7 +20,18 @@ class CheckpointChanged(CheckpointError):
 
 
 class LoraError(CheckpointError):
-    """A LoRA file does not fit the transformer."""
+    """A LoRA cannot be used, or not as a whole.
+
+    path: of the LoRA. reason: what is wrong, without the path. partly: whether the rest of it can
+    be used.
+    """
+
+    def __init__(self, path: Path, reason: str, partly: bool = False) -> None:
+        advice = ". To apply the rest: --lora-partial, or LoraSpec(partial=True)" if partly else ""
+        super().__init__(f"LoRA {path}: {reason}{advice}")
+        self.path = path
+        self.reason = reason
+        self.partly = partly
 
 
 class MediaError(EntracteError):

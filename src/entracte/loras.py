@@ -9,17 +9,13 @@ from threading import Lock
 from torch import Tensor
 
 from entracte.cache import Cache
-from entracte.checkpoints.lora import LoraFile, open_lora
-from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.checkpoints.lora import ADAPTED, LoraFile, open_lora, open_lora_file
 from entracte.checkpoints.sources import ComponentSource, TensorFile
-from entracte.errors import CheckpointError
+from entracte.errors import LoraError
 from entracte.residency.adapters import AdapterSource
 from entracte.residency.merge import Changes
 
 logger = logging.getLogger(__name__)
-
-# What LoRAs may change.
-ADAPTED = ("transformer", "connectors")
 
 # LoRAs that stay open beside those that the device manager holds, one file each.
 KEPT_OPEN = 64
@@ -27,6 +23,9 @@ KEPT_OPEN = 64
 # What a LoRA in a folder, or a file with a configuration beside it, is read from.
 FOLDER_PATTERNS = ("*.safetensors", "*.json")
 CONFIG = "adapter_config.json"
+
+# How the name of an adapter ends that is not applied as a whole.
+PARTIAL = " partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +68,35 @@ class Loras:
             for name in ADAPTED
             if name in components
         }
-        self._opened: Cache[Path, OpenLora] = Cache(KEPT_OPEN)
+        self._opened: Cache[tuple[Path, bool], OpenLora] = Cache(KEPT_OPEN)
         self._lock = Lock()
 
-    def open(self, path: Path, file: TensorFile | None = None) -> OpenLora:
+    def open(self, path: Path, file: TensorFile | None = None, partial: bool = False) -> OpenLora:
         """The LoRA at a path as it is now; `file` where it is not on the disk.
 
-        Raises CheckpointError, and LoraError where it does not fit.
+        partial: leave out what of it cannot be applied. Raises LoraError.
         """
-        name = f"{path}@{_identity(path)}"
+        name = f"{path}@{_identity(path)}{PARTIAL if partial else ''}"
 
         def make() -> OpenLora:
-            opened = SafetensorsFile(path) if file is None or path.exists() else file
-            return OpenLora(name, open_lora(opened, self._shapes))
+            opened = open_lora_file(path) if file is None or path.exists() else file
+            lora = open_lora(opened, self._shapes, partial)
+            for notice in lora.notices:
+                logger.warning("%s", notice)
+            return OpenLora(name, lora)
 
+        key = path, partial
         with self._lock:
-            if self._opened.get(path, make).name != name:
-                self._opened.drop(path)
-            return self._opened.get(path, make)
+            if self._opened.get(key, make).name != name:
+                self._opened.drop(key)
+            return self._opened.get(key, make)
 
     def adapter(self, component: str, name: str) -> AdapterSource:
-        """What the LoRA of a name does to a component. Raises CheckpointError if it has changed."""
+        """What the LoRA of a name does to a component. Raises LoraError if it has changed."""
         path = Path(name.rpartition("@")[0])
-        lora = self.open(path)
+        lora = self.open(path, partial=name.endswith(PARTIAL))
         if lora.name != name:
-            raise CheckpointError(f"{path} was changed or replaced just now: try again")
+            raise LoraError(path, "it was changed or replaced just now; try again")
         return _LoraAdapter(lora, component)
 
 

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, write_demo_model
+from entracte.checkpoints.lora.describe import published_parameters
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.cli.main import run
@@ -27,17 +28,20 @@ def test_a_folder(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = described["LoRA"]["facts"]
     assert facts["ranks"] == [4, 8]
     assert facts["covers"] == "164 of 164 linears of 4 blocks"
-    assert facts["alpha"] is False
+    assert facts["alpha"] == "none"
 
 
 def test_a_published_lora_covers_every_linear(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The full-size transformer has 1,660 linears; this LoRA leaves one of them out."""
-    from entracte.checkpoints.description import linear_names
-
+    linears = [
+        name.removesuffix(".weight")
+        for name in published_parameters()["transformer"]
+        if name.endswith(".weight") and "_norm" not in name
+    ]
     tensors = {}
-    for name in linear_names(48)[1:]:
+    for name in linears[1:]:
         tensors[f"diffusion_model.{name}.lora_A.weight"] = torch.zeros(1, 1)
         tensors[f"diffusion_model.{name}.lora_B.weight"] = torch.zeros(1, 1)
     save_file(tensors, tmp_path / "lora.safetensors")

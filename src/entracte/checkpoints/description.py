@@ -1,27 +1,19 @@
 """What a file or folder is, in words and numbers, from headers alone."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from entracte.errors import CheckpointError
-from entracte.models.transformer import Transformer, TransformerConfig
 
-from . import demo_config
 from .diffusers_layout import is_diffusers_folder, open_diffusers
 from .gemma_folder import is_gemma, open_gemma
-from .lora import is_lora, match_lora
+from .lora import is_lora
+from .lora.describe import describe_lora
 from .published import is_checkpoint, is_upsampler, open_checkpoint
 from .safetensors_file import SafetensorsFile
 from .sources import ComponentSource, Located
-
-# The depth of the published transformer; a LoRA's header does not tell.
-PUBLISHED_LAYERS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +74,8 @@ def _describe_file(path: Path) -> Description:
         facts = {name: value for name, value in file.config().items() if name in asked}
         return Description(path, "latent upsampler", None, [_part("upsampler", every)], facts)
     if is_lora(file):
-        return _describe_lora(file)
+        kind, facts = describe_lora(file)
+        return Description(path, kind, None, [_part("tensors", every)], facts)
     return Description(path, "other safetensors file", None, [_part("tensors", every)])
 
 
@@ -90,31 +83,6 @@ def _describe_gemma(root: Path) -> Description:
     source = open_gemma(root)
     layers = source.config["text_config"]["num_hidden_layers"]
     return Description(root, "Gemma 3 folder", None, [_component(source)], {"layers": layers})
-
-
-def _describe_lora(file: SafetensorsFile) -> Description:
-    numbers = [
-        int(n) for key in file.tensors for n in re.findall(r"transformer_blocks[._](\d+)", key)
-    ]
-    layers = PUBLISHED_LAYERS if not numbers or max(numbers) >= 8 else max(numbers) + 1
-    linears = linear_names(layers)
-    lora = match_lora(file, linears)
-    factors = [each for pair in lora.pairs.values() for each in (pair.down, pair.up)]
-    facts = {
-        "ranks": lora.ranks,
-        "covers": f"{len(lora.pairs):,} of {len(linears):,} linears of {layers} blocks",
-        "alpha": any(pair.alpha is not None for pair in lora.pairs.values()),
-        "keys that match nothing": len(lora.unmatched),
-    }
-    return Description(file.path, "LoRA", None, [_part("factors", factors)], facts)
-
-
-def linear_names(layers: int) -> list[str]:
-    """The names of every Linear of a transformer of so many blocks."""
-    config = TransformerConfig.from_header({**demo_config.TRANSFORMER, "num_layers": layers})
-    with torch.device("meta"):
-        transformer = Transformer(config)
-    return [name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)]
 
 
 def _component(source: ComponentSource) -> Part:

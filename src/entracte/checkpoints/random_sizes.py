@@ -135,8 +135,7 @@ class Sizes:
 
 def full_sizes() -> Sizes:
     """The published checkpoint and upsampler, tensor by tensor, and Gemma 3 12B by its config."""
-    packed = (files("entracte.checkpoints") / "data" / PUBLISHED).read_bytes()
-    listing = json.loads(gzip.decompress(packed))
+    listing = _published()
     gemma = Gemma3Config(text_config=FULL_GEMMA)
     return Sizes(
         checkpoint=_tuples(listing["tensors"]),
@@ -147,6 +146,11 @@ def full_sizes() -> Sizes:
         gemma_config=gemma,
         lora_rank=384,
     )
+
+
+def published_keys() -> list[str]:
+    """The keys of the published checkpoint."""
+    return list(_published()["tensors"])
 
 
 def medium_sizes() -> Sizes:
@@ -186,6 +190,11 @@ def medium_sizes() -> Sizes:
         gemma_config=gemma,
         lora_rank=64,
     )
+
+
+def _published() -> Any:
+    packed = (files("entracte.checkpoints") / "data" / PUBLISHED).read_bytes()
+    return json.loads(gzip.decompress(packed))
 
 
 def _shapes(build: Callable[[], nn.Module], key: Callable[[str], str]) -> Shapes:

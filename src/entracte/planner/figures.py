@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from entracte.checkpoints.loading import BLOCKS, FileSource, build_component, prepare_module
-from entracte.checkpoints.lora import open_lora
+from entracte.checkpoints.lora import ADAPTED, open_lora
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
 from entracte.models.transformer import TransformerConfig
@@ -82,8 +82,11 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     if source.distilled_lora is not None:
         file, _ = source.distilled_lora
         shapes = {
-            name: {key: located.info.shape for key, located in component.tensors.items()}
-            for name, component in source.components.items()
+            name: {
+                key: located.info.shape for key, located in source.components[name].tensors.items()
+            }
+            for name in ADAPTED
+            if name in source.components
         }
         changes = open_lora(file, shapes).changes[TRANSFORMER]
         adapters[DISTILLED] = _adapter(changes, config.layers)

@@ -1,0 +1,126 @@
+"""A LoRA file matched to a model: what it changes, before any of its factors is read."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from entracte.errors import CheckpointError, LoraError
+from entracte.notices import Notice
+from entracte.residency.merge import Change, Changes
+
+from ..safetensors_file import SafetensorsFile
+from ..sources import TensorFile
+from .changes import Changed, GroupReader
+from .config import DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, read_settings
+from .names import Names
+from .parts import Part
+from .sorting import first_of, sort_keys
+
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+
+# The components that LoRAs may change.
+ADAPTED = ("transformer", "connectors")
+
+# Metadata of LoRAs that were trained with a reference video beside the prompt.
+REFERENCE = re.compile(r"reference_\w*factor")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A LoRA of which no factor is read yet.
+
+    changes: by component and parameter; their tensors are on the meta device.
+    notices: what whoever uses it should know, such as what is left out.
+    """
+
+    path: Path
+    changes: Mapping[str, Changes]
+    notices: tuple[Notice, ...]
+    _parts: Mapping[str, Mapping[str, Mapping[str, Part]]]
+
+    def read(self, component: str, parameter: str, part: str, out: Tensor) -> None:
+        """Read one tensor of a change into `out`, host memory of its shape.
+
+        Raises LoraError for numbers that are not finite, and CheckpointError where the file cannot
+        be read or was changed since it was opened.
+        """
+        self._parts[component][parameter][part].read(out)
+
+
+def open_lora(file: TensorFile, shapes: Shapes, partial: bool = False) -> LoraFile:
+    """Match a LoRA to a model's parameters, of every component that it may change.
+
+    shapes: of parameters, by component (of `ADAPTED`). partial: leave out what cannot be applied.
+    Raises LoraError where it is not a LoRA, does not fit, or cannot be applied as a whole.
+    """
+    names = Names(shapes)
+    keys = sort_keys(file, names)
+    if not keys.groups:
+        raise LoraError(file.path, _nothing(keys.complaint() if keys.others else "", file))
+    if keys.others and not partial:
+        raise LoraError(file.path, keys.complaint(), partly=True)
+    settings, words = read_settings(file)
+    found: dict[tuple[str, str], tuple[str, Changed]] = {}
+    overruling: list[str] = []
+    for group in keys.groups:
+        reader = GroupReader(
+            group,
+            settings.get(group.modules[0].component),
+            names.parameter,
+            lambda component, parameter: shapes[component][parameter],
+        )
+        for changed in reader.read():
+            place = changed.component, changed.parameter
+            if place in found:
+                both = f"{found[place][0]} and {group.name}"
+                raise LoraError(file.path, f"{both} both change {changed.parameter}")
+            found[place] = group.name, changed
+        overruling += reader.overruling
+    notices = [Notice(file.path, each) for each in words]
+    if overruling:
+        message = f"other alphas than in its configuration are used: {first_of(overruling)}"
+        notices.append(Notice(file.path, message, tuple(overruling)))
+    if keys.text_encoder:
+        shown = first_of(keys.text_encoder)
+        message = f"{len(keys.text_encoder):,} keys of a text encoder are left out: {shown}"
+        notices.append(Notice(file.path, message, keys.text_encoder))
+    if keys.others:
+        notices.append(Notice(file.path, f"{keys.complaint()}. They are left out", keys.left_out))
+    if any(REFERENCE.fullmatch(name) for name in file.metadata):
+        message = "it was trained with a reference video (IC-LoRA), and is used without one"
+        notices.append(Notice(file.path, message))
+    changes: dict[str, dict[str, Change]] = {component: {} for component in shapes}
+    parts: dict[str, dict[str, Mapping[str, Part]]] = {component: {} for component in shapes}
+    for _, changed in found.values():
+        changes[changed.component][changed.parameter] = changed.change
+        parts[changed.component][changed.parameter] = changed.parts
+    return LoraFile(file.path, changes, tuple(notices), parts)
+
+
+def open_lora_file(path: Path) -> SafetensorsFile:
+    """The file of a LoRA, or of a PEFT or diffusers folder of one. Raises LoraError."""
+    try:
+        return SafetensorsFile(lora_path(path))
+    except LoraError:
+        raise
+    except CheckpointError as error:
+        raise LoraError(path, str(error).replace(str(path), "the file")) from None
+
+
+def lora_path(path: Path) -> Path:
+    """The file that a LoRA's path stands for: itself, or a folder's. Raises LoraError."""
+    if not path.is_dir():
+        return path
+    for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
+        if (path / name).is_file():
+            return path / name
+    raise LoraError(path, f"it is a folder without {PEFT_WEIGHTS} or {DIFFUSERS_WEIGHTS}")
+
+
+def _nothing(complaint: str, file: TensorFile) -> str:
+    if not complaint:
+        return f"all of its {len(file.tensors):,} keys are of a text encoder"
+    return f"{complaint}. Is it for another model?"

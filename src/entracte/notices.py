@@ -1,0 +1,16 @@
+"""What is not an error, and whoever asked should know."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One remark on a result. path: the file it is about. keys: those of the file, if any."""
+
+    path: Path
+    message: str
+    keys: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
