@@ -1,6 +1,6 @@
 """A small module with blocks and adapters, on which the device manager is tested."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,15 @@ from entracte.residency import (
     BASE,
     Adapter,
     Backend,
+    Change,
+    Changes,
     ComponentSpec,
     DeviceManager,
+    Dora,
     Factors,
+    Full,
+    Hadamard,
+    Kronecker,
     Residency,
     TensorSource,
     WeightPhase,
@@ -80,7 +86,36 @@ def read_factors(name: str) -> Mapping[str, Factors]:
     }
 
 
+def read_kinds(name: str) -> dict[str, Change]:
+    """An adapter with changes of every kind and dtype, of weights, biases and norms."""
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+
+    def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * 0.4).to(dtype)
+
+    half, single = torch.float16, torch.float32
+    hadamard = Hadamard(random(16, 3), random(3, 8), random(16, 2), random(2, 8), 0.7)
+    return {
+        "first.weight": Full(random(8, 8, dtype=half), 0.5),
+        "first.bias": Full(random(8, dtype=single)),
+        "last.weight": Kronecker((random(2, 4),), (random(4, 1), random(1, 2)), 0.5),
+        "blocks.0.inner.weight": Factors(random(2, 8), random(16, 2)),
+        "blocks.0.inner.bias": Full(random(16), 0.25),
+        "blocks.0.norm.weight": Full(random(8)),
+        "blocks.1.inner.weight": Factors(random(3, 8, dtype=half), random(16, 3, dtype=half), 1.5),
+        "blocks.1.outer.weight": Factors(random(3, 16, dtype=single), random(8, 3, dtype=single)),
+        "blocks.2.inner.weight": hadamard,
+        "blocks.3.outer.weight": Kronecker((random(4, 2), random(2, 4)), (random(2, 4),)),
+        "blocks.3.outer.bias": Full(random(8)),
+        "blocks.4.inner.weight": Dora(Factors(random(2, 8), random(16, 2)), random(16, 1)),
+        "blocks.4.outer.weight": Dora(Factors(random(2, 16), random(8, 2), 2.0), random(1, 16)),
+        "blocks.5.inner.weight": Dora(hadamard, random(16, dtype=single)),
+        "blocks.5.outer.weight": Dora(Kronecker((random(2, 2),), (random(4, 8),)), random(8)),
+    }
+
+
 ADAPTERS = in_memory(read_factors)
+KINDS = in_memory(read_kinds)
 
 
 def make_spec(blocks: int = BLOCKS) -> ComponentSpec:
@@ -90,7 +125,7 @@ def make_spec(blocks: int = BLOCKS) -> ComponentSpec:
 
 
 def make_manager(backend: Backend, wanted: Residency, **options: object) -> DeviceManager:
-    return DeviceManager([make_spec()], backend, wanted, adapters=ADAPTERS, **options)
+    return DeviceManager([make_spec()], backend, wanted, **({"adapters": ADAPTERS} | options))
 
 
 @torch.inference_mode()
@@ -110,22 +145,19 @@ def perform(
 
 
 @torch.inference_mode()
-def expected(phases: tuple[WeightPhase, ...] = PHASES) -> list[Tensor]:
+def expected(
+    phases: tuple[WeightPhase, ...] = PHASES, read: Callable[[str], Changes] = read_factors
+) -> list[Tensor]:
     """What `perform` must give, by plain modules merged by hand."""
     from entracte.residency.merge import merge
 
     results = []
     for phase in phases:
         net, plain = make_net(), make_net()
-        adapters = [(read_factors(each.name), each.strength) for each in phase.weights.adapters]
-        for name, module in net.named_modules():
-            if isinstance(module, nn.Linear) and adapters:
-                weight = plain.get_submodule(name).weight
-                merge(
-                    weight,
-                    [(f[f"{name}.weight"], strength) for f, strength in adapters],
-                    out=module.weight,
-                )
+        adapters = [(read(each.name), each.strength) for each in phase.weights.adapters]
+        for name, parameter in net.named_parameters():
+            changes = [(each[name], by) for each, by in adapters if name in each]
+            merge(plain.get_parameter(name), changes, out=parameter)
         y = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
         for _ in range(phase.sweeps):
             y = net(y)

@@ -139,6 +139,7 @@ class HeldComponent:
             self._shells.drop_variants()
             self._filler.forget_merges()
         self.plan = plan
+        self._forget_adapters(())
         if not self.stores.adopt(plan):
             self.stores.drop_unlisted("host")
         self.stores.allocate_host()
