@@ -11,7 +11,7 @@ READY := $(VENV)/ready
 
 demo: $(READY)
 	$(BIN)/entracte demo-model demo-model
-	$(BIN)/entracte generate --model demo-model --output-path demo.mp4 \
+	$(BIN)/entracte generate --model demo-model --output-path demo.mp4 --force \
 		--prompt "A lighthouse at dusk, waves breaking on the rocks, a foghorn far away" \
 		--height 256 --width 384 --num-frames 49 --num-inference-steps 8
 

@@ -1,8 +1,11 @@
 """Request: everything one generation asks for, validated here and nowhere else."""
 
 import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -11,6 +14,7 @@ from entracte.rates import FrameRate
 from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
 from entracte.sampling.guidance import Guidance
 from entracte.sampling.lengths import TIME, audio_token_count
+from entracte.validation import describe
 
 MAX_SIDE = 8192
 MAX_FRAMES = 8 * 200 + 1
@@ -24,14 +28,34 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """positional: the fields that may be given without their names, in this order."""
 
-    def __init__(self, **values: Any) -> None:
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *unnamed: Any, **values: Any) -> None:
         """Raises RequestError, naming every field that is wrong and what would be right."""
+        if len(unnamed) > len(self.positional):
+            names = ", ".join(self.positional)
+            raise RequestError(f"{type(self).__name__} takes only {names} without a name")
+        for name, value in zip(self.positional, unnamed, strict=False):
+            if name in values:
+                raise RequestError(f"{name} is given twice")
+            values[name] = value
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise RequestError(describe(error)) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are checked as those of a new one are."""
+        if update is None:
+            return super().model_copy(deep=deep)
+        return type(self)(**{**self._given(), **update})
+
+    def _given(self) -> dict[str, Any]:
+        """The arguments that make an equal one."""
+        return dict(self)
 
 
 class ImageCondition(_Frozen):
@@ -41,8 +65,10 @@ class ImageCondition(_Frozen):
     crf: quality of the H.264 re-compression, 0 (none) to 51 (worst); None: the version's default.
     """
 
+    positional = ("path", "frame", "strength", "crf")
+
     path: Path
-    frame: int = Field(ge=0)
+    frame: int = Field(default=0, ge=0)
     strength: float = Field(default=1.0, ge=0, le=1)
     crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
 
@@ -54,12 +80,28 @@ class ImageCondition(_Frozen):
             raise ValueError("is a URL; images are read from files, so download it first")
         return path
 
+    if TYPE_CHECKING:  # a path may be given as text
+
+        def __init__(
+            self,
+            path: str | PathLike[str],
+            frame: int = 0,
+            strength: float = 1.0,
+            crf: int | None = None,
+        ) -> None: ...
+
 
 class LoraSpec(_Frozen):
     """A LoRA that is merged into the transformer in every phase, at a strength."""
 
+    positional = ("path", "strength")
+
     path: Path
     strength: Finite = 1.0
+
+    if TYPE_CHECKING:
+
+        def __init__(self, path: str | PathLike[str], strength: float = 1.0) -> None: ...
 
 
 class Request(_Frozen):
@@ -78,6 +120,8 @@ class Request(_Frozen):
     Raises RequestError where a value is out of range or values contradict each other.
     """
 
+    positional = ("prompt",)
+
     prompt: str
     negative_prompt: str
     pipeline: PipelineName
@@ -95,6 +139,30 @@ class Request(_Frozen):
     guidance_batch: int = Field(default=1, ge=1, le=4)
     output_height: int | None = Field(default=None, gt=0, multiple_of=2)
     output_width: int | None = Field(default=None, gt=0, multiple_of=2)
+
+    if TYPE_CHECKING:  # the same, where None stands for the pipeline's default
+
+        def __init__(
+            self,
+            prompt: str,
+            *,
+            negative_prompt: str | None = None,
+            pipeline: PipelineName | None = None,
+            height: int | None = None,
+            width: int | None = None,
+            num_frames: int | None = None,
+            frame_rate: float | Fraction | str | None = None,
+            num_inference_steps: int | None = None,
+            seed: int | None = None,
+            images: Sequence[ImageCondition] = (),
+            loras: Sequence[LoraSpec] = (),
+            video_guidance: Guidance | None = None,
+            audio_guidance: Guidance | None = None,
+            truncate_prompt: bool = False,
+            guidance_batch: int = 1,
+            output_height: int | None = None,
+            output_width: int | None = None,
+        ) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
@@ -178,6 +246,12 @@ class Request(_Frozen):
                 raise ValueError(f"images: two images stand at frame {frame}")
         return self
 
+    def _given(self) -> dict[str, Any]:
+        given = dict(self)
+        if not self.recipe.guided:  # its steps are fixed, and may not be given
+            del given["num_inference_steps"]
+        return given
+
     @property
     def recipe(self) -> Recipe:
         return RECIPES[self.pipeline]
@@ -185,18 +259,6 @@ class Request(_Frozen):
     @property
     def audio_tokens(self) -> int:
         return audio_token_count(self.num_frames, self.frame_rate)
-
-
-def describe(error: ValidationError) -> str:
-    """Pydantic's findings as one line each: the field, and what is wrong with it."""
-    lines = []
-    for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        value = finding["input"]
-        shown = f" (got {value!r})" if isinstance(value, int | float) and where else ""
-        lines.append(f"{where}: {message}{shown}" if where else message)
-    return "\n".join(lines)
 
 
 def _nearest(value: int, multiple: int, offset: int) -> str:

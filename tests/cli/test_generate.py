@@ -7,7 +7,10 @@ import pytest
 from safetensors.torch import load_file
 
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
+from entracte.cli.console import ProgressLines
 from entracte.cli.main import run
+from entracte.cli.overwrite import free_name
+from entracte.progress import Progress
 
 from ..faults import full_disk
 
@@ -70,6 +73,53 @@ def test_quiet(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "video.mp4").stat().st_size > 1000
 
 
+def test_what_exists_is_overwritten_only_by_force(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "frame_00000.png").touch()
+    files = [tmp_path / name for name in ("video.mp4", "l.safetensors", "perf.json", "trace.json")]
+    flags = ["--latents-path", "--perf-dump-path", "--trace-path"]
+    outputs = [part for pair in zip(flags, map(str, files[1:]), strict=True) for part in pair]
+    for existing in files:
+        existing.write_text("dear")
+        assert generate(demo_model, files[0], *outputs) == 2
+        words = f"entracte: {existing} exists already; give --force to overwrite it\n"
+        assert capsys.readouterr().err == words
+        assert existing.read_text() == "dear"
+        existing.unlink()
+    assert generate(demo_model, frames) == 2
+    assert "frames has frames already; give --force" in capsys.readouterr().err
+    for existing in files:
+        existing.write_text("dear")
+    assert generate(demo_model, files[0], *outputs, "--force") == 0
+    out = capsys.readouterr().out
+    for written in files:
+        assert written.stat().st_size > 1000
+        assert f"wrote {written}\n" in out
+
+
+def test_the_default_name_is_one_that_is_free(tmp_path: Path) -> None:
+    for name in ("output.mp4", "output-2.mp4", "output-3.mp4"):
+        assert free_name(tmp_path / "output.mp4") == tmp_path / name
+        (tmp_path / name).touch()
+
+
+def test_progress_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every stage and every tenth are lines of their own; nothing is 100 % before it is done."""
+    with ProgressLines() as lines:
+        for step in range(101):
+            left = None if step == 0 else 200.0 - 2 * step
+            lines.update(Progress("denoise", step, 100, step / 100, left))
+        lines.update(Progress("decode video", 0, 0, 1.0, 0.0))
+    first, begun, *tenths, done = capsys.readouterr().err.splitlines()
+    assert (first, begun) == ("open the model", "denoise, 0/100, 0%")
+    assert len(tenths) == 9
+    assert tenths[0] == "denoise, 10/100, 10%, 3:00 left"
+    assert done == "decode video, 99%"
+
+
 def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -96,16 +146,30 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--height", "100"], "height: 100 is not a multiple of 64"),
-        (["--height", "tall"], "height: Input should be a valid integer"),
-        (["--num-frames", "10"], "num_frames: 10 is not of the form 8k + 1"),
-        (["--frame-rate", "0"], "frame_rate"),
-        (["--seed", "-4"], "seed"),
-        (["--pipeline", "three-stage"], "pipeline: Input should be 'two-stage', 'one-stage'"),
-        (["--image", "a.png"], "--image takes PATH FRAME STRENGTH [CRF]; it was given 1 values"),
-        (["--image", "a.png", "zero", "1"], "frame: Input should be a valid integer"),
-        (["--lora", "a", "strong"], "--lora: the strength 'strong' is no number"),
-        (["--image", "gone.png", "0", "1"], "cannot read image gone.png"),
+        (["--height", "100"], "--height: 100 is not a multiple of 64"),
+        (["--height", "tall"], "--height: must be a whole number, not 'tall'"),
+        (["--num-frames", "10"], "--num-frames: 10 is not of the form 8k + 1"),
+        (["--frame-rate", "0"], "--frame-rate: must be more than 0"),
+        (["--seed", "-4"], "--seed: must be at least 0, not -4"),
+        (["--seed", "random"], "--seed: must be a whole number, not 'random'"),
+        (["--mode", "fast"], "--mode: must be auto, resident, fused, snapshot, dynamic, original"),
+        (["--heigth", "128"], "unknown option --heigth; did you mean --height?"),
+        (["--heigh", "128"], "unknown option --heigh; did you mean --height?"),
+        (["more"], "unexpected argument 'more'"),
+        (
+            ["--pipeline", "three-stage"],
+            "--pipeline: must be two-stage, one-stage or dist",
+        ),
+        (
+            ["--image", *"a0123"],
+            "--image takes PATH [FRAME [STRENGTH [CRF]]]; it was",
+        ),
+        (
+            ["--image", "a.png", "zero", "1"],
+            "--image a.png: frame: must be a whole number",
+        ),
+        (["--lora", "a", "strong"], "--lora: the strength must be a number, not 'strong'"),
+        (["--image", "gone.png"], "cannot read image gone.png"),
         (["--lora", "gone.safetensors"], "cannot read gone.safetensors"),
         (["--video-stg-blocks", "28"], "block 28; the transformer has blocks 0 to 3"),
         (["--output-path", "gone/video.mp4"], "folder gone does not exist"),

@@ -191,7 +191,7 @@ def test_modes_of_no_use_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--gpu", "h200", "--disk", "0"], "--disk takes bytes a second"),
         (["--gpu", "h200", "--device-memory", "lots"], "--device-memory takes a size"),
         (["--gpu", "h200", "--height", "65"], "height: 65 is not a multiple of 64"),
-        (["--gpu", "h200", "--images", "-1"], "--images is -1"),
+        (["--gpu", "h200", "--images", "-1"], "--images: must be a whole number from 0"),
         (["--gpu", "h200", "--pipeline", "three-stage"], "'three-stage' is none of"),
         (["--gpu", "h200", "--model", "nowhere"], "'nowhere' is neither"),
         (["--gpu", "h200", "--place", "engine=disk"], "no component 'engine' to place"),

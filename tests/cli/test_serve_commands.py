@@ -301,16 +301,21 @@ def port() -> Iterator[int]:
             "--auth off lets everybody who reaches 0.0.0.0 do everything",
         ),
         ("--auth off --host ::", "--auth off lets everybody"),
-        ("--auth maybe", "auth: "),
+        ("--auth maybe", "--auth: must be keys or off, not 'maybe'"),
         ("--default-size 9000x9000", "the default video cannot be made: "),
-        ("--default-size large", "default_size: "),
+        ("--default-size large", "--default-size: must be a size such as 1280x720, not 'large'"),
         ("--default-seconds 100", "the default video cannot be made: "),
         ("--lora-folder nowhere", "--lora-folder nowhere is no folder"),
         ("--keep-size lots", "--keep-size takes a size such as 24GiB"),
         ("--webhook-url nothing", "one begins with https://"),
         ("--image-host http://example.com", "is no host; write example.com"),
         ("--allow-network here", "'here' is no network"),
-        ("--port 70000", "port: "),
+        ("--default-size 100", "--default-size: must be a size such as 1280x720, not '100'"),
+        ("--port 70000", "--port: must be at most 65,535, not '70000'"),
+        ("--port 80s", "--port: must be a whole number, not '80s'"),
+        ("--drain-seconds nan", "--drain-seconds: must be a finite number"),
+        ("--model-name", "--model-name: expected at least one argument"),
+        ("--modelname x", "unknown option --modelname; did you mean --model-name?"),
         ("--host 192.0.2.1", "cannot listen at 192.0.2.1:8000: "),
     ],
 )
@@ -341,14 +346,13 @@ def test_a_folder_that_another_server_uses(
 
 
 def test_a_model_that_there_is_not(tmp_path: Path) -> None:
-    """Found by the worker, so the server has greeted by then. It ends by itself."""
+    """Found by the worker. The server ends by itself, and has made no key."""
     flags = ["--model", str(tmp_path / "none"), "--data-folder", str(tmp_path), "--port", "0"]
-    begun = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "entracte", "serve", *flags, "--log-format", "json"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     lines = done.stderr.splitlines()
@@ -356,8 +360,9 @@ def test_a_model_that_there_is_not(tmp_path: Path) -> None:
     assert lines[-1] == f"entracte: model folder {tmp_path / 'none'} does not exist"
     assert any("worker refuses" in line for line in lines)
     assert "worker died" not in done.stderr
+    assert "API key" not in done.stderr
+    assert KeyStore(open_database(tmp_path / "entracte.db")).list() == []
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - begun < 40
 
 
 # Help
@@ -386,7 +391,6 @@ def test_help(capsys: pytest.CaptureFixture[str], command: str, words: str) -> N
 
 @pytest.mark.parametrize("command", ["keys", "jobs", "jobs show", "keys add"])
 def test_what_is_missing_is_said(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(command.split())
-    assert ended.value.code == 2
-    assert "the following arguments are required" in capsys.readouterr().err
+    line = refused(capsys, *command.split())
+    assert line.startswith("the following arguments are required: ")
+    assert line.endswith(f"; see `entracte {command} --help`")

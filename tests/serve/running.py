@@ -181,7 +181,7 @@ class Command:
         assert "address" in said, (said, self.log)
         self.port = int(said["address"].rstrip("/").rpartition(":")[2])
         self.key = said["key"] or self.key
-        wait_for(self._ready, 120)
+        wait_for(self._ready, 600)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
         """Tell it to stop; its exit code."""

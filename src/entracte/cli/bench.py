@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.text import Text
 
-from entracte.errors import BudgetError, MediaError, RequestError
+from entracte.errors import BudgetError, RequestError
 from entracte.settings.residency import parse_size
 
-from .flags import HelpFormatter
+from .flags import worded_with_flags
+from .overwrite import require_absent
+from .parser import whole
+from .terminal import add_row, clean, plain_table
 
 if TYPE_CHECKING:
     from entracte.bench.measure import Measured
@@ -40,7 +43,6 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure every mode, stage by stage, beside published figures and diffusers",
-        formatter_class=HelpFormatter,
         description="Run one request in every mode that fits, several times each, and show what "
         "every stage took, what it waited for, and whether all modes gave the same bits. Nothing "
         "is written but what --json, --markdown and --dumps ask for.",
@@ -66,15 +68,15 @@ def add_parser(commands: Any) -> None:
         "(384x256, 25 frames, 8 steps); what follows changes it",
     )
     for name in ("height", "width", "num-frames", "num-inference-steps", "seed"):
-        video.add_argument(f"--{name}", type=int, metavar="N")
+        video.add_argument(f"--{name}", type=whole(0, 2**64 - 1), metavar="N")
     video.add_argument("--prompt", metavar="TEXT")
     video.add_argument(
-        "--guidance-batch", type=int, default=1, metavar="N", help="passes at once, 1 to 4"
+        "--guidance-batch", type=whole(1, 4), default=1, metavar="N", help="passes at once, 1 to 4"
     )
     runs = parser.add_argument_group("what is run")
     runs.add_argument("--modes", nargs="+", default=list(MODES), metavar="MODE", help="(all)")
-    runs.add_argument("--repeats", type=int, default=3, metavar="N", help="of each mode")
-    runs.add_argument("--warmups", type=int, default=1, metavar="N", help="of each, before")
+    runs.add_argument("--repeats", type=whole(1), default=3, metavar="N", help="of each mode")
+    runs.add_argument("--warmups", type=whole(0), default=1, metavar="N", help="of each, before")
     runs.add_argument("--against", choices=("diffusers",), help="measure it in the same run")
     runs.add_argument("--trace-level", choices=("off", "stages", "blocks"), default="stages")
     output = parser.add_argument_group("output")
@@ -153,8 +155,7 @@ def _check(options: argparse.Namespace) -> None:
             raise RequestError("--dumps needs a trace: --trace-level stages or blocks")
         for mode in options.modes:
             path = _dump_path(options.dumps, mode)
-            if path.exists() and not options.force:
-                raise MediaError(f"{path} is there already; --force overwrites it")
+            require_absent(path, options.force, may_ask=False)
 
 
 def _request(options: argparse.Namespace) -> "Request":
@@ -164,7 +165,8 @@ def _request(options: argparse.Namespace) -> "Request":
     names = ("height", "width", "num_frames", "num_inference_steps", "seed", "prompt")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     asked: dict[str, Any] = {"prompt": PROMPT, **PRESETS[options.preset], **given}
-    return Request(guidance_batch=options.guidance_batch, **asked)
+    with worded_with_flags():
+        return Request(guidance_batch=options.guidance_batch, **asked)
 
 
 def _source(options: argparse.Namespace, scratch: Path) -> "ModelSource":
@@ -224,7 +226,7 @@ def _dump_path(folder: Path, mode: str) -> Path:
 
 def _teller(options: argparse.Namespace) -> Any:
     console = Console(stderr=True)
-    return (lambda _: None) if options.quiet else console.print
+    return (lambda _: None) if options.quiet else lambda words: console.print(Text(clean(words)))
 
 
 def _show(options: argparse.Namespace, found: "list[Measured]", theirs: "Theirs | None") -> None:
@@ -245,10 +247,10 @@ def _show(options: argparse.Namespace, found: "list[Measured]", theirs: "Theirs 
 
 
 def _print_table(table: "Table") -> None:
-    shown = RichTable(box=None, pad_edge=False)
+    shown = plain_table()
     for number, head in enumerate(table[0]):
         shown.add_column(head, justify="right" if number else "left", overflow="fold")
     for line in table[1:]:
-        shown.add_row(*line)
+        add_row(shown, *line)
     Console().print(shown)
     print()

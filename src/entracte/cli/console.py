@@ -1,5 +1,6 @@
 """What a person sees in the terminal while and after a video is made."""
 
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -7,20 +8,30 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 from rich.text import Text
 
 from entracte.progress import Progress
 from entracte.trace.trace import Trace
 
+from .terminal import add_row, clean, plain_table, say
+
 if TYPE_CHECKING:
     from entracte.planner.doctor import Check
+
+OPENING = "open the model"
 
 COLOURS = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
+def progress_view(hidden: bool = False) -> "ProgressBar | ProgressLines":
+    """A bar on a terminal; elsewhere, as in a log, lines."""
+    if Console(stderr=True).is_terminal or hidden:
+        return ProgressBar(hidden)
+    return ProgressLines()
+
+
 class ProgressBar:
-    """A line on standard error: the stage, its step, how far denoising is, and the time left."""
+    """A line on standard error: the stage, its step, how far it is, and the time left."""
 
     def __init__(self, hidden: bool = False) -> None:
         self._bar = RichProgress(
@@ -33,7 +44,7 @@ class ProgressBar:
             disable=hidden,
             transient=True,
         )
-        self._task = self._bar.add_task("open the model", total=1.0, step="", left="")
+        self._task = self._bar.add_task(OPENING, total=1.0, step="", left="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,30 +60,68 @@ class ProgressBar:
 
     def update(self, progress: Progress) -> None:
         """Show a moment of the generation."""
-        step = f"{progress.step}/{progress.steps}" if progress.steps else ""
-        left = "" if progress.seconds_left is None else f"{_duration(progress.seconds_left)} left"
         self._bar.update(
             self._task,
             description=progress.stage,
-            completed=progress.fraction,
-            step=step,
-            left=left,
+            completed=_fraction(progress),
+            step=_step(progress),
+            left=_left(progress),
         )
+
+
+class ProgressLines:
+    """Lines on standard error: each stage that is new, and every tenth of the whole."""
+
+    def __init__(self) -> None:
+        self._told = ("", 0)
+
+    def __enter__(self) -> Self:
+        say(OPENING, sys.stderr)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """Say a moment of the generation, if it is one to be said."""
+        fraction = _fraction(progress)
+        tenth = int(fraction * 10 + 1e-6)
+        if self._told == (progress.stage, tenth):
+            return
+        self._told = (progress.stage, tenth)
+        words = [progress.stage, _step(progress), f"{fraction:.0%}", _left(progress)]
+        say(", ".join(filter(None, words)), sys.stderr)
+        sys.stderr.flush()
+
+
+def _fraction(progress: Progress) -> float:
+    """What is told of a run: decoding and writing come after all steps, so it is not done yet."""
+    return min(progress.fraction, 0.99)
+
+
+def _step(progress: Progress) -> str:
+    return f"{progress.step}/{progress.steps}" if progress.steps else ""
+
+
+def _left(progress: Progress) -> str:
+    if progress.seconds_left is None or progress.fraction >= 1:
+        return ""
+    return f"{_duration(progress.seconds_left)} left"
 
 
 def print_stage_table(trace: Trace) -> None:
     """Every stage with its time, its share of the whole, its steps, its peak memory, and how long
     it waited for weights.
     """
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stage")
+    table = plain_table("stage")
     for column in ("ms", "share", "steps", "ms a step", "peak memory", "stall ms"):
         table.add_column(column, justify="right")
     *parts, between_parts = trace.parts()
     traced = trace.options.level != "off"
     for span, part in zip(trace.spans, parts, strict=True):
         steps = len(span.steps)
-        table.add_row(
+        add_row(
+            table,
             span.name,
             f"{span.seconds * 1e3:,.1f}",
             f"{span.seconds / trace.seconds:.1%}",
@@ -84,8 +133,9 @@ def print_stage_table(trace: Trace) -> None:
     between = trace.seconds - sum(span.seconds for span in trace.spans)
     peak = max((span.memory.peak_mb for span in trace.spans if span.memory is not None), default=0)
     stall = between_parts.stall + sum(part.stall for part in parts)
-    table.add_row("between stages", f"{between * 1e3:,.1f}", f"{between / trace.seconds:.1%}")
-    table.add_row(
+    add_row(table, "between stages", f"{between * 1e3:,.1f}", f"{between / trace.seconds:.1%}")
+    add_row(
+        table,
         "end to end",
         f"{trace.seconds * 1e3:,.1f}",
         "100.0%",
@@ -99,14 +149,12 @@ def print_stage_table(trace: Trace) -> None:
 
 def print_checks(checks: "Sequence[Check]") -> None:
     """Every check with its verdict, what was found, and below it what that means."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("verdict", "check", "found"):
-        table.add_column(column)
+    table = plain_table("verdict", "check", "found")
     for check in checks:
-        found = Text(check.found)
+        found = Text(clean(check.found))
         if check.advice:
-            found.append(f"\n{check.advice}", style="dim")
-        table.add_row(Text(check.verdict, style=COLOURS[check.verdict]), Text(check.name), found)
+            found.append(f"\n{clean(check.advice)}", style="dim")
+        add_row(table, Text(check.verdict, style=COLOURS[check.verdict]), check.name, found)
     Console().print(table)
 
 

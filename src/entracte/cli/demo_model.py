@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .terminal import say
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -28,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"files": [{"path": str(p), "bytes": p.stat().st_size} for p in files]}))
         return
     for path in files:
-        print(f"{path.stat().st_size:>12,}  {path}")
+        say(f"{path.stat().st_size:>12,}  {path}")

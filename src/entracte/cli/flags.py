@@ -1,11 +1,14 @@
 """Command-line flags from the fields of the settings."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from entracte.settings.base import Flag, Settings
+from entracte.errors import RequestError
+from entracte.settings.base import Flag, Settings, flag_name
 
 GROUPS = {
     "model": "the model's files (explicit paths win over what --model holds)",
@@ -22,15 +25,6 @@ GROUPS = {
 # Flags that may be given more than once: each time a list of its own, or more of one list.
 REPEATED = ("image", "lora")
 EXTENDED = ("place",)
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Shows what follows a flag as it is written in the settings, not argparse's `X [X ...]`."""
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        if action.nargs == "+" and isinstance(action.metavar, str):
-            return action.metavar.replace("…", " ...")
-        return super()._format_args(action, default_metavar)
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
@@ -56,7 +50,7 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
                 kinds["action"] = "append"
             if name in EXTENDED:
                 kinds["action"] = "extend"
-        groups[flag.group].add_argument(f"--{name.replace('_', '-')}", **kinds)
+        groups[flag.group].add_argument(flag_name(name), **kinds)
 
 
 def _default_words(field: FieldInfo, flag: Flag) -> str:
@@ -72,3 +66,31 @@ def given_settings(kind: type[Settings], options: argparse.Namespace) -> dict[st
     """The settings that were given as flags."""
     names = kind.model_fields.keys()
     return {name: value for name, value in vars(options).items() if name in names}
+
+
+# Fields of a request that several flags, or one of another name, stand for.
+FLAGS_OF_FIELDS = {
+    "images": "--image",
+    "loras": "--lora",
+    "video_guidance": "--video-… guidance",
+    "audio_guidance": "--audio-… guidance",
+}
+
+
+@contextmanager
+def worded_with_flags() -> Iterator[None]:
+    """Have a RequestError name flags instead of a request's fields."""
+    try:
+        yield
+    except RequestError as error:
+        lines = map(_with_flag, str(error).splitlines())
+        raise RequestError("\n".join(lines)) from None
+
+
+def _with_flag(line: str) -> str:
+    """`num_frames: 10 is not …` as `--num-frames: 10 is not …`."""
+    field, colon, words = line.partition(": ")
+    name = field.partition(".")[0]
+    if not colon or not name.isidentifier():
+        return line
+    return f"{FLAGS_OF_FIELDS.get(name) or flag_name(name)}: {words}"

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
@@ -12,7 +13,9 @@ from entracte.settings.generate import GenerateSettings
 from entracte.settings.opening import open_engine, path_strength
 from entracte.settings.residency import build_residency
 
-from .flags import HelpFormatter, add_settings, given_settings
+from .flags import add_settings, given_settings, worded_with_flags
+from .overwrite import free_name, require_absent
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.planner.decision import Decision
@@ -41,7 +44,6 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "generate",
         help="make a video with sound",
-        formatter_class=HelpFormatter,
         description="Make a video with sound from a prompt, and from images if given.",
         epilog="Every flag but --warmup, --quiet and --json is also an environment variable "
         "(ENTRACTE_SEED) and a key of the settings file (seed) named by ENTRACTE_CONFIG, or "
@@ -54,6 +56,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="make the video twice beforehand, and plan by what that took",
     )
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument(
         "--json", action="store_true", help="print the result, or the error, as one JSON object"
@@ -64,24 +67,29 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
+    silent = options.quiet or options.json
     request = build_request(settings)
     residency = build_residency(settings)
 
     from entracte.planner.decision import said
 
-    from .console import ProgressBar, print_stage_table
+    from .console import print_stage_table, progress_view
     from .tracing import check_trace_outputs, trace_options, write_trace_outputs
 
+    output = settings.output_path or free_name(Path("output.mp4"))
+    files = [settings.latents_path, settings.perf_dump_path, settings.trace_path]
+    written = [output, *(path for path in files if path is not None)]
     check_trace_outputs(settings)
+    for path in written:
+        require_absent(path, options.force, may_ask=not silent)
     engine = open_engine(settings, residency)
     traced = trace_options(settings, engine)
-    silent = options.quiet or options.json
-    with ProgressBar(hidden=silent) as bar:
+    with progress_view(hidden=silent) as bar:
         if options.warmup:
             engine.warm_up(request)
         result = engine.generate(
             request,
-            output_path=settings.output_path,
+            output_path=output,
             latents_path=settings.latents_path,
             progress=bar.update,
             keep_frames=False,
@@ -102,7 +110,8 @@ def run(options: argparse.Namespace) -> None:
         print_stage_table(result.trace)
         if decision is not None:
             print(f"plan: {said(decision.chosen.prediction)}; {decision.chosen.reason}")
-        print(f"wrote {result.output_path}")
+        for path in written:
+            say(f"wrote {path}")
     sys.stdout.flush()
 
 
@@ -116,18 +125,22 @@ def build_request(settings: GenerateSettings) -> "Request":
     given = settings.model_dump(include=set(REQUEST_FIELDS))
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values) for values in settings.lora or [])
-    return Request(**(given | guidance_from(settings.model_dump())))
+    with worded_with_flags():
+        return Request(**(given | guidance_from(settings.model_dump())))
 
 
 def _image(values: list[Any]) -> "ImageCondition":
     from entracte.request import ImageCondition
 
-    if len(values) not in (3, 4):
+    names = ("path", "frame", "strength", "crf")
+    if not 1 <= len(values) <= len(names):
         raise RequestError(
-            f"--image takes PATH FRAME STRENGTH [CRF]; it was given {len(values)} values"
+            f"--image takes PATH [FRAME [STRENGTH [CRF]]]; it was given {len(values)} values"
         )
-    given = dict(zip(("path", "frame", "strength", "crf"), values, strict=False))
-    return ImageCondition(**given)
+    try:
+        return ImageCondition(**dict(zip(names, values, strict=False)))
+    except RequestError as error:
+        raise RequestError(f"--image {values[0]}: {error}") from None
 
 
 def _lora(values: list[Any]) -> "LoraSpec":

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .terminal import add_row, plain_table, say
+
 if TYPE_CHECKING:
     from entracte.checkpoints.description import Description
 
@@ -38,17 +40,17 @@ def run(options: argparse.Namespace) -> None:
 
 def _print(described: "Description") -> None:
     from rich.console import Console
-    from rich.table import Table
 
     version = f", LTX-{described.version}" if described.version else ""
-    print(f"{described.path}: {described.kind}{version}")
+    say(f"{described.path}: {described.kind}{version}")
     for key, value in described.facts.items():
-        print(f"  {key}: {value}")
-    table = Table(box=None, pad_edge=False)
+        say(f"  {key}: {value}")
+    table = plain_table()
     for column in ("component", "tensors", "parameters", "bytes", "dtypes"):
         table.add_column(column, justify="left" if column in ("component", "dtypes") else "right")
     for part in described.parts:
-        table.add_row(
+        add_row(
+            table,
             f"  {part.name}",
             f"{part.tensors:,}",
             f"{part.parameters:,}",

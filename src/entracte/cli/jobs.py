@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from entracte.errors import RequestError
 
 from .data import add_data_folder, open_data, serve_settings
+from .parser import at_least_zero, whole
+from .terminal import add_row, plain_table, say
 
 if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from entracte.serve.jobs.store import JobStore
 
 DAY = 86_400.0
+MOST_LISTED = 1_000_000
 
 # Ids are what other commands are given: no terminal is too narrow for them.
 TABLE_WIDTH = 120
@@ -34,7 +36,13 @@ def add_parser(commands: Any) -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listed = actions.add_parser("list", help="the newest jobs")
-    listed.add_argument("--limit", type=int, default=20, metavar="N", help="how many (default: 20)")
+    listed.add_argument(
+        "--limit",
+        type=whole(1, MOST_LISTED),
+        default=20,
+        metavar="N",
+        help="how many (default: 20)",
+    )
     show = actions.add_parser("show", help="everything about a job")
     show.add_argument("id", metavar="ID", help="video_…")
     show.add_argument("--prompt", action="store_true", help="its prompt, too")
@@ -43,7 +51,7 @@ def add_parser(commands: Any) -> None:
     prune = actions.add_parser("prune", help="delete ended jobs with their files")
     prune.add_argument(
         "--older-than",
-        type=float,
+        type=at_least_zero,
         default=0.0,
         metavar="DAYS",
         help="only those that ended before (default: all)",
@@ -80,14 +88,12 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"jobs": [_as_json(job) for job in jobs]}))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("id", "status", "progress", "stage", "size", "seconds", "asked for"):
-        table.add_column(column)
+    table = plain_table("id", "status", "progress", "stage", "size", "seconds", "asked for")
     for job in jobs:
         status = f"{job.status} ({job.error_code})" if job.error_code else job.status
         stage = (job.stage or "") if not job.ended else ""
         asked = datetime.fromtimestamp(job.created_at).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(job.id, status, f"{job.progress} %", stage, job.size, job.seconds, asked)
+        add_row(table, job.id, status, f"{job.progress} %", stage, job.size, job.seconds, asked)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     console.print(table if jobs else "There are no jobs.")
@@ -99,9 +105,9 @@ def _show(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(found))
         return
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = plain_table("name", "value", header=False)
     for name, value in found.items():
-        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+        add_row(table, name, value if isinstance(value, str) else json.dumps(value))
     Console().print(table)
 
 
@@ -116,7 +122,7 @@ def _cancel(options: argparse.Namespace) -> None:
     elif status == "in_progress":
         print("it will stop at its next step")
     else:
-        print(f"it is {status}")
+        say(f"it is {status}")
 
 
 def _prune(options: argparse.Namespace) -> None:

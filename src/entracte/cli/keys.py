@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from .data import add_data_folder, open_data, serve_settings
+from .parser import whole
+from .terminal import add_row, plain_table, say
 
 if TYPE_CHECKING:
     from entracte.serve.keys import KeyStore
+
+MOST_PRIORITY = 1_000_000
 
 
 def add_parser(commands: Any) -> None:
@@ -27,7 +30,11 @@ def add_parser(commands: Any) -> None:
     add = actions.add_parser("add", help="make a key, and show it once")
     add.add_argument("name", metavar="NAME", help="what you call it")
     add.add_argument(
-        "--priority", type=int, default=0, metavar="N", help="its videos go before those of lower N"
+        "--priority",
+        type=whole(-MOST_PRIORITY, MOST_PRIORITY),
+        default=0,
+        metavar="N",
+        help="its videos go before those of lower N",
     )
     add.add_argument(
         "--operator",
@@ -74,19 +81,17 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"keys": [asdict(key) for key in keys]}))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "priority", "operator", "made", "id"):
-        table.add_column(column)
+    table = plain_table("name", "priority", "operator", "made", "id")
     for key in keys:
         made = datetime.fromtimestamp(key.created_at).strftime("%Y-%m-%d %H:%M")
         operator = "yes" if key.operator else ""
-        table.add_row(key.name, str(key.priority), operator, made, key.id)
+        add_row(table, key.name, key.priority, operator, made, key.id)
     Console().print(table if keys else "There are no keys; `entracte keys add NAME` makes one.")
 
 
 def _revoke(options: argparse.Namespace) -> None:
     key = _keys(options).revoke(options.name)
-    print(json.dumps({"revoked": key.id}) if options.json else f"revoked {key.name}")
+    say(json.dumps({"revoked": key.id}) if options.json else f"revoked {key.name}")
 
 
 def _webhook_secret(options: argparse.Namespace) -> None:

@@ -1,12 +1,11 @@
 """The `entracte` command."""
 
-import argparse
 import json
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
-from entracte import __version__
 from entracte.cli import (
     bench,
     demo_model,
@@ -20,6 +19,8 @@ from entracte.cli import (
     report,
     serve,
 )
+from entracte.cli.parser import Parser
+from entracte.cli.terminal import say
 from entracte.errors import EntracteError
 
 COMMANDS = (
@@ -43,25 +44,23 @@ EXIT_STOPPED = 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and exit with its code."""
+    # A request to terminate ends as cleanly as Ctrl-C does.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="entracte", description="Two-stage video with sound from LTX-2.3."
-    )
-    parser.add_argument("--version", action="version", version=f"entracte {__version__}")
+    parser = Parser(prog="entracte", description="Two-stage video with sound from LTX-2.3.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
-    options = parser.parse_args(arguments)
-    # A request to terminate ends as cleanly as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        options = parser.parse_args(arguments)
         options.run(options)
     except EntracteError as error:
-        _report(error, options.json)
+        _report(error, as_json="--json" in arguments)
         return EXIT_REFUSED
     except KeyboardInterrupt:
         print("\nentracte: stopped; no partial file was left", file=sys.stderr)
@@ -77,4 +76,11 @@ def _report(error: EntracteError, as_json: bool) -> None:
         print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
     else:
         for line in str(error).splitlines():
-            print(f"entracte: {line}", file=sys.stderr)
+            say(f"entracte: {line}", sys.stderr)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """End the command, once: pressed again, Ctrl-C would interrupt the cleaning up."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt

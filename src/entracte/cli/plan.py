@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entracte.errors import MediaError
-
-from .flags import HelpFormatter
+from .overwrite import require_absent
+from .parser import whole
 from .plan_inputs import (
     HOST_OF_A_CARD,
     PUBLISHED,
@@ -19,6 +18,7 @@ from .plan_inputs import (
     find_model,
     weight_phases,
 )
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.planner.decision import Decision
@@ -31,7 +31,6 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "plan",
         help="predict time and memory in every mode, and say which is best",
-        formatter_class=HelpFormatter,
         description="Predict what a request takes in every mode, on this machine or on a card that "
         "you name, and say which is best and why. No weight is read.",
     )
@@ -54,16 +53,16 @@ def add_parser(commands: Any) -> None:
         choices=("auto", "resident", "fused", "snapshot", "dynamic", "original", "legacy"),
     )
     held.add_argument("--snapshot-policy", choices=("low-vram", "aggressive"), default="low-vram")
-    held.add_argument("--resident-blocks", type=int, metavar="M")
-    held.add_argument("--merged-blocks", type=int, metavar="K")
+    held.add_argument("--resident-blocks", type=whole(0), metavar="M")
+    held.add_argument("--merged-blocks", type=whole(0), metavar="K")
     held.add_argument("--place", nargs="+", action="extend", default=[], metavar="COMPONENT=PLACE…")
     video = parser.add_argument_group("the video (defaults: the pipeline's)")
     video.add_argument("--pipeline", default="two-stage", metavar="NAME")
     for name in ("height", "width", "num-frames", "num-inference-steps"):
-        video.add_argument(f"--{name}", type=int, metavar="N")
+        video.add_argument(f"--{name}", type=whole(1), metavar="N")
     video.add_argument("--frame-rate", metavar="FPS")
-    video.add_argument("--images", type=int, default=0, metavar="N", help="how many it shows")
-    video.add_argument("--guidance-batch", type=int, default=1, metavar="N")
+    video.add_argument("--images", type=whole(0), default=0, metavar="N", help="how many it shows")
+    video.add_argument("--guidance-batch", type=whole(1, 4), default=1, metavar="N")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw device memory over time")
     parser.add_argument("--force", action="store_true", help="overwrite that file")
     parser.add_argument("--json", action="store_true", help="print as JSON")
@@ -97,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
         return
     print_plan(decision, hardware, load)
     if options.svg is not None:
-        print(f"\nwrote {options.svg}")
+        say(f"wrote {options.svg}")
 
 
 def _check_svg(options: argparse.Namespace) -> None:
@@ -106,8 +105,7 @@ def _check_svg(options: argparse.Namespace) -> None:
     if options.svg is None:
         return
     require_writable(options.svg)
-    if options.svg.exists() and not options.force:
-        raise MediaError(f"{options.svg} exists already; give --force to overwrite it")
+    require_absent(options.svg, options.force, may_ask=not options.json)
 
 
 def _draw(path: Path, decision: "Decision", hardware: "Hardware", load: "Workload") -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from entracte.errors import CheckpointError, RequestError, ResidencyError
 from entracte.settings.residency import parse_places, parse_size
 
+from .flags import worded_with_flags
+
 if TYPE_CHECKING:
     from entracte.planner.figures import ModelFigures
     from entracte.planner.hardware import Hardware
@@ -121,19 +123,18 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
 def build_workload(options: argparse.Namespace, layers: int) -> "Workload":
     from entracte.planner.workload import Workload
 
-    if options.images < 0:
-        raise RequestError(f"--images is {options.images}; it must be 0 or more")
-    return Workload.of_sizes(
-        layers=layers,
-        pipeline=options.pipeline,
-        height=options.height,
-        width=options.width,
-        num_frames=options.num_frames,
-        frame_rate=options.frame_rate,
-        steps=options.num_inference_steps,
-        images=options.images,
-        guidance_batch=options.guidance_batch,
-    )
+    with worded_with_flags():
+        return Workload.of_sizes(
+            layers=layers,
+            pipeline=options.pipeline,
+            height=options.height,
+            width=options.width,
+            num_frames=options.num_frames,
+            frame_rate=options.frame_rate,
+            steps=options.num_inference_steps,
+            images=options.images,
+            guidance_batch=options.guidance_batch,
+        )
 
 
 def weight_phases(pipeline: str, load: "Workload", model: "ModelFigures") -> "list[WeightPhase]":

@@ -13,6 +13,8 @@ from entracte.planner.prediction import Prediction
 from entracte.planner.search import TICK
 from entracte.planner.workload import PhaseLoad, Workload
 
+from .terminal import say
+
 WIDTH = 96  # the modes' table needs it; a narrower terminal wraps lines, which loses nothing
 
 # Rates that predictions rest on, and what they count.
@@ -30,15 +32,17 @@ def print_plan(decision: Decision, hardware: Hardware, load: Workload) -> None:
     console = Console(width=max(Console().width, WIDTH))
     chosen = decision.chosen
     for line in (*_machine(hardware), _allowed(decision), _work(load), ""):
-        print(line)
+        say(line)
     console.print(_modes(decision))
-    print(f"\n{chosen.name}: {chosen.reason}")
-    print(f"  {_places(chosen.prediction)}")
-    print(f"  to have it: {flags(chosen.prediction)}\n")
+    print()
+    say(f"{chosen.name}: {chosen.reason}")
+    say(f"  {_places(chosen.prediction)}")
+    say(f"  to have it: {flags(chosen.prediction)}")
+    print()
     console.print(_stages(chosen.prediction))
     print()
     for option in decision.alternatives:
-        print(f"{option.name}: {option.reason}")
+        say(f"{option.name}: {option.reason}")
     absent = [name for name in _names() if name not in {each.name for each in _all(decision)}]
     if absent:
         print(f"{', '.join(absent)}: left out; the video has no use for it, or a flag rules it out")

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from entracte.settings.base import read_settings
 from entracte.settings.generate import GenerateSettings
 from entracte.settings.residency import build_residency
 
-from .flags import HelpFormatter, add_settings, given_settings
+from .flags import add_settings, given_settings
+from .overwrite import require_absent
+from .parser import whole
+from .terminal import add_row, plain_table
 
 if TYPE_CHECKING:
     from entracte.trace.profile import Cost
@@ -25,13 +27,12 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "profile",
         help="make one video with a profiler, and list what costs most in every stage",
-        formatter_class=HelpFormatter,
         description="Make one video with PyTorch's profiler, and list what costs most in every "
         "stage. The profiler keeps every operation: ask for few steps "
         "(--num-inference-steps 2). Times are longer than without it.",
     )
     add_settings(parser, GenerateSettings)
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="operations a stage")
+    parser.add_argument("--top", type=whole(1), default=5, metavar="N", help="operations a stage")
     parser.add_argument(
         "--torch-trace-path", type=Path, metavar="FILE", help="save every operation, for Perfetto"
     )
@@ -44,6 +45,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--cold", action="store_true", help="profile the first request, with all its loading"
     )
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--json", action="store_true", help="print all costs as JSON")
     parser.set_defaults(run=run)
 
@@ -62,9 +64,11 @@ def run(options: argparse.Namespace) -> None:
     from .tracing import check_trace_outputs, write_trace_outputs
 
     check_trace_outputs(settings)
-    for path in (options.torch_trace_path, options.memory_snapshot_path):
+    outputs = (options.torch_trace_path, options.memory_snapshot_path)
+    for path in (*outputs, settings.perf_dump_path, settings.trace_path):
         if path is not None:
             require_writable(path)
+            require_absent(path, options.force, may_ask=not options.json)
     request = build_request(settings)
     engine = open_engine(settings, build_residency(settings))
     device = engine.backend.device
@@ -92,14 +96,12 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_costs(costs: "Sequence[Cost]", stages: Sequence[str], top: int, on_device: bool) -> None:
     """The most expensive operations of every stage, in the order of stages."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "operation"):
-        table.add_column(column)
+    table = plain_table("stage", "operation")
     for column in ("calls", "host ms", *(["device ms"] if on_device else [])):
         table.add_column(column, justify="right")
     for stage in stages:
         for number, cost in enumerate([each for each in costs if each.stage == stage][:top]):
             line = ["" if number else stage, cost.name[:60], f"{cost.calls:,}"]
             line.append(f"{cost.host_s * 1e3:,.1f}")
-            table.add_row(*line, *([f"{cost.device_s * 1e3:,.1f}"] if on_device else []))
+            add_row(table, *line, *([f"{cost.device_s * 1e3:,.1f}"] if on_device else []))
     Console().print(table)

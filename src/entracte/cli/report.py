@@ -2,11 +2,13 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import MediaError
+
+from .overwrite import require_absent
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.trace.read_dump import Dump
@@ -54,15 +56,14 @@ def run(options: argparse.Namespace) -> None:
         from entracte.trace.report.page import report_page
 
         written = report_page(list(zip(labels, dumps, strict=True)))
-    if output.exists() and not options.force:
-        _ask(output, options.json)
+    require_absent(output, options.force, may_ask=not options.json)
     with write_atomically(output) as part:
         part.write_text(written, encoding="utf-8")
     if options.json:
         size = output.stat().st_size
         print(json.dumps({"path": str(output), "bytes": size, "labels": labels}))
     else:
-        print(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def label_dumps(paths: list[Path], dumps: list["Dump"]) -> list[str]:
@@ -97,12 +98,3 @@ def _map(path: Path, label: str, dump: "Dump") -> str:
 def _keep_the_dumps(output: Path, dumps: list[Path]) -> None:
     if output.exists() and any(output.samefile(dump) for dump in dumps):
         raise MediaError(f"{output} is one of the dumps; name another file for the report")
-
-
-def _ask(output: Path, as_json: bool) -> None:
-    """Ask on a terminal whether to overwrite. Raises MediaError unless the answer is yes."""
-    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise MediaError(f"{output} exists already; give --force to overwrite it")
-    print(f"{output} exists already. Overwrite it? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise MediaError(f"{output} was left as it is")

@@ -2,13 +2,15 @@
 
 import argparse
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 from entracte.settings.base import read_settings
 from entracte.settings.serve import ServeSettings
 
-from .flags import HelpFormatter, add_settings, given_settings
+from .flags import add_settings, given_settings
+from .terminal import say
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +25,6 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "serve",
         help="make videos for others: HTTP with the OpenAI Videos protocol, and a web page",
-        formatter_class=HelpFormatter,
         description="Serve the model over HTTP, by the OpenAI Videos protocol, with a web page at "
         "the same address. Jobs and videos are kept in --data-folder and survive restarts. Clients "
         "need a key; a first one is made and shown where there is none (`entracte keys` has more).",
@@ -47,14 +48,18 @@ def run(options: argparse.Namespace) -> None:
     service = open_service(settings)
     listener = bind(settings)
     with listener:
-        run(service, listener, lambda: _greet(service, listener, options.json))
+        address = _address(listener)
+        run(service, listener, lambda: _greet(service, address, options.json))
 
 
-def _greet(service: "Service", listener: "socket.socket", as_json: bool) -> None:
-    """Say where the service is, and make a first key where there is none."""
+def _address(listener: "socket.socket") -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{port}/"
+    return f"http://{shown}:{port}/"
+
+
+def _greet(service: "Service", address: str, as_json: bool) -> None:
+    """Say where the service is, and make a first key where there is none."""
     secret = None
     if service.settings.auth == "keys" and not service.keys.list():
         _, secret = service.keys.add(FIRST_KEY)
@@ -62,7 +67,14 @@ def _greet(service: "Service", listener: "socket.socket", as_json: bool) -> None
         print(json.dumps({"address": address, "key": secret}), flush=True)
         return
     # To the terminal, not to the log: whoever reads it may use the service.
-    print(f"Entracte is at {address}", file=sys.stderr)
+    say(f"Entracte is at {address}", sys.stderr)
     if secret is not None:
-        print(f"The first API key, shown once: {secret}", file=sys.stderr)
-        print(f"Open the page with it: {address}#key={secret}", file=sys.stderr, flush=True)
+        say(f"The first API key, shown once: {secret}", sys.stderr)
+        say(f"Open the page with it: {address}#key={secret}", sys.stderr)
+    elif service.settings.auth == "keys":
+        folder = shlex.quote(str(service.folder.root))
+        say(
+            f"Sign in with an API key; `entracte keys add NAME --data-folder {folder}` makes one",
+            sys.stderr,
+        )
+    sys.stderr.flush()

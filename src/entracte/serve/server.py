@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -26,6 +27,9 @@ CONNECTIONS_SECONDS = 3
 
 # Files of the server and its workers are readable by their owner alone.
 OWNER_ONLY = 0o077
+
+# How often it is looked whether an engine has been opened.
+WATCH_SECONDS = 0.05
 
 
 class ServerError(EntracteError):
@@ -77,7 +81,7 @@ def bind(settings: ServeSettings) -> socket.socket:
 def run(service: Service, listener: socket.socket, greet: Callable[[], None]) -> None:
     """Serve until told to stop; raises ServerError where no engine can be opened.
 
-    greet: called once the data folder is ours.
+    greet: called once the first engine is open, and so everything was checked.
 
     SIGTERM or Ctrl-C: take nothing new, let running videos end, and give back to the queue what
     does not end in time. Once more: at once.
@@ -89,11 +93,10 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
         server_header=False,
         timeout_graceful_shutdown=CONNECTIONS_SECONDS,
     )
-    server = _Server(config, service)
+    server = _Server(config, service, greet)
     os.umask(OWNER_ONLY)
     service.start()
     try:
-        greet()
         asyncio.run(server.serve(sockets=[listener]))
     finally:
         service.stop()
@@ -104,9 +107,10 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
 class _Server(uvicorn.Server):
     """Drains the service before it lets go of its clients."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, greet: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
+        self._greet = greet
         self._asked = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -129,7 +133,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def _watch(self) -> None:
-        """Without an engine there is nothing to serve."""
+        """Greet when there is an engine; without one there is nothing to serve."""
+        while not self._service.opened and any(s.is_alive() for s in self._service.supervisors):
+            time.sleep(WATCH_SECONDS)
+        if self._service.opened:
+            self._greet()
         for supervisor in self._service.supervisors:
             supervisor.join()
         if self._service.refused is not None:

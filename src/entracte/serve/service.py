@@ -143,6 +143,11 @@ class Service:
         return None
 
     @property
+    def opened(self) -> bool:
+        """Whether an engine has found its model's files and opened them."""
+        return any(each.state in ("warming", "ready", "busy") for each in self.workers())
+
+    @property
     def ready(self) -> bool:
         """Whether a video that is asked for now can be made."""
         able = any(each.state in ("ready", "busy") for each in self.workers())

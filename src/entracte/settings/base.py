@@ -1,24 +1,41 @@
 """What all settings have in common: flags, and where values come from."""
 
-import os
-import tomllib
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-import platformdirs
-from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BeforeValidator, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from entracte.errors import RequestError
+from entracte.validation import plain, shown_value
 
-CONFIG_VARIABLE = "ENTRACTE_CONFIG"
+from .sources import CONFIG_VARIABLE, PREFIX, EnvironmentSource, TomlSource, set_variables, variable
 
-Number = int | float | str
+__all__ = ["CONFIG_VARIABLE", "Flag", "Number", "Settings", "Size", "flag_name", "read_settings"]
+
+
+SIZE = re.compile(r"^[1-9][0-9]{0,3}x[1-9][0-9]{0,3}$")
+
+
+def _is_number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number or a word")
+    return value
+
+
+def _is_size(value: object) -> object:
+    if not isinstance(value, str) or SIZE.fullmatch(value) is None:
+        raise ValueError(f"must be a size such as 1280x720, not {shown_value(value) or 'this'}")
+    return value
+
+
+# A number, or a word that stands for one, such as 24GiB.
+Number = Annotated[int | float | str, BeforeValidator(_is_number)]
+
+# Width and height of a video, as 1280x720.
+Size = Annotated[str, BeforeValidator(_is_size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +47,11 @@ class Flag:
     values: str = ""
 
 
+def flag_name(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 class Settings(BaseSettings):
     """The root of all settings.
 
@@ -37,7 +59,7 @@ class Settings(BaseSettings):
         which all commands share.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ENTRACTE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
     table: ClassVar[str | None] = None
 
     @classmethod
@@ -45,51 +67,11 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlSource(settings_cls, cls.table)
-
-
-class TomlSource(PydanticBaseSettingsSource):
-    """The TOML file: `ENTRACTE_CONFIG`, or `config.toml` in the user's configuration folder."""
-
-    def __init__(self, settings_cls: type[BaseSettings], table: str | None) -> None:
-        super().__init__(settings_cls)
-        self._table = table
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        raise NotImplementedError  # the whole file is read at once
-
-    def __call__(self) -> dict[str, Any]:
-        from entracte.settings.known import SHARED, TABLES
-
-        named = os.environ.get(CONFIG_VARIABLE)
-        path = Path(named) if named else platformdirs.user_config_path("entracte") / "config.toml"
-        if not named and not path.is_file():
-            return {}
-        values = _read_toml(path)
-        tables = {name: values.pop(name, {}) for name in TABLES}
-        unknown = values.keys() - SHARED
-        for name, table in tables.items():
-            if not isinstance(table, dict):
-                raise RequestError(f"the settings file {path}: {name} is a table, [{name}]")
-            unknown |= {f"{name}.{key}" for key in table.keys() - TABLES[name]}
-        if unknown:
-            raise RequestError(
-                f"the settings file {path} has unknown keys: {', '.join(sorted(unknown))}"
-            )
-        return values if self._table is None else values | tables[self._table]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise RequestError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the settings file {path} is no TOML: {error}") from None
+        return init_settings, EnvironmentSource(settings_cls), TomlSource(settings_cls, cls.table)
 
 
 Told = TypeVar("Told", bound=Settings)
@@ -98,8 +80,28 @@ Told = TypeVar("Told", bound=Settings)
 def read_settings(kind: type[Told], flags: dict[str, Any]) -> Told:
     """Combine flags with environment and file; raises RequestError, naming what is wrong."""
     try:
-        return kind(**flags)
+        settings = kind(**flags)
     except ValidationError as error:
-        from entracte.request import describe
+        # A value with several findings, such as a list, is told of once.
+        found = {finding["loc"][0]: plain(finding) for finding in reversed(error.errors())}
+        lines = [f"{_origin(str(name), flags)}: {found[name]}" for name in reversed(found)]
+        raise RequestError("\n".join(lines)) from None
+    for name, value in settings:
+        if _has_nul(value):  # no path has one, and no system takes it
+            raise RequestError(f"{_origin(name, flags)}: has a NUL character")
+    return settings
 
-        raise RequestError(describe(error)) from None
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_has_nul, value))
+    return isinstance(value, str | Path) and "\0" in str(value)
+
+
+def _origin(name: str, flags: dict[str, Any]) -> str:
+    """What a person wrote to give a setting: a flag, a variable, or a key of the file."""
+    if name in flags:
+        return flag_name(name)
+    if variable(name) in set_variables():
+        return variable(name)
+    return f"{name} in the settings file"

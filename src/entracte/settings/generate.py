@@ -18,7 +18,11 @@ class GenerateSettings(ModelSettings):
     negative_prompt: Annotated[str | None, Flag("request", "what it should not", "TEXT")] = None
     image: Annotated[
         list[list[Number]] | None,
-        Flag("request", "show an image at a frame; may be repeated", "PATH FRAME STRENGTH [CRF]"),
+        Flag(
+            "request",
+            "show an image at a frame (default: 0); may be repeated",
+            "PATH [FRAME [STRENGTH [CRF]]]",
+        ),
     ] = None
     lora: Annotated[
         list[list[Number]] | None,
@@ -65,8 +69,14 @@ class GenerateSettings(ModelSettings):
     ] = 1
 
     output_path: Annotated[
-        Path, Flag("output", "an .mp4 file, or a folder for PNG frames and a WAV", "PATH")
-    ] = Path("output.mp4")
+        Path | None,
+        Flag(
+            "output",
+            "an .mp4 file, or a folder for PNG frames and a WAV (default: output.mp4, or the next "
+            "name that is free)",
+            "PATH",
+        ),
+    ] = None
     latents_path: Annotated[
         Path | None, Flag("output", "save all latents to a safetensors file", "FILE")
     ] = None

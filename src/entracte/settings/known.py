@@ -1,4 +1,4 @@
-"""Which keys the TOML file may have."""
+"""Which settings there are: the TOML file may have no other keys, nor the environment others."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,3 +12,5 @@ SHARED = frozenset(GenerateSettings.model_fields)
 TABLES: Mapping[str, frozenset[str]] = MappingProxyType(
     {"serve": frozenset(ServeSettings.model_fields.keys() - ModelSettings.model_fields.keys())}
 )
+
+NAMES = SHARED.union(*TABLES.values())

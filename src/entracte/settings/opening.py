@@ -1,10 +1,13 @@
 """The engine that settings describe."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
+from entracte.validation import shown_value
 
+from .base import flag_name
 from .model import ModelSettings
 
 if TYPE_CHECKING:
@@ -32,12 +35,18 @@ def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
 
 def path_strength(values: list[Any], name: str) -> tuple[Path, float]:
     """`PATH [STRENGTH]` as a flag of that name has it; raises RequestError for something else."""
-    flag = f"--{name.replace('_', '-')}"
+    flag = flag_name(name)
     if len(values) not in (1, 2):
         raise RequestError(f"{flag} takes PATH [STRENGTH]; it was given {len(values)} values")
+    if not isinstance(values[0], str):
+        raise RequestError(f"{flag} takes PATH [STRENGTH]; {shown_value(values[0])} is not a path")
     if len(values) == 1:
         return Path(values[0]), 1.0
     try:
-        return Path(values[0]), float(values[1])
-    except ValueError:
-        raise RequestError(f"{flag}: the strength {values[1]!r} is no number") from None
+        strength = float(values[1])
+    except (ValueError, OverflowError):
+        strength = math.nan
+    if not math.isfinite(strength):
+        shown = shown_value(values[1])
+        raise RequestError(f"{flag}: the strength must be a number" + (shown and f", not {shown}"))
+    return Path(values[0]), strength

@@ -1,13 +1,15 @@
 """Where weights are to live, from the settings."""
 
+import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
+from entracte.validation import shown_value
 
-from .base import Number
+from .base import Number, flag_name
 from .model import ModelSettings
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ UNITS: Mapping[str, int] = MappingProxyType(
     | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
     | {"B": 1}
 )
+
+SIZE = r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:i?B)?)\s*"
+MOST_BYTES = 2**62
 
 
 def build_residency(settings: ModelSettings) -> "Residency":
@@ -53,8 +58,12 @@ def parse_size(name: str, given: Number | None) -> int | None:
     """`24GiB`, `24G` (the same), `24GB` (powers of ten) or bytes to bytes; raises RequestError."""
     if given is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?(?:i?B)?)\s*", str(given))
-    if match is None or match[2] not in UNITS:
-        flag = f"--{name.replace('_', '-')}"
-        raise RequestError(f"{flag} takes a size such as 24GiB or 24GB, not {given!r}")
-    return int(float(match[1]) * UNITS[match[2]])
+    words = given if isinstance(given, str) else shown_value(given)
+    match = re.fullmatch(SIZE, words)
+    nbytes = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else math.inf
+    if nbytes > MOST_BYTES:
+        shown = shown_value(given)
+        raise RequestError(
+            f"{flag_name(name)} takes a size such as 24GiB or 24GB" + (shown and f", not {shown}")
+        )
+    return int(nbytes)

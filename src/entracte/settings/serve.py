@@ -6,10 +6,13 @@ from typing import Annotated, ClassVar, Literal
 import platformdirs
 from pydantic import Field
 
-from .base import Flag, Number
+from .base import Flag, Number, Size
 from .model import ModelSettings
 
 MEBIBYTE = 2**20
+
+Name = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ServeSettings(ModelSettings):
@@ -20,7 +23,7 @@ class ServeSettings(ModelSettings):
     data_folder: Annotated[Path, Flag("service", "where jobs, videos and keys are kept", "DIR")] = (
         Field(default_factory=lambda: platformdirs.user_data_path("entracte"))
     )
-    host: Annotated[str, Flag("service", "the address to listen at", "ADDRESS")] = "127.0.0.1"
+    host: Annotated[Name, Flag("service", "the address to listen at", "ADDRESS")] = "127.0.0.1"
     port: Annotated[int, Flag("service", "0 takes a free one", "PORT"), Field(ge=0, le=65535)] = (
         8000
     )
@@ -32,13 +35,12 @@ class ServeSettings(ModelSettings):
         tuple[str, ...], Flag("service", "one worker each (default: --device)", "DEVICE…")
     ] = ()
     model_name: Annotated[
-        tuple[str, ...],
+        tuple[Name, ...],
         Flag("service", "what clients call the model; the first is told them", "NAME…"),
+        Field(min_length=1),
     ] = ("ltx-2.3",)
     default_size: Annotated[
-        str,
-        Flag("service", "of videos whose size is not asked for", "WxH"),
-        Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$"),
+        Size, Flag("service", "of videos whose size is not asked for", "WxH")
     ] = "720x1280"
     default_seconds: Annotated[
         float, Flag("service", "of videos whose length is not asked for", "S"), Field(gt=0, le=3600)
@@ -48,7 +50,7 @@ class ServeSettings(ModelSettings):
     ] = None
     warm_up: Annotated[bool, Flag("service", "make a short video before the first request")] = True
     drain_seconds: Annotated[
-        float, Flag("service", "how long a running video may take after SIGTERM", "S"), Field(ge=0)
+        Seconds, Flag("service", "how long a running video may take after SIGTERM", "S")
     ] = 120.0
     nice: Annotated[
         int, Flag("service", "how much workers give way to the server", "N"), Field(ge=0, le=19)

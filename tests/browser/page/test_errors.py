@@ -20,10 +20,10 @@ def seen(visit: Open) -> Visit:
 WRONG = [
     ("[name=height]", "127", "#size-error", "multiple of 2"),
     ("#length", "10", "#length-error", "8k + 1"),
-    ("#fps", "0", "#fps-error", "greater than or equal to 0.1"),
+    ("#fps", "0", "#fps-error", "ust be at least 0.1"),
     ("[name=num_inference_steps]", "101", "#steps-error", "At most 100 are allowed here."),
-    ("#seed", "-1", "#seed-error", "greater than or equal to 0"),
-    ("[name=video_rescale_scale]", "2", "#guidance-error", "less than or equal to 1"),
+    ("#seed", "-1", "#seed-error", "ust be at least 0"),
+    ("[name=video_rescale_scale]", "2", "#guidance-error", "ust be at most 1"),
     ("[name=video_stg_blocks]", "one", "#guidance-error", "whole numbers"),
 ]
 

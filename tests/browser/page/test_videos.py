@@ -1,10 +1,17 @@
 """From the form to the gallery and back, through a reload and a restart of the server."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tests.serve.running import Command, wait_for
 
 from .visit import Visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
 
 Open = Callable[..., Visit]
 
@@ -13,7 +20,7 @@ SEED = str(2**64 - 1)  # no JavaScript number
 PLAYS = """(prompt) => {
   const card = [...document.querySelectorAll(".card")].find((c) => c.textContent.includes(prompt));
   const video = card && card.querySelector("video");
-  return video && video.readyState >= 2 && video.currentTime > 0 && video.videoWidth === 128;
+  return video && !video.paused && video.currentTime > 0 && video.videoWidth === 128;
 }"""
 
 LOADED = "(image) => image.complete && image.naturalWidth > 0"
@@ -64,8 +71,10 @@ def test_a_video_from_the_form_to_its_end(visit: Open, service: Command) -> None
     service.start()
     page.locator("#connection").wait_for(state="hidden")
 
-    card.locator("video").evaluate("video => { video.muted = true; return video.play(); }")
+    play = card.get_by_role("button", name=f"Play: {prompt}")
+    play.click()
     seen.wait_until(PLAYS, prompt)
+    assert play.is_hidden()
     card.locator("summary").click()
     assert card.locator("dd", has_text=SEED).count() >= 1
     wait_for(lambda: all(i.evaluate(LOADED) for i in card.locator(".pictures img").all()))
@@ -134,6 +143,120 @@ def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: 
     other.wait("#gallery-empty", "No videos yet")
     other.page.get_by_role("button", name="A lighthouse at dusk").click()
     assert other.page.input_value("#prompt").startswith("A lighthouse at dusk")
+
+
+@pytest.fixture(scope="module")
+def made(service: Command) -> Iterator[str]:
+    """The prompt of a video that is there."""
+    prompt = "A tram that was made before"
+    fields = {"prompt": prompt, "size": "128x128", "num_frames": 25, "num_inference_steps": 1}
+    with service.client() as client:
+        path = f"/v1/videos/{client.post('/v1/videos', json=fields).json()['id']}"
+        wait_for(lambda: client.get(path).json()["status"] == "completed", 120)
+        yield prompt
+        client.delete(path)
+
+
+def click(play: "Locator") -> None:
+    play.click()
+
+
+def tap(play: "Locator") -> None:
+    play.tap()
+
+
+def press(play: "Locator") -> None:
+    play.focus()
+    play.press("Enter")
+
+
+@pytest.mark.parametrize(
+    ("act", "context"),
+    [
+        (click, {}),
+        (press, {}),
+        (tap, {"has_touch": True, "is_mobile": True, "viewport": {"width": 390, "height": 800}}),
+    ],
+    ids=["click", "keyboard", "tap"],
+)
+def test_the_large_button_plays(
+    visit: Open, made: str, act: Callable[["Locator"], None], context: dict[str, Any]
+) -> None:
+    seen = visit(**context)
+    card = seen.card(made)
+    play = card.get_by_role("button", name=f"Play: {made}")
+    play.wait_for()
+    assert card.locator("video").evaluate("video => video.paused")
+    act(play)
+    seen.wait_until(PLAYS, made)
+    assert play.is_hidden()
+    if act is press:
+        assert seen.page.evaluate("document.activeElement.tagName") == "VIDEO"
+
+
+def test_a_video_that_failed_to_load_is_tried_again(visit: Open, made: str) -> None:
+    seen = visit()
+    seen.expect("Failed to load resource")
+    card = seen.card(made)
+    card.wait_for()
+    content = re.compile(r"variant=video")
+    seen.page.route(content, lambda route: route.abort())
+    play = card.get_by_role("button", name=f"Play: {made}")
+    play.click()
+    seen.wait(".card-error", "cannot be played")
+    seen.page.unroute(content)
+    play.click()
+    seen.wait_until(PLAYS, made)
+    assert card.locator(".card-error").is_hidden()
+
+
+def test_a_third_image_stands_between_the_others(visit: Open) -> None:
+    seen = visit()
+    seen.expect("status of 400")
+    seen.fill_small("A street", frames=17)
+    for name in ("first", "last", "third", "fourth"):
+        seen.drop(f"{name}.png", "navy")
+    frames = seen.page.locator(".image-row input[type=number]:visible")
+    assert [frame.input_value() for frame in frames.all()] == ["8", "4"]
+    seen.wait("#estimate strong", "second")
+    frames.last.fill("0")
+    seen.wait("#images-error", "wo images stand at frame 0")
+    frames.last.fill("12")
+    seen.page.locator("#images-error").wait_for(state="hidden")
+    seen.page.click("#clear")
+
+
+def test_clearing_the_form_can_be_taken_back(visit: Open) -> None:
+    seen = visit()
+    page = seen.page
+    seen.fill_small("A street that took an hour to write", steps=7)
+    seen.drop("harbour.png", "navy")
+    page.click("#clear")
+    notice = seen.wait(".toast", "The form is empty.")
+    assert page.input_value("#prompt") == ""
+    assert page.locator(".image-row").count() == 0
+    notice.get_by_role("button", name="Undo").click()
+    assert page.input_value("#prompt") == "A street that took an hour to write"
+    assert page.input_value("[name=num_inference_steps]") == "7"
+    assert page.locator(".image-row").count() == 1
+    page.click("#clear")
+    page.reload()
+    seen.wait("#estimate strong")
+    assert page.input_value("#prompt") == ""
+    assert page.locator(".image-row").count() == 0
+
+
+def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command) -> None:
+    seen = visit(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
+    seen.fill_small("A street on a phone")
+    seen.page.tap("#create")
+    notice = seen.wait(".toast", "in the queue")
+    notice.get_by_role("button", name="Show").tap()
+    seen.wait_until("document.querySelector('#queue-title').getBoundingClientRect().top < 800")
+    seen.card("A street on a phone").wait_for()
+    with service.client() as client:
+        video = client.get("/v1/videos").json()["data"][0]
+        client.delete(f"/v1/videos/{video['id']}")
 
 
 def test_the_gallery_shows_more(visit: Open, service: Command) -> None:

@@ -26,6 +26,9 @@ FIELDS: dict[str, Any] = small(
 )
 
 
+PIXEL = f"data:image/png;base64,{base64.b64encode(png((1, 1))).decode()}"
+
+
 def as_form(fields: dict[str, Any]) -> dict[str, str]:
     """Scalars as words, lists as JSON in a string."""
     return {
@@ -163,6 +166,9 @@ def test_lengths(shared: Local, fields: dict[str, Any], frames: int, seconds: st
         ({"fps": "24/0"}, "fps", "invalid_value"),
         ({"fps": "1e999999999"}, "fps", "invalid_value"),
         ({"seed": -1}, "seed", "invalid_value"),
+        ({"images": [{"image": PIXEL}, {"image": PIXEL}]}, "images", "invalid_value"),
+        ({"images": [{"image": PIXEL}], "input_reference": PIXEL}, "images", "invalid_value"),
+        ({"images": [{"image": PIXEL, "frame": 9}]}, "images", "invalid_value"),
     ],
     ids=lambda value: str(value)[:30],
 )

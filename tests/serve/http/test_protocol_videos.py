@@ -1,6 +1,7 @@
 """Videos that were asked for: pages, content, cancelling, deleting, asking twice, limits."""
 
 import io
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import av
 import httpx2
 import pytest
 from PIL import Image
+
+from entracte.serve.http.content import file_stem
 
 from ..fake_maker import OpenFake
 from ..running import Local, local, small, wait_for
@@ -191,7 +194,24 @@ def test_a_download_is_one(shared: Local, done: str) -> None:
             answer = shared.client.get(f"/v1/videos/{done}/content", params=params)
             told = answer.headers["content-disposition"]
             assert told.startswith(f"{kind}; filename=")
-            assert told.endswith(f'.{ending}"')
+            assert re.fullmatch(rf'{kind}; filename="\d{{4}}-\d\d-\d\d-steps-10\.{ending}"', told)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A lighthouse at dusk, waves", "A-lighthouse-at-dusk-waves"),
+        ("..\\../etc/passwd\r\nSet-Cookie: a=b", "etc-passwd-Set-Cookie-a-b"),
+        ('"; filename="x.exe', "filename-x-exe"),
+        ("灯台と波、霧笛", "灯台と波-霧笛"),
+        ("एक दीपस्तंभ", "एक-दीपस्तंभ"),
+        ("\u202egpj.exe\x00\ud800", "gpj-exe"),
+        ("…!", "video"),
+        ("word " * 100, "word-word-word-word-word-word-word-word-word-word"),
+    ],
+)
+def test_a_file_is_called_after_its_prompt(prompt: str, name: str) -> None:
+    assert file_stem(prompt, 1_795_666_485.0) == f"2026-11-26-{name}"
 
 
 def test_the_same_request_twice_is_one_video(shared: Local) -> None:

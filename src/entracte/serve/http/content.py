@@ -1,5 +1,7 @@
 """The files of a video."""
 
+import time
+import unicodedata
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -20,6 +22,9 @@ TYPES = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/
 
 # A finished video never changes, but it is nobody's but its owner's.
 KEPT = {"Cache-Control": "private, max-age=3600"}
+
+# Of a prompt, in a file's name.
+NAME_CHARACTERS = 50
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 PARTS = dict.fromkeys((*TYPES.values(), "multipart/byteranges"), BINARY)
@@ -71,10 +76,22 @@ def content(
             path = make_variant(path, variant)
         except MediaError:
             raise ApiError(404, "The file of this video is damaged.", "file_gone") from None
-    kind = "attachment" if download else "inline"
-    name = f"{job.id}{path.suffix}"
-    headers = {**KEPT, "Content-Disposition": f'{kind}; filename="{name}"'}
-    return File(path, media_type=TYPES[variant], headers=headers)
+    return File(
+        path,
+        media_type=TYPES[variant],
+        headers=KEPT,
+        filename=f"{file_stem(job.prompt, job.created_at)}{path.suffix}",
+        content_disposition_type="attachment" if download else "inline",
+    )
+
+
+def file_stem(prompt: str, created_at: float) -> str:
+    """A name for people to find a video by: its day and the first words of its prompt."""
+    # Letters, marks and digits of any script; all else may mean something to a file system.
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in prompt)
+    words = "-".join("".join(kept).split())[:NAME_CHARACTERS].strip("-")
+    day = time.strftime("%Y-%m-%d", time.gmtime(created_at))
+    return f"{day}-{words or 'video'}"
 
 
 @router.head("/images/{number}", include_in_schema=False)

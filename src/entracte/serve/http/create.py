@@ -72,9 +72,12 @@ async def estimate(request: Request, service: TheService, key: TheKey) -> Estima
     def ask() -> Estimate:
         wanted = resolve(fields, service.settings, list_loras(service.settings.lora_folder))
         service.outbound.require_webhook(fields.webhook_url)
-        images = len(fields.images or []) + (fields.input_reference is not None)
-        require_few(images, service.settings)
-        return estimate_view(wanted, service.estimate(wanted, images), service.line.now())
+        frames = [said.frame for said in fields.images or []]
+        if fields.input_reference is not None:
+            frames.insert(0, 0)
+        require_few(len(frames), service.settings)
+        _require_frames(frames, wanted.settings["num_frames"])
+        return estimate_view(wanted, service.estimate(wanted, len(frames)), service.line.now())
 
     return await anyio.to_thread.run_sync(ask)
 

@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from entracte.errors import MediaError
 from entracte.serve.data_folder import DataFolderError
 from entracte.serve.jobs.database import DatabaseError
+from entracte.validation import plain
 
 TYPES: Mapping[int, str] = {
     HTTP_401_UNAUTHORIZED: "authentication_error",
@@ -87,7 +88,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def of_parameters(_: Request, error: RequestValidationError) -> JSONResponse:
         finding = error.errors()[0]
         where = str(finding["loc"][-1])
-        return error_response(bad_request(f"{where}: {finding['msg']}", where, "invalid_value"))
+        return error_response(bad_request(f"{where}: {plain(finding)}", where, "invalid_value"))
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from entracte.rates import FrameRate
 from entracte.request import MAX_CRF, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
+from entracte.settings.base import SIZE, Size
 
 from .strict_json import parse
 
@@ -75,7 +76,7 @@ class VideoFields(BaseModel):
     negative_prompt: str | None = None
     model: str | None = None
     size: Annotated[
-        str | None, Field(pattern=r"^[1-9]\d{0,4}x[1-9]\d{0,4}$", examples=["1280x720"])
+        Size | None, Field(json_schema_extra={"pattern": SIZE.pattern}, examples=["1280x720"])
     ] = None
     width: int | None = Field(default=None, gt=0, le=MAX_SIDE)
     height: int | None = Field(default=None, gt=0, le=MAX_SIDE)

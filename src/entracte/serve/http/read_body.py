@@ -8,6 +8,8 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from entracte.validation import plain
+
 from .errors import ApiError, bad_request
 from .strict_json import parse
 
@@ -62,8 +64,7 @@ def checked(kind: type[Told], fields: dict[str, Any]) -> Told:
             raise _unknown(where, str(finding["loc"][-1])) from None
         if finding["type"] == "missing":
             raise bad_request(f"{where} is missing.", name, "missing_field") from None
-        message = finding["msg"].removeprefix("Value error, ")
-        raise bad_request(f"{where}: {message}", name, "invalid_value") from None
+        raise bad_request(f"{where}: {plain(finding)}", name, "invalid_value") from None
 
 
 async def _read_form(request: Request, max_files: int, max_part_bytes: int) -> Body:

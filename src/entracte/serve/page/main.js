@@ -1,7 +1,8 @@
 // The page: signs in, then shows the service's videos and keeps them true.
 
 import { announce } from "./base/announce.js";
-import { byId, show } from "./base/dom.js";
+import { byId, inView, show } from "./base/dom.js";
+import { toast } from "./base/toast.js";
 import { connectionBanner } from "./service/connection.js";
 import { VideoForm } from "./form/form.js";
 import { Machine } from "./machine/machine.js";
@@ -16,7 +17,9 @@ import { Gallery } from "./videos/gallery.js";
 import { Milestones } from "./videos/milestones.js";
 import { Queue } from "./videos/queue.js";
 
-const QUEUE_MS = 700;
+// After news, those who wait are asked about: soon where the queue has changed, else now and then.
+const CHANGED_MS = 700;
+const DRIFTED_MS = 4000;
 
 class Page {
   constructor() {
@@ -26,6 +29,7 @@ class Page {
     this.banner = connectionBanner(this.stream);
     this.signIn = new SignIn(() => this.#enter());
     this.parts = null; // made when the service has told its limits
+    this.keyed = false; // whether the service asks for a key
     this.queue = ""; // the last that was told of it
     this.queueTimer = null;
   }
@@ -34,7 +38,7 @@ class Page {
     this.#listen();
     const key = takeKeyFromAddress();
     const session = await this.banner.untilAnswered(() => api.session());
-    show(byId("sign-out"), session.needed);
+    this.keyed = session.needed;
     if (session.needed && key !== null && (await this.signIn.try(key))) session.signed_in = true;
     if (session.signed_in) this.#enter();
     else this.#leave(key === null ? null : "This API key is not known.");
@@ -43,6 +47,7 @@ class Page {
   async #enter() {
     const engine = await this.banner.untilAnswered(() => api.engine()).catch(() => null);
     if (engine === null) return; // it asks for a key after all, which is shown
+    show(byId("sign-out"), this.keyed);
     show(byId("skip"), true);
     show(byId("work"), true);
     this.parts ??= this.#makeParts(engine);
@@ -115,6 +120,7 @@ class Page {
     if (kind === "video") {
       this.parts.milestones.note(data, this.videos.get(data.id));
       this.videos.put(data);
+      this.#askOfQueue();
     } else if (kind === "deleted") {
       this.videos.remove(data.id);
     } else if (kind === "preview") {
@@ -127,18 +133,34 @@ class Page {
   #hearEngine(engine) {
     this.parts.machine.update(engine);
     const queue = `${engine.status} ${engine.queue.queued} ${engine.queue.running}`;
-    if (queue === this.queue) return;
-    this.queue = queue;
-    this.parts.form.estimateAnew();
-    // Others' videos came or went, and with them the places of ours.
-    clearTimeout(this.queueTimer);
-    const waits = this.videos.active().some((video) => video.status === "queued");
-    if (waits) this.queueTimer = setTimeout(() => this.#refresh(), QUEUE_MS);
+    if (queue !== this.queue) {
+      this.queue = queue;
+      this.parts.form.estimateAnew();
+      clearTimeout(this.queueTimer);
+      this.queueTimer = setTimeout(() => this.#refreshQueue(), CHANGED_MS);
+    }
+    this.#askOfQueue();
+  }
+
+  // When a video that waits will be ready depends on all before it, so all are asked about at once.
+  #askOfQueue() {
+    this.queueTimer ??= setTimeout(() => this.#refreshQueue(), DRIFTED_MS);
+  }
+
+  #refreshQueue() {
+    this.queueTimer = null;
+    if (this.videos.active().some((video) => video.status === "queued")) this.#refresh();
   }
 
   #created(video) {
     if (!this.videos.get(video.id)) this.videos.put(video);
-    announce("The video is in the queue.");
+    if (inView(byId("queue-title"))) announce("The video is in the queue.");
+    else toast("The video is in the queue.", { action: "Show", act: () => this.#showQueue() });
+  }
+
+  #showQueue() {
+    byId("queue-title").focus({ preventScroll: true });
+    byId("queue-title").scrollIntoView({ block: "start" });
   }
 }
 

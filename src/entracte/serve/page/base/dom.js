@@ -27,6 +27,12 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
+// Whether any of it can be seen without scrolling.
+export function inView(target) {
+  const { top, bottom } = target.getBoundingClientRect();
+  return top < innerHeight && bottom > 0;
+}
+
 export function show(target, shown) {
   target.hidden = !shown;
 }

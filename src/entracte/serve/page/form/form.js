@@ -2,6 +2,7 @@
 
 import { announce } from "../base/announce.js";
 import { byId, setText, show } from "../base/dom.js";
+import { toast } from "../base/toast.js";
 import { shortened } from "../base/words.js";
 import { api } from "../service/api.js";
 import { fillControls, readControls } from "./controls.js";
@@ -34,6 +35,7 @@ export class VideoForm {
     this.loras = new LorasField(() => this.#changed());
     this.images = new ImagesField(engine.limits, {
       changed: () => this.#imagesChanged(),
+      frames: () => this.length.frames,
       complain: (words) => {
         this.errors.show(words, "images");
         announce(words);
@@ -116,7 +118,10 @@ export class VideoForm {
       this.submission.send();
     });
     // After the event, the browser has emptied the controls.
-    this.form.addEventListener("reset", () => setTimeout(() => this.#cleared()));
+    this.form.addEventListener("reset", () => {
+      const before = this.#written();
+      setTimeout(() => this.#cleared(before));
+    });
     byId("random-seed").addEventListener("click", () => {
       this.setSeed("");
       this.form.elements.seed.focus();
@@ -175,14 +180,24 @@ export class VideoForm {
     this.#imagesToSave = false;
   }
 
-  #cleared() {
-    fillNamed(this.form, this.#empty());
-    this.loras.write([]);
-    this.images.write([]);
+  #cleared(before) {
+    this.#write({ values: this.#empty(), loras: [], images: [] });
+    this.form.elements.prompt.focus();
+    toast("The form is empty.", { action: "Undo", act: () => this.#write(before) });
+  }
+
+  // All that stands in the form.
+  #written() {
+    return { values: readNamed(this.form), loras: this.loras.draft, images: this.images.all };
+  }
+
+  #write({ values, loras, images }) {
+    fillNamed(this.form, values);
+    this.loras.write(loras);
+    this.images.write(images);
     this.errors.clearAll();
     this.#imagesChanged();
-    this.form.elements.prompt.focus();
-    announce("The form is empty.");
+    this.#save(); // at once: a reload right now is not to bring back what was cleared
   }
 
   // Raises BadInput.

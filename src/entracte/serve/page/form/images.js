@@ -10,8 +10,9 @@ export class ImagesField {
   #rows = [];
 
   // changed: called after every change. complain: called with words about what is not taken.
-  constructor(limits, { changed, complain }) {
-    Object.assign(this, { limits, changed, complain });
+  // frames: how many the video has now.
+  constructor(limits, { changed, complain, frames }) {
+    Object.assign(this, { limits, changed, complain, frames });
     this.list = byId("image-rows");
     const input = byId("image-files");
     input.addEventListener("change", () => {
@@ -32,7 +33,7 @@ export class ImagesField {
 
   add(files) {
     const taken = files.filter((file) => this.#takes(file));
-    for (const file of taken) this.#append(file, { at: this.#freePlace(), strength: 1 });
+    for (const file of taken) this.#append(file, { ...this.#freePlace(), strength: 1 });
     if (taken.length === 0) return;
     announce(`${count(taken.length, "image", "images")} added`);
     this.changed();
@@ -78,10 +79,15 @@ export class ImagesField {
     return false;
   }
 
-  // The first image begins the video, the second ends it; where others stand is said by hand.
+  // The first image begins the video, the second ends it, others halve the longest gap.
   #freePlace() {
-    const taken = new Set(this.#rows.map((row) => row.place.at));
-    return ["first", "last"].find((at) => !taken.has(at)) ?? "frame";
+    const last = this.frames() - 1;
+    const taken = this.#rows.map((row) => row.said(last + 1).frame).sort((one, other) => one - other);
+    if (!taken.includes(0)) return { at: "first" };
+    if (!taken.includes(last)) return { at: "last" };
+    const gaps = taken.slice(1).map((frame, number) => ({ from: taken[number], length: frame - taken[number] }));
+    const longest = gaps.reduce((one, other) => (other.length > one.length ? other : one), { from: 0, length: 0 });
+    return { at: "frame", frame: longest.from + Math.floor(longest.length / 2) };
   }
 
   #refresh() {

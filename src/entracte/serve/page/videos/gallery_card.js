@@ -23,14 +23,22 @@ export class GalleryCard {
     });
     this.player.classList.add("fresh");
     this.error = element("p", { class: "card-error", role: "alert", hidden: true });
+    const name = video.prompt;
+    // Chromium does not start a video of which nothing is loaded when its picture is clicked.
+    const play = element("button", {
+      type: "button",
+      class: "play",
+      "aria-label": `Play: ${name}`,
+      onclick: () => this.#play(),
+    });
     // Other videos fall silent when this one speaks.
     this.player.addEventListener("play", () => {
+      // The button goes, and the focus with it: the player's own controls go on from there.
+      if (document.activeElement === play) this.player.focus();
       this.player.classList.remove("fresh");
       pauseOthers(this.player);
     });
     this.player.addEventListener("error", () => this.#failed());
-    const play = element("span", { class: "play", "aria-hidden": "true" });
-    const name = video.prompt;
     this.time = timeOf(video);
     this.root = element(
       "li",
@@ -46,7 +54,7 @@ export class GalleryCard {
           {
             class: "button icon-only",
             href: downloadUrl(video.id),
-            download: `${video.id}.mp4`,
+            download: "", // under the name that the service gives it
             title: "Download",
             "aria-label": `Download: ${name}`,
           },
@@ -66,8 +74,14 @@ export class GalleryCard {
     this.player.load();
   }
 
+  #play() {
+    if (this.player.error) this.player.load();
+    this.player.play().catch(() => {}); // why not is told by the player's "error"
+  }
+
   #failed() {
     if (!this.player.hasAttribute("src")) return;
+    this.player.classList.add("fresh"); // to try again
     setText(this.error, "This video cannot be played. The server may be away, or the file gone.");
     this.error.hidden = false;
     this.player.addEventListener("loadeddata", () => (this.error.hidden = true), { once: true });

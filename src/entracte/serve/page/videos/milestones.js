@@ -1,6 +1,8 @@
 // Says the important moments of a video aloud, and tells whoever is elsewhere in the title.
 
 import { announce } from "../base/announce.js";
+import { byId, inView } from "../base/dom.js";
+import { toast } from "../base/toast.js";
 import { shortened } from "../base/words.js";
 import { isOver, wasCancelled } from "../service/videos.js";
 import { partOf, partWords } from "./acts.js";
@@ -29,9 +31,9 @@ export class Milestones {
   #ended(video) {
     this.#parts.delete(video.id);
     const name = shortened(video.prompt, 40);
-    if (video.status === "completed") announce(`Ready: ${name}`);
+    if (video.status === "completed") tell(`Ready: ${name}`);
     else if (wasCancelled(video)) announce(`Cancelled: ${name}`);
-    else announce(`Failed: ${name}. ${video.error?.message ?? ""}`);
+    else tell(`Failed: ${name}. ${video.error?.message ?? ""}`, true);
     if (document.hidden && !wasCancelled(video)) this.#news = video.status === "completed" ? "Ready" : "Failed";
   }
 
@@ -50,4 +52,10 @@ export class Milestones {
     const title = state ? `${state} · ${NAME}` : NAME;
     if (document.title !== title) document.title = title;
   }
+}
+
+// A notice where the newest videos are out of sight; it is read aloud, too.
+function tell(words, error = false) {
+  if (inView(byId("gallery-title"))) announce(words);
+  else toast(words, { error });
 }

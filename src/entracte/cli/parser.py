@@ -1,0 +1,81 @@
+"""What the parsers of all commands have in common."""
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from entracte import __version__
+from entracte.errors import EntracteError
+
+
+class UsageError(EntracteError):
+    """The command line itself is wrong."""
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows what follows a flag as it is written in the settings, not argparse's `X [X ...]`."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+" and isinstance(action.metavar, str):
+            return action.metavar.replace("…", " ...")
+        return super()._format_args(action, default_metavar)
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes flags by their whole names alone, and raises UsageError for what it does not know."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", HelpFormatter)
+        super().__init__(**(options | {"allow_abbrev": False}))
+        self.add_argument("--version", action="version", version=f"entracte {__version__}")
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but nothing is left over."""
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(self._unknown(rest))
+        return options, []
+
+    def error(self, message: str) -> NoReturn:
+        words = message.removeprefix("argument ")
+        raise UsageError(f"{words}; see `{self.prog} --help`")
+
+    def _unknown(self, rest: Sequence[str]) -> str:
+        flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
+        if not flags:
+            return f"unexpected argument {rest[0]!r}"
+        known = self._option_string_actions
+        near = difflib.get_close_matches(flags[0], known, n=1)
+        return f"unknown option {flags[0]}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """For `type`: a whole number between two, inclusive."""
+
+    def parse(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {least:,} to {most:,}, not {word[:40]!r}"
+            )
+        return number
+
+    return parse
+
+
+def at_least_zero(word: str) -> float:
+    """For `type`: a finite number that is not negative."""
+    try:
+        number = float(word)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {word[:40]!r}")
+    return number

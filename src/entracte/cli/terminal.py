@@ -1,0 +1,60 @@
+"""Text on its way to a terminal.
+
+What others wrote (prompts, names, paths, errors) is shown as text: it neither steers the terminal
+nor is taken for Rich's markup.
+"""
+
+import sys
+import unicodedata
+from typing import TextIO
+
+from rich.table import Table
+from rich.text import Text
+
+# Instead of a character that a terminal would act on.
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+
+# Characters that reorder what is written around them (UAX #9).
+BIDI_CONTROLS = frozenset(
+    "\N{ARABIC LETTER MARK}\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}"
+    "\N{LEFT-TO-RIGHT EMBEDDING}\N{RIGHT-TO-LEFT EMBEDDING}\N{POP DIRECTIONAL FORMATTING}"
+    "\N{LEFT-TO-RIGHT OVERRIDE}\N{RIGHT-TO-LEFT OVERRIDE}\N{LEFT-TO-RIGHT ISOLATE}"
+    "\N{RIGHT-TO-LEFT ISOLATE}\N{FIRST STRONG ISOLATE}\N{POP DIRECTIONAL ISOLATE}"
+)
+
+# Of Unicode's categories: controls (C0, C1, DEL), lone surrogates, separators of lines.
+FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def clean(text: object, lines: bool = False) -> str:
+    """Text without control characters, bidirectional controls and lone surrogates.
+
+    lines: keep line feeds.
+    """
+    return "".join(
+        character if (lines and character == "\n") or _is_harmless(character) else REPLACED
+        for character in str(text)
+    )
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print one line, cleaned."""
+    print(clean(text), file=file or sys.stdout)
+
+
+def plain_table(*columns: str, header: bool = True) -> Table:
+    """A table without lines. Add rows with `add_row`, below."""
+    table = Table(box=None, pad_edge=False, show_header=header)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def add_row(table: Table, *cells: object, style: str | None = None) -> None:
+    """Add cells as text; those that are `Text` already are taken as they are."""
+    row = (cell if isinstance(cell, Text) else Text(clean(cell, lines=True)) for cell in cells)
+    table.add_row(*row, style=style)
+
+
+def _is_harmless(character: str) -> bool:
+    return unicodedata.category(character) not in FORBIDDEN and character not in BIDI_CONTROLS
