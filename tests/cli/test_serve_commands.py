@@ -19,7 +19,7 @@ from entracte.serve.http.fields import VideoFields
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.outbox import Outbox
-from entracte.serve.jobs.store import JobStore, QueueLimits
+from entracte.serve.jobs.store import JobStore, OwnerGone, QueueLimits
 from entracte.serve.keys import KeyStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.wanted import resolve
@@ -70,10 +70,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line.removeprefix("entracte: ")
 
 
-def submit(store: JobStore, folder: DataFolder) -> Job:
+def submit(store: JobStore, folder: DataFolder, owner: str = "ann") -> Job:
     fields = VideoFields(**small(PROMPT, negative_prompt=UNWANTED))
     wanted = resolve(fields, settings_for(folder.root), {})
-    return store.submit(new_job(new_id(), "ann", 0, wanted), QueueLimits(100, 100))
+    return store.submit(new_job(new_id(), owner, 0, wanted), QueueLimits(100, 100))
 
 
 def complete(store: JobStore, folder: DataFolder) -> Job:
@@ -119,6 +119,27 @@ def test_keys_are_revoked_by_name_or_id(
     assert told(capsys, "keys", "revoke", bob["id"]) == {"revoked": bob["id"]}
     assert "`entracte keys add NAME` makes one" in said(capsys, "keys", "list")
     assert KeyStore(open_database(folder.database)).find(bob["key"]) is None
+
+
+def test_revoking_a_key_stops_its_jobs(
+    folder: DataFolder, store: JobStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann, bob = (told(capsys, "keys", "add", name)["id"] for name in ("ann", "bob"))
+    runs, waits, other = (submit(store, folder, owner) for owner in (ann, ann, bob))
+    assert store.claim("worker", 30) is not None
+    folder.of_video(waits.id).mkdir(parents=True)
+    assert told(capsys, "keys", "revoke", "ann")["cancelled"] == [runs.id, waits.id]
+    assert not folder.of_video(waits.id).exists()
+    found = [store.find(job.id) for job in (runs, waits, other)]
+    assert [job and (job.status, job.error_code, job.cancel_requested) for job in found] == [
+        ("in_progress", None, True),
+        ("failed", "cancelled", False),
+        ("queued", None, False),
+    ]
+    with pytest.raises(OwnerGone):
+        submit(store, folder, ann)
+    assert said(capsys, "keys", "revoke", "bob", "--keep-jobs") == "revoked bob\n"
+    assert [job.id for job in store.waiting()] == [other.id]
 
 
 def test_keys_that_cannot_be(folder: DataFolder, capsys: pytest.CaptureFixture[str]) -> None:

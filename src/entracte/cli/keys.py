@@ -13,6 +13,7 @@ from .parser import whole
 from .terminal import add_row, plain_table, say
 
 if TYPE_CHECKING:
+    from entracte.serve.jobs.job import Job
     from entracte.serve.keys import KeyStore
 
 MOST_PRIORITY = 1_000_000
@@ -44,6 +45,9 @@ def add_parser(commands: Any) -> None:
     )
     revoke = actions.add_parser("revoke", help="have a key open nothing any more")
     revoke.add_argument("name", metavar="NAME", help="its name or id")
+    revoke.add_argument(
+        "--keep-jobs", action="store_true", help="have its videos made that were asked for"
+    )
     secret = "show the secret that webhooks are signed with"
     for action, do in (
         (add, _add),
@@ -90,8 +94,24 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    key = _keys(options).revoke(options.name)
-    say(json.dumps({"revoked": key.id}) if options.json else f"revoked {key.name}")
+    from entracte.serve.jobs.outbox import Outbox
+    from entracte.serve.jobs.store import JobStore
+    from entracte.serve.keys import KeyStore
+
+    settings = serve_settings(options)
+    folder, database = open_data(settings)
+    key = KeyStore(database).revoke(options.name)
+    stopped: list[Job] = []
+    if not options.keep_jobs:
+        stopped = JobStore(database, Outbox(database, settings.webhook_url)).cancel_all(key.id)
+    for job in stopped:
+        if job.ended:
+            folder.remove(job.id)
+    if options.json:
+        say(json.dumps({"revoked": key.id, "cancelled": [job.id for job in stopped]}))
+    else:
+        words = f"; cancelled {len(stopped)} of its videos" if stopped else ""
+        say(f"revoked {key.name}{words}")
 
 
 def _webhook_secret(options: argparse.Namespace) -> None:

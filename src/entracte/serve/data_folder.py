@@ -48,9 +48,8 @@ class DataFolder:
         service's.
         """
         with self._errors():
-            self.root.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
-                self.root.mkdir(PRIVATE)
+                self.root.mkdir(PRIVATE, parents=True)
             self._require_ours()
 
     def require(self) -> None:

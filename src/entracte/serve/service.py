@@ -20,7 +20,7 @@ from .http.errors import ApiError
 from .jobs.database import open_database
 from .jobs.job import Job, NewJob
 from .jobs.outbox import Outbox
-from .jobs.store import JobStore, QueueLimits
+from .jobs.store import JobStore, OwnerGone, QueueLimits
 from .keys import KeyStore
 from .line import LineView
 from .loras import list_loras
@@ -65,7 +65,9 @@ class Service:
         keep_s = None if math.isinf(settings.keep_days) else settings.keep_days * DAY
         self.store = JobStore(self._database, outbox, keep_s)
         self.feed = Feed()
-        self.limits = QueueLimits(settings.max_queued, settings.max_queued_per_key)
+        self.limits = QueueLimits(
+            settings.max_queued, settings.max_queued_per_key, settings.max_queued_bytes
+        )
         devices = settings.devices or (settings.device,)
         self.supervisors = [
             self._supervisor(number, device, maker_of(device))
@@ -181,7 +183,10 @@ class Service:
             raise ApiError(
                 503, "The server is stopping.", "draining", headers={"Retry-After": "10"}
             )
-        job = self.store.submit(new, self.limits)
+        try:
+            job = self.store.submit(new, self.limits)
+        except OwnerGone:
+            raise ApiError(401, "This API key is not known.", "invalid_api_key") from None
         self.line.forget()
         if job.id == new.id:
             self.log.info(

@@ -14,7 +14,7 @@ from entracte.settings.guidance import BLOCKS, SCALES, guidance_from, scales_of
 from entracte.settings.serve import ServeSettings
 
 from .http.errors import ApiError, bad_request
-from .http.fields import MAX_SECONDS, VideoFields
+from .http.fields import LoraField, VideoFields
 
 # A request's fields under the names that clients know.
 PARAMS: Mapping[str, str] = {
@@ -76,9 +76,7 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         frames = max(1, round(seconds * fps / TIME)) * TIME + 1
     else:
         seconds = round(frames / fps, 2)
-    if frames / fps > MAX_SECONDS:
-        words = f"fps: {frames} frames at {fps:g} a second are longer than {MAX_SECONDS} seconds."
-        raise bad_request(words, "fps", "invalid_value")
+    _require_length(frames, fps, settings)
     found: dict[str, Any] = {
         "size": f"{width}x{height}",
         "seconds": f"{seconds:g}",
@@ -95,6 +93,7 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
     elif fields.num_inference_steps is not None:
         found["num_inference_steps"] = fields.num_inference_steps
     _require_steps(found, settings)
+    _require_loras(fields.loras or (), settings)
     given = fields.model_dump(include={*SCALES, *BLOCKS, *OPTIONS}, exclude_none=True)
     if fields.guidance_scale is not None:
         given.setdefault("video_cfg_guidance_scale", fields.guidance_scale)
@@ -187,6 +186,31 @@ def _require_steps(found: Mapping[str, Any], settings: ServeSettings) -> None:
     if found.get("num_inference_steps", 0) > settings.max_steps:
         words = f"num_inference_steps: at most {settings.max_steps} are allowed here."
         raise bad_request(words, "num_inference_steps", "too_many_steps")
+
+
+def _require_length(frames: int, fps: float, settings: ServeSettings) -> None:
+    """Sound costs by the second, however few frames are beside it."""
+    if frames / fps > settings.max_seconds:
+        words = (
+            f"seconds: {frames} frames at {fps:g} a second last {frames / fps:.1f} seconds; at "
+            f"most {settings.max_seconds:g} are allowed here."
+        )
+        raise bad_request(words, "seconds", "too_long")
+
+
+def _require_loras(loras: Sequence[LoraField], settings: ServeSettings) -> None:
+    if len(loras) > settings.max_loras:
+        words = f"loras: at most {settings.max_loras} are allowed here."
+        raise bad_request(words, "loras", "too_many")
+    names = [lora.name for lora in loras]
+    for lora in loras:
+        if names.count(lora.name) > 1:
+            words = f"loras: {lora.name[:100]!r} is given twice; add up its strengths."
+            raise bad_request(words, "loras", "given_twice")
+        if abs(lora.strength) > settings.max_lora_strength:
+            limit = settings.max_lora_strength
+            words = f"loras: {lora.name[:100]!r} has a strength beyond {limit:g}, either way."
+            raise bad_request(words, "loras", "invalid_value")
 
 
 def _check(wanted: Wanted, settings: ServeSettings, loras: Mapping[str, Path]) -> None:

@@ -63,6 +63,9 @@ class ServeSettings(ModelSettings):
     max_queued_per_key: Annotated[
         int, Flag("limits", "videos of one key that wait", "N"), Field(ge=1)
     ] = 50
+    max_queued_bytes: Annotated[
+        int, Flag("limits", "of the images of one key's videos that wait", "BYTES"), Field(ge=0)
+    ] = 2048 * MEBIBYTE
     max_running_per_key: Annotated[
         int | None, Flag("limits", "videos of one key that run at once", "N"), Field(ge=1)
     ] = None
@@ -78,6 +81,13 @@ class ServeSettings(ModelSettings):
     max_pixels_frames: Annotated[
         int, Flag("limits", "width x height x frames of a video", "N"), Field(ge=1)
     ] = 1920 * 1088 * 257
+    max_seconds: Annotated[
+        float, Flag("limits", "of a video and its sound", "S"), Field(gt=0, le=3600)
+    ] = 60.0
+    max_loras: Annotated[int, Flag("limits", "of a request", "N"), Field(ge=0)] = 8
+    max_lora_strength: Annotated[
+        float, Flag("limits", "of a LoRA, either way", "X"), Field(ge=0, le=100)
+    ] = 10.0
     max_steps: Annotated[int, Flag("limits", "denoising steps", "N"), Field(ge=1)] = 100
 
     keep_days: Annotated[

@@ -390,3 +390,29 @@ def test_where_jobs_stood_is_forgotten_in_the_end(
     store.expire()
     places = [store.place(job.id, job.owner) for job in jobs]
     assert places == [None, None, *(job.number for job in jobs[2:])]
+
+
+def test_images_count_against_the_limits(store: JobStore, clock: Clock) -> None:
+    limits = QueueLimits(100, 100, input_bytes=1000)
+    first = store.submit(new(input_bytes=600), limits)
+    with pytest.raises(QueueFull, match="images of your waiting videos"):
+        store.submit(new(input_bytes=401), limits)
+    store.submit(new(), limits)  # one without images
+    store.submit(new("bob", input_bytes=900), limits)
+    failed = store.cancel(first)
+    assert failed is not None
+    assert failed.input_bytes == 0
+    store.submit(new(input_bytes=1000), limits)
+
+
+def test_images_count_against_what_is_kept(store: JobStore, clock: Clock) -> None:
+    old, young = submit(store, input_bytes=500), submit(store, input_bytes=500)
+    for _ in (old, young):
+        clock.now += 1
+        job = store.claim("w", 30.0)
+        assert job is not None
+        store.complete(job, DONE)  # 1,234 bytes
+    assert store.expire(3468) == []
+    waits = submit(store, input_bytes=1)
+    assert [job.id for job in store.expire(3468)] == [old.id]
+    assert store.known() == {young.id, waits.id}

@@ -29,7 +29,7 @@ from .tables import SCHEMA, UPGRADES, metadata
 NAMES = tuple(each.name for each in fields(Job))
 
 # Tables by which a database of any version of ours is known.
-OLDEST = frozenset({"keys", "deliveries"})
+OLDEST = frozenset({"jobs", "keys", "deliveries"})
 
 # How long a writer waits for another one before it gives up.
 LOCK_SECONDS = 10.0

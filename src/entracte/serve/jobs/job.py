@@ -16,6 +16,7 @@ class NewJob:
 
     owner: the id of the key that asked. settings: the fields to ask for the same again.
     images: `{frame, strength, crf}` of every conditioning image.
+    input_bytes: of the images as they are kept.
     fingerprint: of the request's content, to tell a repeated request from another one.
     """
 
@@ -32,6 +33,7 @@ class NewJob:
     webhook_url: str | None = None
     idempotency_key: str | None = None
     fingerprint: str = ""
+    input_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Job:
     webhook_url: str | None = None
     idempotency_key: str | None = None
     fingerprint: str = ""
+    input_bytes: int = 0
 
     @property
     def ended(self) -> bool:

@@ -16,13 +16,16 @@ from entracte.errors import EntracteError
 from .database import as_job, read_rows, writing
 from .job import CANCELLED, WORKER_LOST, Advance, Completion, Job, NewJob
 from .outbox import Outbox
-from .tables import deleted_jobs, jobs
+from .tables import deleted_jobs, jobs, keys
 
 # How often a job is begun before its worker's death is taken to be its own fault.
 MAX_ATTEMPTS = 2
 
 # Of so many deleted jobs it is known where they stood.
 PLACES_KEPT = 100_000
+
+# Of the ids of keys; other owners are not in the table of keys.
+KEY_PREFIX = "key_"
 
 CANCELLED_WORDS = "Cancelled."
 LOST_WORDS = f"The server was stopped while it made this video, {MAX_ATTEMPTS} times."
@@ -32,16 +35,21 @@ class QueueFull(EntracteError):
     """No further job is taken now."""
 
 
+class OwnerGone(EntracteError):
+    """The key that asks was revoked meanwhile."""
+
+
 class KeyReused(EntracteError):
     """An idempotency key was used for another request before."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many jobs may wait: in all, and of one owner."""
+    """How many jobs may wait: in all, and of one owner. input_bytes: of those of one owner."""
 
     queued: int
     queued_per_owner: int
+    input_bytes: int | None = None
 
 
 class JobStore:
@@ -65,9 +73,13 @@ class JobStore:
     def submit(self, new: NewJob, limits: QueueLimits) -> Job:
         """Take a job in, or give back the one that the same idempotency key made.
 
-        Raises QueueFull, and KeyReused where that one asked for something else.
+        Raises QueueFull, OwnerGone, and KeyReused where that one asked for something else.
         """
         with writing(self._engine) as connection:
+            if new.owner.startswith(KEY_PREFIX):
+                owner = select(keys.c.id).where(keys.c.id == new.owner)
+                if connection.execute(owner).scalar() is None:
+                    raise OwnerGone("this API key was revoked")
             if new.idempotency_key is not None:
                 earlier = connection.execute(
                     select(jobs).where(
@@ -84,6 +96,12 @@ class JobStore:
             mine = connection.execute(waiting.where(jobs.c.owner == new.owner)).scalar_one()
             if mine >= limits.queued_per_owner:
                 raise QueueFull(f"{mine} of your videos wait already, as many as may")
+            sizes = select(func.coalesce(func.sum(jobs.c.input_bytes), 0))
+            sizes = sizes.where(jobs.c.status == "queued", jobs.c.owner == new.owner)
+            held = connection.execute(sizes).scalar_one() + new.input_bytes
+            if limits.input_bytes is not None and new.input_bytes and held > limits.input_bytes:
+                limit = limits.input_bytes / 2**20
+                raise QueueFull(f"the images of your waiting videos would be over {limit:g} MiB")
             values = asdict(new) | {"status": "queued", "created_at": self._clock()}
             made = connection.execute(insert(jobs).values(values).returning(jobs))
             return as_job(made.mappings().one())
@@ -201,14 +219,19 @@ class JobStore:
         An ended job is left as it is. None where there is no such job any more.
         """
         with writing(self._engine) as connection:
-            this = jobs.c.id == job.id
-            waits = and_(this, jobs.c.status == "queued")
-            runs = and_(this, jobs.c.status == "in_progress", ~jobs.c.cancel_requested)
-            return (
-                self._fail(connection, waits, CANCELLED, CANCELLED_WORDS)
-                or self._change(connection, runs, cancel_requested=True)
-                or _one(connection, this)
+            return self._cancel(connection, jobs.c.id == job.id)
+
+    def cancel_all(self, owner: str) -> list[Job]:
+        """Cancel whatever of an owner's waits or runs; the jobs as they are now."""
+        with writing(self._engine) as connection:
+            unended = and_(
+                jobs.c.owner == owner,
+                jobs.c.status.in_(("queued", "in_progress")),
+                ~jobs.c.cancel_requested,
             )
+            ids = connection.execute(select(jobs.c.id).where(unended)).scalars().all()
+            found = [self._cancel(connection, jobs.c.id == each) for each in ids]
+            return [job for job in found if job is not None]
 
     def delete(self, job: Job, remove_files: Callable[[str], None]) -> bool:
         """Delete a job with its files. False where its worker is told to stop first.
@@ -250,7 +273,7 @@ class JobStore:
             ]
 
     def expire(self, keep_bytes: int | None = None) -> list[Job]:
-        """Delete ended jobs that are too old, then the oldest while all videos take too much."""
+        """Delete ended jobs that are too old, then the oldest while all files take too much."""
         with writing(self._engine) as connection:
             ended = jobs.c.status.in_(("completed", "failed"))
             if self._keep_s is not None:  # also of those that somebody ended who did not know it
@@ -263,9 +286,10 @@ class JobStore:
                 rows = connection.execute(
                     select(jobs).where(ended).order_by(jobs.c.completed_at.desc())
                 ).mappings()
-                total = 0
+                waiting = select(func.coalesce(func.sum(jobs.c.input_bytes), 0)).where(~ended)
+                total = connection.execute(waiting).scalar_one()
                 for job in map(as_job, rows):
-                    total += job.bytes or 0
+                    total += (job.bytes or 0) + job.input_bytes
                     if total > keep_bytes and job not in gone and job.bytes:
                         gone.append(job)
             _remove(connection, jobs.c.id.in_([job.id for job in gone]))
@@ -287,6 +311,15 @@ class JobStore:
             query = query.where(jobs.c.status != "failed")
         return {row["id"] for row in read_rows(self._engine, query)}
 
+    def _cancel(self, connection: Connection, this: Any) -> Job | None:
+        waits = and_(this, jobs.c.status == "queued")
+        runs = and_(this, jobs.c.status == "in_progress", ~jobs.c.cancel_requested)
+        return (
+            self._fail(connection, waits, CANCELLED, CANCELLED_WORDS)
+            or self._change(connection, runs, cancel_requested=True)
+            or _one(connection, this)
+        )
+
     def _recover(self, connection: Connection, job: Job) -> Job | None:
         this = jobs.c.id == job.id
         if job.cancel_requested:
@@ -302,7 +335,8 @@ class JobStore:
         )
 
     def _fail(self, connection: Connection, which: Any, code: str, message: str) -> Job | None:
-        return self._end(connection, which, status="failed", error_code=code, error_message=message)
+        values = {"status": "failed", "error_code": code, "error_message": message}
+        return self._end(connection, which, input_bytes=0, **values)  # its images are removed
 
     def _end(self, connection: Connection, which: Any, **values: Any) -> Job | None:
         now = self._clock()

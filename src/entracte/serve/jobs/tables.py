@@ -23,6 +23,7 @@ UPGRADES = {
     1: (
         "ALTER TABLE keys ADD COLUMN operator BOOLEAN NOT NULL DEFAULT 0",
         "UPDATE keys SET operator = 1 WHERE created_at = (SELECT min(created_at) FROM keys)",
+        "ALTER TABLE jobs ADD COLUMN input_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE deliveries ADD COLUMN owner VARCHAR(40) NOT NULL DEFAULT ''",
     ),
 }
@@ -67,6 +68,7 @@ jobs = Table(
     Column("webhook_url", Text),
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64), nullable=False, default=""),
+    Column("input_bytes", Integer, nullable=False, default=0),
     UniqueConstraint("owner", "idempotency_key"),
     Index("by_turn", "status", "priority", "number"),
     Index("by_owner", "owner", "number"),
