@@ -116,7 +116,7 @@ def test_keys_are_revoked_by_name_or_id(
     said(capsys, "keys", "add", "ann")
     bob = told(capsys, "keys", "add", "bob")
     assert said(capsys, "keys", "revoke", "ann") == "revoked ann\n"
-    assert told(capsys, "keys", "revoke", bob["id"]) == {"revoked": bob["id"]}
+    assert told(capsys, "keys", "revoke", bob["id"]) == {"revoked": bob["id"], "cancelled": []}
     assert "`entracte keys add NAME` makes one" in said(capsys, "keys", "list")
     assert KeyStore(open_database(folder.database)).find(bob["key"]) is None
 
