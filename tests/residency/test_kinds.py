@@ -241,9 +241,9 @@ def memory(read):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("parameter", "reason"),
     [
-        ("blocks.2.inner.weight", "is adapted by a Hadamard change"),
-        ("blocks.3.outer.weight", "is adapted by a Kronecker change"),
-        ("blocks.4.inner.weight", "is adapted by a Dora change"),
+        ("blocks.2.inner.weight", "is adapted by LoHa"),
+        ("blocks.3.outer.weight", "is adapted by LoKr"),
+        ("blocks.4.inner.weight", "is adapted by DoRA"),
         ("blocks.0.norm.weight", "belongs to a LayerNorm"),
     ],
 )

@@ -8,10 +8,14 @@ from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
-from .merge import Change, Factors, Full
+from .merge import Change, Dora, Factors, Full, Hadamard, Kronecker
 
 # Changes and strengths of the adapters that are applied, by parameter name.
 Unmerged = Mapping[str, Sequence[tuple[Change, float]]]
+
+
+# What kinds that cannot be applied are called.
+KINDS: Mapping[type[Change], str] = {Hadamard: "LoHa", Kronecker: "LoKr", Dora: "DoRA"}
 
 
 class AdaptedLinear(nn.Module):
@@ -73,7 +77,7 @@ def check_applicable(template: nn.Module, changes: Iterable[tuple[str, Change]])
     for name, change in changes:
         owner = template.get_submodule(name.rpartition(".")[0])
         if not isinstance(change, Factors | Full):
-            reason = f"is adapted by a {type(change).__name__} change"
+            reason = f"is adapted by {KINDS[type(change)]}"
         elif not isinstance(owner, nn.Linear):
             reason = f"belongs to a {type(owner).__name__}"
         else:
