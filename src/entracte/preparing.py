@@ -29,7 +29,8 @@ class Preparer:
     def __init__(self, source: ModelSource, loras: Loras) -> None:
         self._source = source
         self._loras = loras
-        self._tokenizer = Tokenizer(source.tokenizer)
+        vocabulary = source.components["text_encoder"].config["text_config"]["vocab_size"]
+        self._tokenizer = Tokenizer(source.tokenizer, vocabulary)
         self._defaults = DEFAULTS[source.version]
 
     def prepare(self, request: Request) -> Prepared:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from entracte.checkpoints import hub
-from entracte.checkpoints.demo import CHECKPOINT, GEMMA
-from entracte.checkpoints.hub import needed_files
+from entracte.checkpoints.demo import CHECKPOINT
 from entracte.checkpoints.model_files import ModelPaths, open_model
+from entracte.checkpoints.official import needed_files
 from entracte.errors import CheckpointError
 
 PUBLISHED = [
@@ -43,42 +42,6 @@ def test_what_the_distilled_pipeline_needs() -> None:
 def test_what_a_diffusers_repository_needs() -> None:
     files = ["model_index.json", "vae/config.json", "assets/video.mp4", "scheduler/config.json"]
     assert needed_files(files, distilled=False) == ["model_index.json", "vae/config.json"]
-
-
-def cached_repository(cache: Path, name: str, files: Path) -> None:
-    """Lay out files as the hub's own cache does."""
-    root = cache / "hub" / f"models--{name.replace('/', '--')}"
-    commit = "0" * 40
-    shutil.copytree(files, root / "snapshots" / commit)
-    (root / "refs").mkdir()
-    (root / "refs" / "main").write_text(commit)
-
-
-def test_a_repository_in_the_cache_is_used_offline(
-    demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process of its own: huggingface_hub reads HF_HOME when it is imported."""
-    import subprocess
-    import sys
-
-    cached_repository(tmp_path, "Lightricks/LTX-2.3", demo_model)
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    code = (
-        "from entracte import Engine; e = Engine.open('Lightricks/LTX-2.3'); "
-        "print(e.source.version, len(e.source.components), e.source.tokenizer.name)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["2.3", "7", GEMMA], done.stderr
-    code = "from entracte import Engine; Engine.open('nobody/nothing')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "nobody/nothing is not in the hub's cache, and the hub cannot be reached" in done.stderr
-
-
-def test_names_that_are_no_repository() -> None:
-    assert hub.is_repository("Lightricks/LTX-2.3")
-    assert not hub.is_repository("models/ltx/2.3")
-    with pytest.raises(CheckpointError, match="model folder /no/such/place does not exist"):
-        open_model("/no/such/place", ModelPaths(), distilled=False)
 
 
 def test_a_file_instead_of_a_folder(demo_model: Path) -> None:

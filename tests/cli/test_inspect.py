@@ -15,7 +15,13 @@ from entracte.cli.main import run
 def test_a_folder(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(demo_model), "--json"]) == 0
     described = {d["kind"]: d for d in json.loads(capsys.readouterr().out)}
-    assert described.keys() == {"checkpoint", "LoRA", "latent upsampler", "Gemma 3 folder"}
+    assert described.keys() == {
+        "model folder",
+        "checkpoint",
+        "LoRA",
+        "latent upsampler",
+        "Gemma 3 folder",
+    }
     checkpoint = described["checkpoint"]
     assert checkpoint["version"] == "2.3"
     parts = {part["name"]: part for part in checkpoint["parts"]}

@@ -1,6 +1,6 @@
 """What a file or folder is, in words and numbers, from headers alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,21 @@ from typing import Any
 from entracte.errors import CheckpointError
 
 from .diffusers_layout import is_diffusers_folder, open_diffusers
-from .gemma_folder import is_gemma, open_gemma
+from .folder import (
+    Folder,
+    Weights,
+    choose_checkpoint,
+    choose_distilled_lora,
+    choose_upsampler,
+    scan,
+)
+from .gemma_folder import open_gemma
 from .lora import is_lora
 from .lora.describe import describe_lora
+from .open_file import expand, is_folder
 from .published import is_checkpoint, is_upsampler, open_checkpoint
 from .safetensors_file import SafetensorsFile
+from .shards import INDEX_SUFFIX, shards_of
 from .sources import ComponentSource, Located
 
 
@@ -46,25 +56,69 @@ def describe_path(path: Path) -> list[Description]:
 
     Raises CheckpointError where nothing is recognised.
     """
-    if not path.is_dir():
-        return [_describe_file(path)]
+    path = expand(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        return [_describe_weights(Weights(tuple(map(SafetensorsFile, shards_of(path)))))]
+    if not is_folder(path):
+        return [_describe_file(SafetensorsFile(path))]
     if is_diffusers_folder(path):
         components = open_diffusers(path)
         parts = [_component(component) for component in components.values()]
         return [Description(path, "diffusers folder", "2.3", parts)]
     if (path / "config.json").is_file():
         return [_describe_gemma(path)]
-    described = [_describe_file(file) for file in sorted(path.glob("*.safetensors"))]
-    folders = sorted(config.parent for config in path.glob("*/config.json"))
-    described += [_describe_gemma(folder) for folder in folders if is_gemma(folder)]
+    found = scan(path)
+    described = [_describe_weights(each) for each in found.checkpoints]
+    described += [_describe_file(file) for file in (*found.upsamplers, *found.loras, *found.others)]
+    described += [_describe_gemma(folder) for folder in found.gemmas]
+    described += [
+        Description(file, "skipped", None, [], {"reason": reason})
+        for file, reason in found.unreadable.items()
+    ]
     if not described:
         raise CheckpointError(f"{path} holds no model files")
+    if found.checkpoints:
+        described.insert(0, _describe_choice(found))
     return described
 
 
-def _describe_file(path: Path) -> Description:
-    file = SafetensorsFile(path)
+def _describe_choice(found: Folder) -> Description:
+    """What `--model` takes of a folder."""
+    choices: Mapping[str, Callable[[], Iterable[SafetensorsFile | None]]] = {
+        "checkpoint": lambda: choose_checkpoint(found, distilled=False),
+        "checkpoint of the distilled pipeline": lambda: choose_checkpoint(found, distilled=True),
+        "upsampler": lambda: [choose_upsampler(found)],
+        "distilled LoRA": lambda: [choose_distilled_lora(found)],
+    }
+    facts = {}
+    for what, choose in choices.items():
+        try:
+            facts[what] = _names(filter(None, choose())) or "none"
+        except CheckpointError as error:
+            facts[what] = str(error)
+    return Description(found.path, "model folder", None, [], facts)
+
+
+def _names(files: Iterable[SafetensorsFile]) -> str:
+    return ", ".join(file.path.name for file in files)
+
+
+def _describe_weights(weights: Weights) -> Description:
+    first = weights.files[0]
+    if len(weights.files) == 1:
+        return _describe_file(first)
+    version, components = open_checkpoint(weights.files)
+    parts = [_component(component) for component in components.values()]
+    facts = {"files": _names(weights.files)}
+    return Description(first.path, "checkpoint in shards", version, parts, facts)
+
+
+def _describe_file(file: SafetensorsFile) -> Description:
+    path = file.path
     every = [Located(file, key) for key in file.tensors]
+    if file.quantised is not None:
+        kind = f"quantised file ({file.quantised}), which is not supported yet"
+        return Description(path, kind, None, [_part("tensors", every)])
     if is_checkpoint(file):
         version, components = open_checkpoint([file])
         parts = [_component(component) for component in components.values()]

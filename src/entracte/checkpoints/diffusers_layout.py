@@ -4,7 +4,6 @@ Configs are translated to the published header's form, and names to ours, so tha
 this file knows which layout a model came in.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from entracte.errors import CheckpointError
 
 from .diffusers_names import connectors_to_published, transformer_to_published
 from .diffusers_vae import vae_config, vae_names
-from .gemma_folder import open_gemma, shards
+from .gemma_folder import open_gemma
+from .json_file import read_json
+from .published import require_plain
+from .shards import shards
 from .sources import ComponentSource, Located
 
 MODEL_INDEX = "model_index.json"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model"
 UPSAMPLER = "latent_upsampler"
 
 Config = Mapping[str, Any]
@@ -32,7 +34,7 @@ def open_diffusers(folder: Path) -> dict[str, ComponentSource]:
 
     Raises CheckpointError for another pipeline's folder, or one that misses a component.
     """
-    kind = _read_json(folder / MODEL_INDEX).get("_class_name", "")
+    kind = read_json(folder / MODEL_INDEX).get("_class_name", "")
     if not str(kind).startswith("LTX2"):
         raise CheckpointError(f"{folder} holds a {kind or 'nameless'} pipeline, not an LTX-2 one")
     components = {
@@ -58,29 +60,18 @@ def _open(
     component: str | None = None,
 ) -> ComponentSource:
     root = folder / subfolder
-    config = _read_json(root / "config.json")
-    rename = names(config)
-    tensors = {
-        rename(key): Located(file, key)
-        for file in shards(root, f"{WEIGHTS}.index.json", WEIGHTS)
-        for key in file.tensors
-    }
+    config = read_json(root / "config.json")
+    tensors: dict[str, Located] = {}
     try:
-        return ComponentSource(component or subfolder, translate(config), tensors)
+        translated, rename = translate(config), names(config)
     except KeyError as missing:
         raise CheckpointError(f"{root / 'config.json'} has no {missing}") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise CheckpointError(f"{path} is no JSON") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is no JSON object")
-    return value
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(f"{root / 'config.json'} has a wrong value: {error}") from None
+    for file in shards(root, WEIGHTS):
+        require_plain(file)
+        tensors |= {rename(key): Located(file, key) for key in file.tensors}
+    return ComponentSource(component or subfolder, translated, tensors)
 
 
 def _transformer_names(_: Config) -> Callable[[str], str]:

@@ -1,59 +1,126 @@
 """The Gemma folder: the text encoder's shards, and the tokenizer beside them."""
 
-import json
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entracte.errors import CheckpointError
 from entracte.models import gemma
 
-from .safetensors_file import SafetensorsFile
+from .json_file import first_problem, read_json
+from .open_file import expand, is_folder
+from .published import require_plain
+from .shards import shards
 from .sources import ComponentSource, Located
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+STEM = "model"
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+Size = Annotated[int, Field(gt=0, lt=2**24)]
+
+
+class TextConfig(BaseModel):
+    """Bounds of what decides how much is built; what is not given is transformers' default."""
+
+    model_config = ConfigDict(strict=True)
+
+    hidden_size: Size = 1
+    intermediate_size: Size = 1
+    num_hidden_layers: Annotated[int, Field(gt=0, le=1000)] = 1
+    num_attention_heads: Size = 1
+    num_key_value_heads: Size = 1
+    head_dim: Size = 1
+    vocab_size: Size = 1
+    sliding_window: Size = 1
+    layer_types: Annotated[list[str], Field(max_length=1000)] | None = None
+
+
+class GemmaConfig(BaseModel):
+    """A `config.json` of Gemma 3."""
+
+    model_config = ConfigDict(strict=True)
+
+    text_config: TextConfig = TextConfig()
 
 
 def is_gemma(root: Path) -> bool:
     """Whether a folder is a Gemma folder, by its config."""
     try:
-        config = json.loads((root / "config.json").read_text())
-    except (OSError, ValueError):
+        return read_json(root / CONFIG).get("model_type") == "gemma3"
+    except CheckpointError:
         return False
-    return isinstance(config, dict) and config.get("model_type") == "gemma3"
 
 
 def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
     """The language half of a Gemma folder; no weight is read.
 
     tokenizer: the folder of the tokenizer, where it is another one.
-    Raises CheckpointError if the folder, its config, its weights or its tokenizer is missing.
+    Raises CheckpointError if the folder, its config, its weights or its tokenizer is missing, or if
+    the config contradicts the weights.
     """
-    if not root.is_dir():
+    root = expand(root)
+    if not is_folder(root) and root.exists():
+        raise CheckpointError(
+            f"{root} is a file; the text encoder is a folder with {CONFIG}, {TOKENIZER} and "
+            "safetensors files (Gemma in a single file is not supported)"
+        )
+    if not root.exists():
         raise CheckpointError(f"Gemma folder {root} does not exist")
-    config = gemma.read_config(root)
-    tokenizer = tokenizer or root
-    if not (tokenizer / "tokenizer.json").is_file():
-        raise CheckpointError(f"Gemma folder {tokenizer} has no tokenizer.json")
-    tensors = {}
-    for file in shards(root):
+    config = _read_config(root / CONFIG)
+    _check_tokenizer(tokenizer or root)
+    tensors: dict[str, Located] = {}
+    for file in shards(root, STEM):
+        require_plain(file)
         for key in file.tensors:
             name = gemma.file_to_module(key)
             if name is not None:
                 tensors[name] = Located(file, key)
     if not tensors:
         raise CheckpointError(f"Gemma folder {root} holds no language model weights")
-    return ComponentSource("text_encoder", config.to_dict(), tensors)
+    _check_layers(root, config, tensors)
+    return ComponentSource("text_encoder", config, tensors)
 
 
-def shards(root: Path, index_name: str = INDEX, single_name: str = SINGLE) -> list[SafetensorsFile]:
-    """The safetensors files of a folder, from its index or its only file."""
-    index = root / index_name
-    if not index.is_file():
-        if not (root / single_name).is_file():
-            raise CheckpointError(f"{root} has neither {single_name} nor {index_name}")
-        return [SafetensorsFile(root / single_name)]
+def _read_config(path: Path) -> dict[str, Any]:
+    """Gemma's config with its defaults filled in."""
+    values = read_json(path)
+    if values.get("model_type") != "gemma3":
+        raise CheckpointError(
+            f"{path.parent} holds a {values.get('model_type')!r} model; LTX-2.3 needs gemma3"
+        )
+    if "quantization_config" in values:
+        raise CheckpointError(
+            f"{path.parent} holds a quantised model, which is not supported yet; take the bfloat16 "
+            "files instead"
+        )
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise CheckpointError(f"{index} is no index of shards") from None
-    return [SafetensorsFile(root / name) for name in names]
+        GemmaConfig.model_validate(values)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {first_problem(error)}") from None
+    try:
+        return gemma.full_config(values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Raise CheckpointError unless the tokenizer's files are there, and JSON."""
+    if not (folder / TOKENIZER).exists():
+        raise CheckpointError(f"Gemma folder {folder} has no {TOKENIZER}")
+    for name in (TOKENIZER, *BESIDE_TOKENIZER):
+        if (folder / name).exists():
+            read_json(folder / name)
+
+
+def _check_layers(root: Path, config: dict[str, Any], tensors: dict[str, Located]) -> None:
+    """The config's number of layers must be the weights', before so many are built."""
+    found = {name.split(".")[2] for name in tensors if name.startswith("model.layers.")}
+    said = config["text_config"]["num_hidden_layers"]
+    if len(found) != said:
+        raise CheckpointError(
+            f"{root / CONFIG} says num_hidden_layers={said}; the weights beside it have "
+            f"{len(found)} layers"
+        )

@@ -1,14 +1,15 @@
 """The header of a safetensors file, checked as strictly as the format's own library does."""
 
-import json
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from entracte.errors import CheckpointError
 
+from .json_file import first_problem, parse_object
 from .open_file import OpenFile
+from .recognise import LOOKED_AT, recognise_bytes
 
 LENGTH_BYTES = 8
 MAX_BYTES = 100 * 2**20  # the library's limit
@@ -42,28 +43,22 @@ class Header:
 
 def read_header(file: OpenFile) -> Header:
     """The header of a safetensors file; raises CheckpointError where it or the file is wrong."""
+    length = int.from_bytes(file.read(0, min(file.size, LENGTH_BYTES)), "little")
     if file.size < LENGTH_BYTES:
-        raise CheckpointError(f"{file.path} is not a safetensors file: it has {file.size} bytes")
-    length = int.from_bytes(file.read(0, LENGTH_BYTES), "little")
+        raise _not_safetensors(file, f"it has {file.size} bytes")
     if length > MAX_BYTES:
-        raise CheckpointError(f"{file.path} is not a safetensors file: it has no such header")
+        raise _not_safetensors(file, "it begins with bytes of no known kind")
     data_start = LENGTH_BYTES + length
     if data_start > file.size:
-        raise CheckpointError(
-            f"{file.path} is truncated or not a safetensors file: its header would end at byte "
-            f"{data_start:,} of {file.size:,}"
+        raise _not_safetensors(
+            file, f"or truncated: its header would end at byte {data_start:,} of {file.size:,}"
         )
-    text = file.read(LENGTH_BYTES, length)
     try:
-        values = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
-        if not isinstance(values, dict):
-            raise ValueError("it is not a JSON object")
+        values = parse_object(file.read(LENGTH_BYTES, length).decode())
         metadata = METADATA.validate_python(values.pop("__metadata__", None) or {})
         tensors = ENTRIES.validate_python(values)
-    except (ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
-        raise CheckpointError(
-            f"{file.path} is not a safetensors file: its header cannot be read ({_reason(error)})"
-        ) from None
+    except ValueError as error:  # pydantic's errors are ValueErrors
+        raise _not_safetensors(file, f"its header cannot be read ({_reason(error)})") from None
     _check_places(file, tensors, data_start)
     return Header(metadata, tensors, data_start)
 
@@ -92,19 +87,10 @@ def _check_places(file: OpenFile, tensors: dict[str, Entry], data_start: int) ->
         )
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found
+def _not_safetensors(file: OpenFile, reason: str) -> CheckpointError:
+    found = recognise_bytes(file.read(0, min(file.size, LOOKED_AT)))
+    return CheckpointError(f"{file.path} is not a safetensors file: {found or reason}")
 
 
-def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+def _reason(error: ValueError) -> str:
+    return first_problem(error) if isinstance(error, ValidationError) else str(error)

@@ -1,105 +1,128 @@
-"""Models on the Hugging Face hub: which files of a repository are needed, and fetching them."""
+"""Models on the Hugging Face hub: in its cache, or fetched from it."""
 
-import re
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from httpx2 import HTTPError
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from entracte.errors import CheckpointError
 
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+logger = logging.getLogger(__name__)
 
 # The text encoder that the published checkpoints were trained with; they do not contain it.
 GEMMA_REPOSITORY = "google/gemma-3-12b-it-qat-q4_0-unquantized"
-SUFFIX = ".safetensors"
-GEMMA_FILES = ("*.json", "*.safetensors", "*.model")
 
-DIFFUSERS_FOLDERS = (
-    "transformer",
-    "connectors",
-    "vae",
-    "audio_vae",
-    "vocoder",
-    "text_encoder",
-    "tokenizer",
-    "latent_upsampler",
-)
+# How long the hub may take to answer the first question, in seconds. It is asked once.
+PATIENCE = 10.0
+
+# Which of a repository's files are needed, by their paths in it.
+Needed = Callable[[Sequence[str]], Sequence[str]]
 
 
 def is_repository(model: str) -> bool:
-    """Whether a name could be a hub repository's, `owner/name`."""
-    return REPOSITORY.fullmatch(model) is not None
+    """Whether a name could be a hub repository's, `owner/name`, rather than a folder's."""
+    owner, slash, name = model.partition("/")
+    if not slash or not name or "/" in name or model.startswith((".", "/", "~")):
+        return False
+    return not Path(owner).is_dir()
 
 
-def fetch_model(repository: str, distilled: bool) -> Path:
-    """Download what a pipeline needs of a repository, and return its folder in the hub's cache.
+def find(repository: str, needed: Needed, is_whole: Callable[[Path], bool]) -> Path:
+    """The folder of a repository: in the hub's cache if it is whole there, else fetched.
 
-    distilled: the distilled checkpoint is wanted, rather than the base one and its LoRA.
-    Honours HF_HOME and HF_HUB_OFFLINE. Raises CheckpointError where files cannot be had.
+    What the cache holds is used without asking the hub. Honours HF_HOME and HF_HUB_OFFLINE.
+    Raises CheckpointError where files cannot be had.
     """
     try:
-        files = HfApi().list_repo_files(repository)
-    except HfHubHTTPError as error:
-        raise _refusal(repository, error) from None
-    except (OfflineModeIsEnabled, HTTPError):
-        return _fetch(repository, None)  # what the cache holds
-    return _fetch(repository, needed_files(files, distilled))
-
-
-def fetch_gemma() -> Path:
-    """Download the text encoder, and return its folder in the hub's cache."""
-    return _fetch(GEMMA_REPOSITORY, list(GEMMA_FILES))
-
-
-def needed_files(files: Sequence[str], distilled: bool) -> list[str]:
-    """Which of a repository's files a pipeline needs, by their published names.
-
-    Of several versions of one file (`…-1.0`, `…-1.1`) the last by name is taken.
-    """
-    if "model_index.json" in files:
-        return ["model_index.json", *(f for f in files if f.split("/")[0] in DIFFUSERS_FOLDERS)]
-    stems = sorted(f.removesuffix(SUFFIX) for f in files if "/" not in f and f.endswith(SUFFIX))
-    patterns = [r".*spatial-upscaler-x2(-[\d.]+)?"]
-    if distilled:
-        patterns += [r".*-distilled(-[\d.]+)?"]
-    else:
-        patterns += [r".*-dev(-[\d.]+)?", r".*-distilled-lora-\d+(-[\d.]+)?"]
-    chosen = []
-    for pattern in patterns:
-        chosen += [stem + SUFFIX for stem in stems if re.fullmatch(pattern, stem)][-1:]
-    return chosen
-
-
-def _fetch(repository: str, patterns: list[str] | None) -> Path:
+        validate_repo_id(repository)
+    except HFValidationError:
+        raise CheckpointError(
+            f"{repository} is neither a folder here nor a name that a repository can have"
+        ) from None
+    cached = list(_snapshots(repository))
+    if cached and _is_main(cached[0]) and is_whole(cached[0]):
+        return cached[0]
     try:
-        return Path(
-            snapshot_download(
-                repository, allow_patterns=patterns, local_files_only=patterns is None
-            )
+        return _fetch(repository, needed)
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError) as error:
+        refusal = _refusal(repository, error)
+    except OSError as error:
+        raise CheckpointError(
+            f"{repository} cannot be kept in the hub's cache: {error.strerror or error}"
+        ) from None
+    if not cached or isinstance(refusal.__cause__, RepositoryNotFoundError):
+        raise refusal
+    logger.warning("%s; taking what is in the hub's cache", refusal)
+    return next(filter(is_whole, cached), cached[0])
+
+
+def hide_progress() -> None:
+    """Show no progress bars of downloads in this process."""
+    disable_progress_bars()
+
+
+def _snapshots(repository: str) -> Iterator[Path]:
+    """The folders of a repository in the cache: that of `main` first, then the newest."""
+    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    folders = [folder for folder in root.glob("snapshots/*") if folder.is_dir()]
+    yield from sorted(folders, key=lambda each: (_is_main(each), each.stat().st_mtime))[::-1]
+
+
+def _is_main(snapshot: Path) -> bool:
+    try:
+        return (snapshot.parent.parent / "refs" / "main").read_text().strip() == snapshot.name
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _fetch(repository: str, needed: Needed) -> Path:
+    info = HfApi().model_info(repository, timeout=PATIENCE)
+    files = [each.rfilename for each in info.siblings or []]
+    wanted = needed(files)
+    if not wanted:
+        listed = ", ".join(files[:5])
+        raise CheckpointError(
+            f"{repository} holds no LTX checkpoint under the published names; its files are "
+            f"{listed or 'none'}{', …' if len(files) > 5 else ''}"
         )
-    except (LocalEntryNotFoundError, HTTPError) as error:
-        raise _refusal(repository, error) from None
+    return Path(snapshot_download(repository, allow_patterns=list(map(_escape, wanted))))
+
+
+def _escape(name: str) -> str:
+    """A pattern that fits one name alone."""
+    return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
 
 
 def _refusal(repository: str, error: Exception) -> CheckpointError:
     if isinstance(error, GatedRepoError):
-        return CheckpointError(
-            f"{repository} is gated: accept its terms on the hub, then log in with `hf auth login`"
+        words = (
+            f"{repository} is gated: accept its terms at {constants.ENDPOINT}/{repository}, then "
+            "log in with `hf auth login`"
         )
-    if isinstance(error, LocalEntryNotFoundError):
-        return CheckpointError(
-            f"{repository} is not in the hub's cache, and the hub cannot be reached; download it "
-            "first, or give a local folder"
+    elif isinstance(error, RepositoryNotFoundError):
+        words = (
+            f"{repository} is neither a folder here nor a repository on the hub (or it is private: "
+            "log in with `hf auth login`)"
         )
-    if isinstance(error, RepositoryNotFoundError):
-        return CheckpointError(f"{repository} is neither a folder here nor a repository on the hub")
-    return CheckpointError(f"{repository} cannot be fetched from the hub: {error}")
+    elif isinstance(error, HfHubHTTPError) and error.response is not None:
+        words = f"the hub answered {error.response.status_code} for {repository}"
+    elif isinstance(error, OfflineModeIsEnabled):
+        words = f"{repository} is not whole in the hub's cache, and HF_HUB_OFFLINE is set"
+    else:
+        words = f"{repository} is not whole in the hub's cache, and the hub cannot be reached"
+    refusal = CheckpointError(words)
+    refusal.__cause__ = error
+    return refusal

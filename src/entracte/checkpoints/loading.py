@@ -18,6 +18,8 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.residency.component import ComponentSpec, TensorSpec
 
+from .bounds import check_config
+from .recognise import TAKE_BFLOAT16
 from .sources import ComponentSource
 
 
@@ -52,29 +54,52 @@ FIXED_DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"vocoder": torch.flo
 def build_component(source: ComponentSource) -> Component:
     """A component without storage, checked against its source, name by name and shape by shape.
 
-    Raises CheckpointError where a tensor is missing, left over, or of another shape.
+    Raises CheckpointError where a tensor is missing, left over, of another shape, or of integers,
+    and where the config describes no such component.
     """
+    if source.name != "text_encoder":
+        check_config(source)
     with torch.device("meta"):
         try:
             module = BUILDERS[source.name](source)
-        except KeyError as missing:
-            raise CheckpointError(f"{source.name}: its config has no {missing}") from None
+        except CheckpointError:
+            raise
+        except KeyError as error:
+            raise CheckpointError(f"{source.name}: its config has no {error}") from None
+        except Exception as error:  # what a wrong value causes in torch, diffusers or transformers
+            words = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CheckpointError(f"{source.name}: its config is wrong ({words})") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: located.info.shape for name, located in source.tensors.items()}
-    for problem, names in (
-        ("misses", wanted.keys() - found.keys()),
-        ("has no place for", found.keys() - wanted.keys()),
-        (
-            "has another shape for",
-            {n for n in wanted.keys() & found.keys() if wanted[n] != found[n]},
-        ),
-    ):
-        if names:
+    missing, unknown = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    if missing:
+        raise CheckpointError(
+            f"{source.name}: {len(missing):,} of its {len(wanted):,} tensors are not in the "
+            f"checkpoint, the first {min(missing)}"
+        )
+    if unknown:
+        raise CheckpointError(
+            f"{source.name}: the checkpoint has {len(unknown):,} tensors that LTX-2.3 does not "
+            f"have, the first {_in_file(source, min(unknown))}"
+        )
+    for name, shape in wanted.items():
+        if found[name] != shape:
             raise CheckpointError(
-                f"{source.name}: the checkpoint {problem} {len(names)} of {len(wanted)} tensors, "
-                f"the first {min(names)}"
+                f"{source.name}: {_in_file(source, name)} is {list(found[name])}; by the config it "
+                f"is {list(shape)}"
+            )
+        dtype = source.tensors[name].info.dtype
+        if not dtype.is_floating_point or dtype is torch.float8_e8m0fnu:
+            raise CheckpointError(
+                f"{source.name}: {_in_file(source, name)} is {str(dtype).removeprefix('torch.')}, "
+                f"quantised without the scales that it needs; {TAKE_BFLOAT16}"
             )
     return module
+
+
+def _in_file(source: ComponentSource, name: str) -> str:
+    located = source.tensors[name]
+    return f"{located.key} of {located.file.path}"
 
 
 class FileSource:

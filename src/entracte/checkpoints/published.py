@@ -1,12 +1,13 @@
 """The published layout: everything in one safetensors file, or the same keys in several."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from entracte.errors import CheckpointError
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
 
+from .recognise import TAKE_BFLOAT16
 from .sources import ComponentSource, Located, TensorFile
 from .versions import model_version, require_supported
 
@@ -51,20 +52,43 @@ def is_checkpoint(file: TensorFile) -> bool:
     return any(part.config in file.config() for part in PARTS)
 
 
+def part_of(key: str) -> Part | None:
+    """The part that a key belongs to; None where the model has no such key."""
+    return next((part for part in PARTS if key.startswith(part.prefix)), None)
+
+
+def components_of(file: TensorFile) -> frozenset[str]:
+    """The components that a file has tensors of."""
+    return frozenset(part.component for part in map(part_of, file.tensors) if part is not None)
+
+
+def require_plain(file: TensorFile) -> None:
+    """Raise CheckpointError, by the format's name, for a file with quantised weights."""
+    if file.quantised is not None:
+        raise CheckpointError(
+            f"{file.path} is quantised ({file.quantised}), which is not supported yet; "
+            f"{TAKE_BFLOAT16}"
+        )
+
+
 def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, ComponentSource]]:
     """The version and the components of one model's files; no weight is read.
 
-    Raises CheckpointError for files of another model or version, unknown or doubled tensors.
+    Of several files, only one needs to have the config. Raises CheckpointError for files of another
+    model or version, quantised ones, unknown or doubled tensors.
     """
     config: dict[str, Any] = {}
     version = ""
     for file in files:
-        if not is_checkpoint(file):
+        require_plain(file)
+        if is_checkpoint(file):
+            found = model_version(file.metadata, file.config(), file.path)
+            require_supported(found, file.path)
+            version = version or found
+            config.update(file.config())
+    for file in files:
+        if not is_checkpoint(file) and (not config or not components_of(file)):
             raise CheckpointError(f"{file.path} is no LTX checkpoint: {_what_it_is(file)}")
-        found = model_version(file.metadata, file.config())
-        require_supported(found, file.path)
-        version = version or found
-        config.update(file.config())
 
     tensors: dict[str, dict[str, Located]] = {}
     configs: dict[str, str] = {}
@@ -72,7 +96,7 @@ def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, Compone
         for key in file.tensors:
             if key.startswith(UNUSED):
                 continue
-            part = next((part for part in PARTS if key.startswith(part.prefix)), None)
+            part = part_of(key)
             if part is None:
                 raise CheckpointError(f"{file.path} holds {key}, which LTX-{version} does not have")
             name = part.rename(key.removeprefix(part.prefix))
@@ -82,9 +106,19 @@ def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, Compone
             located[name] = Located(file, key)
             configs[part.component] = part.config
     return version, {
-        name: ComponentSource(name, config.get(configs[name], {}), located)
+        name: ComponentSource(name, _part_of_config(config, configs[name], located), located)
         for name, located in tensors.items()
     }
+
+
+def _part_of_config(
+    config: Mapping[str, Any], name: str, located: Mapping[str, Located]
+) -> Mapping[str, Any]:
+    found = config.get(name, {})
+    if not isinstance(found, dict):
+        path = next(iter(located.values())).file.path
+        raise CheckpointError(f"{path}: the part {name} of its config is not a JSON object")
+    return found
 
 
 def is_upsampler(file: TensorFile) -> bool:

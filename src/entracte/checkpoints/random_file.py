@@ -75,6 +75,7 @@ class RandomFile:
         metadata: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path = path
+        self.quantised: str | None = None
         self.metadata = metadata
         self._config = config
         self._numbers = numbers

@@ -1,7 +1,6 @@
 """One safetensors file: its header as data, its tensors read to where they stay."""
 
 import ctypes
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -15,7 +14,9 @@ from torch import Tensor
 from entracte.errors import CheckpointError
 
 from .header import Entry, read_header
+from .json_file import parse_object
 from .open_file import OpenFile
+from .recognise import TAKE_BFLOAT16, recognise_quantised
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -71,6 +72,14 @@ class SafetensorsFile:
         self._file = OpenFile(path)
         header = read_header(self._file)
         self.metadata: Mapping[str, str] = header.metadata
+        try:
+            self._config = parse_object(header.metadata.get("config", "{}"))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its config is not JSON: {error}") from None
+        #: How its weights are quantised, in words; None where nothing says that they are.
+        self.quantised = recognise_quantised(
+            {name: entry.dtype for name, entry in header.tensors.items()}, header.metadata
+        )
         self.tensors: Mapping[str, TensorInfo] = {
             name: self._info(name, entry, header.data_start)
             for name, entry in header.tensors.items()
@@ -79,9 +88,8 @@ class SafetensorsFile:
     def _info(self, name: str, entry: Entry, data_start: int) -> TensorInfo:
         dtype = DTYPES.get(entry.dtype)
         if dtype is None:
-            raise CheckpointError(
-                f"{self.path}: {name} has the dtype {entry.dtype}, which is not supported"
-            )
+            what = f"{self.quantised}; {TAKE_BFLOAT16}" if self.quantised else "not supported"
+            raise CheckpointError(f"{self.path}: {name} has the dtype {entry.dtype}: {what}")
         begin, end = entry.data_offsets
         info = TensorInfo(dtype, tuple(entry.shape), data_start + begin, end - begin)
         if info.nbytes != info.parameters * dtype.itemsize:
@@ -117,13 +125,7 @@ class SafetensorsFile:
 
     def config(self) -> dict[str, Any]:
         """The `config` of the header's metadata; empty where there is none."""
-        try:
-            config = json.loads(self.metadata.get("config", "{}"))
-        except (ValueError, RecursionError):
-            raise CheckpointError(f"{self.path} has a config that is not JSON") from None
-        if not isinstance(config, dict):
-            raise CheckpointError(f"{self.path} has a config that is not a JSON object")
-        return config
+        return self._config
 
 
 def _memory(flat: Tensor) -> memoryview:

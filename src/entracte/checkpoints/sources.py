@@ -14,11 +14,15 @@ from .safetensors_file import TensorInfo
 class TensorFile(Protocol):
     """A file of tensors by key, or what is read as if it were one.
 
-    path: what messages call it. tensors, metadata: its header.
+    path: what messages call it. tensors, metadata: its header. quantised: how its weights are
+    quantised, in words; None where nothing says that they are.
     """
 
     @property
     def path(self) -> Path: ...
+
+    @property
+    def quantised(self) -> str | None: ...
 
     @property
     def metadata(self) -> Mapping[str, str]: ...
@@ -84,12 +88,14 @@ class ModelSource:
 
     tokenizer: the folder that holds the tokenizer.
     distilled_lora: the LoRA file of stage 2 and its strength, None where there is none.
+    notes: what was chosen of several files, and what was skipped.
     """
 
     version: str
     components: Mapping[str, ComponentSource]
     tokenizer: Path
     distilled_lora: tuple[TensorFile, float] | None
+    notes: tuple[str, ...] = ()
 
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if a file of the components is no longer what was opened."""

@@ -8,12 +8,14 @@ from entracte.errors import CheckpointError
 SUPPORTED = ("2.3",)
 
 
-def model_version(metadata: Mapping[str, str], config: Mapping[str, Any]) -> str:
+def model_version(metadata: Mapping[str, str], config: Mapping[str, Any], where: object) -> str:
     """The version a header declares, or that its transformer config implies: "2.3", "2.0", …"""
     declared = metadata.get("model_version")
     if declared:
         return ".".join(declared.split(".")[:2])
     transformer = config.get("transformer", {})
+    if not isinstance(transformer, dict):
+        raise CheckpointError(f"{where}: the part transformer of its config is not a JSON object")
     return "2.3" if transformer.get("cross_attention_adaln") else "2.0"
 
 

@@ -88,27 +88,34 @@ def file_to_module(key: str) -> str | None:
     return None
 
 
-def read_config(root: Path) -> Gemma3Config:
-    """Read `config.json` of a Gemma folder; raises CheckpointError if it is another model's."""
+def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A Gemma 3 `config.json` with transformers' defaults filled in; raises CheckpointError."""
     try:
-        values: Mapping[str, Any] = Gemma3Config.get_config_dict(str(root))[0]
-    except OSError as error:
-        raise CheckpointError(f"{root} has no readable config.json: {error}") from None
-    if values.get("model_type") != "gemma3":
-        raise CheckpointError(
-            f"{root} holds a {values.get('model_type')!r} model; LTX-2.3 needs gemma3"
-        )
-    return Gemma3Config(**values)
+        found: dict[str, Any] = Gemma3Config(**values).to_dict()
+    except Exception as error:  # transformers checks values with errors of many kinds
+        raise CheckpointError(f"not a config of Gemma 3 ({_first_line(error)})") from None
+    return found
 
 
 class Tokenizer:
-    """Prompt text to token ids."""
+    """Prompt text to token ids.
 
-    def __init__(self, root: Path) -> None:
-        file = root / "tokenizer.json"
-        if not file.is_file():
-            raise CheckpointError(f"{root} has no tokenizer.json")
-        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))
+    root: the folder of `tokenizer.json`. vocabulary: how many tokens the text encoder knows.
+    Raises CheckpointError where the folder's files are not a tokenizer, or one for another model.
+    """
+
+    def __init__(self, root: Path, vocabulary: int) -> None:
+        try:
+            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))
+            count = len(self._tokenizer)
+        except Exception as error:  # transformers and tokenizers raise errors of many kinds
+            raise CheckpointError(
+                f"{root} has no readable tokenizer.json ({_first_line(error)})"
+            ) from None
+        if not 0 < count <= vocabulary:
+            raise CheckpointError(
+                f"the tokenizer in {root} has {count:,} tokens, and the text encoder {vocabulary:,}"
+            )
 
     def encode(self, prompt: str, truncate: bool = False) -> Tensor:
         """Token ids [tokens] int64, the start token included.
@@ -122,3 +129,7 @@ class Tokenizer:
                 "allow the rest to be cut off (--truncate-prompt)"
             )
         return torch.tensor(tokens[:MAX_TOKENS], dtype=torch.int64)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

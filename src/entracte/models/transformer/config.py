@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entracte.errors import CheckpointError
 
@@ -18,6 +20,34 @@ REQUIRED = {
     "activation_fn": "gelu-approximate",
     "norm_elementwise_affine": False,
 }
+
+
+Size = Annotated[int, Field(gt=0, le=10**6)]
+Constant = Annotated[float, Field(gt=0, le=10**6)]
+
+
+class HeaderValues(BaseModel):
+    """The sizes and constants in a header."""
+
+    model_config = ConfigDict(strict=True)
+
+    num_layers: Size
+    in_channels: Size
+    out_channels: Size
+    num_attention_heads: Size
+    attention_head_dim: Size
+    cross_attention_dim: Size
+    positional_embedding_max_pos: Annotated[list[Size], Field(min_length=3, max_length=3)]
+    audio_in_channels: Size
+    audio_out_channels: Size
+    audio_num_attention_heads: Size
+    audio_attention_head_dim: Size
+    audio_cross_attention_dim: Size
+    audio_positional_embedding_max_pos: Annotated[list[Size], Field(min_length=1, max_length=1)]
+    norm_eps: Constant
+    positional_embedding_theta: Constant
+    timestep_scale_multiplier: Constant
+    av_ca_timestep_scale_multiplier: Constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +94,31 @@ class TransformerConfig:
                     f"transformer config has {key}={config.get(key)!r}; LTX-2.3 has {expected!r}"
                 )
         try:
-            return cls(
-                video=StreamConfig(
-                    in_channels=config["in_channels"],
-                    out_channels=config["out_channels"],
-                    heads=config["num_attention_heads"],
-                    head_dim=config["attention_head_dim"],
-                    context_dim=config["cross_attention_dim"],
-                    max_positions=tuple(config["positional_embedding_max_pos"]),
-                ),
-                audio=StreamConfig(
-                    in_channels=config["audio_in_channels"],
-                    out_channels=config["audio_out_channels"],
-                    heads=config["audio_num_attention_heads"],
-                    head_dim=config["audio_attention_head_dim"],
-                    context_dim=config["audio_cross_attention_dim"],
-                    max_positions=tuple(config["audio_positional_embedding_max_pos"]),
-                ),
-                layers=config["num_layers"],
-                norm_eps=config["norm_eps"],
-                rope_theta=config["positional_embedding_theta"],
-                timestep_scale=config["timestep_scale_multiplier"],
-                gate_timestep_scale=config["av_ca_timestep_scale_multiplier"],
-            )
-        except KeyError as missing:
-            raise CheckpointError(f"transformer config has no {missing}") from None
+            values = HeaderValues.model_validate(dict(config))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise CheckpointError(f"transformer config: {where}: {first['msg']}") from None
+        return cls(
+            video=StreamConfig(
+                in_channels=values.in_channels,
+                out_channels=values.out_channels,
+                heads=values.num_attention_heads,
+                head_dim=values.attention_head_dim,
+                context_dim=values.cross_attention_dim,
+                max_positions=tuple(values.positional_embedding_max_pos),
+            ),
+            audio=StreamConfig(
+                in_channels=values.audio_in_channels,
+                out_channels=values.audio_out_channels,
+                heads=values.audio_num_attention_heads,
+                head_dim=values.audio_attention_head_dim,
+                context_dim=values.audio_cross_attention_dim,
+                max_positions=tuple(values.audio_positional_embedding_max_pos),
+            ),
+            layers=values.num_layers,
+            norm_eps=values.norm_eps,
+            rope_theta=values.positional_embedding_theta,
+            timestep_scale=values.timestep_scale_multiplier,
+            gate_timestep_scale=values.av_ca_timestep_scale_multiplier,
+        )

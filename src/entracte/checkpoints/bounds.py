@@ -1,0 +1,54 @@
+"""Bounds of a component's config, checked before anything is built by it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from entracte.errors import CheckpointError
+
+from .sources import ComponentSource
+
+# Far above what any published config has: sample rates, 48,000, are the largest numbers in it.
+MOST = 10**6
+LONGEST = 1000
+DEEPEST = 12
+
+BLOCKS = "transformer_blocks."
+
+
+def check_config(source: ComponentSource) -> None:
+    """Raise CheckpointError where a config is out of bounds, or says more layers than there are."""
+    _check(source.name, source.config, len(source.tensors), 0)
+    layers = source.config.get("num_layers")
+    if source.name == "transformer":
+        found = {name.split(".")[1] for name in source.tensors if name.startswith(BLOCKS)}
+        if layers != len(found):
+            raise CheckpointError(
+                f"transformer: its config has num_layers={layers!r:.40}, and its weights have "
+                f"{len(found)} blocks"
+            )
+
+
+def _check(where: str, value: Any, tensors: int, depth: int) -> None:
+    if depth > DEEPEST:
+        raise CheckpointError(f"{where}: this config is nested too deeply")
+    match value:
+        case Mapping() | list() if len(value) > LONGEST:
+            raise CheckpointError(f"{where}: this config has {len(value):,} values")
+        case Mapping():
+            for key, each in value.items():
+                _check(f"{where}.{key}", each, tensors, depth + 1)
+                if _is_count(key) and isinstance(each, int) and not 0 <= each <= tensors:
+                    raise CheckpointError(
+                        f"{where}: its config has {key}={each:,}, and its weights are {tensors:,} "
+                        "tensors"
+                    )
+        case list():
+            for number, each in enumerate(value):
+                _check(f"{where}.{number}", each, tensors, depth + 1)
+        case int() | float() if not (math.isfinite(value) and abs(value) <= MOST):
+            raise CheckpointError(f"{where}: this config has a number out of bounds")
+
+
+def _is_count(key: str) -> bool:
+    return key.endswith("num_layers") or key.startswith(("num_blocks", "num_res_blocks"))

@@ -1,0 +1,179 @@
+"""What a folder of model files holds, and which of it is taken."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from entracte.errors import CheckpointError
+
+from .gemma_folder import is_gemma
+from .lora import is_lora
+from .official import newest, version_of
+from .published import (
+    components_of,
+    is_checkpoint,
+    is_upsampler,
+    open_upsampler,
+    require_plain,
+)
+from .safetensors_file import SafetensorsFile
+from .shards import INDEX_SUFFIX, shards_of
+from .versions import model_version, require_supported
+
+OTHER_FORMATS = ("*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Files that belong together: one, or the shards of one."""
+
+    files: tuple[SafetensorsFile, ...]
+
+    @property
+    def name(self) -> str:
+        return self.files[0].path.name
+
+    @property
+    def components(self) -> frozenset[str]:
+        return frozenset().union(*map(components_of, self.files))
+
+
+@dataclass(slots=True)
+class Folder:
+    """What a folder holds, by kind.
+
+    others: files that can be read and are of no use here. unreadable: files, and why they cannot.
+    chosen: what was taken of several, and why.
+    """
+
+    path: Path
+    checkpoints: list[Weights] = field(default_factory=list)
+    upsamplers: list[SafetensorsFile] = field(default_factory=list)
+    loras: list[SafetensorsFile] = field(default_factory=list)
+    gemmas: list[Path] = field(default_factory=list)
+    others: list[SafetensorsFile] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    chosen: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user may want to know of the choice."""
+        return [*self.chosen, *(f"skipped {reason}" for reason in self._skipped())]
+
+    def note_choice(self, name: str, what: str, names: Sequence[str]) -> None:
+        """Say what was taken of several files."""
+        self.chosen.append(f"{self.path}: taking {name}, {what} of {', '.join(names)}")
+
+    def why_not(self) -> str:
+        """What was skipped, for a message that says what is missing."""
+        return "".join(f"\nskipped {reason}" for reason in self._skipped())
+
+    def _skipped(self) -> Iterator[str]:
+        for file in self.others:
+            yield f"{file.path}: it is not a part of an LTX model that is needed"
+        yield from self.unreadable.values()
+
+
+def scan(path: Path) -> Folder:
+    """Read the headers of a folder's files. Hidden files are ignored, unreadable ones skipped."""
+    found = Folder(path)
+    seen: set[Path] = set()
+    try:
+        indices = sorted(path.glob(f"*{INDEX_SUFFIX}"))
+        paths = sorted(path.glob("*.safetensors"))
+        others = sorted(each for pattern in OTHER_FORMATS for each in path.glob(pattern))
+        configs = sorted(path.glob("*/config.json"))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    for each in (*indices, *paths):
+        if each.name.startswith(".") or each in seen:
+            continue
+        try:
+            members = shards_of(each)
+            seen.update(members)
+            _add(found, Weights(tuple(SafetensorsFile(member) for member in members)))
+        except CheckpointError as error:
+            found.unreadable[each] = str(error)
+    for each in others:
+        try:
+            SafetensorsFile(each)
+        except CheckpointError as error:
+            found.unreadable[each] = str(error)
+    found.gemmas = [config.parent for config in configs if is_gemma(config.parent)]
+    return found
+
+
+def _add(found: Folder, weights: Weights) -> None:
+    first = weights.files[0]
+    for file in weights.files:
+        require_plain(file)
+        if is_checkpoint(file):
+            require_supported(model_version(file.metadata, file.config(), file.path), file.path)
+    if any(map(is_checkpoint, weights.files)):
+        found.checkpoints.append(weights)
+    elif is_upsampler(first):
+        found.upsamplers.append(first)
+    elif is_lora(first):
+        found.loras.append(first)
+    else:
+        found.others.extend(weights.files)
+
+
+def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
+    """The files of one model: one with a transformer, and what others add to it.
+
+    Raises CheckpointError where there is none, or where several cannot be told apart.
+    """
+    if not found.checkpoints:
+        raise CheckpointError(
+            f"{found.path} holds no LTX checkpoint; give --checkpoint-path{found.why_not()}"
+        )
+    whole = [each for each in found.checkpoints if "transformer" in each.components]
+    named = [each for each in whole if ("distilled" in each.name) == distilled] or whole
+    best = max(version_of(each.name) for each in named) if named else ()
+    named = [each for each in named if version_of(each.name) == best]
+    if len(named) > 1:
+        names = ", ".join(each.name for each in named)
+        raise CheckpointError(
+            f"{found.path} holds several checkpoints ({names}); name one with --checkpoint-path"
+        )
+    if len(whole) > 1:
+        kind = "distilled" if distilled else "base"
+        found.note_choice(named[0].name, f"the newest {kind} checkpoint", [e.name for e in whole])
+    taken = list(named)
+    held = set().union(*(each.components for each in taken))
+    for each in found.checkpoints:
+        if each not in whole and not each.components & held:
+            taken.append(each)
+            held |= each.components
+        elif each not in whole:
+            found.others.extend(each.files)
+    return [file for each in taken for file in each.files]
+
+
+def choose_upsampler(found: Folder) -> SafetensorsFile | None:
+    """The newest upsampler that the recipes can use."""
+    fitting = []
+    for file in found.upsamplers:
+        try:
+            open_upsampler(file)
+        except CheckpointError:
+            continue  # another kind of upsampler lies beside ours
+        fitting.append(file)
+    return _newest(found, fitting, "upsampler")
+
+
+def choose_distilled_lora(found: Folder) -> SafetensorsFile | None:
+    """The newest LoRA that is called distilled."""
+    named = [file for file in found.loras if "distilled" in file.path.name]
+    return _newest(found, named, "distilled LoRA")
+
+
+def _newest(found: Folder, files: Sequence[SafetensorsFile], what: str) -> SafetensorsFile | None:
+    by_name = {file.path.name: file for file in files}
+    if not by_name:
+        return None
+    name = newest(by_name)
+    if len(by_name) > 1:
+        found.note_choice(name, f"the newest {what}", list(by_name))
+    return by_name[name]

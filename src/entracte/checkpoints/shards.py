@@ -1,0 +1,77 @@
+"""Weights in several files: shards, named by an index or by their numbers."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+
+from entracte.errors import CheckpointError
+
+from .json_file import first_problem, read_json
+from .safetensors_file import SafetensorsFile
+
+SUFFIX = ".safetensors"
+INDEX_SUFFIX = ".safetensors.index.json"
+NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)")
+
+# A plain name: no folder, nothing hidden.
+Name = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00][^/\\\x00]*\.safetensors$")]
+WEIGHT_MAP = TypeAdapter(dict[str, Name], config=ConfigDict(strict=True))
+
+
+def shards(folder: Path, stem: str) -> list[SafetensorsFile]:
+    """The files of weights called `stem` in a folder, from their index or in one file.
+
+    Raises CheckpointError where there are none.
+    """
+    index, single = folder / (stem + INDEX_SUFFIX), folder / (stem + SUFFIX)
+    if index.exists():
+        return [SafetensorsFile(path) for path in read_index(index)]
+    if not single.exists():
+        raise CheckpointError(
+            f"{folder} has neither {single.name} nor {index.name}{_instead(folder)}"
+        )
+    return [SafetensorsFile(single)]
+
+
+def read_index(index: Path) -> list[Path]:
+    """The files that an index names, all beside it; raises CheckpointError where it is wrong."""
+    try:
+        names = WEIGHT_MAP.validate_python(read_json(index).get("weight_map"))
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{index} is not an index of shards: weight_map maps tensors to names of .safetensors "
+            f"files beside it ({first_problem(error)})"
+        ) from None
+    if not names:
+        raise CheckpointError(f"{index} names no shards")
+    return [index.parent / name for name in sorted(set(names.values()))]
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files that belong to one that is named: all of an index, or the shards beside a shard."""
+    if path.name.endswith(INDEX_SUFFIX):
+        return read_index(path)
+    match = NUMBERED.fullmatch(path.name.removesuffix(SUFFIX))
+    if match is None:
+        return [path]
+    for index in path.parent.glob(f"*{INDEX_SUFFIX}"):
+        paths = read_index(index)
+        if path in paths:
+            return paths
+    count = int(match[3])
+    if not 0 < count < 10_000:
+        return [path]
+    width = len(match[2])
+    return [
+        path.with_name(f"{match[1]}-{number:0{width}}-of-{match[3]}{SUFFIX}")
+        for number in range(1, count + 1)
+    ]
+
+
+def _instead(folder: Path) -> str:
+    """What of other formats is there instead, in words."""
+    kinds = (".gguf", ".bin", ".pt", ".pth", ".ckpt")
+    found = sorted(path.name for path in folder.glob("*") if path.suffix in kinds)
+    return f"; {found[0]} is of a format that is not supported" if found else ""
