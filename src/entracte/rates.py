@@ -49,7 +49,8 @@ def _read_text(text: str) -> float | Fraction:
     try:
         if FRACTION.fullmatch(text):
             return Fraction(text)
-        return float(text)
+        # Digits of other scripts are numbers to Python, but were hardly meant as such.
+        return float(text.encode("ascii"))
     except (ValueError, ZeroDivisionError):
         raise ValueError("is to be a number, or a fraction such as 24000/1001") from None
 

@@ -19,8 +19,8 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from entracte.serve.http.app import make_app
 from entracte.serve.logs import open_log
+from entracte.serve.server import bind, server_config
 from entracte.serve.service import Service
 from entracte.settings.serve import ServeSettings
 
@@ -86,14 +86,14 @@ def local(
         settings_for(folder, **settings), lambda _: maker or OpenFake(), open_log("json", log)
     )
     _, key = service.keys.add(f"test {time.time_ns()}")
-    config = uvicorn.Config(make_app(service), port=0, log_config=None, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    listener = bind(service.settings.model_copy(update={"port": 0}))
+    server = uvicorn.Server(server_config(service))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     service.start()
     try:
         thread.start()
         wait_for(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         headers = {"Authorization": f"Bearer {key}"}
         with httpx2.Client(base_url=url, headers=headers, timeout=30) as client:
@@ -105,6 +105,7 @@ def local(
         server.should_exit = True
         thread.join(10)
         service.stop()
+        listener.close()
 
 
 class Hooks:

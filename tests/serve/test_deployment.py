@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from entracte.cli.main import COMMANDS
+from entracte.serve.http.connections import most_connections
 from entracte.settings.serve import ServeSettings
 
 from .documented import ROOT, SERVING
@@ -72,6 +73,8 @@ def test_the_unit_is_careful(unit: ConfigParser) -> None:
     service = unit["Service"]
     assert service["KillMode"] == "mixed"  # workers are told by the server
     assert service["RestartPreventExitStatus"] == "2"
+    connections = ServeSettings.model_fields["max_connections"].default
+    assert most_connections(connections, int(service["LimitNOFILE"])) == connections
     assert service["User"] not in ("", "root")
     assert (service["ProtectSystem"], service["CapabilityBoundingSet"]) == ("strict", "")
     for name in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "RestrictSUIDSGID"):

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from entracte.errors import MediaError
-from entracte.serve.variants import make_variant
+from entracte.serve.variants import DamagedVideo, make_variant
 
 from .fake_maker import video_bytes
 
@@ -39,8 +38,9 @@ def test_it_is_made_once(video: Path) -> None:
     assert make_variant(video, "thumbnail").read_bytes() == b"kept"
 
 
-def test_a_damaged_video(video: Path) -> None:
-    video.write_bytes(video.read_bytes()[:500])
-    with pytest.raises(MediaError, match="cannot read"):
+@pytest.mark.parametrize("length", [0, 500])
+def test_a_damaged_video(video: Path, length: int) -> None:
+    video.write_bytes(video.read_bytes()[:length])
+    with pytest.raises(DamagedVideo, match="cannot read"):
         make_variant(video, "spritesheet")
     assert [each.name for each in video.parent.iterdir()] == ["video.mp4"]

@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from entracte.settings.base import read_settings
 from entracte.settings.serve import ServeSettings
@@ -43,13 +43,16 @@ def run(options: argparse.Namespace) -> None:
     """Carry out the command, until it is told to stop."""
     settings = read_settings(ServeSettings, given_settings(ServeSettings, options))
 
+    from entracte.serve.logs import process_log
     from entracte.serve.server import bind, open_service, run
 
-    service = open_service(settings)
-    listener = bind(settings)
-    with listener:
-        address = _address(listener)
-        run(service, listener, lambda: _greet(service, address, options.json))
+    with process_log(settings.log_format) as (log, stream):
+        service = open_service(settings, log)
+        as_json = options.json or settings.log_format == "json"  # all that a machine reads is
+        out = sys.stdout if options.json else stream
+        with bind(settings) as listener:
+            address = _address(listener)
+            run(service, listener, lambda: _greet(service, address, out, as_json))
 
 
 def _address(listener: "socket.socket") -> str:
@@ -58,23 +61,23 @@ def _address(listener: "socket.socket") -> str:
     return f"http://{shown}:{port}/"
 
 
-def _greet(service: "Service", address: str, as_json: bool) -> None:
+def _greet(service: "Service", address: str, out: TextIO, as_json: bool) -> None:
     """Say where the service is, and make a first key where there is none."""
     secret = None
     if service.settings.auth == "keys" and not service.keys.list():
         _, secret = service.keys.add(FIRST_KEY)
     if as_json:
-        print(json.dumps({"address": address, "key": secret}), flush=True)
+        print(json.dumps({"address": address, "key": secret}), file=out, flush=True)
         return
     # To the terminal, not to the log: whoever reads it may use the service.
-    say(f"Entracte is at {address}", sys.stderr)
+    say(f"Entracte is at {address}", out)
     if secret is not None:
-        say(f"The first API key, shown once: {secret}", sys.stderr)
-        say(f"Open the page with it: {address}#key={secret}", sys.stderr)
+        say(f"The first API key, shown once: {secret}", out)
+        say(f"Open the page with it: {address}#key={secret}", out)
     elif service.settings.auth == "keys":
         folder = shlex.quote(str(service.folder.root))
         say(
             f"Sign in with an API key; `entracte keys add NAME --data-folder {folder}` makes one",
-            sys.stderr,
+            out,
         )
-    sys.stderr.flush()
+    out.flush()

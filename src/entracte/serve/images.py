@@ -3,9 +3,8 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from entracte.errors import MediaError
 from entracte.files import write_atomically
@@ -14,36 +13,39 @@ from entracte.settings.serve import ServeSettings
 
 from .data_folder import DataFolder
 from .http.errors import ApiError, bad_request
-from .http.fields import ImageField, Reference, VideoFields
+from .http.fields import ImageField, VideoFields
 
 DATA_URL = re.compile(r"data:[\w.+/-]{0,100}(;[\w.+=-]{0,100})*;base64,", re.ASCII)
 
 PARAM = "input_reference"
 
 
-class FetchImage(Protocol):
-    """Fetches an image from elsewhere; raises ApiError where that is not allowed or fails."""
-
-    def __call__(self, url: str, max_bytes: int) -> bytes: ...
-
-
 def collect(
-    fields: VideoFields, files: Sequence[bytes], settings: ServeSettings, fetch: FetchImage
-) -> list[tuple[bytes, ImageField]]:
-    """Every image's bytes with what was said of it; raises ApiError."""
+    fields: VideoFields, files: Sequence[bytes], settings: ServeSettings
+) -> list[tuple[ImageField, bytes | str]]:
+    """Every image, as what is said of it and its bytes or URL; raises ApiError."""
     said = list(fields.images or [])
     if fields.input_reference is not None:
-        reference = fields.input_reference
-        url = reference.image_url if isinstance(reference, Reference) else reference
-        said.insert(0, ImageField(image=url))
+        said.insert(0, ImageField(image=fields.input_reference))
     for _ in range(len(files) - sum(each.image is None for each in said)):
         said.append(ImageField())
     missing = sum(each.image is None for each in said) - len(files)
     if missing > 0:
         raise bad_request(f"images names {missing} more images than there are files.", "images")
     require_few(len(said), settings)
+    for each in said:
+        if (
+            each.image is not None
+            and not each.image.startswith("data:")
+            and "://" not in each.image
+        ):
+            words = (
+                f"{PARAM}: is to be a file or a data URL. A part of a form that has no filename is "
+                "no file."
+            )
+            raise bad_request(words, PARAM, "url_not_allowed")
     left = iter(files)
-    return [(_bytes(each, left, settings.max_image_bytes, fetch), each) for each in said]
+    return [(each, next(left) if each.image is None else each.image) for each in said]
 
 
 def require_few(count: int, settings: ServeSettings) -> None:
@@ -52,45 +54,37 @@ def require_few(count: int, settings: ServeSettings) -> None:
         raise bad_request(f"At most {settings.max_images} images are taken.", PARAM, "too_many")
 
 
-def write_images(
-    images: Sequence[bytes], folder: DataFolder, video_id: str, max_pixels: int
-) -> list[Path]:
-    """Decode every image and write it as PNG; raises ApiError for one that cannot be used.
+def is_elsewhere(url: str) -> bool:
+    """Whether an image is to be fetched."""
+    return not url.startswith("data:")
 
-    Nothing of what the client sent is kept but pixels.
+
+def write_image(
+    source: bytes | str, folder: DataFolder, video_id: str, number: int, settings: ServeSettings
+) -> int:
+    """Decode an image and write it as PNG; returns the bytes that it takes.
+
+    source: its bytes, or a data URL. Nothing of what the client sent is kept but pixels. Raises
+    ApiError for one that cannot be used.
     """
-    if not images:
-        return []
-    folder.make_room(video_id)
-    paths = []
-    for number, data in enumerate(images):
-        try:
-            image = decode_image(data, f"number {number + 1}", max_pixels)
-        except MediaError as error:
-            raise bad_request(f"{error}.", PARAM, "invalid_image") from None
-        path = folder.image(video_id, number)
-        with write_atomically(path) as part:
-            image.save(part, format="PNG", compress_level=1)
-        paths.append(path)
-    return paths
+    data = source if isinstance(source, bytes) else _of_data_url(source)
+    limit = settings.max_image_bytes
+    if len(data) > limit:
+        words = f"An image has {len(data) / 2**20:.0f} MiB; at most {limit / 2**20:g} are taken."
+        raise ApiError(413, words, "image_too_large", PARAM)
+    try:
+        image = decode_image(data, f"number {number + 1}", settings.max_image_pixels)
+    except MediaError as error:
+        raise bad_request(f"{error}.", PARAM, "invalid_image") from None
+    path = folder.image(video_id, number)
+    with write_atomically(path) as part:
+        image.save(part, format="PNG", compress_level=1)
+    return path.stat().st_size
 
 
 def placed(images: Sequence[ImageField]) -> tuple[dict[str, Any], ...]:
     """What is remembered of every image."""
     return tuple(each.model_dump(include={"frame", "strength", "crf"}) for each in images)
-
-
-def _bytes(said: ImageField, files: Iterator[bytes], limit: int, fetch: FetchImage) -> bytes:
-    if said.image is None:
-        data = next(files)
-    elif said.image.startswith("data:"):
-        data = _of_data_url(said.image)
-    else:
-        data = fetch(said.image, limit)
-    if len(data) > limit:
-        words = f"An image has {len(data) / 2**20:.0f} MiB; at most {limit / 2**20:g} are taken."
-        raise ApiError(413, words, "image_too_large", PARAM)
-    return data
 
 
 def _of_data_url(url: str) -> bytes:

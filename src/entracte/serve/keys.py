@@ -64,7 +64,7 @@ class KeyStore:
         values = {
             "id": key.id,
             "name": name,
-            "hash": _hash(secret),
+            "hash": hashed(secret),
             "priority": priority,
             "operator": operator,
             "created_at": key.created_at,
@@ -97,18 +97,27 @@ class KeyStore:
 
         A change by another process is heeded within FRESH_SECONDS.
         """
-        wanted, found = _hash(secret), None
+        wanted, found = hashed(secret), None
         for known, key in self._all():
             if hmac.compare_digest(known, wanted):
                 found = key
         return found
 
+    def get(self, key_id: str) -> Key | None:
+        """The key of an id; as fresh as `find`."""
+        return next((key for _, key in self._all() if key.id == key_id), None)
+
     def holds(self, key: Key) -> bool:
         """Whether a key that was found earlier still opens anything; as fresh as `find`."""
-        return key == LOCAL or any(key.id == known.id for _, known in self._all())
+        return key == LOCAL or self.get(key.id) is not None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether `find` answers without a look into the database."""
+        return time.monotonic() - self._read_at < FRESH_SECONDS
 
     def _all(self) -> Sequence[tuple[bytes, Key]]:
-        if time.monotonic() - self._read_at >= FRESH_SECONDS:
+        if not self.is_fresh:
             try:
                 rows = read_rows(self._engine, select(keys))
             except DatabaseError:
@@ -124,5 +133,6 @@ def _as_key(row: RowMapping) -> Key:
     return Key(row["id"], row["name"], row["priority"], row["created_at"], row["operator"])
 
 
-def _hash(secret: str) -> bytes:
+def hashed(secret: str) -> bytes:
+    """What is kept of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ class Place:
 class Line:
     """A moment of the queue. seconds: until a video that is asked for now would begin.
 
-    next_s: until the first of the running ones is done.
+    next_s: until the first of the running ones is done. queued_of, running_of: by owner.
     """
 
     queued: int
@@ -35,6 +36,8 @@ class Line:
     seconds: float
     next_s: float
     places: Mapping[str, Place] = field(default_factory=dict)
+    queued_of: Mapping[str, int] = field(default_factory=Counter)
+    running_of: Mapping[str, int] = field(default_factory=Counter)
 
 
 def remaining(job: Job, now: float) -> float:
@@ -56,7 +59,9 @@ def line_up(waiting: Sequence[Job], running: Sequence[Job], workers: int, now: f
         done = free[0] + takes
         places[job.id] = Place(number, done)
         free = sorted([*free[1:], done])
-    return Line(len(waiting), len(running), free[0], next_s, places)
+    queued_of = Counter(job.owner for job in waiting)
+    running_of = Counter(job.owner for job in running)
+    return Line(len(waiting), len(running), free[0], next_s, places, queued_of, running_of)
 
 
 class LineView:

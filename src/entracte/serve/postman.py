@@ -4,23 +4,58 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder
 from .jobs.database import DatabaseError
-from .jobs.outbox import Delivery, Outbox
+from .jobs.outbox import OPERATOR, Delivery, Outbox
 from .metrics import Metrics
 from .outbound.deliveries import Outcome, next_attempt
-from .outbound.gate import Outbound
+from .outbound.errors import SetupError
+from .outbound.gate import Outbound, host_of
 from .outbound.standard_webhooks import new_secret, sign
 from .trouble import Loop
 
 EVERY_SECONDS = 1.0
 
-# So many URLs are told at once: one that does not answer does not keep the others waiting.
-AT_ONCE = 8
+# So many URLs are told at once: of the operator, of all keys together, of one key, and of one host.
+# Who does not answer keeps only those waiting who are told at the same place, or by the same key.
+OF_OPERATOR = 8
+OF_KEYS = 24
+OF_A_KEY = 8
+OF_A_HOST = 2
+
+
+class Told:
+    """Who is being told at the moment. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owners: dict[str, str] = {}  # by URL
+
+    def begin(self, delivery: Delivery) -> bool:
+        """Whether its URL may be told now; `end` it then."""
+        url, owner = delivery.url, delivery.owner
+        with self._lock:
+            owners = Counter(self._owners.values())
+            of_host = sum(host_of(each) == host_of(url) for each in self._owners)
+            if owner == OPERATOR:
+                room = owners[OPERATOR] < OF_OPERATOR
+            else:
+                room = owners[owner] < OF_A_KEY
+                room = room and owners.total() - owners[OPERATOR] < OF_KEYS
+            if url in self._owners or of_host >= OF_A_HOST or not room:
+                return False
+            self._owners[url] = owner
+            return True
+
+    def end(self, delivery: Delivery) -> None:
+        with self._lock:
+            del self._owners[delivery.url]
 
 
 class Postman(Loop):
@@ -41,17 +76,15 @@ class Postman(Loop):
         self._metrics = metrics
         self._log = log
         self._random = random.Random()
-        self._busy: set[str] = set()
+        self._told = Told()
 
     def turn(self) -> None:
         for messages in self._outbox.due(time.time()):
-            url = messages[0].url
-            if url not in self._busy and len(self._busy) < AT_ONCE:
-                self._busy.add(url)
+            if self._told.begin(messages[0]):
                 # A stop does not wait for a host that does not answer.
-                threading.Thread(target=self._tell, args=(url, messages), daemon=True).start()
+                threading.Thread(target=self._tell, args=(messages,), daemon=True).start()
 
-    def _tell(self, url: str, messages: Sequence[Delivery]) -> None:
+    def _tell(self, messages: Sequence[Delivery]) -> None:
         """Deliver messages for one URL, until it takes no more."""
         try:
             for delivery in messages:
@@ -60,7 +93,7 @@ class Postman(Loop):
         except DatabaseError as error:
             self._log.error("the database failed", error=str(error))
         finally:
-            self._busy.discard(url)
+            self._told.end(messages[0])
 
     def _deliver(self, delivery: Delivery) -> Outcome:
         outcome = self._outbound.deliver(self._secret, delivery)
@@ -78,12 +111,14 @@ def webhook_secret(folder: DataFolder) -> str:
     """The folder's secret, made when it is first asked for; raises SetupError for a damaged one."""
     path = folder.webhook_secret
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(new_secret())
-    secret = path.read_text().strip()
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(new_secret())
+        secret = path.read_bytes().decode("ascii").strip()
+    except OSError as error:
+        raise SetupError(f"cannot read the webhook secret {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        secret = ""
     sign(secret, "check", 0, b"")
     return secret

@@ -1,7 +1,6 @@
 """The server: checks first, then listens, and stops without losing anything."""
 
 import asyncio
-import logging
 import os
 import socket
 import threading
@@ -10,13 +9,21 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from structlog.typing import FilteringBoundLogger
 
 from entracte.errors import EntracteError, RequestError
 from entracte.settings.serve import ServeSettings
 
 from .http.app import LOOPBACK, make_app
+from .http.connections import (
+    ConnectionLimits,
+    Connections,
+    most_connections,
+    protocol_of,
+    raise_open_files,
+)
+from .http.cors import require_origins
 from .http.errors import ApiError
-from .logs import ToLog, open_log
 from .loras import require_folder
 from .service import Service
 from .wanted import usual_request
@@ -31,6 +38,13 @@ OWNER_ONLY = 0o077
 # How often it is looked whether an engine has been opened.
 WATCH_SECONDS = 0.05
 
+# How long one is kept without a request. Clients poll every few seconds, and proxies keep theirs
+# for a minute; whoever hangs up first is to be the client.
+KEEP_ALIVE_SECONDS = 75
+
+# Connections that the system keeps until they are accepted.
+BACKLOG = 256
+
 
 class ServerError(EntracteError):
     """The server cannot run."""
@@ -43,20 +57,17 @@ def check(settings: ServeSettings) -> None:
             f"--auth off lets everybody who reaches {settings.host} do everything; listen at "
             "127.0.0.1, or use keys (`entracte keys add NAME`)"
         )
+    require_origins(settings.cors_origin)
     require_folder(settings.lora_folder)
 
 
-def open_service(settings: ServeSettings) -> Service:
+def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
     """The service that settings describe; raises EntracteError for wrong ones."""
     check(settings)
     try:
         usual = usual_request(settings)
     except ApiError as error:
         raise RequestError(f"the default video cannot be made: {error.message}") from None
-    log = open_log(settings.log_format)
-    handler = ToLog(log)
-    for name in ("uvicorn", "entracte"):
-        logging.getLogger(name).addHandler(handler)
     return Service(
         settings, lambda device: OpenEngine(settings, device, usual, settings.warm_up), log
     )
@@ -70,7 +81,9 @@ def bind(settings: ServeSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        listener.listen()  # or another server could still take it, and the first clients be refused
+        listener.listen(
+            BACKLOG
+        )  # or another server could still take it, and the first clients be refused
     except OSError as error:
         listener.close()
         where = f"{settings.host}:{settings.port}"
@@ -86,14 +99,7 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
     SIGTERM or Ctrl-C: take nothing new, let running videos end, and give back to the queue what
     does not end in time. Once more: at once.
     """
-    config = uvicorn.Config(
-        make_app(service),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=CONNECTIONS_SECONDS,
-    )
-    server = _Server(config, service, greet)
+    server = _Server(server_config(service), service, greet)
     os.umask(OWNER_ONLY)
     service.start()
     try:
@@ -102,6 +108,31 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
         service.stop()
     if service.refused is not None:
         raise ServerError(service.refused)
+
+
+def server_config(service: Service) -> uvicorn.Config:
+    """How uvicorn is to serve it."""
+    settings = service.settings
+    limits = ConnectionLimits(
+        most_connections(settings.max_connections, raise_open_files()),
+        settings.max_connections_per_address,
+        frozenset(settings.trusted_proxy),
+        settings.header_seconds,
+        settings.body_seconds,
+    )
+    return uvicorn.Config(
+        make_app(service),
+        http=protocol_of(Connections(limits)),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxy),
+        forwarded_allow_ips=list(settings.trusted_proxy),
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CONNECTIONS_SECONDS,
+    )
 
 
 class _Server(uvicorn.Server):

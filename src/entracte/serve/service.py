@@ -28,6 +28,7 @@ from .metrics import Metrics
 from .outbound.gate import Outbound
 from .postman import Postman, webhook_secret
 from .probe import Probe
+from .sessions import SessionStore
 from .trouble import Loop
 from .wanted import Wanted, refusal, request_arguments
 from .worker.maker import OpenMaker, WorkFailed
@@ -61,6 +62,7 @@ class Service:
         self._database = open_database(self.folder.database)
         self.folder.make_videos()
         self.keys = KeyStore(self._database)
+        self.sessions = SessionStore(self._database, self.keys)
         outbox = Outbox(self._database, settings.webhook_url)
         keep_s = None if math.isinf(settings.keep_days) else settings.keep_days * DAY
         self.store = JobStore(self._database, outbox, keep_s)

@@ -27,13 +27,21 @@ SPRITE_WIDTH = 256
 MAX_PIXELS = MAX_SIDE**2
 
 
+class DamagedVideo(MediaError):
+    """The file of a video cannot be read."""
+
+
 def variant_path(video: Path, variant: Variant) -> Path:
     """Where it is kept."""
     return video.with_name("thumbnail.webp" if variant == "thumbnail" else "spritesheet.jpg")
 
 
 def make_variant(video: Path, variant: Variant) -> Path:
-    """Make a picture unless it is there; raises MediaError for a video that cannot be read."""
+    """Make a picture unless it is there.
+
+    Raises DamagedVideo for a video that cannot be read, and MediaError for a picture that cannot be
+    written.
+    """
     path = variant_path(video, variant)
     if path.is_file():
         return path
@@ -68,20 +76,20 @@ def _spread(count: int) -> set[int]:
 def _pictures(video: Path, wanted: Callable[[int], set[int]], width: int) -> list[Image.Image]:
     """Some frames, scaled to a width; colours are converted as the video's tags say.
 
-    wanted: which, of how many the file says there are. Raises MediaError where there are none.
+    wanted: which, of how many the file says there are. Raises DamagedVideo where there are none.
     """
     try:
         with av.open(str(video)) as container:
             if not container.streams.video:
-                raise MediaError(f"cannot read {video}: it has no picture")
+                raise DamagedVideo(f"cannot read {video}: it has no picture")
             stream = container.streams.video[0]
             if stream.width * stream.height > MAX_PIXELS:
-                raise MediaError(f"cannot read {video}: its frames are too large")
+                raise DamagedVideo(f"cannot read {video}: its frames are too large")
             found = list(_frames(container, wanted(stream.frames), width))
     except FFmpegError as error:
-        raise MediaError(f"cannot read {video}: {error.strerror}") from None
+        raise DamagedVideo(f"cannot read {video}: {error.strerror}") from None
     if not found:
-        raise MediaError(f"cannot read {video}: it has no frames")
+        raise DamagedVideo(f"cannot read {video}: it has no frames")
     return found
 
 

@@ -90,6 +90,17 @@ class ServeSettings(ModelSettings):
     ] = 10.0
     max_steps: Annotated[int, Flag("limits", "denoising steps", "N"), Field(ge=1)] = 100
 
+    max_connections: Annotated[int, Flag("limits", "open at once", "N"), Field(ge=1)] = 1000
+    max_connections_per_address: Annotated[
+        int, Flag("limits", "open at once from one address", "N"), Field(ge=1)
+    ] = 250
+    header_seconds: Annotated[
+        float, Flag("limits", "until a request's header is there", "S"), Field(gt=0)
+    ] = 15.0
+    body_seconds: Annotated[
+        float, Flag("limits", "until its body is there, or has come at 4 KiB/s", "S"), Field(gt=0)
+    ] = 30.0
+
     keep_days: Annotated[
         float, Flag("retention", "videos are deleted after; inf keeps them", "DAYS"), Field(gt=0)
     ] = 7.0
@@ -97,6 +108,10 @@ class ServeSettings(ModelSettings):
         Number | None, Flag("retention", "the oldest videos are deleted beyond", "SIZE")
     ] = None
 
+    trusted_proxy: Annotated[
+        tuple[str, ...],
+        Flag("network", "reverse proxies, whose X-Forwarded-For and -Proto count", "ADDRESS…"),
+    ] = ()
     cors_origin: Annotated[
         tuple[str, ...], Flag("network", "web pages of these origins may call", "ORIGIN…")
     ] = ()

@@ -15,7 +15,7 @@ from ..running import Local
 # Given to every request that tries something, so that the log can be searched for it.
 PROMPT = "whispered behind the curtain"
 
-TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+TYPES = {403: "permission_error", 429: "rate_limit_error"}
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_events_of_a_future_are_none(attacked: Local, made: str) -> None:
         ("bytes=-", 400),
         ("bytes=a-b", 400),
         ("bytes", 400),
-        ("items=0-1", 400),
+        ("items=0-1", 200),
         ("bytes=\xb2-", 400),
         ("bytes=" + "9" * 5000 + "-", 400),
     ],

@@ -33,8 +33,6 @@ def test_a_length_over_the_limit_is_refused_before_anything_is_sent(
     length = str(BODY_BYTES + 1)
     answer = raw(attacked_narrow, post(attacked_narrow, path, b"", length=length))
     error_of(answer, 413, "body_too_large")
-    assert answer is not None
-    assert answer.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(

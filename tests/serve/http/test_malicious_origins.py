@@ -40,7 +40,15 @@ def with_cors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 
 def cookie(running: Local) -> str:
-    return f"Cookie: entracte-key={running.key}"
+    return f"Cookie: {signed_in(running)}"
+
+
+def signed_in(running: Local) -> str:
+    """The cookie of a page that is."""
+    answer = httpx2.post(f"{running.url}/session", json={"key": running.key})
+    assert answer.status_code == 204
+    told: str = answer.headers["set-cookie"]
+    return told.partition(";")[0]
 
 
 def ask(running: Local, method: str, path: str, *headers: str, host: str = "") -> Answer | None:
@@ -75,7 +83,7 @@ def test_another_sites_page_changes_nothing_with_the_cookie(attacked: Local, ori
 
 def test_our_own_page_may_ask_with_the_cookie(attacked: Local) -> None:
     headers = {
-        "Cookie": f"entracte-key={attacked.key}",
+        "Cookie": signed_in(attacked),
         "Origin": attacked.url,
         "Authorization": "",
     }

@@ -1,5 +1,8 @@
 """URLs that lead where the server should not ask. The guard has its own tests."""
 
+import contextlib
+import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import pytest
 
 from ..outbound.servers import OK, Served, answering, redirecting, serving
 from ..running import Hooks, Local, local, small, wait_for
-from .asking import PROMPT, error_of, png
+from .asking import PROMPT, error_of, png, post
 from .conftest import unharmed
 
 PICTURE = answering("200 OK", {"Content-Type": "image/png"}, png())
@@ -169,3 +172,30 @@ def test_an_allowed_webhook_is_told_of_that_video_alone(tmp_path: Path) -> None:
         assert all(PROMPT.encode() not in body for _, body in hooks.taken)
         assert "webhook_url" not in running.video(video)["settings"]
     hooks.close()
+
+
+def test_a_host_that_does_not_answer_keeps_only_its_own_waiting(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=64) as silent,
+        serving({"/a.png": PICTURE}) as pictures,
+        contextlib.ExitStack() as held,
+    ):
+        deaf = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = {
+            "image_host": (deaf, f"127.0.0.1:{pictures.port}"),
+            "webhook_host": (deaf,),
+            "allow_http": True,
+            "allow_network": ("127.0.0.0/8",),
+        }
+        with local(tmp_path / "data", **settings) as running:
+            body = json.dumps(small(PROMPT, input_reference=f"http://{deaf}/a.png")).encode()
+            port = int(running.url.rpartition(":")[2])
+            for _ in range(30):
+                connection = socket.create_connection(("127.0.0.1", port), 20)
+                held.enter_context(connection).sendall(post(running, "/v1/videos", body))
+            asked, _ = silent.accept()  # some are being fetched
+            held.enter_context(asked)
+            running.create(PROMPT)
+            running.create(PROMPT, input_reference=f"{pictures.url}/a.png")
+            silent.close()  # nobody is there to be waited for any more
+            asked.close()

@@ -157,21 +157,30 @@ def test_the_engine_is_told_of_as_it_changes(shared: Local) -> None:
     assert plain["auth"] == "keys"
 
 
-def test_streams_end_when_their_key_is_revoked(shared: Local) -> None:
+def test_streams_end_when_their_key_is_revoked(
+    shared: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a video of which there is nothing new: here it waits behind another."""
+    monkeypatch.setattr(event_module, "QUIET_SECONDS", 3600.0)
     key, secret = shared.service.keys.add("for a while")
     headers = {"Authorization": f"Bearer {secret}"}
-    video = shared.client.post("/v1/videos", json=small(SLOW), headers=headers).json()["id"]
+    before = shared.create(SLOW)["id"]
+    wait_for(lambda: shared.video(before)["status"] == "in_progress")
+    video = shared.client.post("/v1/videos", json=small(), headers=headers).json()["id"]
     with (
         shared.client.stream("GET", "/v1/events", headers=headers) as of_all,
         shared.client.stream("GET", f"/v1/videos/{video}/events", headers=headers) as of_one,
     ):
-        wait_for(lambda: shared.service.store.running())
+        all_events, events = read(of_all.iter_lines()), read(of_one.iter_lines())
+        assert next(all_events).kind == "engine"
+        assert next(events).data["status"] == "queued"
         shared.service.keys.revoke(key.id)
-        assert list(read(of_all.iter_lines()))[-1].kind in ("engine", "video")
-        assert list(read(of_one.iter_lines()))[-1].data["status"] == "in_progress"
-    job = shared.service.store.find(video)
-    assert job is not None
-    shared.service.cancel(job)
+        assert {event.kind for event in all_events} <= {"engine"}
+        assert list(events) == []
+    for each in (video, before):
+        job = shared.service.store.find(each)
+        assert job is not None
+        shared.service.cancel(job)
 
 
 def test_what_another_process_ends_is_told_too(

@@ -1,5 +1,6 @@
 """Videos that were asked for: pages, content, cancelling, deleting, asking twice, limits."""
 
+import errno
 import io
 import re
 import secrets
@@ -310,3 +311,35 @@ def test_numbers_and_the_log_tell_nothing_of_whose_video_it_was(shared: Local) -
     for word in (PROMPT, shared.key, "variant=", "Bearer"):
         assert word not in log
     assert f'"video": "{video}"' in log
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 2.0])
+@pytest.mark.parametrize("variant", ["video", "thumbnail", "spritesheet"])
+def test_a_file_that_is_not_as_it_was_made_is_not_sent(
+    shared: Local, done: str, kept: float, variant: str
+) -> None:
+    path = shared.service.folder.video(done)
+    whole = path.read_bytes()
+    try:
+        path.write_bytes((whole + whole)[: int(len(whole) * kept)])
+        for method in ("GET", "HEAD"):
+            address = f"/v1/videos/{done}/content?variant={variant}"
+            assert shared.client.request(method, address).status_code == 404
+        error_of(shared.client.get(address), 404, "file_gone", "video_id")
+    finally:
+        path.write_bytes(whole)
+    assert shared.client.get(f"/v1/videos/{done}/content").status_code == 200
+
+
+def test_a_picture_that_cannot_be_kept_is_no_damage(
+    shared: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = shared.create()["id"]
+    shared.ended(video)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    answer = shared.client.get(f"/v1/videos/{video}/content?variant=thumbnail")
+    error_of(answer, 503, "storage_failed")

@@ -2,21 +2,24 @@
 
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from entracte import __version__
 from entracte.serve.service import Service
 
 from . import content, create, engine, events, operations, page, session, videos
 from .auth import Auth
+from .cors import EXPOSED, Cors
+from .credentials import Credentials
 from .documented import corrected
 from .errors import add_error_handlers
+from .head import Head
 from .headers import SecurityHeaders
 from .limits import BodyLimit
-from .observe import Observe
+from .observe import Mistakes, Observe
+from .turns import Pools
 
 DESCRIPTION = """
 Video with sound from text and images, by the OpenAI Videos protocol and what goes beyond it.
@@ -38,23 +41,28 @@ class App(FastAPI):
 
 def make_app(service: Service) -> FastAPI:
     """The application of a service; whoever makes it starts and stops the service."""
+    credentials = Credentials(service.keys, service.sessions)
     app = App(
         title="Entracte",
         version=__version__,
         description=DESCRIPTION,
         docs_url=None,  # they would be fetched from elsewhere
         redoc_url=None,
-        middleware=_layers(service),
+        redirect_slashes=False,  # to an address of the client's choosing: its Host header's
+        middleware=_layers(service, credentials),
     )
     app.state.service = service
-    app.state.intake = CapacityLimiter(create.AT_ONCE)
-    add_error_handlers(app)
+    app.state.credentials = credentials
+    app.state.pools = Pools()
+    routes = [route for route in app.routes if isinstance(route, Route)]
     for part in (create, events, videos, content, engine, operations, session, page):
         app.include_router(part.router)
+        routes += [route for route in part.router.routes if isinstance(route, Route)]
+    add_error_handlers(app, routes)
     return app
 
 
-def _layers(service: Service) -> list[Middleware]:
+def _layers(service: Service, credentials: Credentials) -> list[Middleware]:
     """From the outside in: nobody's body is read before it is known who they are."""
     settings = service.settings
     origins = frozenset(settings.cors_origin)
@@ -65,21 +73,23 @@ def _layers(service: Service) -> list[Middleware]:
     if origins:
         layers.append(
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=sorted(origins),
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id"],
-                expose_headers=["openai-poll-after-ms", "retry-after"],
+                allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                allow_headers=["*"],  # clients send some of their own, such as x-stainless-lang
+                expose_headers=EXPOSED,
             )
         )
-    layers.append(
+    return [
+        *layers,
+        Middleware(Mistakes, log=service.log),
         Middleware(
             Auth,
-            find=service.keys.find if settings.auth == "keys" else None,
+            credentials=credentials if settings.auth == "keys" else None,
             # Without keys, a name that another site's page gave this machine would open it.
             hosts=LOOPBACK if settings.auth == "off" else None,
             origins=origins,
-        )
-    )
-    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
-    return layers
+        ),
+        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        Middleware(Head),
+    ]

@@ -1,17 +1,13 @@
 """Who may ask: nobody without a key, but for what is named here."""
 
-from collections.abc import Callable
-from urllib.parse import SplitResult, urlsplit
-
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from entracte.serve.jobs.database import DatabaseError
-from entracte.serve.keys import LOCAL, Key
+from entracte.serve.keys import LOCAL
 
+from .credentials import Credentials, bearer_of, cookie_name, split
 from .errors import ApiError, error_response, storage_failed
-
-COOKIE = "entracte-key"
 
 # Without a key: whether the server lives, the page, and where the page signs in.
 OPEN = frozenset({"/", "/liveness", "/session"})
@@ -23,19 +19,19 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 class Auth:
     """Refuses whoever has no key, and what another site's page sends.
 
-    find: the key of a secret; None: no keys are asked for. hosts: the names by which the server may
-    be called, None: any. origins: other sites whose pages may ask.
+    credentials: None: no keys are asked for. hosts: the names by which the server may be called,
+    None: any. origins: other sites whose pages may ask.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        find: Callable[[str], Key | None] | None,
+        credentials: Credentials | None,
         hosts: frozenset[str] | None,
         origins: frozenset[str],
     ) -> None:
         self._app = app
-        self._find = find
+        self._credentials = credentials
         self._hosts = hosts
         self._origins = origins
 
@@ -56,27 +52,25 @@ class Auth:
     async def _admit(self, scope: Scope) -> None:
         connection = HTTPConnection(scope)
         host = connection.headers.get("host", "")
-        if self._hosts is not None and _split(f"//{host}").hostname not in self._hosts:
+        if self._hosts is not None and split(f"//{host}").hostname not in self._hosts:
             # Another name for this machine: a page elsewhere may have chosen it.
             raise ApiError(403, "This server is not called by that name.", "wrong_host")
         if scope["method"] not in SAFE:
             self._require_own_page(connection, host)
         path: str = scope["path"]
-        if self._find is None:
+        if self._credentials is None:
             scope.setdefault("state", {})["key"] = LOCAL
             return
         if path in OPEN or path.startswith(OPEN_BELOW):
             return
-        secret = secret_of(connection)
-        key = None if secret is None else self._find(secret)
+        key = await self._credentials.key_of(connection)
         if key is None:
-            missing = "Give an API key: Authorization: Bearer ek-…"
-            raise ApiError(
-                401,
-                missing if secret is None else "This API key is not known.",
-                "missing_api_key" if secret is None else "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            words, code = "Give an API key: Authorization: Bearer ek-…", "missing_api_key"
+            if bearer_of(connection) is not None:
+                words, code = "This API key is not known.", "invalid_api_key"
+            elif cookie_name(connection) in connection.cookies:
+                words, code = "You are signed in no longer.", "invalid_api_key"
+            raise ApiError(401, words, code, headers={"WWW-Authenticate": "Bearer"})
         scope.setdefault("state", {})["key"] = key
 
     def _require_own_page(self, connection: HTTPConnection, host: str) -> None:
@@ -84,22 +78,6 @@ class Auth:
         origin = connection.headers.get("origin")
         if origin is None or origin in self._origins:
             return
-        netloc = _split(origin).netloc
+        netloc = split(origin).netloc
         if not netloc or netloc != host:
             raise ApiError(403, "Pages of other sites may not ask for this.", "wrong_origin")
-
-
-def _split(url: str) -> SplitResult:
-    """A URL's parts; empty ones where it is none."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")
-
-
-def secret_of(connection: HTTPConnection) -> str | None:
-    """What a client says its key is: in the header, or in the page's cookie."""
-    scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and secret.strip():
-        return secret.strip()
-    return connection.cookies.get(COOKIE)

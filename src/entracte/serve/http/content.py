@@ -4,17 +4,16 @@ import time
 import unicodedata
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
-from starlette.datastructures import Headers
-from starlette.types import Message, Receive, Scope, Send
 
-from entracte.errors import MediaError
-from entracte.serve.variants import make_variant
+from entracte.serve.variants import DamagedVideo, make_variant
 
 from .depends import TheJob, TheService
 from .documented import errors
 from .errors import ApiError
+from .files import File
+from .turns import Pools
 
 router = APIRouter(prefix="/v1/videos/{video_id}")
 
@@ -31,22 +30,6 @@ PARTS = dict.fromkeys((*TYPES.values(), "multipart/byteranges"), BINARY)
 PARTS_OF_IMAGES = dict.fromkeys(("image/png", "multipart/byteranges"), BINARY)
 
 
-class File(FileResponse):
-    """The framework's, with its errors in our form."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def unless_wrong(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                length = Headers(raw=message["headers"]).get("content-range")
-                headers = None if length is None else {"Content-Range": length}
-                words = "Range: the file has no such part."
-                raise ApiError(message["status"], words, "invalid_value", "Range", headers)
-            await send(message)
-
-        await super().__call__(scope, receive, unless_wrong)
-
-
-@router.head("/content", include_in_schema=False)
 @router.get(
     "/content",
     operation_id="downloadVideo",
@@ -55,10 +38,12 @@ class File(FileResponse):
     responses={
         200: {"content": dict.fromkeys(TYPES.values(), BINARY), "description": "The file."},
         206: {"content": PARTS, "description": "A part of it, or several."},
-        **errors(404, 409, 416),
+        304: {"description": "The client has it."},
+        **errors(404, 409, 412, 416),
     },
 )
-def content(
+async def content(
+    request: Request,
     job: TheJob,
     service: TheService,
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
@@ -69,13 +54,17 @@ def content(
         words = "failed" if job.status == "failed" else "is not there yet"
         raise ApiError(409, f"This video {words}.", f"video_{job.status}", "video_id")
     path = service.folder.video(job.id)
+    damaged = ApiError(404, "The file of this video is damaged.", "file_gone", "video_id")
     if not path.is_file():
         raise ApiError(404, "The file of this video is gone.", "file_gone", "video_id")
+    if job.bytes is not None and path.stat().st_size != job.bytes:
+        raise damaged
     if variant != "video":
         try:
-            path = make_variant(path, variant)
-        except MediaError:
-            raise ApiError(404, "The file of this video is damaged.", "file_gone") from None
+            pools: Pools = request.app.state.pools
+            path = await pools.variants.run(job.owner, make_variant, path, variant)
+        except DamagedVideo:
+            raise damaged from None
     return File(
         path,
         media_type=TYPES[variant],
@@ -94,7 +83,6 @@ def file_stem(prompt: str, created_at: float) -> str:
     return f"{day}-{words or 'video'}"
 
 
-@router.head("/images/{number}", include_in_schema=False)
 @router.get(
     "/images/{number}",
     operation_id="downloadImage",
@@ -103,7 +91,8 @@ def file_stem(prompt: str, created_at: float) -> str:
     responses={
         200: {"content": {"image/png": BINARY}, "description": "The image, as it was taken in."},
         206: {"content": PARTS_OF_IMAGES, "description": "A part of it, or several."},
-        **errors(404, 416),
+        304: {"description": "The client has it."},
+        **errors(404, 412, 416),
     },
 )
 def image(

@@ -1,34 +1,35 @@
 """Asking for a video."""
 
 import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
 import anyio
-from anyio import CapacityLimiter
 from fastapi import APIRouter, Header, Request
 
-from entracte.serve.images import collect, placed, require_few, write_images
+from entracte.serve.images import collect, is_elsewhere, placed, require_few, write_image
 from entracte.serve.jobs.job import Job, NewJob
 from entracte.serve.jobs.store import KeyReused, QueueFull
 from entracte.serve.keys import Key
 from entracte.serve.loras import list_loras
+from entracte.serve.outbound.gate import host_of
 from entracte.serve.service import Service, new_id, new_job
-from entracte.serve.wanted import resolve
+from entracte.serve.wanted import Wanted, resolve
 
 from .depends import TheKey, TheService
 from .documented import errors, json_body, video_body
 from .errors import ApiError, bad_request
-from .fields import VideoFields
-from .read_body import Body, checked, read_body, read_json
+from .fields import ImageField, VideoFields
+from .read_body import checked, read_body, read_json
 from .schemas import Estimate, Video
+from .turns import Pools
 from .views import estimate_view, video_view
 
 router = APIRouter()
 
-# So many requests are taken in at once: images are large once they are decoded.
-AT_ONCE = 4
+# Within which all images of a request are to be fetched.
+FETCH_SECONDS = 60.0
 
 # Bounds of what a client is told to wait.
 RETRY_SECONDS = (1, 60)
@@ -48,14 +49,32 @@ async def create(
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Video:
     """Put a video into the queue. Poll it, or listen to its events, until it is there."""
-    settings = service.settings
+    settings, pools = service.settings, request.app.state.pools
     body = await read_body(request, settings.max_images, settings.max_body_bytes)
-    limiter: CapacityLimiter = request.app.state.intake
-    job = await anyio.to_thread.run_sync(
-        _take_in, service, key, body, idempotency_key, limiter=limiter
+    # Fields of a form may hold JSON as large as a body.
+    fields = await pools.parsing.run(key.id, checked, VideoFields, body.fields)
+    wanted = await pools.intake.run(key.id, _resolve, service, fields)
+    pictures = collect(fields, body.files, settings)
+    _require_frames([said.frame for said, _ in pictures], wanted.settings["num_frames"])
+    await _require_webhook(service, pools, fields.webhook_url)
+    new = replace(
+        new_job(new_id(), key.id, key.priority, wanted, placed([said for said, _ in pictures])),
+        webhook_url=fields.webhook_url,
+        idempotency_key=idempotency_key or None,
+        fingerprint=_fingerprint(fields, pictures),
+        estimated_s=await pools.estimates.run(key.id, service.estimate, wanted, len(pictures)),
     )
-    line = await anyio.to_thread.run_sync(service.line.now)
-    return video_view(job, line)
+    try:
+        sources = [source for _, source in pictures]
+        kept = await _write_images(service, pools, key, new.id, sources)
+        new = replace(new, input_bytes=kept)
+        job = await pools.intake.run(key.id, _submit, service, new)
+    except BaseException:
+        service.forget_files(new.id)
+        raise
+    if job.id != new.id:  # the same request came before
+        service.forget_files(new.id)
+    return video_view(job, await pools.intake.run(key.id, service.line.now))
 
 
 @router.post(
@@ -65,48 +84,51 @@ async def create(
     responses=errors(404, 413, 415),
     openapi_extra=json_body(VideoFields),
 )
-async def estimate(request: Request, service: TheService, key: TheKey) -> Estimate:  # noqa: ARG001
+async def estimate(request: Request, service: TheService, key: TheKey) -> Estimate:
     """Check the fields of a request, and say what it would take. Nothing is queued."""
+    settings, pools = service.settings, request.app.state.pools
     fields = checked(VideoFields, await read_json(request))
-
-    def ask() -> Estimate:
-        wanted = resolve(fields, service.settings, list_loras(service.settings.lora_folder))
-        service.outbound.require_webhook(fields.webhook_url)
-        frames = [said.frame for said in fields.images or []]
-        if fields.input_reference is not None:
-            frames.insert(0, 0)
-        require_few(len(frames), service.settings)
-        _require_frames(frames, wanted.settings["num_frames"])
-        return estimate_view(wanted, service.estimate(wanted, len(frames)), service.line.now())
-
-    return await anyio.to_thread.run_sync(ask)
+    wanted = await pools.intake.run(key.id, _resolve, service, fields)
+    frames = [said.frame for said in fields.images or []]
+    if fields.input_reference is not None:
+        frames.insert(0, 0)
+    require_few(len(frames), settings)
+    _require_frames(frames, wanted.settings["num_frames"])
+    await _require_webhook(service, pools, fields.webhook_url)
+    seconds = await pools.estimates.run(key.id, service.estimate, wanted, len(frames))
+    return estimate_view(wanted, seconds, await pools.intake.run(key.id, service.line.now))
 
 
-def _take_in(service: Service, key: Key, body: Body, idempotency_key: str | None) -> Job:
-    """Everything that takes time, and no event loop."""
+def _resolve(service: Service, fields: VideoFields) -> Wanted:
+    return resolve(fields, service.settings, list_loras(service.settings.lora_folder))
+
+
+async def _require_webhook(service: Service, pools: Pools, url: str | None) -> None:
+    if url is not None:
+        await pools.hosts.run(host_of(url), service.outbound.require_webhook, url)
+
+
+async def _write_images(
+    service: Service, pools: Pools, key: Key, video_id: str, sources: list[bytes | str]
+) -> int:
+    """Have every image in the video's folder, one after the other; returns their bytes."""
     settings = service.settings
-    fields = checked(VideoFields, body.fields)
-    wanted = resolve(fields, settings, list_loras(settings.lora_folder))
-    service.outbound.require_webhook(fields.webhook_url)
-    images = collect(fields, body.files, settings, service.outbound.fetch_image)
-    _require_frames([said.frame for _, said in images], wanted.settings["num_frames"])
-    new = replace(
-        new_job(new_id(), key.id, key.priority, wanted, placed([said for _, said in images])),
-        webhook_url=fields.webhook_url,
-        idempotency_key=idempotency_key,
-        fingerprint=_fingerprint(body),
-        estimated_s=service.estimate(wanted, len(images)),
-    )
-    pictures = [data for data, _ in images]
-    try:
-        write_images(pictures, service.folder, new.id, settings.max_image_pixels)
-        job = _submit(service, new)
-    except BaseException:
-        service.forget_files(new.id)
-        raise
-    if job.id != new.id:  # the same request came before
-        service.forget_files(new.id)
-    return job
+    if sources:
+        service.folder.make_room(video_id)
+    end = anyio.current_time() + FETCH_SECONDS
+    kept = 0
+    for number, source in enumerate(sources):
+        if isinstance(source, str) and is_elsewhere(source):
+            fetch, left = service.outbound.fetch_image, end - anyio.current_time()
+            data: bytes | str = await pools.hosts.run(
+                host_of(source), fetch, source, settings.max_image_bytes, left
+            )
+        else:
+            data = source
+        kept += await pools.pictures.run(
+            key.id, write_image, data, service.folder, video_id, number, settings
+        )
+    return kept
 
 
 def _submit(service: Service, new: NewJob) -> Job:
@@ -133,9 +155,11 @@ def _require_frames(frames: list[int], count: int) -> None:
             raise bad_request(words, "images", "invalid_value")
 
 
-def _fingerprint(body: Body) -> str:
-    """Of a request's content, so that a repeated one is known."""
-    digest = hashlib.sha256(json.dumps(body.fields, sort_keys=True).encode())
-    for file in body.files:
-        digest.update(hashlib.sha256(file).digest())
+def _fingerprint(fields: VideoFields, pictures: Sequence[tuple[ImageField, bytes | str]]) -> str:
+    """Of what a request means, however it is written, so that a repeated one is known."""
+    said = fields.model_dump_json(exclude={"images", "input_reference"}, exclude_none=True)
+    digest = hashlib.sha256(said.encode())
+    for each, source in pictures:
+        digest.update(each.model_dump_json(exclude={"image"}).encode())
+        digest.update(source if isinstance(source, bytes) else source.encode())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.service import Service
 
-from .errors import no_such_video
+from .errors import ApiError, no_such_video
 
 # Coroutines, though they wait for nothing: the framework would give each function a thread.
 
@@ -28,6 +28,13 @@ async def the_key(request: Request) -> Key:
 
 TheService = Annotated[Service, Depends(the_service)]
 TheKey = Annotated[Key, Depends(the_key)]
+
+
+async def an_operator(key: TheKey) -> None:
+    """Raises ApiError unless the caller's key is an operator's."""
+    if not key.operator:
+        words = "This is for operators' keys: entracte keys add NAME --operator."
+        raise ApiError(403, words, "operator_only")
 
 
 async def the_job(

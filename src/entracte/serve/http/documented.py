@@ -5,21 +5,23 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .auth import COOKIE, OPEN
+from .auth import OPEN
+from .credentials import COOKIE
 from .fields import VideoFields
 from .schemas import ErrorBody
 
 WORDS: Mapping[int, str] = {
     400: "A field is wrong.",
     401: "There is no key, or a wrong one.",
-    403: "Another site's page asks, or the server is called by a wrong name.",
+    403: "An operator's key is needed, another site's page asks, or the server's name is wrong.",
     404: "There is no such thing.",
     409: "It is not there yet, or never will be.",
+    412: "The file is another one than the request names.",
     413: "It is too large.",
     415: "It is of another type.",
     416: "The file has no such part.",
     422: "The Idempotency-Key was used for another request.",
-    429: "The queue is full; see Retry-After.",
+    429: "The queue is full, or other bodies are still being sent; see Retry-After.",
     503: "The server cannot do it now.",
 }
 
@@ -50,7 +52,7 @@ def corrected(document: dict[str, Any]) -> dict[str, Any]:
         parts["schemas"].pop(name, None)
     parts["securitySchemes"] = {
         "key": {"type": "http", "scheme": "bearer"},
-        "page": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+        "page": {"type": "apiKey", "in": "cookie", "name": f"{COOKIE}-PORT"},
     }
     document["security"] = [{"key": []}, {"page": []}]
     return document

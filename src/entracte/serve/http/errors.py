@@ -1,20 +1,19 @@
 """Errors as OpenAI's clients read them: `{"error": {message, type, param, code}}`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.status import (
     HTTP_400_BAD_REQUEST,
-    HTTP_401_UNAUTHORIZED,
     HTTP_403_FORBIDDEN,
     HTTP_404_NOT_FOUND,
     HTTP_405_METHOD_NOT_ALLOWED,
     HTTP_429_TOO_MANY_REQUESTS,
-    HTTP_500_INTERNAL_SERVER_ERROR,
 )
 from structlog.typing import FilteringBoundLogger
 
@@ -24,7 +23,6 @@ from entracte.serve.jobs.database import DatabaseError
 from entracte.validation import plain
 
 TYPES: Mapping[int, str] = {
-    HTTP_401_UNAUTHORIZED: "authentication_error",
     HTTP_403_FORBIDDEN: "permission_error",
     HTTP_429_TOO_MANY_REQUESTS: "rate_limit_error",
 }
@@ -77,8 +75,20 @@ def error_response(error: ApiError) -> JSONResponse:
     return JSONResponse(body, error.status, headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Have every error answered in one form, those of the framework included."""
+def _allowed(request: Request, routes: Sequence[Route]) -> list[str]:
+    """The methods of all routes with a request's path."""
+    found: set[str] = set()
+    for route in routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+
+
+def add_error_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
+    """Have every error answered in one form, those of the framework included.
+
+    routes: all that there are, for naming the methods of one that has others.
+    """
 
     @app.exception_handler(ApiError)
     async def of_ours(_: Request, error: ApiError) -> JSONResponse:
@@ -92,12 +102,13 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_the_framework(request: Request, error: HTTPException) -> JSONResponse:
-        words, code = error.detail, None
+        words, code, headers = error.detail, None, error.headers
         if error.status_code == HTTP_404_NOT_FOUND:
             words, code = f"There is nothing at {request.url.path[:200]!r}.", "not_found"
         elif error.status_code == HTTP_405_METHOD_NOT_ALLOWED:
             words, code = f"{request.method} is not possible here.", "method_not_allowed"
-        return error_response(ApiError(error.status_code, words, code, headers=error.headers))
+            headers = {"Allow": ", ".join(_allowed(request, routes))}
+        return error_response(ApiError(error.status_code, words, code, headers=headers))
 
     @app.exception_handler(DatabaseError)
     @app.exception_handler(DataFolderError)
@@ -106,8 +117,3 @@ def add_error_handlers(app: FastAPI) -> None:
         log: FilteringBoundLogger = request.app.state.service.log
         log.error("the disk or the database failed", error=str(error))
         return error_response(storage_failed())
-
-    @app.exception_handler(HTTP_500_INTERNAL_SERVER_ERROR)
-    async def of_nobody(_: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-        # What went wrong is in the log; the framework raises it again once this is sent.
-        return error_response(ApiError(500, "The server made a mistake.", "internal_error"))

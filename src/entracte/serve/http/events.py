@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from entracte.serve.feed import Listener, News
 from entracte.serve.jobs.job import Job
-from entracte.serve.keys import Key
+from entracte.serve.keys import FRESH_SECONDS, Key
 from entracte.serve.service import Service
 
 from .depends import TheJob, TheKey, TheService
@@ -101,7 +101,7 @@ async def _one(service: Service, key: Key, job: Job, seen: int) -> AsyncIterator
                     yield await _video(service, now)
                 if now.ended:
                     return
-            heard = await listener.hear(QUIET_SECONDS)
+            heard = await _hear(service, key, listener, QUIET_SECONDS)
             if not heard:  # another process may have ended it: `entracte jobs cancel`
                 yield QUIET
                 heard = [News("video", job.id, job.owner)]
@@ -120,7 +120,7 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
                 engine_at, told_at = None, now
                 yield await _engine(service, key)
             wait = QUIET_SECONDS if engine_at is None else engine_at - now
-            heard = await listener.hear(wait)
+            heard = await _hear(service, key, listener, wait)
             if not heard:  # another process may have changed the queue: `entracte jobs cancel`
                 engine_at = anyio.current_time()
             for news in heard:
@@ -136,6 +136,16 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
                         yield await _video(service, job)
 
 
+async def _hear(service: Service, key: Key, listener: Listener, seconds: float) -> list[News]:
+    """What is new within so many seconds; sooner nothing, where the key is revoked."""
+    end = anyio.current_time() + seconds
+    while (left := end - anyio.current_time()) > 0:
+        heard = await listener.hear(min(left, FRESH_SECONDS))
+        if heard or not await _may_listen(service, key, listener):
+            return heard
+    return []
+
+
 async def _may_listen(service: Service, key: Key, listener: Listener) -> bool:
     """A stream outlives the check at its beginning: the key may have been revoked since."""
     return not listener.closed and await anyio.to_thread.run_sync(service.keys.holds, key)
@@ -144,7 +154,7 @@ async def _may_listen(service: Service, key: Key, listener: Listener) -> bool:
 async def _engine(service: Service, key: Key) -> str:
     line = await anyio.to_thread.run_sync(service.line.now)
     draining = service.draining.is_set()
-    view = engine_view(service.workers(), line, service.settings, draining, key.id)
+    view = engine_view(service.workers(), line, service.settings, draining, key)
     return _event("engine", view)
 
 

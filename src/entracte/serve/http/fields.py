@@ -1,8 +1,10 @@
 """What a client may say when it asks for a video."""
 
+import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from entracte.rates import FrameRate
 from entracte.request import MAX_CRF, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
@@ -26,12 +28,58 @@ def _parsed(value: Any) -> Any:
         raise ValueError("is to be JSON") from None
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Scale = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] | None
-Rescale = Annotated[float, Field(ge=0, le=1)] | None
+def _ascii(value: Any) -> Any:
+    """Digits of other scripts are read as numbers, but were hardly meant as such."""
+    if isinstance(value, str) and not value.isascii():
+        raise ValueError("is to be a number")
+    return value
+
+
+Finite = Annotated[float, BeforeValidator(_ascii), Field(allow_inf_nan=False)]
+Scale = Annotated[Finite, Field(ge=-100, le=100)] | None
+Rescale = Annotated[Finite, Field(ge=0, le=1)] | None
 Blocks = Annotated[
     Annotated[list[Annotated[int, Field(ge=0, le=1000)]], Field(max_length=MAX_ENTRIES)] | None,
     BeforeValidator(_parsed),
+]
+
+
+def _picture(value: Any) -> Any:
+    """The URL in whatever clients put a picture into; raises ValueError where there is none."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str) and value.lstrip().startswith("{"):  # an object in a form
+        value = _parsed(value)
+    if isinstance(value, dict):
+        if "file_id" in value:
+            raise ValueError("no files are kept here, so there is none of this file_id")
+        value = value.get("image_url")
+        if isinstance(value, dict):  # as chats have it
+            value = value.get("url")
+    if not isinstance(value, str):
+        raise ValueError('is to be a data URL, or {"image_url": "data:image/png;base64,…"}')
+    return f"data:;base64,{value}" if BASE64.fullmatch(value) else value
+
+
+# What is long enough to be a picture, and is written as nothing else is.
+BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}={0,2}")
+
+Picture = Annotated[
+    str,
+    BeforeValidator(_picture),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"image_url": {"type": "string"}},
+                    "required": ["image_url"],
+                },
+            ],
+            "description": "A data URL, or a URL where the server may fetch it.",
+        }
+    ),
 ]
 
 
@@ -41,7 +89,7 @@ class LoraField(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    strength: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+    strength: Annotated[Finite, Field(ge=-100, le=100)] = 1.0
 
 
 class ImageField(BaseModel):
@@ -53,18 +101,25 @@ class ImageField(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: str | None = None
+    image: Picture | None = None
     frame: int = Field(default=0, ge=0, le=MAX_FRAMES)
-    strength: float = Field(default=1.0, ge=0, le=1)
+    strength: Annotated[Finite, Field(ge=0, le=1)] = 1.0
     crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
 
 
-class Reference(BaseModel):
-    """OpenAI's other form of an `input_reference`."""
+# Blank, though Unicode counts them as letters or symbols.
+BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
-    model_config = ConfigDict(extra="forbid")
 
-    image_url: str
+def _visible(text: str) -> str:
+    """Spaces, control characters and marks that stand on nothing are no prompt."""
+    if all(each in BLANKS or unicodedata.category(each)[0] in "CMZ" for each in text):
+        raise ValueError("has nothing in it that can be seen")
+    return text
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 class VideoFields(BaseModel):
@@ -72,11 +127,12 @@ class VideoFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str = Field(min_length=1)
+    prompt: Annotated[str, Field(min_length=1), AfterValidator(_visible)]
     negative_prompt: str | None = None
     model: str | None = None
     size: Annotated[
-        Size | None, Field(json_schema_extra={"pattern": SIZE.pattern}, examples=["1280x720"])
+        Annotated[Size, BeforeValidator(_lower)] | None,
+        Field(json_schema_extra={"pattern": SIZE.pattern}, examples=["1280x720"]),
     ] = None
     width: int | None = Field(default=None, gt=0, le=MAX_SIDE)
     height: int | None = Field(default=None, gt=0, le=MAX_SIDE)
@@ -102,7 +158,7 @@ class VideoFields(BaseModel):
     loras: Annotated[
         Annotated[list[LoraField], Field(max_length=MAX_ENTRIES)] | None, BeforeValidator(_parsed)
     ] = None
-    input_reference: str | Reference | None = None
+    input_reference: Picture | None = None
     images: Annotated[
         Annotated[list[ImageField], Field(max_length=MAX_ENTRIES)] | None, BeforeValidator(_parsed)
     ] = None

@@ -1,17 +1,28 @@
-"""Every answer is counted, timed and logged: by route, without ids, queries and bodies."""
+"""Every answer has an id; it is counted, timed and logged, by route, without query and body."""
 
+import re
 import time
+import uuid
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from entracte.serve.metrics import Metrics
+
+from .errors import ApiError, error_response
 
 # Asked for all the time, by machines.
 QUIET = frozenset({"/liveness", "/health", "/metrics", "/v1/videos/{video_id}", "/v1/engine"})
 
 # Others would be labels of the client's own making.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# What a proxy may have called a request already.
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+# Answers to those who have no key: anybody can have them written, as often as they like.
+STRANGERS = frozenset({401, 403})
 
 
 class Observe:
@@ -26,26 +37,56 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun, answered = time.perf_counter(), False
+        begun = time.perf_counter()
+        told = Headers(scope=scope).get("x-request-id", "")
+        request_id = told if REQUEST_ID.fullmatch(told) else f"req_{uuid.uuid4().hex}"
 
         async def observed(message: Message) -> None:
-            nonlocal answered
             if message["type"] == "http.response.start":
-                answered = True
-                self._note(scope, message["status"], time.perf_counter() - begun)
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+                self._note(scope, message["status"], time.perf_counter() - begun, request_id)
             await send(message)
 
-        try:
-            await self._app(scope, receive, observed)
-        except Exception:  # whatever it is: it is only noted, and goes on
-            if not answered:  # it will be, outside of all layers
-                self._note(scope, 500, time.perf_counter() - begun)
-            raise
+        await self._app(scope, receive, observed)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = scope["route"].path if "route" in scope else "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.answered(method, route, status, seconds)
         if route not in QUIET or status == 500:
             ms = round(seconds * 1e3, 1)
-            self._log.info("request", method=method, route=route, status=status, ms=ms)
+            kind = ("request", method, status) if status in STRANGERS else None
+            self._log.info(
+                "request",
+                method=method,
+                route=route,
+                status=status,
+                ms=ms,
+                request=request_id,
+                thin=kind,
+            )
+
+
+class Mistakes:
+    """Answers what nobody has caught; where an answer has begun, the connection is cut."""
+
+    def __init__(self, app: ASGIApp, log: FilteringBoundLogger) -> None:
+        self._app = app
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answered = False
+
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:  # whatever it is, the client and the log are to know
+            if answered or scope["type"] != "http":
+                raise
+            self._log.error("a mistake of ours", exc_info=error)
+            mistake = ApiError(500, "The server made a mistake.", "internal_error")
+            await error_response(mistake)(scope, receive, send)

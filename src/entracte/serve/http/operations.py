@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
-from .depends import TheService
+from .depends import TheService, an_operator
 from .documented import errors
 from .errors import error_body
 from .schemas import Health
-from .views import engine_view
+from .views import engine_status
 
 router = APIRouter()
 
@@ -24,8 +24,11 @@ class PlainText(Response):
     media_type = "text/plain"
 
 
+# Neither needs a thread or the database, which others may keep busy.
+
+
 @router.get("/liveness", operation_id="liveness", summary="Whether the server lives")
-def liveness() -> Health:
+async def liveness() -> Health:
     """Always, where it answers at all. Needs no key."""
     return Health(status="alive")
 
@@ -37,7 +40,7 @@ def liveness() -> Health:
     response_model=Health,
     responses=errors(503),
 )
-def health(service: TheService) -> Response:
+async def health(service: TheService) -> Response:
     """200 once an engine is warm; 503 before, while it is stopped, and after its worker's death."""
     if service.ready:
         return JSONResponse({"status": "ready"})
@@ -45,19 +48,22 @@ def health(service: TheService) -> Response:
     if trouble is not None:
         body = error_body(503, trouble, "storage_failed")
         return JSONResponse({"status": "failing", **body}, 503, {"Retry-After": "5"})
-    draining = service.draining.is_set()
-    view = engine_view(service.workers(), service.line.now(), service.settings, draining, "")
-    body = error_body(503, f"The engine is {view.status}.", view.status)
-    return JSONResponse({"status": view.status, **body}, 503, {"Retry-After": "5"})
+    status = engine_status(service.workers(), service.draining.is_set())
+    body = error_body(503, f"The engine is {status}.", status)
+    return JSONResponse({"status": status, **body}, 503, {"Retry-After": "5"})
 
 
 @router.get(
     "/metrics",
     operation_id="metrics",
     summary="Metrics for Prometheus",
+    dependencies=[Depends(an_operator)],
     response_class=PlainText,
     responses={**PLAIN, **errors()},
 )
 def metrics(service: TheService) -> Response:
-    """The queue, latency by stage, memory by component, failures by reason, requests."""
+    """The queue, latency by stage, memory by component, failures by reason, requests.
+
+    Only for operators' keys: it counts what all keys ask for.
+    """
     return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

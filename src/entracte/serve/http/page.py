@@ -4,9 +4,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
 
 from .errors import ApiError
+from .files import File
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,18 +26,18 @@ FRESH = {"Cache-Control": "no-cache"}
 NAMES = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
 
 
-@router.get("/")
-def index() -> FileResponse:
+@router.get("/", response_class=File)
+def index() -> File:
     return _file("index.html")
 
 
-@router.get("/page/{name:path}")
-def part(name: str) -> FileResponse:
+@router.get("/page/{name:path}", response_class=File)
+def part(name: str) -> File:
     return _file(name)
 
 
-def _file(name: str) -> FileResponse:
+def _file(name: str) -> File:
     path = FOLDER / name
     if name not in NAMES or path.suffix not in TYPES:
         raise ApiError(404, "There is no such file.", "not_found")
-    return FileResponse(path, headers={**FRESH, "Content-Type": TYPES[path.suffix]})
+    return File(path, TYPES[path.suffix], FRESH)

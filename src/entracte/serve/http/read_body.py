@@ -4,17 +4,24 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
+from entracte.serve.keys import Key
 from entracte.validation import plain
 
 from .errors import ApiError, bad_request
-from .strict_json import parse
+from .strict_json import GivenTwice, TooManyParts, parse
+from .turns import Pools
 
 FILES = "input_reference"
 MAX_FIELDS = 64
+CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
+
+# Smaller bodies are parsed in less time than another thread takes to begin.
+AT_ONCE_BYTES = 64 * 1024
 
 Told = TypeVar("Told", bound=BaseModel)
 
@@ -33,21 +40,40 @@ async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Bo
     if kind == "application/json":
         return Body(await read_json(request), [])
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        _require_unicode(request)
         return await _read_form(request, max_files, max_part_bytes)
     raise ApiError(415, "Send multipart/form-data or application/json.", "unsupported_media_type")
 
 
 async def read_json(request: Request) -> dict[str, Any]:
     """A JSON object; raises ApiError for anything else."""
+    text = bytearray()
     try:
-        found = parse((await request.body()).decode())
+        async for piece in request.stream():
+            text += piece
+    except ClientDisconnect:
+        raise _too_early() from None
+    try:
+        if len(text) <= AT_ONCE_BYTES:
+            found = parse(text)
+        else:  # others are answered meanwhile
+            pools: Pools = request.app.state.pools
+            found = await pools.parsing.run(_owner(request), parse, text)
+    except TooManyParts as error:
+        raise bad_request(f"The body is too much: {error}.", code="too_many") from None
+    except GivenTwice as error:
+        name = error.name[:100]
+        raise bad_request(f"{name} is given twice.", name, "given_twice") from None
     except ValueError:
         raise bad_request("The body is no JSON.", code="invalid_json") from None
-    except ClientDisconnect:
-        raise bad_request("The body ended too early.", code="incomplete_body") from None
     if not isinstance(found, dict):
         raise bad_request("The body is to be a JSON object.", code="invalid_json")
     return found
+
+
+def _owner(request: Request) -> str:
+    key: Key | None = getattr(request.state, "key", None)
+    return "" if key is None else key.id
 
 
 def checked(kind: type[Told], fields: dict[str, Any]) -> Told:
@@ -87,7 +113,19 @@ async def _read_form(request: Request, max_files: int, max_part_bytes: int) -> B
     except HTTPException as error:
         raise bad_request(f"The form is damaged: {error.detail}", code="invalid_form") from None
     except ClientDisconnect:
-        raise bad_request("The body ended too early.", code="incomplete_body") from None
+        raise _too_early() from None
+
+
+def _require_unicode(request: Request) -> None:
+    """Other encodings would be decoded as they say, and some cannot be."""
+    _, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in CHARSETS:
+        raise bad_request("The charset of a form is to be utf-8.", code="invalid_form")
+
+
+def _too_early() -> ApiError:
+    return bad_request("The body ended too early.", code="incomplete_body")
 
 
 def _unknown(where: str, name: str) -> ApiError:

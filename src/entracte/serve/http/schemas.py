@@ -47,8 +47,8 @@ class Video(BaseModel):
     queue_position: int | None = Field(description="1 is next; null once it has begun.")
     eta_s: float | None = Field(description="Seconds until it is there.")
     stage: str | None
-    step: int
-    steps: int
+    step: int | None = Field(description="Of the stage; null once it has ended.")
+    steps: int | None
     stage_durations: dict[str, float]
     peak_memory_mb: float | None
     num_frames: int
@@ -112,7 +112,7 @@ class WorkerView(BaseModel):
 
 
 class QueueView(BaseModel):
-    queued: int
+    queued: int = Field(description="Of all keys for an operator's, else of yours.")
     running: int
     limit: int
     seconds: float = Field(description="Until a video that is asked for now would begin.")
@@ -129,9 +129,12 @@ class LimitsView(BaseModel):
     max_frames: int
 
 
+EngineStatus = Literal["starting", "ready", "draining", "down"]
+
+
 class EngineView(BaseModel):
     object: Literal["engine"] = "engine"
-    status: Literal["starting", "ready", "draining", "down"]
+    status: EngineStatus
     workers: list[WorkerView]
     queue: QueueView
     limits: LimitsView

@@ -4,7 +4,9 @@ import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from .auth import COOKIE, secret_of
+from entracte.serve.sessions import SESSION_SECONDS
+
+from .credentials import Credentials, cookie_name, is_secure
 from .depends import TheService
 from .documented import errors, json_body
 from .errors import ApiError
@@ -12,8 +14,6 @@ from .read_body import checked, read_json
 from .schemas import Session
 
 router = APIRouter(prefix="/session")
-
-YEAR = 365 * 24 * 3600
 
 
 class SignIn(BaseModel):
@@ -23,13 +23,12 @@ class SignIn(BaseModel):
 
 
 @router.get("", operation_id="session", summary="Whether you are signed in")
-def session(request: Request, service: TheService) -> Session:
+async def session(request: Request, service: TheService) -> Session:
     """Needs no key."""
     if service.settings.auth == "off":
         return Session(needed=False, signed_in=True)
-    secret = secret_of(request)
-    signed_in = secret is not None and service.keys.find(secret) is not None
-    return Session(needed=True, signed_in=signed_in)
+    credentials: Credentials = request.app.state.credentials
+    return Session(needed=True, signed_in=await credentials.key_of(request) is not None)
 
 
 @router.post(
@@ -43,18 +42,19 @@ def session(request: Request, service: TheService) -> Session:
 async def sign_in(request: Request, service: TheService) -> Response:
     """Exchange a key for a cookie that scripts cannot read and other sites cannot send."""
     told = checked(SignIn, await read_json(request))
-    secret = told.key.strip()
-    if await anyio.to_thread.run_sync(service.keys.find, secret) is None:
+    credentials: Credentials = request.app.state.credentials
+    key = await credentials.find(service.keys, told.key.strip())
+    if key is None:
         headers = {"WWW-Authenticate": "Bearer"}
         raise ApiError(401, "This API key is not known.", "invalid_api_key", "key", headers)
     response = Response(status_code=204)
     response.set_cookie(
-        COOKIE,
-        secret,
-        max_age=YEAR,
+        cookie_name(request),
+        await anyio.to_thread.run_sync(service.sessions.begin, key),
+        max_age=SESSION_SECONDS,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=is_secure(request),
     )
     return response
 
@@ -66,8 +66,11 @@ async def sign_in(request: Request, service: TheService) -> Response:
     status_code=204,
     responses=errors(),
 )
-def sign_out() -> Response:
-    """Forget the cookie."""
+def sign_out(request: Request, service: TheService) -> Response:
+    """End the session of this browser."""
+    name = cookie_name(request)
+    if name in request.cookies:
+        service.sessions.end(request.cookies[name])
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(name, secure=is_secure(request), httponly=True, samesite="strict")
     return response

@@ -3,15 +3,50 @@
 import json
 from typing import Any
 
+# Of objects, lists and entries. Each costs a hundred times its bytes; no request needs so many.
+MOST_PARTS = 100_000
 
-def parse(text: str) -> Any:
-    """Raises ValueError for anything else, however it is wrong."""
+
+class TooManyParts(ValueError):
+    """It would take much more memory than it has bytes."""
+
+
+class GivenTwice(ValueError):
+    """An object names a field twice, which readers understand differently."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is given twice")
+        self.name = name
+
+
+def parse(text: str | bytes | bytearray) -> Any:
+    """Read JSON; bytes are UTF-8, with or without a byte order mark.
+
+    Raises ValueError for anything else, however it is wrong; TooManyParts and GivenTwice are some.
+    """
+    # Commas and brackets within strings count too: that is simpler, and there are few.
+    if isinstance(text, str):
+        parts = text.count("{") + text.count("[") + text.count(",")
+    else:
+        parts = text.count(b"{") + text.count(b"[") + text.count(b",")
+        text = text.decode("utf-8-sig")
+    if parts > MOST_PARTS:
+        raise TooManyParts(f"it has over {MOST_PARTS:,} parts")
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
         if "\\u" in text:  # escapes may be halves of characters, which nobody can send on
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise GivenTwice(name)
+        found[name] = value
     return found
 
 

@@ -7,11 +7,13 @@ from entracte.recipes import RECIPES
 from entracte.request import MAX_FRAMES, MAX_SIDE
 from entracte.serve import wanted
 from entracte.serve.jobs.job import Job
+from entracte.serve.keys import Key
 from entracte.serve.line import Line, remaining
 from entracte.serve.worker import state
 from entracte.settings.serve import ServeSettings
 
 from .schemas import (
+    EngineStatus,
     EngineView,
     Estimate,
     ImagePlace,
@@ -50,8 +52,8 @@ def video_view(job: Job, line: Line) -> Video:
         queue_position=place.position if place is not None and job.status == "queued" else None,
         eta_s=None if job.ended else eta,
         stage=None if job.ended else job.stage,
-        step=job.step,
-        steps=job.steps,
+        step=None if job.ended else job.step,
+        steps=None if job.ended else job.steps,
         stage_durations=job.stage_durations,
         peak_memory_mb=job.peak_memory_mb,
         num_frames=settings["num_frames"],
@@ -82,26 +84,29 @@ def estimate_view(asked: wanted.Wanted, estimated_s: float | None, line: Line) -
     )
 
 
+def engine_status(workers: Sequence[state.WorkerView], draining: bool) -> EngineStatus:
+    states = {each.state for each in workers}
+    if draining:
+        return "draining"
+    if states & {"ready", "busy"}:
+        return "ready"
+    return "starting" if states & {"starting", "warming", "restarting"} else "down"
+
+
 def engine_view(
     workers: Sequence[state.WorkerView],
     line: Line,
     settings: ServeSettings,
     draining: bool,
-    owner: str,
+    key: Key,
 ) -> EngineView:
-    states = {each.state for each in workers}
-    if draining:
-        status = "draining"
-    elif states & {"ready", "busy"}:
-        status = "ready"
-    else:
-        status = "starting" if states & {"starting", "warming", "restarting"} else "down"
+    """What an operator sees of all; others see the state, and what is theirs."""
     return EngineView(
-        status=status,  # type: ignore[arg-type]  # one of the four above
-        workers=[_worker_view(each, owner) for each in workers],
+        status=engine_status(workers, draining),
+        workers=[_worker_view(each, key) for each in workers],
         queue=QueueView(
-            queued=line.queued,
-            running=line.running,
+            queued=line.queued if key.operator else line.queued_of.get(key.id, 0),
+            running=line.running if key.operator else line.running_of.get(key.id, 0),
             limit=settings.max_queued,
             seconds=line.seconds,
         ),
@@ -120,14 +125,15 @@ def engine_view(
     )
 
 
-def _worker_view(worker: state.WorkerView, owner: str) -> WorkerView:
-    memory = worker.memory
+def _worker_view(worker: state.WorkerView, key: Key) -> WorkerView:
+    memory = worker.memory if key.operator else None
+    own = worker.owner == key.id
     return WorkerView(
         name=worker.name,
         device=worker.device,
         state=worker.state,
-        video_id=worker.video_id if worker.owner == owner else None,
-        stage=worker.stage,
+        video_id=worker.video_id if own else None,
+        stage=worker.stage if own or key.operator else None,
         device_total_bytes=None if memory is None else memory.device_total,
         device_used_bytes=None if memory is None else memory.device_used,
         host_used_bytes=None if memory is None else memory.host_used,

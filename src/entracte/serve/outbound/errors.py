@@ -13,6 +13,14 @@ class Unresolved(OutboundRefused):
     """The host's name has no address at the moment; it may have one later."""
 
 
+class NotHttps(OutboundRefused):
+    """The URL is http, which the operator has not allowed."""
+
+
+class NotPublic(OutboundRefused):
+    """The host is in a network that the operator has not allowed."""
+
+
 class OutboundFailed(EntracteError, OSError):
     """The other machine was not reached, took too long, or answered with what we do not take."""
 

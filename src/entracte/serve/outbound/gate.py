@@ -5,13 +5,28 @@ from entracte.serve.jobs.outbox import Delivery
 from entracte.settings.serve import ServeSettings
 
 from .deliveries import Outcome, deliver
-from .errors import OutboundFailed, OutboundRefused
+from .errors import (
+    NotHttps,
+    NotPublic,
+    OutboundFailed,
+    OutboundRefused,
+    SetupError,
+    Unresolved,
+)
 from .guard import Guard
 from .http import Client
 from .urls import read_url
 
 IMAGE = "input_reference"
 WEBHOOK = "webhook_url"
+
+
+def host_of(url: str) -> str:
+    """Of whom a URL asks something, with the port where it is unusual; "" where it is none."""
+    try:
+        return read_url(url).authority
+    except OutboundRefused:
+        return ""
 
 
 class Outbound:
@@ -21,8 +36,10 @@ class Outbound:
         networks, http = settings.allow_network, settings.allow_http
         self._images = Client(Guard(settings.image_host, http, networks))
         # The operator's own URLs need no further leave.
-        hosts = [read_url(url).authority for url in settings.webhook_url]
+        hosts = [_host_to_tell(url) for url in settings.webhook_url]
         self._webhooks = Client(Guard([*settings.webhook_host, *hosts], http, networks))
+        for url in settings.webhook_url:
+            _require_sendable(self._webhooks.guard, url)
 
     def require_webhook(self, url: str | None) -> None:
         """Raise ApiError for a URL that may not be told anything."""
@@ -33,10 +50,10 @@ class Outbound:
         except OutboundRefused as error:
             raise bad_request(f"{WEBHOOK}: {error}", WEBHOOK, "url_not_allowed") from None
 
-    def fetch_image(self, url: str, max_bytes: int) -> bytes:
+    def fetch_image(self, url: str, max_bytes: int, seconds: float) -> bytes:
         """An image from elsewhere; raises ApiError where that is not allowed, or fails."""
         try:
-            data, _ = self._images.get(url, max_bytes)
+            data, _ = self._images.get(url, max_bytes, seconds)
         except OutboundRefused as error:
             raise bad_request(f"{IMAGE}: {error}", IMAGE, "url_not_allowed") from None
         except OutboundFailed as error:
@@ -46,3 +63,22 @@ class Outbound:
     def deliver(self, secret: str, delivery: Delivery) -> Outcome:
         """Try once to tell of an event."""
         return deliver(self._webhooks, secret, delivery)
+
+
+def _host_to_tell(url: str) -> str:
+    try:
+        return read_url(url).authority
+    except OutboundRefused as error:
+        raise SetupError(f"--webhook-url: {error}") from None
+
+
+def _require_sendable(guard: Guard, url: str) -> None:
+    """Raise SetupError for a URL of the operator's that would never be told anything."""
+    try:
+        guard.check(url)
+    except Unresolved:
+        pass  # it may have an address later
+    except NotHttps:
+        raise SetupError(f"--webhook-url: {host_of(url)} needs https, or --allow-http") from None
+    except NotPublic as error:
+        raise SetupError(f"--webhook-url: {error}; --allow-network allows it") from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from .addresses import may_connect, read_networks
-from .errors import OutboundRefused, Unresolved
+from .errors import NotHttps, NotPublic, OutboundRefused, Unresolved
 from .hosts import read_allowed_hosts
 from .urls import Url, read_url
 
@@ -61,7 +61,7 @@ class Guard:
         if isinstance(url, str):
             url = read_url(url)
         if url.scheme != "https" and not self._allow_http:
-            raise OutboundRefused("the URL is not https")
+            raise NotHttps("the URL is not https")
         if not any(host.allows(url) for host in self._hosts):
             raise OutboundRefused(f"{url.authority} is not among the allowed hosts")
         return Target(url, self._judged(url))
@@ -73,7 +73,7 @@ class Guard:
             found = [ip_address(text) for text in self._resolved(url)]
         # One address of many that leads inside is an attack or a mistake; neither is worth a try.
         if not all(may_connect(address, self._networks) for address in found):
-            raise OutboundRefused(f"{url.authority} is in a network that is not public")
+            raise NotPublic(f"{url.authority} is in a network that is not public")
         return tuple(dict.fromkeys(map(str, found)))
 
     def _resolved(self, url: Url) -> Sequence[str]:

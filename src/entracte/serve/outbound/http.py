@@ -5,6 +5,7 @@ reaches another host. It asks for bodies as they are, and takes no compressed on
 is what is returned.
 """
 
+import math
 import re
 import ssl
 from collections.abc import Iterator, Mapping
@@ -39,14 +40,16 @@ class Client:
         self._seconds = seconds
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
 
-    def get(self, url: str, max_bytes: int) -> tuple[bytes, str]:
+    def get(self, url: str, max_bytes: int, seconds: float = math.inf) -> tuple[bytes, str]:
         """The body at a URL, and its content type ("" where there is none).
+
+        seconds: for this request, where that is less than what all have.
 
         Follows at most MAX_REDIRECTS redirects, each judged as the URL itself.
         Raises OutboundRefused, or OutboundFailed: also for a status other than 2xx, and for a body
         of more than `max_bytes`.
         """
-        deadline = Deadline(self._seconds)
+        deadline = Deadline(min(seconds, self._seconds))
         target = self.guard.check(url)
         for _ in range(MAX_REDIRECTS + 1):
             with self._request("GET", target, deadline) as response:

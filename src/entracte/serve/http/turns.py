@@ -1,0 +1,63 @@
+"""Turns: each kind of work has threads of its own, and each client a few of them.
+
+What is slow for one client, or of one kind, keeps nothing else waiting.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar, TypeVarTuple
+
+import anyio
+from anyio import CapacityLimiter, Semaphore, to_thread
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+
+class Turns:
+    """at_once: threads in all. each: of one owner. Lives on the event loop."""
+
+    def __init__(self, at_once: int, each: int) -> None:
+        self._threads = CapacityLimiter(at_once)
+        self._each = each
+        self._owners: dict[str, _Owner] = {}
+
+    async def run(
+        self, owner: str, function: Callable[[*Arguments], Result], *arguments: *Arguments
+    ) -> Result:
+        """Call a function in a thread, when it is the owner's turn."""
+        async with self._turn_of(owner):
+            call = partial(function, *arguments)
+            return await to_thread.run_sync(call, limiter=self._threads)
+
+    @asynccontextmanager
+    async def _turn_of(self, owner: str) -> AsyncIterator[None]:
+        this = self._owners.setdefault(owner, _Owner(Semaphore(self._each)))
+        this.users += 1
+        try:
+            async with this.turns:
+                yield
+        finally:
+            this.users -= 1
+            if not this.users:
+                del self._owners[owner]
+
+
+@dataclass(slots=True)
+class _Owner:
+    turns: anyio.Semaphore
+    users: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """By kind of work. Owners are keys; of `hosts` they are the hosts that are asked."""
+
+    parsing: Turns = field(default_factory=lambda: Turns(2, 1))  # large bodies
+    intake: Turns = field(default_factory=lambda: Turns(16, 4))  # checks, and the database
+    pictures: Turns = field(default_factory=lambda: Turns(1, 1))  # large once they are decoded
+    hosts: Turns = field(default_factory=lambda: Turns(16, 2))
+    estimates: Turns = field(default_factory=lambda: Turns(16, 4))
+    variants: Turns = field(default_factory=lambda: Turns(2, 1))
