@@ -6,11 +6,23 @@ import torch
 from torch import Tensor
 
 from entracte.errors import DeviceFault, OutOfMemory
+from entracte.residency import BASE, Adapter, Residency, WeightPhase, WeightSet
 from entracte.residency.backend import Backend, Stream
 from entracte.residency.cuda import CudaBackend
-from entracte.residency.merge import Factors, WeightMerge, merge
+from entracte.residency.merge import (
+    Change,
+    Dora,
+    Factors,
+    Full,
+    Hadamard,
+    Kronecker,
+    WeightMerge,
+    merge,
+)
 from entracte.residency.merge_table import MergeTable, Tiling, fits
 from entracte.residency.pinned import HostAllocator
+
+from . import toy
 
 GPU = torch.device("cuda", 0)
 MIB = 2**20
@@ -160,6 +172,8 @@ def test_what_the_kernel_can_do() -> None:
     assert not fits(weight_merge(64, 60, [(8, 1.0)], cpu))
     assert not fits(weight_merge(64, 64, [(4, 1.0)], cpu))
     assert not fits(weight_merge(64, 64, [(8, 1.0)], cpu, torch.float32))
+    for each in of_every_kind(cpu):
+        assert not fits(each)
     shifted = torch.zeros(64 * 64 + 1, dtype=torch.bfloat16)[1:].view(64, 64)
     base = weight_merge(64, 64, [(8, 1.0)], cpu)
     assert not fits(WeightMerge(shifted, base.out, base.adapters))
@@ -293,6 +307,121 @@ def test_the_host_never_waits(backend: CudaBackend) -> None:
         assert not backend.merges.stream.query()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def of_every_kind(device: torch.device) -> list[WeightMerge]:
+    """Merges that the kernel leaves to torch: factors of other dtypes, other kinds, and stacks."""
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return (torch.randn(*shape, generator=generator) / 4).to(device, dtype)
+
+    def pair(dtype: torch.dtype) -> Factors:
+        return Factors(random(16, 128, dtype=dtype), random(64, 16, dtype=dtype), 0.5)
+
+    low_rank = pair(torch.bfloat16)
+    loha = Hadamard(random(64, 4), random(4, 128), random(64, 4), random(4, 128))
+    lokr = Kronecker((random(8, 8),), (random(8, 2), random(2, 16)))
+    stacks: list[list[Change]] = [
+        [pair(torch.float16)],
+        [pair(torch.float32)],
+        [Full(random(64, 128, dtype=torch.float32))],
+        [loha],
+        [lokr],
+        [Dora(low_rank, random(64))],
+        [Dora(loha, random(1, 128))],
+        [low_rank, pair(torch.float16), lokr, Dora(lokr, random(64, 1))],
+        [loha, low_rank, low_rank],
+    ]
+    merges = []
+    for stack in stacks:
+        weight = random(64, 128)
+        adapters = tuple((change, 0.7) for change in stack)
+        merges.append(WeightMerge(weight, torch.full_like(weight, torch.nan), adapters))
+    bias = random(64)
+    return [*merges, WeightMerge(bias, torch.empty_like(bias), ((Full(random(64)), 0.5),))]
+
+
+@pytest.mark.gpu
+def test_other_kinds_are_merged_by_torch_in_the_same_stream(backend: CudaBackend) -> None:
+    merges = of_every_kind(GPU)
+    fits_the_kernel = weight_merge(*CASES[3], GPU)
+    fused(backend, fits_the_kernel)
+    expected = fits_the_kernel.out.clone()
+    program = backend.prepare_merges([*merges, fits_the_kernel], [])
+    assert program.plain == tuple(merges)
+    backend.merges.wait(backend.compute.record())
+    backend.merges.merge(program)
+    backend.synchronize()
+    assert torch.equal(fits_the_kernel.out, expected)
+    for each, on_cpu in zip(merges, of_every_kind(torch.device("cpu")), strict=True):
+        assert torch.equal(each.out, merge(each.weight, each.adapters))
+        right = merge(on_cpu.weight, on_cpu.adapters).float()
+        assert (each.out.cpu().float() - right).norm() < 5e-3 * right.norm()
+
+
+@pytest.mark.gpu
+def test_the_host_never_waits_for_other_kinds_either(backend: CudaBackend) -> None:
+    merges = of_every_kind(GPU)
+    backend.merges.merge(backend.prepare_merges(merges, []))  # initialises cuBLAS
+    torch.cuda.synchronize()
+    with torch.cuda.stream(backend.merges.stream):
+        torch.cuda._sleep(LONG)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        backend.merges.merge(backend.prepare_merges(merges, []))
+        assert not backend.merges.stream.query()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_further_factors_are_added_with_one_rounding(backend: CudaBackend) -> None:
+    """Where a single sum has one term, the order of summing is no excuse."""
+    rank, generator = 8, torch.Generator().manual_seed(3)
+
+    def one_term() -> Factors:
+        down = torch.zeros(rank, 64)
+        down[0] = torch.randn(64, generator=generator)
+        up = torch.randn(64, rank, generator=generator)
+        return Factors(down.bfloat16().to(GPU), up.bfloat16().to(GPU))
+
+    weight = torch.randn(64, 64, generator=generator).bfloat16().to(GPU)
+    adapters = tuple((one_term(), strength) for strength in (1.0, 0.7, -0.3, 1.5))
+    each = WeightMerge(weight, torch.empty_like(weight), adapters)
+    fused(backend, each)
+    delta = (adapters[0][0].up @ adapters[0][0].down).double()
+    for factors, strength in adapters[1:]:
+        strength = struct.unpack("<f", struct.pack("<f", strength))[0]
+        product = strength * (factors.up.double() @ factors.down.double())
+        delta = (delta + product).bfloat16().double()
+    expected = (weight.double() + delta).bfloat16()
+    assert (each.out == expected).float().mean() > 0.999
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_every_kind_in_every_mode_on_the_device() -> None:
+    """All modes give one another's bits, and the CPU's but for the order of sums."""
+    weights = WeightSet((Adapter("all", 0.8), Adapter("more", -0.5)))
+    phases = (WeightPhase(BASE), WeightPhase(weights, 2))
+    results = []
+    for wanted in (
+        Residency("resident"),
+        Residency("original", resident_blocks=2),
+        Residency("snapshot"),
+        Residency("snapshot", "aggressive"),
+        Residency("fused", resident_blocks=3, merged_blocks=2),
+        Residency("fused", places={"net": "disk"}),
+    ):
+        x = torch.linspace(-1, 1, 16, device=GPU).view(2, 8).bfloat16()
+        with toy.make_manager(CudaBackend(GPU), wanted, adapters=toy.KINDS) as manager:
+            for _ in range(2):
+                results.append(toy.perform(manager, phases, x))
+    for found in results[1:]:
+        assert all(map(torch.equal, found, results[0]))
+    for found, right in zip(results[0], toy.expected(phases, toy.read_kinds), strict=True):
+        assert (found.cpu().float() - right.float()).norm() < 0.05 * right.float().norm()
 
 
 @pytest.mark.gpu
