@@ -225,9 +225,11 @@ class Engine:
 
         From any thread, also while another request is carried out; None before there was a plan.
         Prompts are taken to be new, and images are not read. Raises RequestError and
-        CheckpointError for what the model cannot do.
+        CheckpointError for what the model cannot do, prompts of too many tokens among them.
         """
-        return self._planner.predict(self._preparer.outline(request), self._wanted)
+        outline = self._preparer.outline(request)
+        self._preparer.require_prompts(outline)
+        return self._planner.predict(outline, self._wanted)
 
     def warm_up(self, request: Request) -> Result:
         """Make a video like a request's and throw it away; later plans heed what it took.

@@ -38,6 +38,10 @@ class MediaError(EntracteError):
     """An image cannot be read, or an output cannot be written."""
 
 
+class WriteError(MediaError):
+    """A file cannot be written: no folder, no permission, no space."""
+
+
 class Cancelled(EntracteError):
     """The caller asked to stop."""
 

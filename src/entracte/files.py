@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from entracte.errors import MediaError
+from entracte.errors import WriteError
 
 
 @contextmanager
@@ -14,8 +14,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and move it there once the block has ended well.
 
     Then it is on the disk, whatever happens to the machine. However the block ends, no temporary
-    file is left. Raises MediaError where the system refuses
-    to write (no folder, no permission, no space).
+    file is left. Raises WriteError where the system refuses to write (no folder, no permission,
+    no space).
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -24,7 +24,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         part.replace(path)
         _sync(path.parent)
     except OSError as error:
-        raise MediaError(f"cannot write {path}: {error.strerror or error}") from error
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -38,11 +38,11 @@ def _sync(path: Path) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raise MediaError unless a file can be made at `path`: its folder exists and lets us."""
+    """Raise WriteError unless a file can be made at `path`: its folder exists and lets us."""
     folder = path.parent
     if not folder.is_dir():
-        raise MediaError(f"folder {folder} does not exist; make it first, or write elsewhere")
+        raise WriteError(f"folder {folder} does not exist; make it first, or write elsewhere")
     if path.is_dir():
-        raise MediaError(f"{path} is a folder; name a file")
+        raise WriteError(f"{path} is a folder; name a file")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise MediaError(f"folder {folder} cannot be written to")
+        raise WriteError(f"folder {folder} cannot be written to")

@@ -66,6 +66,13 @@ class Preparer:
             lent=self._lent(request),
         )
 
+    def require_prompts(self, outline: Prepared) -> None:
+        """Raise RequestError for prompts of too many tokens, as `prepare` does."""
+        request = outline.request
+        texts = (request.prompt, request.negative_prompt)
+        for text, _ in zip(texts, outline.prompts, strict=False):
+            self._tokenizer.encode(text, request.truncate_prompt)
+
     def _require_files(self, recipe: Recipe) -> None:
         if recipe.upsamples and "upsampler" not in self._source.components:
             raise CheckpointError(

@@ -11,14 +11,18 @@ from PIL import Image
 
 from entracte.engine import Engine
 from entracte.errors import BudgetError, CheckpointError, DeviceFault, OutOfMemory
+from entracte.request import LoraSpec
 from entracte.residency.modes import Residency
 from entracte.residency.simulated import SimulatedAccelerator
+from entracte.sampling.guidance import Guidance
 from entracte.serve.http.fields import VideoFields
 from entracte.serve.wanted import request_arguments, resolve
 from entracte.serve.worker.engine_maker import EngineMaker
 from entracte.serve.worker.maker import WorkFailed
 from entracte.serve.worker.messages import Memory, Preview, Step, Work
 from tests.serve.running import settings_for, small
+
+STG_999 = Guidance(cfg=3.0, stg=1.0, stg_blocks=(999,))
 
 
 def arguments(tmp_path: Path, **fields: Any) -> dict[str, Any]:
@@ -79,8 +83,38 @@ def test_an_estimate_is_near_once_a_video_was_made(maker: EngineMaker, tmp_path:
     assert estimated is not None
     assert longer is not None
     assert longer > estimated > 0
-    assert maker.estimate({**wanted, "height": 100}) is None
     assert done.seconds / 10 < estimated < done.seconds * 10
+
+
+def damaged_lora(folder: Path) -> LoraSpec:
+    (folder / "style.safetensors").write_bytes(b"\xff" * 100)
+    return LoraSpec(path=folder / "style.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        (lambda _: {"height": 100}, "invalid_request", "height"),
+        (lambda _: {"prompt": "one " * 1100}, "invalid_request", "tokens"),
+        (lambda _: {"negative_prompt": "one " * 1100}, "invalid_request", "tokens"),
+        (lambda _: {"video_guidance": STG_999}, "invalid_request", "999"),
+        (lambda path: {"loras": (damaged_lora(path),)}, "invalid_lora", "LoRA 'style' cannot"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_when_it_is_asked_for(
+    maker: EngineMaker, tmp_path: Path, changes: Any, code: str, words: str
+) -> None:
+    wanted = {**arguments(tmp_path), **changes(tmp_path)}
+    piece = Work("id", wanted, str(tmp_path / "v.mp4"))
+    for refuse in (
+        lambda: maker.estimate(wanted),
+        lambda: maker.make(piece, lambda _: None, lambda: False),
+    ):
+        with pytest.raises(WorkFailed, match=words) as failed:
+            refuse()
+        assert (failed.value.code, failed.value.fatal) == (code, False)
+        assert str(tmp_path) not in failed.value.message
+        assert "--" not in failed.value.message
 
 
 def test_without_room_for_the_usual_video_smaller_ones_are_made(
@@ -148,5 +182,5 @@ def test_an_output_that_cannot_be_written(maker: EngineMaker, tmp_path: Path) ->
     output = str(tmp_path / "gone" / "v.mp4")
     with pytest.raises(WorkFailed) as failed:
         maker.make(Work("id", arguments(tmp_path), output), lambda _: None, lambda: False)
-    assert failed.value.code == "media_error"
+    assert failed.value.code == "storage_failed"
     assert str(tmp_path) not in failed.value.message

@@ -18,9 +18,11 @@ from entracte.errors import (
     CheckpointError,
     DeviceFault,
     EntracteError,
+    LoraError,
     MediaError,
     OutOfMemory,
     RequestError,
+    WriteError,
 )
 from entracte.planner.decision import said
 from entracte.planner.prediction import Prediction
@@ -42,6 +44,9 @@ WARM_UP: Mapping[str, Any] = {"height": 256, "width": 256, "num_frames": 9}
 WARM_UP_STEPS = 2
 
 PREVIEW_WIDTH = 240
+
+# What is as wrong later as it is now.
+REFUSED = frozenset({"invalid_request", "invalid_lora", "model_error"})
 
 # What is predicted behind the last step, for the time that is left.
 TAIL = ("decode audio", "decode video", "mux")
@@ -78,7 +83,7 @@ class EngineMaker:
 
     def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
         begun, predicted = time.perf_counter(), None
-        with _words_for_clients():
+        with _words_for_clients(work.request):
             wanted = Request(**work.request)
             predicted = self._engine.predict(wanted)
             journal = Journal(work.job_id, _tail(predicted), tell, self._memory)
@@ -108,9 +113,12 @@ class EngineMaker:
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
         try:
-            prediction = self._engine.predict(Request(**request))
-        except (RequestError, CheckpointError):
-            return None  # it is refused, with the reason, when it is asked for
+            with _words_for_clients(request):
+                prediction = self._engine.predict(Request(**request))
+        except WorkFailed as failure:
+            if failure.code in REFUSED:
+                raise
+            return None  # it may go better when it is its turn
         return self._experience.corrected(None if prediction is None else prediction.latency_s)
 
     def close(self) -> None:
@@ -202,8 +210,15 @@ def _content(content: str) -> str:
     return content if content in ("base", "factors", "empty") else "merged"
 
 
+def _public_name(path: Path, request: Mapping[str, Any]) -> str:
+    """What clients call the LoRA that a path is of, or is in the folder of."""
+    asked = [lora.path for lora in request.get("loras", ())]
+    found = next((each for each in asked if each in (path, *path.parents)), path)
+    return found.name.removesuffix(".safetensors")
+
+
 @contextmanager
-def _words_for_clients() -> Iterator[None]:
+def _words_for_clients(request: Mapping[str, Any]) -> Iterator[None]:
     """Say in a client's words why there is no video, and to the operator what it was."""
     try:
         yield
@@ -220,11 +235,17 @@ def _words_for_clients() -> Iterator[None]:
         raise WorkFailed("device_fault", words, str(error), fatal=True) from error
     except RequestError as error:
         raise WorkFailed("invalid_request", str(error)) from error
+    except LoraError as error:
+        words = f"LoRA {_public_name(error.path, request)!r} cannot be used: {error.reason}."
+        raise WorkFailed("invalid_lora", words, str(error)) from error
     except CheckpointError as error:
-        words = "The server cannot read a file of the model or of a LoRA."
+        words = "The server's model has no file for this, or one that cannot be read."
         raise WorkFailed("model_error", words, str(error)) from error
+    except WriteError as error:
+        words = "The server cannot write the video."
+        raise WorkFailed("storage_failed", words, str(error)) from error
     except MediaError as error:
-        words = "The server cannot read an image, or cannot write the video."
+        words = "The server cannot read an image, or cannot encode the video."
         raise WorkFailed("media_error", words, str(error)) from error
     except EntracteError as error:
         raise WorkFailed("failed", "The server cannot make this video.", str(error)) from error
