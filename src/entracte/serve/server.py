@@ -25,12 +25,16 @@ from .http.connections import (
 from .http.cors import require_origins
 from .http.errors import ApiError
 from .loras import require_folder
-from .service import Service
+from .service import STOP_SECONDS, Service
 from .wanted import usual_request
 from .worker.opening import OpenEngine
 
 # How long open connections may take to end once everything else has.
 CONNECTIONS_SECONDS = 3
+
+# What a stop may take beyond what its parts may, before the process is ended as it is.
+PATIENCE_SECONDS = 15
+EXIT_STUCK = 1
 
 # Files of the server and its workers are readable by their owner alone.
 OWNER_ONLY = 0o077
@@ -150,10 +154,12 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._asked:
+            self._end_within(0)
             self._service.feed.close()
             super().handle_exit(sig, frame)
             return
         self._asked = True
+        self._end_within(self._service.settings.drain_seconds)
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
 
     def _drain(self) -> None:
@@ -162,6 +168,19 @@ class _Server(uvicorn.Server):
         self._service.drain(settings.drain_seconds)
         self._service.feed.close()
         self.should_exit = True
+
+    def _end_within(self, seconds: float) -> None:
+        """Whatever hangs, and though nothing should: once told to, the process ends."""
+        longest = seconds + STOP_SECONDS + CONNECTIONS_SECONDS + PATIENCE_SECONDS
+        last = threading.Timer(longest, self._give_up)
+        last.daemon = True
+        last.start()
+
+    def _give_up(self) -> None:
+        self._service.log.error("the server does not stop, and is ended")
+        for supervisor in self._service.supervisors:
+            supervisor.kill()
+        os._exit(EXIT_STUCK)
 
     def _watch(self) -> None:
         """Greet when there is an engine; without one there is nothing to serve."""
