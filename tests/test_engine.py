@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
 
 from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
@@ -285,8 +286,20 @@ class TestRefusals:
             self.engine.generate(small(prompt="x" * 1100))
 
     def test_negative_prompt_too_long(self) -> None:
-        with pytest.raises(RequestError, match="2001 tokens"):
+        with pytest.raises(RequestError, match="negative_prompt has 2001 tokens"):
             self.engine.generate(small(negative_prompt="x" * 2000))
+
+    @pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+    def test_megabytes_are_refused_unread(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        read, tokenize = [], PreTrainedTokenizerFast.__call__
+        monkeypatch.setattr(
+            PreTrainedTokenizerFast,
+            "__call__",
+            lambda self, text, **how: read.append(text) or tokenize(self, text, **how),
+        )
+        with pytest.raises(RequestError, match=f"{name}: 10,000,000 characters are more than"):
+            self.engine.prepare(small(**{name: "x" * 10**7}))
+        assert max(map(len, read), default=0) < 100
 
     def test_block_that_is_not_there(self) -> None:
         with pytest.raises(RequestError, match="block 28; the transformer has blocks 0 to 3"):
@@ -318,6 +331,8 @@ class TestRefusals:
 def test_a_long_prompt_is_cut_when_asked(engine: Engine) -> None:
     result = engine.generate(small(prompt="x" * 1100, truncate_prompt=True), keep_frames=False)
     assert result.trace.counts["text_encodings"] == 1
+    longest = engine.prepare(small(prompt="x" * 10**7, truncate_prompt=True))
+    assert len(longest.prompts[0]) == 1024
 
 
 class TestOpening:

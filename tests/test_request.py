@@ -44,6 +44,8 @@ def test_none_means_the_default() -> None:
         ({"num_inference_steps": 8, "pipeline": "distilled"}, "11 fixed steps; leave it out"),
         ({"pipeline": "three-stage"}, "'three-stage' is none of two-stage, one-stage, distilled"),
         ({"prompt": "  "}, "prompt: is empty"),
+        ({"prompt": "caf\udce9"}, "prompt: is not Unicode text at character 4; is it in UTF-8?"),
+        ({"negative_prompt": "\ud83d x"}, "negative_prompt: is not Unicode text at character 1"),
         ({"video_guidance": Guidance(rescale=2)}, "rescale is 2; it goes from 0 to 1"),
         ({"audio_guidance": Guidance(cfg=float("inf"))}, "no finite number"),
         ({"video_guidance": Guidance(stg_blocks=(-1,))}, "negative block"),

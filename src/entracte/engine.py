@@ -167,7 +167,8 @@ class Engine:
 
         Raises RequestError, CheckpointError, MediaError or BudgetError before any weight is read
         where the request cannot be carried out; MediaError where the output cannot be written;
-        OutOfMemory; Cancelled. After a DeviceFault the next call begins from the files again.
+        NotFinite after a stage whose numbers are none; OutOfMemory; Cancelled. After a DeviceFault
+        the next call begins from the files again.
         """
         with self._one_at_a_time, torch.inference_mode():
             outputs = Outputs(
@@ -195,7 +196,7 @@ class Engine:
         reporter: Reporter,
         trace: Trace,
     ) -> Result:
-        with trace.stage("validate", of_host=True):
+        with trace.stage("validate", of_host=True), device_errors("preparing"):
             if outputs.path is not None:
                 check_output(outputs.path)
             if outputs.latents_path is not None:

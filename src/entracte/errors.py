@@ -42,6 +42,10 @@ class WriteError(MediaError):
     """A file cannot be written: no folder, no permission, no space."""
 
 
+class NotFinite(EntracteError):
+    """A stage made numbers that are infinite or none at all; says which, and what may cause it."""
+
+
 class Cancelled(EntracteError):
     """The caller asked to stop."""
 

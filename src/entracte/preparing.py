@@ -36,12 +36,16 @@ class Preparer:
     def prepare(self, request: Request) -> Prepared:
         """Everything. Raises RequestError, CheckpointError, LoraError and MediaError."""
         outline = self.outline(request)
-        texts = [request.prompt, request.negative_prompt][: len(outline.prompts)]
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+        looked_at = list(texts.items())[: len(outline.prompts)]
         if request.recipe.name == "distilled" and not request.loras:
             self._warn_of_base_checkpoint()
         return replace(
             outline,
-            prompts=[self._tokenizer.encode(text, request.truncate_prompt) for text in texts],
+            prompts=[
+                self._tokenizer.encode(text, request.truncate_prompt, name)
+                for name, text in looked_at
+            ],
             images=prepare_images(request.images, self._defaults.image_crf),
         )
 

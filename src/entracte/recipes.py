@@ -49,6 +49,10 @@ class Recipe:
     height: int
     width: int
 
+    def rendered(self, side: int) -> int:
+        """The next side that can be rendered, from which `side` pixels are cut."""
+        return -(-side // self.size_multiple) * self.size_multiple
+
     @property
     def guided(self) -> bool:
         return any(phase.guided for phase in self.phases)

@@ -197,6 +197,18 @@ class Request(_Frozen):
             raise ValueError("is empty; say what the video should show")
         return prompt
 
+    @field_validator("prompt", "negative_prompt")
+    @classmethod
+    def _is_unicode(cls, text: str) -> str:
+        # Python keeps bytes of the command line that are not UTF-8 as surrogates.
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"is not Unicode text at character {error.start + 1}; is it in UTF-8?"
+            ) from None
+        return text
+
     @field_validator("video_guidance", "audio_guidance")
     @classmethod
     def _sensible(cls, guidance: Guidance) -> Guidance:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entracte.cache import Cache
-from entracte.errors import MediaError
+from entracte.errors import MediaError, NotFinite
 from entracte.files import write_atomically
 from entracte.media.output import open_output
 from entracte.models.audio_vae import AudioVae
@@ -37,6 +37,7 @@ from entracte.stages.decode_video import decode_video
 from entracte.stages.denoise import UNGUIDED, denoise
 from entracte.stages.encode_images import EncodedImage, FittedImage, encode_images, fit_images
 from entracte.stages.encode_text import encode_text
+from entracte.stages.finite import require_finite
 from entracte.stages.prepare_latents import (
     Latents,
     empty_latents,
@@ -102,7 +103,16 @@ class Run:
         self._latents: dict[str, Tensor] = {}
 
     def generate(self) -> Result:
-        """Run all stages. The latents are saved before anything is decoded."""
+        """Run all stages. The latents are saved before anything is decoded.
+
+        Raises NotFinite after the first stage whose numbers are not finite.
+        """
+        try:
+            return self._generate()
+        except NotFinite as error:
+            raise NotFinite(f"{error}. {self._likely_causes()}") from None
+
+    def _generate(self) -> Result:
         latents_path = self._outputs.latents_path
         with ExitStack() as request:
             # Before any weights are on their way: what comes behind them has to wait.
@@ -175,12 +185,15 @@ class Run:
                 self._manager.borrow("text_encoder", TextEncoder) as encoder,
             ):
                 states = encode_text(encoder, tokens, self._model.device)
+                require_finite("encode text", states)
             self._reporter.stage("connect text")
             with (
                 self._trace.stage("connect text"),
                 self._manager.borrow("connectors", Connectors) as connectors,
             ):
-                return connect_text(connectors, states)
+                context = connect_text(connectors, states)
+                require_finite("connect text", context.video, context.audio)
+                return context
 
         weights = self._prepared.lent.get("connectors", BASE)
         return self._model.contexts.get((tuple(tokens.tolist()), weights), make)
@@ -201,7 +214,9 @@ class Run:
             self._manager.borrow("upsampler", Upsampler) as upsampler,
             self._manager.borrow("video_vae", VideoVae) as vae,
         ):
-            return Latents(upsample(upsampler, vae, previous.video), previous.audio)
+            video = upsample(upsampler, vae, previous.video)
+            require_finite("upsample", video)
+        return Latents(video, previous.audio)
 
     def _encode_images(self, phase: Phase, images: list[FittedImage]) -> list[EncodedImage]:
         if not images:
@@ -209,7 +224,9 @@ class Run:
         name = f"encode images ({phase.name})"
         self._reporter.stage(name)
         with self._trace.stage(name), self._manager.borrow("video_vae", VideoVae) as vae:
-            return encode_images(vae, images)
+            encoded = encode_images(vae, images)
+            require_finite(name, *(image.latent for image in encoded))
+        return encoded
 
     def _denoise(
         self,
@@ -252,6 +269,7 @@ class Run:
                     self._request.guidance_batch,
                     on_step,
                 )
+                require_finite(name, video_out, audio_out)
         return Latents(video_latent(video_out, grid), audio_latent(audio_out))
 
     def _prepare_previews(self) -> None:
@@ -289,7 +307,9 @@ class Run:
             self._manager.borrow("audio_vae", AudioVae) as vae,
             self._manager.borrow("vocoder", Vocoder) as vocoder,
         ):
-            return decode_audio(vae, vocoder, latents.audio), vocoder.sample_rate
+            sound = decode_audio(vae, vocoder, latents.audio)
+            require_finite("decode audio", sound)
+            return sound, vocoder.sample_rate
 
     def _decode_video(self, latents: Latents, audio: Tensor, sample_rate: int) -> Tensor | None:
         """Decode, and encode into the output while later chunks still decode."""
@@ -318,6 +338,16 @@ class Run:
                 with self._trace.stage("mux", of_host=True):
                     opened.close()
         return torch.cat(kept) if keep_frames else None
+
+    def _likely_causes(self) -> str:
+        """Of numbers that are not finite."""
+        loras = [f"{each.path.name} at {each.strength:g}" for each in self._request.loras]
+        causes = [f"a LoRA that is damaged or too strong ({', '.join(loras)})"] if loras else []
+        if self._request.recipe.guided:
+            causes.append("guidance scales that are too large")
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        causes.append(f"weights that are damaged, or that {dtype} cannot compute with")
+        return f"Likely causes: {'; '.join(causes)}"
 
 
 def _save_latents(path: Path, latents: dict[str, Tensor]) -> None:

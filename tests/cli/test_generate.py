@@ -1,8 +1,10 @@
 """The command as a user runs it."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from safetensors.torch import load_file
 
@@ -146,10 +148,13 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--height", "100"], "--height: 100 is not a multiple of 64"),
+        (["--height", "101"], "--height: 101 is odd; an H.264 video has even sides"),
         (["--height", "tall"], "--height: must be a whole number, not 'tall'"),
         (["--num-frames", "10"], "--num-frames: 10 is not of the form 8k + 1"),
-        (["--frame-rate", "0"], "--frame-rate: must be more than 0"),
+        (["--frame-rate", "0"], "--frame-rate: must be at least 0.1"),
+        (["--frame-rate", "24/0"], "--frame-rate: is to be a number, or a fraction such as"),
+        (["--prompt", "caf\udce9"], "--prompt: is not Unicode text at character 4"),
+        (["--image", "https://a.example/b.png"], "path: is a URL; images are read from files"),
         (["--seed", "-4"], "--seed: must be at least 0, not -4"),
         (["--seed", "random"], "--seed: must be a whole number, not 'random'"),
         (["--mode", "fast"], "--mode: must be auto, resident, fused, snapshot, dynamic, original"),
@@ -194,13 +199,23 @@ def test_bad_input(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_sizes_are_cut_from_the_next(demo_model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "video.MP4"
+    flags = ["--height", "90", "--width", "160", "--frame-rate", "24000/1001"]
+    assert generate(demo_model, output, *flags) == 0
+    with av.open(str(output)) as container:
+        video = container.streams.video[0]
+        assert (video.height, video.width) == (90, 160)
+        assert video.average_rate == Fraction(24000, 1001)
+
+
 def test_bad_input_as_json(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert generate(demo_model, tmp_path / "video.mp4", "--height", "100", "--json") == 2
+    assert generate(demo_model, tmp_path / "video.mp4", "--num-frames", "10", "--json") == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["type"] == "RequestError"
-    assert "nearest: 64 and 128" in error["message"]
+    assert "nearest: 9 and 17" in error["message"]
 
 
 def test_no_prompt(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

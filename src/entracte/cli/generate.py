@@ -126,7 +126,22 @@ def build_request(settings: GenerateSettings) -> "Request":
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values) for values in settings.lora or [])
     with worded_with_flags():
-        return Request(**(given | guidance_from(settings.model_dump())))
+        return Request(**(given | _sides(settings) | guidance_from(settings.model_dump())))
+
+
+def _sides(settings: GenerateSettings) -> dict[str, int]:
+    """Height and width that can be rendered, and what is cut from them where they are others."""
+    from entracte.recipes import RECIPES
+
+    recipe = RECIPES[settings.pipeline]
+    given: dict[str, int] = {}
+    for name, side in (("height", settings.height), ("width", settings.width)):
+        if side is None or side <= 0 or side % recipe.size_multiple == 0:
+            continue
+        if side % 2:
+            raise RequestError(f"{name}: {side} is odd; an H.264 video has even sides")
+        given |= {name: recipe.rendered(side), f"output_{name}": side}
+    return given
 
 
 def _image(values: list[Any]) -> "ImageCondition":
@@ -163,8 +178,8 @@ def summarise(result: "Result") -> dict[str, Any]:
         "counts": result.trace.counts,
         "settings": {
             "pipeline": request.pipeline,
-            "height": request.height,
-            "width": request.width,
+            "height": request.output_height or request.height,
+            "width": request.output_width or request.width,
             "num_frames": request.num_frames,
             "frame_rate": request.frame_rate,
             "num_inference_steps": request.num_inference_steps,

@@ -116,17 +116,26 @@ class Tokenizer:
             raise CheckpointError(
                 f"the tokenizer in {root} has {count:,} tokens, and the text encoder {vocabulary:,}"
             )
+        # Characters of a prompt that has only the longest tokens: more are not even looked at.
+        self._longest = MAX_TOKENS * max(map(len, self._tokenizer.get_vocab()))
 
-    def encode(self, prompt: str, truncate: bool = False) -> Tensor:
+    def encode(self, text: str, truncate: bool = False, name: str = "prompt") -> Tensor:
         """Token ids [tokens] int64, the start token included.
 
-        Raises RequestError for more than 1,024 tokens unless `truncate` cuts them off.
+        Raises RequestError for more than 1,024 tokens unless `truncate` cuts them off; `name` is
+        what it calls the text.
         """
-        tokens = self._tokenizer(prompt.strip(), add_special_tokens=True)["input_ids"]
+        text = text.strip()
+        if len(text) > self._longest and not truncate:
+            raise RequestError(
+                f"{name}: {len(text):,} characters are more than {MAX_TOKENS:,} tokens can hold. "
+                "Shorten it, or allow the rest to be cut off (truncate_prompt)"
+            )
+        tokens = self._tokenizer(text[: self._longest], add_special_tokens=True)["input_ids"]
         if len(tokens) > MAX_TOKENS and not truncate:
             raise RequestError(
-                f"prompt has {len(tokens)} tokens; at most {MAX_TOKENS} are used. Shorten it, or "
-                "allow the rest to be cut off (--truncate-prompt)"
+                f"{name} has {len(tokens)} tokens; at most {MAX_TOKENS} are used. Shorten it, "
+                "or allow the rest to be cut off (truncate_prompt)"
             )
         return torch.tensor(tokens[:MAX_TOKENS], dtype=torch.int64)
 

@@ -20,18 +20,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def device_errors(doing: str) -> Iterator[None]:
-    """Raise what CUDA reports as OutOfMemory or DeviceFault. `doing`: for the message.
+    """Raise what CUDA, or the CPU's allocator, reports as OutOfMemory or DeviceFault.
+
+    doing: for the message.
 
     CUDA reports faults late: what went wrong may be earlier work.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{doing}: {error}") from error
     except torch.AcceleratorError as error:
         raise DeviceFault(f"{doing}: {error}") from error
     except RuntimeError as error:
         # Triton, and some of torch, raise nothing more precise.
+        if "DefaultCPUAllocator" in str(error):
+            raise OutOfMemory(f"{doing}: {error}") from error
         if not any(sign in str(error) for sign in ("CUDA error", "[CUDA]")):
             raise
         raise DeviceFault(f"{doing}: {error}") from error

@@ -107,9 +107,9 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
 
 def render_size(settings: Mapping[str, Any]) -> tuple[int, int]:
     """Width and height that are rendered: the next that the pipeline can."""
-    multiple = RECIPES[settings["pipeline"]].size_multiple
+    recipe = RECIPES[settings["pipeline"]]
     width, height = _pixels(settings["size"])
-    return -(-width // multiple) * multiple, -(-height // multiple) * multiple
+    return recipe.rendered(width), recipe.rendered(height)
 
 
 def request_arguments(

@@ -28,8 +28,12 @@ class GenerateSettings(ModelSettings):
         list[list[Number]] | None,
         Flag("request", "merge a LoRA in all stages; may be repeated", "PATH [STRENGTH]"),
     ] = None
-    height: Annotated[int | None, Flag("request", "pixels, a multiple of 64", "N")] = None
-    width: Annotated[int | None, Flag("request", "pixels, a multiple of 64", "N")] = None
+    height: Annotated[
+        int | None, Flag("request", "pixels; cut from the next multiple of 64", "N")
+    ] = None
+    width: Annotated[
+        int | None, Flag("request", "pixels; cut from the next multiple of 64", "N")
+    ] = None
     num_frames: Annotated[int | None, Flag("request", "8k + 1", "N")] = None
     frame_rate: Annotated[
         float | str | None, Flag("request", "frames a second, such as 24 or 24000/1001", "FPS")

@@ -8,6 +8,8 @@ from torch import Tensor
 from entracte.models.tiling import Tiling, decode_tiled
 from entracte.models.video_vae import VideoVae
 
+from .finite import require_finite
+
 
 def decode_video(
     vae: VideoVae,
@@ -19,11 +21,13 @@ def decode_video(
     """Normalised latents [1, channels, frames, h, w] to chunks [frames, height, width, 3] uint8.
 
     Chunks come in order, each as soon as no later tile can change it, on the CPU.
-    height, width: what is cut from the centre; None: all.
+    height, width: what is cut from the centre; None: all. Raises NotFinite.
     """
     for pixels in decode_tiled(vae.decode, latent, tiling):
         pixels = _centre(_centre(pixels, -2, height), -1, width)
-        levels = pixels.float().add_(1).mul_(127.5).clamp_(0, 255).round_()
+        levels = pixels.float().add_(1).mul_(127.5)
+        require_finite("decode video", levels)
+        levels = levels.clamp_(0, 255).round_()
         yield levels[0].permute(1, 2, 3, 0).to(torch.uint8).cpu().contiguous()
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from entracte.engine import Engine
-from entracte.errors import BudgetError, CheckpointError, DeviceFault, OutOfMemory
+from entracte.errors import BudgetError, CheckpointError, DeviceFault, NotFinite, OutOfMemory
 from entracte.request import LoraSpec
 from entracte.residency.modes import Residency
 from entracte.residency.simulated import SimulatedAccelerator
@@ -152,6 +152,7 @@ def test_cancelling_leaves_no_file(maker: EngineMaker, tmp_path: Path) -> None:
         (DeviceFault("/srv/models"), "device_fault", True),
         (BudgetError("--mode fused"), "does_not_fit", False),
         (CheckpointError("cannot read /srv/models/x"), "model_error", False),
+        (NotFinite("denoise made none: /srv/models/x"), "not_finite", False),
     ],
 )
 def test_errors_have_words_for_clients_without_paths(

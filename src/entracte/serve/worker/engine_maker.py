@@ -20,6 +20,7 @@ from entracte.errors import (
     EntracteError,
     LoraError,
     MediaError,
+    NotFinite,
     OutOfMemory,
     RequestError,
     WriteError,
@@ -247,5 +248,8 @@ def _words_for_clients(request: Mapping[str, Any]) -> Iterator[None]:
     except MediaError as error:
         words = "The server cannot read an image, or cannot encode the video."
         raise WorkFailed("media_error", words, str(error)) from error
+    except NotFinite as error:
+        words = "The model made numbers that are none. A LoRA, or too large a scale, may be why."
+        raise WorkFailed("not_finite", words, str(error)) from error
     except EntracteError as error:
         raise WorkFailed("failed", "The server cannot make this video.", str(error)) from error
