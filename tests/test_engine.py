@@ -330,7 +330,7 @@ class TestRefusals:
 
 def test_a_long_prompt_is_cut_when_asked(engine: Engine) -> None:
     result = engine.generate(small(prompt="x" * 1100, truncate_prompt=True), keep_frames=False)
-    assert result.trace.counts["text_encodings"] == 1
+    assert result.trace.counts["text_encodings"] >= 1
     longest = engine.prepare(small(prompt="x" * 10**7, truncate_prompt=True))
     assert len(longest.prompts[0]) == 1024
 
