@@ -3,6 +3,7 @@
 import gc
 import weakref
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,19 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from entracte.errors import ResidencyError
+from entracte.errors import LoraError, ResidencyError
 from entracte.residency import (
     BASE,
     Adapter,
     Backend,
     Change,
+    ComponentSpec,
+    DeviceManager,
     Dora,
     Factors,
     Full,
     Hadamard,
     Kronecker,
     MemoryAdapter,
+    Place,
     Residency,
+    TensorSource,
     WeightPhase,
     WeightSet,
 )
@@ -299,3 +304,75 @@ def test_adapters_that_are_replaced_leave_nothing_behind(wanted: Residency, back
     gc.collect()
     assert len(opened) == 4
     assert [each() is not None for each in opened] == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("wanted", MODES[::3], ids=lambda each: each.mode)
+def test_an_adapter_that_cannot_be_read_fails_its_request_only(
+    wanted: Residency, backend: str
+) -> None:
+    class Damaged(MemoryAdapter):
+        def read(self, parameter: str, part: str, out: Tensor) -> None:
+            if parameter == "blocks.3.outer.bias":
+                raise LoraError(Path("damaged"), "it was changed while it was read")
+            super().read(parameter, part, out)
+
+    def read(_: str, name: str) -> MemoryAdapter:
+        return (Damaged if name == "damaged" else MemoryAdapter)(read_kinds("all"))
+
+    damaged = WeightSet((Adapter("damaged", 0.8),))
+    with make_manager(BACKENDS[backend](), wanted, adapters=read) as manager:
+        for _ in range(2):
+            with pytest.raises(LoraError, match="changed while it was read"):
+                perform(manager, (WeightPhase(BASE, 2), WeightPhase(damaged)))
+            found = perform(manager, PHASES[:2])
+            assert all(map(torch.equal, found, expected()[:2]))
+
+
+# Components beside the adapted one.
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("place", ["resident", "snapshot", "disk"])
+def test_another_component_is_lent_with_adapters(place: Place, backend: str) -> None:
+    x = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
+    base = toy.make_net(seed=1)
+    source = TensorSource(base.state_dict())
+    other = ComponentSpec("other", toy.build, {"base": source})
+    changes = {"one": read_kinds("all"), "two": read_kinds("more")}
+
+    def read(component: str, name: str) -> MemoryAdapter:
+        return MemoryAdapter(changes[name] if component == "other" else read_kinds(name))
+
+    def adapted(weights: WeightSet) -> Tensor:
+        net = toy.make_net(seed=1)
+        for name, parameter in net.named_parameters():
+            stack = [(changes[each.name], each.strength) for each in weights.adapters]
+            own = [(each[name], strength) for each, strength in stack if name in each]
+            merge(base.get_parameter(name), own, out=parameter)
+        return net(x)
+
+    one = WeightSet((Adapter("one", 0.7),))
+    both = WeightSet((Adapter("one", -0.5), Adapter("two", 1.0)))
+    wanted = Residency("fused", places={"other": place})
+    specs = [toy.make_spec(), other]
+    phases = (WeightPhase(BASE), WeightPhase(ALL))
+    with DeviceManager(specs, HostBackend(), wanted, adapters=read) as planning:
+        most = max(
+            planning.plan(phases, {} if weights is None else {"other": weights}).device_bytes
+            for weights in (None, one, both)
+        )
+    device: Backend = (
+        SimulatedAccelerator(device_limit=most) if backend == "simulated" else HostBackend(most)
+    )
+    with DeviceManager(specs, device, wanted, adapters=read) as manager:
+        for weights in (None, one, both, None, one):
+            with manager.request(phases, {} if weights is None else {"other": weights}) as run:
+                with run.phase(0, toy.Net), manager.borrow("other", toy.Net) as net:
+                    found = net(x).clone()
+                with run.phase(1, toy.Net):
+                    pass
+            assert torch.equal(found, adapted(weights or BASE)), weights
+        with manager.borrow("other", toy.Net) as net:
+            assert torch.equal(net(x), adapted(BASE))

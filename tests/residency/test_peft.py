@@ -104,6 +104,13 @@ def test_a_bias_of_the_second_factor_is_a_full_difference() -> None:
     assert torch.allclose(merge(before, [(Full(bias, 6 / RANK), 1.0)]), theirs, atol=1e-6)
 
 
+def test_a_row_of_zeros_has_no_direction() -> None:
+    weight = torch.eye(3)
+    weight[1] = 0
+    change = Dora(Factors(torch.zeros(1, 3), torch.zeros(3, 1)), torch.full((3,), 2.0))
+    assert torch.equal(merge(weight, [(change, 1.0)]), 2 * weight)
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_dora_is_interpolated_between_the_base_and_itself(strength: float) -> None:
     torch.manual_seed(0)

@@ -292,4 +292,6 @@ def _delta(change: Change, weight: Tensor, strength: float) -> Tensor:
             rows = change.by_row
             wanted = wide(magnitude).view(-1, 1) if rows else wide(magnitude).view(1, -1)
             norm = torch.linalg.vector_norm(changed, dim=1 if rows else 0, keepdim=True)
-            return changed.mul_(wanted / norm).sub_(base).mul_(strength)
+            # A row of zeros has no direction, and stays one.
+            by = torch.where(norm > 0, wanted / norm, 0.0)
+            return changed.mul_(by).sub_(base).mul_(strength)
