@@ -1,5 +1,6 @@
 # make demo    make the demonstration model and a video with it: demo.mp4
 # make test    check and test everything that runs without a GPU, on all cores
+# make slow    the slow tests: kills, loads, fuzzers (ENTRACTE_FUZZ_SECONDS each)
 # make serve   serve the demonstration model: a page, and the OpenAI Videos protocol
 # make bench   measure the transformer beside diffusers'
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test lint format bench serve clean
+.PHONY: demo test slow lint format bench serve clean
 
 demo: $(READY)
 	$(BIN)/entracte demo-model demo-model
@@ -15,8 +16,13 @@ demo: $(READY)
 		--prompt "A lighthouse at dusk, waves breaking on the rocks, a foghorn far away" \
 		--height 256 --width 384 --num-frames 49 --num-inference-steps 8
 
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
+
 test: $(READY) lint
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
+	$(PYTEST)
+
+slow: $(READY)
+	$(PYTEST) --slow -m "slow and not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .
