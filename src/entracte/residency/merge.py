@@ -254,7 +254,10 @@ def _product_added(
     if total is None:
         up, down = (each.to(weight.device, dtype) for each in (factors.up, factors.down))
         return ((up * by) @ down).to(weight.dtype)
-    if dtype != weight.dtype:
+    if weight.is_cuda:
+        # In bfloat16 cuBLAS would round the product before it is added.
+        dtype = torch.promote_types(dtype, torch.float32)
+    elif dtype != weight.dtype:
         dtype = torch.promote_types(dtype, weight.dtype)
     up, down = (each.to(weight.device, dtype) for each in (factors.up, factors.down))
     return torch.addmm(total.to(dtype), up, down, alpha=by).to(weight.dtype)
