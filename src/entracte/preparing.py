@@ -59,6 +59,7 @@ class Preparer:
             _with_blocks(request.audio_guidance, "audio", defaults, layers),
         )
         negative = recipe.guided and "unconditioned" in plan.passes()
+        loras = self._loras_of(request)
         return Prepared(
             request=request,
             guidance=plan,
@@ -66,8 +67,8 @@ class Preparer:
             images=[
                 PreparedImage(np.empty(0), each.frame, each.strength) for each in request.images
             ],
-            weight_sets=[self._weight_set(request, phase) for phase in recipe.phases],
-            lent=self._lent(request),
+            weight_sets=[self._weight_set(loras, phase) for phase in recipe.phases],
+            lent=_lent(loras),
         )
 
     def require_prompts(self, outline: Prepared) -> None:
@@ -97,24 +98,25 @@ class Preparer:
                 "the distilled LoRA with --lora"
             )
 
-    def _weight_set(self, request: Request, phase: Phase) -> WeightSet:
+    def _weight_set(self, loras: Sequence[tuple[OpenLora, float]], phase: Phase) -> WeightSet:
         """The transformer's in a phase: the request's LoRAs, and then the distilled one."""
-        loras = self._loras_of(request)
         if phase.distilled and self._source.distilled_lora is not None:
             file, strength = self._source.distilled_lora
-            loras.append((self._loras.open(file.path, file), strength * phase.distilled))
+            distilled = self._loras.open(file.path, file)
+            loras = [*loras, (distilled, strength * phase.distilled)]
         return _weight_set("transformer", loras)
-
-    def _lent(self, request: Request) -> dict[str, WeightSet]:
-        """The connectors', where LoRAs of the request change them.
-
-        Text is connected once, before all phases, so that of the distilled LoRA is no part of it.
-        """
-        weights = _weight_set("connectors", self._loras_of(request))
-        return {"connectors": weights} if weights.adapters else {}
 
     def _loras_of(self, request: Request) -> list[tuple[OpenLora, float]]:
         return [(self._loras.open(lora.path), lora.strength) for lora in request.loras]
+
+
+def _lent(loras: Sequence[tuple[OpenLora, float]]) -> dict[str, WeightSet]:
+    """The connectors' weights, where LoRAs of the request change them.
+
+    Text is connected once, before all phases, so the distilled LoRA is no part of them.
+    """
+    weights = _weight_set("connectors", loras)
+    return {"connectors": weights} if weights.adapters else {}
 
 
 def _weight_set(component: str, loras: Sequence[tuple[OpenLora, float]]) -> WeightSet:
