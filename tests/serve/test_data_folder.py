@@ -1,18 +1,23 @@
 """The data folder: whatever is in a folder that is not ours stays as it is."""
 
+import base64
+import errno
+import io
 import json
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from entracte.cli.main import run
 from entracte.serve.data_folder import DataFolder, DataFolderError
 from entracte.serve.jobs.database import open_database
 from entracte.serve.service import new_id
 
-from .running import local
+from .running import Local, local, small, wait_for
 
 READING = ("jobs list", "jobs show video_0", "jobs cancel video_0", "jobs prune", "keys list")
 
@@ -82,7 +87,7 @@ def a_folder_for_a_database(folder: Path) -> None:
 )
 def test_what_is_somebody_elses_is_refused_and_left_alone(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     command: str,
     fill: Callable[[Path], None],
     words: str,
@@ -91,7 +96,7 @@ def test_what_is_somebody_elses_is_refused_and_left_alone(
     fill(tmp_path)
     before = contents(tmp_path)
     assert run([*command.split(), "--data-folder", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert str(tmp_path) in said
     assert "Traceback" not in said
     if command != "jobs list":  # which only says that it is not there
@@ -102,14 +107,14 @@ def test_what_is_somebody_elses_is_refused_and_left_alone(
 @pytest.mark.parametrize("command", READING)
 @pytest.mark.parametrize("there", [True, False])
 def test_commands_that_read_make_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, there: bool
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str, there: bool
 ) -> None:
     folder = tmp_path / "mistyped"
     if there:
         folder.mkdir(0o755)
     before = contents(tmp_path)
     assert run([*command.split(), "--data-folder", str(folder)]) == 2
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert f"{folder} is not a service's data folder" in said
     assert contents(tmp_path) == before
 
@@ -167,7 +172,7 @@ def test_a_start_removes_only_what_is_ours(tmp_path: Path) -> None:
 
 
 def test_a_damaged_database_is_refused_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.prepare()
@@ -177,7 +182,7 @@ def test_a_damaged_database_is_refused_in_words(
         file.write(b"\xff" * 4000)
     for command in ("serve --model nowhere --port 0", "jobs list", "keys list", "keys add ann"):
         assert run([*command.split(), "--data-folder", str(folder.root), "--json"]) == 2
-        error = json.loads(capsys.readouterr().out)["error"]
+        error = json.loads(capfd.readouterr().out)["error"]
         assert error["type"] == "DatabaseError"
         assert str(folder.database) in error["message"]
 
@@ -187,3 +192,67 @@ def test_a_service_opens_no_folder_of_somebody_elses(tmp_path: Path) -> None:
     with pytest.raises(DataFolderError), local(tmp_path, ready=False):
         raise AssertionError("it started")
     assert (tmp_path / "videos" / "Summer holidays 2024" / "beach.mp4").read_bytes() == b"beach"
+
+
+# What the disk refuses
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    with local(tmp_path_factory.mktemp("disk") / "data") as service:
+        yield service
+
+
+@pytest.fixture
+def picture() -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def test_files_that_cannot_be_removed_keep_their_video(
+    running: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = running.ended(running.create()["id"])["id"]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "rmtree", refuse)
+        answer = running.client.delete(f"/v1/videos/{video}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "storage_failed")
+    assert running.video(video)["status"] == "completed"
+    assert running.client.delete(f"/v1/videos/{video}").json()["deleted"]
+    assert not running.service.folder.of_video(video).exists()
+
+
+def test_videos_that_cannot_be_made_room_for(running: Local, picture: str) -> None:
+    videos = running.service.folder.videos
+    away = videos.rename(videos.with_name("away"))
+    try:
+        videos.touch()  # nothing can be made in it, though we are root
+        answer = running.client.post("/v1/videos", json=small(input_reference=picture))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_failed")
+        assert str(videos) not in answer.text
+    finally:
+        videos.unlink()
+        away.rename(videos)
+    assert running.service.store.waiting() == []
+
+
+def test_what_fails_or_is_cancelled_gives_its_images_back(running: Local, picture: str) -> None:
+    failed = running.create("refuse", input_reference=picture)["id"]
+    assert running.ended(failed)["error"]["code"] == "model_error"
+    blocks = running.create("steps 4000")["id"]
+    waits = running.create(input_reference=picture)["id"]
+    folder = running.service.folder
+    assert folder.image(waits, 0).is_file()
+    for video in (waits, blocks):
+        running.client.post(f"/v1/videos/{video}/cancel")
+        running.ended(video)
+    for video in (failed, waits, blocks):
+        wait_for(lambda v=video: not folder.of_video(v).exists())
+        job = running.service.store.find(video)
+        assert job is not None
+        assert job.input_bytes == 0

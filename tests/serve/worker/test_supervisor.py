@@ -25,7 +25,7 @@ from tests.serve.running import Local, local, small, wait_for
         ("crash", "worker_crashed", "killed by SIGKILL"),
         ("raise", "internal_error", "a mistake"),
         ("panic", "internal_error", "a mistake"),
-        ("exhaust", "internal_error", "a mistake"),
+        ("exhaust", "out_of_memory", "ran out of memory"),
         ("memory", "out_of_memory", "not enough memory"),
         ("refuse", "model_error", "cannot read it"),
     ],

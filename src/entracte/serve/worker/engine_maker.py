@@ -33,7 +33,7 @@ from entracte.stages import preview
 from entracte.trace.memory import read_memory
 
 from .experience import Experience
-from .maker import Tell, WorkFailed
+from .maker import MEMORY_WORDS, Tell, WorkFailed
 from .messages import Done, Memory, MemoryRow, Preview, Step, Work
 
 logger = logging.getLogger(__name__)
@@ -229,8 +229,7 @@ def _words_for_clients(request: Mapping[str, Any]) -> Iterator[None]:
         words = "This video does not fit the memory that the server has for it."
         raise WorkFailed("does_not_fit", words, str(error)) from error
     except (OutOfMemory, MemoryError) as error:
-        words = "The server ran out of memory. A smaller or shorter video takes less."
-        raise WorkFailed("out_of_memory", words, str(error), fatal=True) from error
+        raise WorkFailed("out_of_memory", MEMORY_WORDS, str(error), fatal=True) from error
     except DeviceFault as error:
         words = "The server's device failed. Ask again."
         raise WorkFailed("device_fault", words, str(error), fatal=True) from error

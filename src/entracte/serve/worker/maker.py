@@ -7,6 +7,9 @@ from entracte.errors import EntracteError
 
 from .messages import Done, Memory, Preview, Step, Work
 
+# What a client is told where memory ran out.
+MEMORY_WORDS = "The server ran out of memory. A smaller or shorter video takes less."
+
 Tell = Callable[[Step | Memory | Preview], None]
 
 

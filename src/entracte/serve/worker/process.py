@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 
 from entracte.errors import DeviceFault, EntracteError, OutOfMemory
 
-from .maker import Maker, OpenMaker, WorkFailed
+from .maker import MEMORY_WORDS, Maker, OpenMaker, WorkFailed
 from .messages import (
     Answer,
     Ask,
@@ -143,9 +143,11 @@ def _carry_out(maker: Maker, piece: Work, line: Line, desk: "Desk") -> str:
     except BaseException as error:  # this request's failure; panics are not an Exception
         logger.exception("a video failed for a reason that was not foreseen")
         detail = f"{type(error).__name__}: {error}"
-        fatal = isinstance(error, MemoryError | DeviceFault)
-        line.tell(Failed(piece.job_id, "internal_error", MISTAKE_WORDS, detail, fatal))
-        return "unfit" if fatal else "unforeseen"
+        if isinstance(error, MemoryError):
+            line.tell(Failed(piece.job_id, "out_of_memory", MEMORY_WORDS, detail, fatal=True))
+            return "unfit"
+        line.tell(Failed(piece.job_id, "internal_error", MISTAKE_WORDS, detail))
+        return "unforeseen"
     finally:
         desk.cancelled.discard(piece.job_id)
     line.tell(done)
