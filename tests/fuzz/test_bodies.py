@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -64,7 +64,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def require_ours(answer: httpx.Response) -> None:
+def require_ours(answer: httpx2.Response) -> None:
     assert answer.status_code < 500, answer.text
     if answer.status_code != 200:
         error = answer.json()["error"]

@@ -92,6 +92,7 @@ class Connections:
         return True
 
     def enter_reserve(self, connection: "BoundedProtocol") -> bool:
+        """Whether there is room at least for asking whether the server lives."""
         if len(self._reserve) >= RESERVE:
             return False
         self._reserve.add(connection)
@@ -146,15 +147,13 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ""
         seconds = self._all.limits.header_s
-        if self._all.enter(self):
-            pass
-        elif self._all.enter_reserve(self):
+        if not self._all.enter(self):
+            if not self._all.enter_reserve(self):
+                self._refuse(503, CROWDED, CROWDED_CODE)
+                return
             self.app = _Crowded(self.app)
             self.timeout_keep_alive = 0
             seconds = min(seconds, RESERVE_SECONDS)
-        else:
-            self._refuse(503, CROWDED, CROWDED_CODE)
-            return
         self._wait(seconds, self._header_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:

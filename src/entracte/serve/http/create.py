@@ -21,7 +21,7 @@ from .depends import TheKey, TheService
 from .documented import errors, json_body, video_body
 from .errors import ApiError, bad_request
 from .fields import ImageField, VideoFields
-from .read_body import checked, read_body, read_json
+from .read_body import read_body, read_json, understood
 from .schemas import Estimate, Video
 from .turns import Pools
 from .views import estimate_view, video_view
@@ -51,8 +51,7 @@ async def create(
     """Put a video into the queue. Poll it, or listen to its events, until it is there."""
     settings, pools = service.settings, request.app.state.pools
     body = await read_body(request, settings.max_images, settings.max_body_bytes)
-    # Fields of a form may hold JSON as large as a body.
-    fields = await pools.parsing.run(key.id, checked, VideoFields, body.fields)
+    fields = await understood(request, body, VideoFields)
     wanted = await pools.intake.run(key.id, _resolve, service, fields)
     pictures = collect(fields, body.files, settings)
     _require_frames([said.frame for said, _ in pictures], wanted.settings["num_frames"])
@@ -87,7 +86,7 @@ async def create(
 async def estimate(request: Request, service: TheService, key: TheKey) -> Estimate:
     """Check the fields of a request, and say what it would take. Nothing is queued."""
     settings, pools = service.settings, request.app.state.pools
-    fields = checked(VideoFields, await read_json(request))
+    fields = await read_json(request, VideoFields)
     wanted = await pools.intake.run(key.id, _resolve, service, fields)
     frames = [said.frame for said in fields.images or []]
     if fields.input_reference is not None:

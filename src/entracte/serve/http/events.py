@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from entracte.serve.feed import Listener, News
 from entracte.serve.jobs.job import Job
-from entracte.serve.keys import FRESH_SECONDS, Key
+from entracte.serve.keys import FRESH_SECONDS, LOCAL, Key
 from entracte.serve.service import Service
 
 from .depends import TheJob, TheKey, TheService
@@ -148,7 +148,9 @@ async def _hear(service: Service, key: Key, listener: Listener, seconds: float) 
 
 async def _may_listen(service: Service, key: Key, listener: Listener) -> bool:
     """A stream outlives the check at its beginning: the key may have been revoked since."""
-    return not listener.closed and await anyio.to_thread.run_sync(service.keys.holds, key)
+    if listener.closed or key == LOCAL or service.keys.is_fresh:
+        return not listener.closed and service.keys.holds(key)
+    return await anyio.to_thread.run_sync(service.keys.holds, key)
 
 
 async def _engine(service: Service, key: Key) -> str:

@@ -1,5 +1,6 @@
 """Reading a request's body, form or JSON, into fields and files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,25 +29,38 @@ Told = TypeVar("Told", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """fields: by name, strings in a form. files: those of the form, in their order."""
+    """fields: by name, strings in a form; they had so many bytes. files: of the form, in order."""
 
     fields: dict[str, Any]
-    files: list[bytes]
+    nbytes: int
+    files: Sequence[bytes] = ()
 
 
 async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Body:
     """Raises ApiError for what is neither form nor JSON, or is damaged."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return Body(await read_json(request), [])
+        return await _read_json(request)
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         _require_unicode(request)
         return await _read_form(request, max_files, max_part_bytes)
     raise ApiError(415, "Send multipart/form-data or application/json.", "unsupported_media_type")
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """A JSON object; raises ApiError for anything else."""
+async def read_json(request: Request, kind: type[Told]) -> Told:
+    """A JSON object as a model; raises ApiError for anything else."""
+    return await understood(request, await _read_json(request), kind)
+
+
+async def understood(request: Request, body: Body, kind: type[Told]) -> Told:
+    """A body's fields as a model; raises ApiError, naming the first that is wrong and why."""
+    if body.nbytes <= AT_ONCE_BYTES:
+        return _checked(kind, body.fields)
+    pools: Pools = request.app.state.pools
+    return await pools.parsing.run(_owner(request), _checked, kind, body.fields)
+
+
+async def _read_json(request: Request) -> Body:
     text = bytearray()
     try:
         async for piece in request.stream():
@@ -68,7 +82,7 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise bad_request("The body is no JSON.", code="invalid_json") from None
     if not isinstance(found, dict):
         raise bad_request("The body is to be a JSON object.", code="invalid_json")
-    return found
+    return Body(found, len(text))
 
 
 def _owner(request: Request) -> str:
@@ -76,8 +90,7 @@ def _owner(request: Request) -> str:
     return "" if key is None else key.id
 
 
-def checked(kind: type[Told], fields: dict[str, Any]) -> Told:
-    """Fields as a model; raises ApiError, naming the first that is wrong and why."""
+def _checked(kind: type[Told], fields: dict[str, Any]) -> Told:
     if len(fields) > MAX_FIELDS:
         raise bad_request(f"There are over {MAX_FIELDS} fields.", code="too_many")
     try:
@@ -109,7 +122,7 @@ async def _read_form(request: Request, max_files: int, max_part_bytes: int) -> B
                     raise bad_request(f"{name[:100]} is given twice.", name[:100], "given_twice")
                 else:
                     fields[name] = value
-            return Body(fields, files)
+            return Body(fields, sum(map(len, fields.values())), files)
     except HTTPException as error:
         raise bad_request(f"The form is damaged: {error.detail}", code="invalid_form") from None
     except ClientDisconnect:

@@ -10,7 +10,7 @@ from .credentials import Credentials, cookie_name, is_secure
 from .depends import TheService
 from .documented import errors, json_body
 from .errors import ApiError
-from .read_body import checked, read_json
+from .read_body import read_json
 from .schemas import Session
 
 router = APIRouter(prefix="/session")
@@ -41,7 +41,7 @@ async def session(request: Request, service: TheService) -> Session:
 )
 async def sign_in(request: Request, service: TheService) -> Response:
     """Exchange a key for a cookie that scripts cannot read and other sites cannot send."""
-    told = checked(SignIn, await read_json(request))
+    told = await read_json(request, SignIn)
     credentials: Credentials = request.app.state.credentials
     key = await credentials.find(service.keys, told.key.strip())
     if key is None:
