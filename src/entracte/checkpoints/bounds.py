@@ -18,15 +18,15 @@ BLOCKS = "transformer_blocks."
 
 def check_config(source: ComponentSource) -> None:
     """Raise CheckpointError where a config is out of bounds, or says more layers than there are."""
-    _check(source.name, source.config, len(source.tensors), 0)
-    layers = source.config.get("num_layers")
     if source.name == "transformer":
+        layers = source.config.get("num_layers")
         found = {name.split(".")[1] for name in source.tensors if name.startswith(BLOCKS)}
         if layers != len(found):
             raise CheckpointError(
                 f"transformer: its config has num_layers={layers!r:.40}, and its weights have "
                 f"{len(found)} blocks"
             )
+    _check(source.name, source.config, len(source.tensors), 0)
 
 
 def _check(where: str, value: Any, tensors: int, depth: int) -> None:

@@ -29,7 +29,7 @@ class TextConfig(BaseModel):
 
     hidden_size: Size = 1
     intermediate_size: Size = 1
-    num_hidden_layers: Annotated[int, Field(gt=0, le=1000)] = 1
+    num_hidden_layers: Annotated[int, Field(gt=0, le=1000)] | None = None
     num_attention_heads: Size = 1
     num_key_value_heads: Size = 1
     head_dim: Size = 1
@@ -69,7 +69,7 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
         )
     if not root.exists():
         raise CheckpointError(f"Gemma folder {root} does not exist")
-    config = _read_config(root / CONFIG)
+    values = _read_config(root / CONFIG)
     _check_tokenizer(tokenizer or root)
     tensors: dict[str, Located] = {}
     for file in shards(root, STEM):
@@ -80,12 +80,18 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
                 tensors[name] = Located(file, key)
     if not tensors:
         raise CheckpointError(f"Gemma folder {root} holds no language model weights")
-    _check_layers(root, config, tensors)
+    # Before it is believed: so many layers would be built.
+    _check_layers(root, values.get("text_config", {}), tensors)
+    try:
+        config = gemma.full_config(values)
+    except CheckpointError as error:
+        raise CheckpointError(f"{root / CONFIG}: {error}") from None
+    _check_layers(root, config["text_config"], tensors)
     return ComponentSource("text_encoder", config, tensors)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Gemma's config with its defaults filled in."""
+    """Gemma's config as it is in the file, within bounds."""
     values = read_json(path)
     if values.get("model_type") != "gemma3":
         raise CheckpointError(
@@ -100,10 +106,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         GemmaConfig.model_validate(values)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {first_problem(error)}") from None
-    try:
-        return gemma.full_config(values)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    return values
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -116,10 +119,10 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _check_layers(root: Path, config: dict[str, Any], tensors: dict[str, Located]) -> None:
-    """The config's number of layers must be the weights', before so many are built."""
+    """Where the text config says how many layers there are, the weights must have as many."""
     found = {name.split(".")[2] for name in tensors if name.startswith("model.layers.")}
-    said = config["text_config"]["num_hidden_layers"]
-    if len(found) != said:
+    said = config.get("num_hidden_layers")
+    if said is not None and said != len(found):
         raise CheckpointError(
             f"{root / CONFIG} says num_hidden_layers={said}; the weights beside it have "
             f"{len(found)} layers"

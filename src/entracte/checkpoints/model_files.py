@@ -63,8 +63,9 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
         components["upsampler"] = open_upsampler(SafetensorsFile(paths.upsampler))
     elif found is not None and (upsampler := choose_upsampler(found)) is not None:
         components["upsampler"] = open_upsampler(upsampler)
+    lora = _distilled_lora(paths, found)
     notes = () if found is None else tuple(found.notes)
-    return ModelSource(version, components, tokenizer, _distilled_lora(paths, found), notes)
+    return ModelSource(version, components, tokenizer, lora, notes)
 
 
 def _folder(model: str, distilled: bool) -> Path:

@@ -93,7 +93,7 @@ def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = Gemma3Config(**values).to_dict()
     except Exception as error:  # transformers checks values with errors of many kinds
-        raise CheckpointError(f"not a config of Gemma 3 ({_first_line(error)})") from None
+        raise CheckpointError(f"not a config of Gemma 3 ({_in_a_line(error)})") from None
     return found
 
 
@@ -110,7 +110,7 @@ class Tokenizer:
             count = len(self._tokenizer)
         except Exception as error:  # transformers and tokenizers raise errors of many kinds
             raise CheckpointError(
-                f"{root} has no readable tokenizer.json ({_first_line(error)})"
+                f"{root} has no readable tokenizer.json ({_in_a_line(error)})"
             ) from None
         if not 0 < count <= vocabulary:
             raise CheckpointError(
@@ -140,5 +140,5 @@ class Tokenizer:
         return torch.tensor(tokens[:MAX_TOKENS], dtype=torch.int64)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

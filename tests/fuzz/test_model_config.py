@@ -1,0 +1,81 @@
+"""Damaged configs, indices and tokenizers of a model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from entracte.checkpoints.demo import CHECKPOINT, GEMMA
+from entracte.checkpoints.gemma_choice import check_text_encoder
+from entracte.checkpoints.gemma_folder import open_gemma
+from entracte.checkpoints.loading import build_component, prepare_module
+from entracte.checkpoints.published import open_checkpoint
+from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.checkpoints.shards import read_index
+from entracte.errors import CheckpointError
+from entracte.models.gemma import Tokenizer
+
+from .mutate import fuzz
+
+TOKENS = (
+    b"1000000000", b"-1", b"0.5", b"true", b'"x"', b"[1,2]", b'"num_layers":', b'"hidden_size":',
+    b'"../x.safetensors"', b'"/etc/passwd"', b"1e308",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_config_of_a_checkpoint(demo_model: Path) -> None:
+    """Every component is built by what is read, where it can be."""
+    file = SafetensorsFile(demo_model / CHECKPOINT)
+
+    class Fuzzed(SafetensorsFile):
+        def config(self) -> dict[str, object]:
+            return given
+
+    other = Fuzzed(demo_model / CHECKPOINT)
+    given: dict[str, object] = {}
+
+    def read(data: bytes) -> None:
+        nonlocal given
+        try:
+            given = json.loads(data)
+        except (ValueError, RecursionError):
+            return  # refused with the header
+        if isinstance(given, dict):
+            for component in open_checkpoint([other])[1].values():
+                prepare_module(build_component(component), torch.device("cpu"))
+
+    assert fuzz(read, [json.dumps(file.config()).encode()], (CheckpointError,), TOKENS) >= 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_text_encoder(demo_model: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "gemma"
+    shutil.copytree(demo_model / GEMMA, root)
+    _, components = open_checkpoint([SafetensorsFile(demo_model / CHECKPOINT)])
+
+    def read(data: bytes) -> None:
+        (root / name).write_bytes(data)
+        source = open_gemma(root)
+        check_text_encoder(source, components["connectors"])
+        build_component(source)
+        if name != "config.json":
+            Tokenizer(root, source.config["text_config"]["vocab_size"]).encode("A quiet street")
+
+    assert fuzz(read, [(root / name).read_bytes()], (CheckpointError,), TOKENS) >= 50
+
+
+@pytest.mark.slow
+def test_index(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        for each in read_index(path):
+            assert each.parent == tmp_path, each
+
+    seed = json.dumps({"metadata": {}, "weight_map": {"a": "a.safetensors", "b": "b.safetensors"}})
+    assert fuzz(read, [seed.encode()], (CheckpointError,), TOKENS) >= 50
