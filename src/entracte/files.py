@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
+        mode = ordinary_mode(part)
         yield part
+        if part.is_file():
+            part.chmod(mode)  # some libraries make files that only their owner may read
         _sync(part)
         part.replace(path)
         _sync(path.parent)
@@ -27,6 +31,18 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def ordinary_mode(path: Path) -> int:
+    """The permissions of a file that is made at a path where none is, as the umask has them.
+
+    They are seen by making one: asking for the umask would change it for all threads.
+    """
+    path.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    finally:
+        path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -1,7 +1,10 @@
 """Models on the hub: fetched once, then opened from the cache, whatever the hub does."""
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,3 +169,35 @@ def test_names_that_no_repository_can_have(online: FakeHub, name: str) -> None:
     with pytest.raises(CheckpointError, match="neither a folder here nor a name that"):
         open_it(name)
     assert online.asked == []
+
+
+def command(folder: Path, url: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`entracte generate` in a process of its own, as small as it can be."""
+    arguments = "--height 64 --width 64 --num-frames 9 --num-inference-steps 2 --quiet --force"
+    return subprocess.run(
+        [sys.executable, "-m", "entracte", "generate", "--model", MODEL, "--prompt", "x"]
+        + [*arguments.split(), "--output-path", str(folder / "out.mp4")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ
+        | {"HF_ENDPOINT": url, "HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1"}
+        | {"HF_HUB_OFFLINE": "0"}
+        | environment,
+    )
+
+
+@pytest.mark.slow
+def test_the_command(repositories: dict[str, Path], tmp_path: Path) -> None:
+    """Online, then offline, then with no hub; nothing is printed but errors."""
+    with running(FakeHub(repositories)) as fake:
+        done = command(tmp_path, fake.url)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {}):
+        done = command(tmp_path, NOWHERE, **environment)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = command(tmp_path / "elsewhere", NOWHERE)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"entracte: {MODEL} is not whole in the hub's cache, and the hub cannot be reached"
+    ]

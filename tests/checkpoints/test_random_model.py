@@ -195,7 +195,7 @@ def test_latents_depend_on_the_weights(medium: ModelSource, resident: Generated)
 
 
 def test_the_tokenizer_is_a_byte_a_token(medium: ModelSource) -> None:
-    assert len(Tokenizer(medium.tokenizer).encode("abc", truncate=False)) == 4
+    assert len(Tokenizer(medium.tokenizer, 300_000).encode("abc", truncate=False)) == 4
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

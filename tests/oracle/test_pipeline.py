@@ -44,7 +44,7 @@ def borrow(engine: Engine, name: str, kind: type):
 def test_contexts(oracle: Oracle, engine: Engine, prompt: str) -> None:
     encoder = borrow(engine, "text_encoder", TextEncoder)
     connectors = borrow(engine, "connectors", Connectors)
-    states = encode_text(encoder, Tokenizer(engine.source.tokenizer).encode(prompt), CPU)
+    states = encode_text(encoder, Tokenizer(engine.source.tokenizer, 300_000).encode(prompt), CPU)
     context, expected = connect_text(connectors, states), oracle.context(prompt)
     assert distance(context.video, expected.video) < BFLOAT16
     assert distance(context.audio, expected.audio) < BFLOAT16

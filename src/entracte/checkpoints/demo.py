@@ -5,6 +5,7 @@ It shows that everything works, and how fast the machinery is; its videos are co
 
 import json
 import math
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import Gemma3Config
 
 from entracte.errors import MediaError
+from entracte.files import ordinary_mode
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
@@ -50,6 +52,9 @@ def write_demo_model(folder: Path) -> list[Path]:
             _write_lora(folder / DISTILLED_LORA)
             _write_upsampler(folder / UPSAMPLER)
             _write_gemma(folder / GEMMA)
+            mode = ordinary_mode(folder / f".mode-{uuid.uuid4().hex}")
+            for name in (CHECKPOINT, DISTILLED_LORA, UPSAMPLER, f"{GEMMA}/model.safetensors"):
+                (folder / name).chmod(mode)  # the library made it for its owner alone
     except OSError as error:
         raise MediaError(f"cannot write the model to {folder}: {error.strerror}") from error
     return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -19,7 +19,7 @@ from .folder import (
 from .gemma_folder import open_gemma
 from .lora import is_lora
 from .lora.describe import describe_lora
-from .open_file import expand, is_folder
+from .named import expand, is_folder
 from .published import is_checkpoint, is_upsampler, open_checkpoint
 from .safetensors_file import SafetensorsFile
 from .shards import INDEX_SUFFIX, shards_of

@@ -9,7 +9,7 @@ from entracte.errors import CheckpointError
 from entracte.models import gemma
 
 from .json_file import first_problem, read_json
-from .open_file import expand, is_folder
+from .named import expand, is_folder
 from .published import require_plain
 from .shards import shards
 from .sources import ComponentSource, Located

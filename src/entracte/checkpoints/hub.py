@@ -32,14 +32,6 @@ PATIENCE = 10.0
 Needed = Callable[[Sequence[str]], Sequence[str]]
 
 
-def is_repository(model: str) -> bool:
-    """Whether a name could be a hub repository's, `owner/name`, rather than a folder's."""
-    owner, slash, name = model.partition("/")
-    if not slash or not name or "/" in name or model.startswith((".", "/", "~")):
-        return False
-    return not Path(owner).is_dir()
-
-
 def find(repository: str, needed: Needed, is_whole: Callable[[Path], bool]) -> Path:
     """The folder of a repository: in the hub's cache if it is whole there, else fetched.
 

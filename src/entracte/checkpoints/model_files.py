@@ -10,8 +10,8 @@ from .diffusers_layout import is_diffusers_folder, open_diffusers
 from .folder import Folder, choose_checkpoint, choose_distilled_lora, choose_upsampler, scan
 from .gemma_choice import check_text_encoder, choose_gemma
 from .gemma_folder import open_gemma
+from .named import expand, find_folder, is_folder, is_repository
 from .official import has_all, needed_files, needed_of_gemma
-from .open_file import expand, is_folder
 from .published import open_checkpoint, open_upsampler
 from .safetensors_file import SafetensorsFile
 from .shards import shards_of
@@ -52,7 +52,7 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
         tokenizer = folder / "tokenizer"
     else:
         version, components = open_checkpoint(_checkpoint_files(paths, found, distilled))
-        from_hub = model is not None and hub.is_repository(model)
+        from_hub = model is not None and is_repository(model)
         tokenizer = paths.gemma_root or _gemma(found, components.get("connectors"), from_hub)
     if paths.gemma_root is not None:
         tokenizer = paths.gemma_root
@@ -69,15 +69,9 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
 
 
 def _folder(model: str, distilled: bool) -> Path:
-    path = expand(Path(model))
-    if is_folder(path):
-        return path
-    if path.exists():
-        raise CheckpointError(
-            f"{model} is a file; give it as --checkpoint-path, or name its folder"
-        )
-    if not hub.is_repository(model):
-        raise CheckpointError(f"model folder {model} does not exist")
+    found = find_folder(model)
+    if found is not None:
+        return found
 
     def is_whole(folder: Path) -> bool:
         if not is_diffusers_folder(folder):

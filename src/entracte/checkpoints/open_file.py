@@ -86,22 +86,6 @@ class OpenFile:
         )
 
 
-def expand(path: Path) -> Path:
-    """A path with `~` replaced by the home folder; raises CheckpointError where there is none."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise CheckpointError(f"{path}: there is no such home folder") from None
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder; raises CheckpointError where the system will not say."""
-    try:
-        return path.is_dir()
-    except OSError as error:  # no permission, or too long a name
-        raise CheckpointError(f"cannot read {path}: {_reason(error)}") from None
-
-
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from entracte.errors import RequestError
 from entracte.settings.base import read_settings
 from entracte.settings.generate import GenerateSettings
-from entracte.settings.opening import open_engine, path_strength
+from entracte.settings.opening import check_model, open_engine, path_strength
 from entracte.settings.residency import build_residency
 
 from .flags import add_settings, given_settings, worded_with_flags
@@ -68,9 +68,11 @@ def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
     silent = options.quiet or options.json
+    check_model(settings)
     request = build_request(settings)
     residency = build_residency(settings)
 
+    from entracte.checkpoints.hub import hide_progress
     from entracte.planner.decision import said
 
     from .console import print_stage_table, progress_view
@@ -82,7 +84,12 @@ def run(options: argparse.Namespace) -> None:
     check_trace_outputs(settings)
     for path in written:
         require_absent(path, options.force, may_ask=not silent)
+    if silent:
+        hide_progress()
     engine = open_engine(settings, residency)
+    if not silent:
+        for note in engine.source.notes:
+            say(note)
     traced = trace_options(settings, engine)
     with progress_view(hidden=silent) as bar:
         if options.warmup:
@@ -97,6 +104,7 @@ def run(options: argparse.Namespace) -> None:
         )
     summary = summarise(result)
     summary["settings"]["mode"] = residency.mode
+    summary["notes"] = list(engine.source.notes)
     decision = result.decision
     if decision is None and (options.json or settings.perf_dump_path is not None):
         decision = engine.plan(request)

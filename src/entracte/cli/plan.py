@@ -35,7 +35,9 @@ def add_parser(commands: Any) -> None:
         "you name, and say which is best and why. No weight is read.",
     )
     parser.add_argument(
-        "--model", default=PUBLISHED, help=f"a folder, or {PUBLISHED}, which needs no files"
+        "--model",
+        default=PUBLISHED,
+        help=f"a folder, a hub repository, or {PUBLISHED}, which needs no files",
     )
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
     machine.add_argument("--gpu", metavar="NAME", help="a known card, not this machine")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from entracte.errors import CheckpointError, RequestError, ResidencyError
+from entracte.errors import RequestError, ResidencyError
 from entracte.settings.residency import parse_places, parse_size
 
 from .flags import worded_with_flags
@@ -108,14 +108,14 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
     import torch
 
     from entracte.checkpoints.model_files import ModelPaths, open_model
+    from entracte.checkpoints.named import is_repository
+    from entracte.planner.figures import PUBLISHED as PUBLISHED_FIGURES
     from entracte.planner.figures import figures_of, published
 
     if options.model == PUBLISHED:
         return published(options.model)
-    if not Path(options.model).expanduser().is_dir():
-        raise CheckpointError(
-            f"--model takes a folder, or {PUBLISHED}; {options.model!r} is neither"
-        )
+    if is_repository(options.model) and options.model in PUBLISHED_FIGURES:
+        return published(options.model)  # what is in the hub's cache would say the same
     source = open_model(options.model, ModelPaths(), distilled=options.pipeline == "distilled")
     return figures_of(source, torch.bfloat16)
 

@@ -1,6 +1,7 @@
 """The text encoder: the language half of Gemma 3, and its tokenizer, from transformers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +106,18 @@ class Tokenizer:
     """
 
     def __init__(self, root: Path, vocabulary: int) -> None:
-        try:
+        self._root = root
+        with self._reading():
             self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))
-            count = len(self._tokenizer)
-        except Exception as error:  # transformers and tokenizers raise errors of many kinds
+            known = self._tokenizer.get_vocab()
+        largest = max(known.values(), default=-1)
+        if not 0 <= largest < vocabulary:
             raise CheckpointError(
-                f"{root} has no readable tokenizer.json ({_in_a_line(error)})"
-            ) from None
-        if not 0 < count <= vocabulary:
-            raise CheckpointError(
-                f"the tokenizer in {root} has {count:,} tokens, and the text encoder {vocabulary:,}"
+                f"the tokenizer in {root} has tokens up to {largest:,}; the text encoder has "
+                f"{vocabulary:,} tokens"
             )
         # Characters of a prompt that has only the longest tokens: more are not even looked at.
-        self._longest = MAX_TOKENS * max(map(len, self._tokenizer.get_vocab()))
+        self._longest = MAX_TOKENS * max(map(len, known))
 
     def encode(self, text: str, truncate: bool = False, name: str = "prompt") -> Tensor:
         """Token ids [tokens] int64, the start token included.
@@ -131,7 +131,8 @@ class Tokenizer:
                 f"{name}: {len(text):,} characters are more than {MAX_TOKENS:,} tokens can hold. "
                 "Shorten it, or allow the rest to be cut off (truncate_prompt)"
             )
-        tokens = self._tokenizer(text[: self._longest], add_special_tokens=True)["input_ids"]
+        with self._reading():
+            tokens = self._tokenizer(text[: self._longest], add_special_tokens=True)["input_ids"]
         if len(tokens) > MAX_TOKENS and not truncate:
             raise RequestError(
                 f"{name} has {len(tokens)} tokens; at most {MAX_TOKENS} are used. Shorten it, "
@@ -139,6 +140,18 @@ class Tokenizer:
             )
         return torch.tensor(tokens[:MAX_TOKENS], dtype=torch.int64)
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What transformers and tokenizers raise because of the files, as CheckpointError."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of tokenizers, in Rust, is not an Exception
+            raise CheckpointError(
+                f"{self._root} has no usable tokenizer.json ({_in_a_line(error)})"
+            ) from None
 
-def _in_a_line(error: Exception) -> str:
+
+def _in_a_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entracte.checkpoints.named import find_folder
 from entracte.errors import RequestError
 from entracte.validation import shown_value
 
@@ -31,6 +32,12 @@ def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
         dtype=settings.dtype,
         residency=residency,
     )
+
+
+def check_model(settings: ModelSettings) -> None:
+    """Raise CheckpointError for a model that is nowhere, before what takes seconds is imported."""
+    if settings.model is not None:
+        find_folder(settings.model)
 
 
 def path_strength(values: list[Any], name: str) -> tuple[Path, float]:

@@ -15,6 +15,7 @@ from entracte.engine import Engine
 from entracte.errors import (
     BudgetError,
     Cancelled,
+    CheckpointChanged,
     CheckpointError,
     DeviceFault,
     EntracteError,
@@ -238,6 +239,9 @@ def _words_for_clients(request: Mapping[str, Any]) -> Iterator[None]:
     except LoraError as error:
         words = f"LoRA {_public_name(error.path, request)!r} cannot be used: {error.reason}."
         raise WorkFailed("invalid_lora", words, str(error)) from error
+    except CheckpointChanged as error:
+        words = "A file of the server's model was changed. It is opened again: ask again."
+        raise WorkFailed("model_error", words, str(error), fatal=True) from error
     except CheckpointError as error:
         words = "The server's model has no file for this, or one that cannot be read."
         raise WorkFailed("model_error", words, str(error)) from error

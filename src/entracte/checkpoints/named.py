@@ -1,0 +1,46 @@
+"""What a user may name a model by; without the imports that opening one takes."""
+
+from pathlib import Path
+
+from entracte.errors import CheckpointError
+
+
+def is_repository(model: str) -> bool:
+    """Whether a name could be a hub repository's, `owner/name`, rather than a folder's."""
+    owner, slash, name = model.partition("/")
+    if not slash or not name or "/" in name or model.startswith((".", "/", "~")):
+        return False
+    return not is_folder(Path(owner))
+
+
+def find_folder(model: str) -> Path | None:
+    """The folder that a model's name stands for, None for a name that could be a repository's.
+
+    Raises CheckpointError for everything else.
+    """
+    path = expand(Path(model))
+    if is_folder(path):
+        return path
+    if path.exists():
+        raise CheckpointError(
+            f"{model} is a file; give it as --checkpoint-path, or name its folder"
+        )
+    if is_repository(model):
+        return None
+    raise CheckpointError(f"model folder {model} does not exist")
+
+
+def expand(path: Path) -> Path:
+    """A path with `~` replaced by the home folder; raises CheckpointError where there is none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise CheckpointError(f"{path}: there is no such home folder") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; raises CheckpointError where the system will not say."""
+    try:
+        return path.is_dir()
+    except OSError as error:  # no permission, or too long a name
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
