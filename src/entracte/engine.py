@@ -211,7 +211,7 @@ class Engine:
                 result = run.generate()
         for what, number in asdict(self.backend.traffic.since(before)).items():
             trace.count(f"weights_{what}", number)
-        return replace(result, decision=self._decision)
+        return replace(result, decision=self._decision, warnings=prepared.notices)
 
     def plan(self, request: Request) -> Decision:
         """How the planner would have a request like this one held, and what it predicts.

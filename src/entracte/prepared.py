@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from entracte.notices import Notice
 from entracte.recipes import Phase
 from entracte.request import Request
 from entracte.residency.weights import WeightPhase, WeightSet
@@ -21,7 +22,7 @@ class Prepared:
 
     prompts: token ids of the prompt, and of the negative prompt where guidance needs it.
     weight_sets: the transformer's, phase by phase. lent: those of other components that are not
-        used with their own weights, by name.
+        used with their own weights, by name. notices: what its LoRAs have to say.
     """
 
     request: Request
@@ -30,6 +31,7 @@ class Prepared:
     images: list[PreparedImage]
     weight_sets: list[WeightSet]
     lent: Mapping[str, WeightSet]
+    notices: tuple[Notice, ...] = ()
 
     def grid(self, phase: Phase) -> VideoGrid:
         """The phase's latent grid."""

@@ -11,6 +11,7 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
 from entracte.loras import Loras, OpenLora
 from entracte.models.gemma import Tokenizer
+from entracte.notices import Notice
 from entracte.prepared import Prepared
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
 from entracte.request import Request
@@ -69,6 +70,7 @@ class Preparer:
             ],
             weight_sets=[self._weight_set(loras, phase) for phase in recipe.phases],
             lent=_lent(loras),
+            notices=self._notices(loras, recipe),
         )
 
     def require_prompts(self, outline: Prepared) -> None:
@@ -106,8 +108,21 @@ class Preparer:
             loras = [*loras, (distilled, strength * phase.distilled)]
         return _weight_set("transformer", loras)
 
+    def _notices(
+        self, loras: Sequence[tuple[OpenLora, float]], recipe: Recipe
+    ) -> tuple[Notice, ...]:
+        """Of every LoRA, the distilled one among them where the recipe uses it."""
+        opened = [lora for lora, _ in loras]
+        if recipe.uses_distilled_lora and self._source.distilled_lora is not None:
+            file, _ = self._source.distilled_lora
+            opened.append(self._loras.open(file.path, file))
+        return tuple(notice for lora in opened for notice in lora.file.notices)
+
     def _loras_of(self, request: Request) -> list[tuple[OpenLora, float]]:
-        return [(self._loras.open(lora.path), lora.strength) for lora in request.loras]
+        return [
+            (self._loras.open(lora.path, partial=lora.partial), lora.strength)
+            for lora in request.loras
+        ]
 
 
 def _lent(loras: Sequence[tuple[OpenLora, float]]) -> dict[str, WeightSet]:

@@ -1,6 +1,7 @@
 """Request: everything one generation asks for, validated here and nowhere else."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from os import PathLike
@@ -21,6 +22,8 @@ MAX_FRAMES = 8 * 200 + 1
 MAX_STEPS = 500
 MAX_SEED = 2**64 - 1
 MAX_CRF = 51
+MAX_LORAS = 32
+MAX_LORA_STRENGTH = 100.0
 
 DEFAULT_VERSION = "2.3"
 
@@ -92,16 +95,30 @@ class ImageCondition(_Frozen):
 
 
 class LoraSpec(_Frozen):
-    """A LoRA that is merged into the transformer in every phase, at a strength."""
+    """A LoRA that is merged into the model in every phase, at a strength of -100 to 100.
+
+    path: a .safetensors file, or a folder that PEFT or diffusers saved. partial: leave out, with a
+    warning, what of it cannot be applied, instead of refusing it. name: what those call it who do
+    not see paths.
+    """
 
     positional = ("path", "strength")
 
     path: Path
-    strength: Finite = 1.0
+    strength: Finite = Field(default=1.0, ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)
+    partial: bool = False
+    name: str | None = None
 
     if TYPE_CHECKING:
 
-        def __init__(self, path: str | PathLike[str], strength: float = 1.0) -> None: ...
+        def __init__(
+            self,
+            path: str | PathLike[str],
+            strength: float = 1.0,
+            *,
+            partial: bool = False,
+            name: str | None = None,
+        ) -> None: ...
 
 
 class Request(_Frozen):
@@ -132,7 +149,7 @@ class Request(_Frozen):
     num_inference_steps: int = Field(gt=0, le=MAX_STEPS)
     seed: int = Field(ge=0, le=MAX_SEED)
     images: tuple[ImageCondition, ...] = ()
-    loras: tuple[LoraSpec, ...] = ()
+    loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
     video_guidance: Guidance
     audio_guidance: Guidance
     truncate_prompt: bool = False
@@ -257,6 +274,20 @@ class Request(_Frozen):
             if frames.count(frame) > 1:
                 raise ValueError(f"images: two images stand at frame {frame}")
         return self
+
+    @field_validator("loras")
+    @classmethod
+    def _each_once(cls, loras: tuple[LoraSpec, ...]) -> tuple[LoraSpec, ...]:
+        seen: set[str] = set()
+        for lora in loras:
+            try:
+                file = os.path.realpath(lora.path)
+            except ValueError:
+                raise ValueError("has a path with a NUL in it") from None
+            if file in seen:
+                raise ValueError(f"{lora.name or lora.path} is there twice; add up its strengths")
+            seen.add(file)
+        return loras
 
     def _given(self) -> dict[str, Any]:
         given = dict(self)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from entracte.notices import Notice
 from entracte.planner.decision import Decision
 from entracte.request import Request
 from entracte.trace.trace import Trace
@@ -21,6 +22,7 @@ class Result:
         and so on for every phase, on the CPU.
     output_path: the file or folder that was written, if any.
     decision: the planner's, where it chose the mode.
+    warnings: in what it may not be what was asked for, such as keys of a LoRA that are left out.
     """
 
     request: Request
@@ -31,3 +33,4 @@ class Result:
     trace: Trace
     output_path: Path | None
     decision: Decision | None = None
+    warnings: tuple[Notice, ...] = ()

@@ -132,7 +132,7 @@ def build_request(settings: GenerateSettings) -> "Request":
         raise RequestError("--prompt is missing: say what the video should show")
     given = settings.model_dump(include=set(REQUEST_FIELDS))
     given["images"] = tuple(_image(values) for values in settings.image or [])
-    given["loras"] = tuple(_lora(values) for values in settings.lora or [])
+    given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
         return Request(**(given | _sides(settings) | guidance_from(settings.model_dump())))
 
@@ -166,11 +166,11 @@ def _image(values: list[Any]) -> "ImageCondition":
         raise RequestError(f"--image {values[0]}: {error}") from None
 
 
-def _lora(values: list[Any]) -> "LoraSpec":
+def _lora(values: list[Any], partial: bool) -> "LoraSpec":
     from entracte.request import LoraSpec
 
     path, strength = path_strength(values, "lora")
-    return LoraSpec(path=path, strength=strength)
+    return LoraSpec(path, strength, partial=partial)
 
 
 def summarise(result: "Result") -> dict[str, Any]:
@@ -183,6 +183,7 @@ def summarise(result: "Result") -> dict[str, Any]:
             {"name": span.name, "seconds": span.seconds, "steps": span.steps}
             for span in result.trace.spans
         ],
+        "warnings": [asdict(each) | {"path": str(each.path)} for each in result.warnings],
         "counts": result.trace.counts,
         "settings": {
             "pipeline": request.pipeline,

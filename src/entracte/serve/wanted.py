@@ -99,7 +99,9 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         given.setdefault("video_cfg_guidance_scale", fields.guidance_scale)
     found |= given
     if fields.loras:
-        found["loras"] = [lora.model_dump() for lora in fields.loras]
+        found["loras"] = [
+            lora.model_dump(exclude=set() if lora.partial else {"partial"}) for lora in fields.loras
+        ]
     wanted = Wanted(fields.prompt, model, found)
     _check(wanted, settings, loras)
     return wanted
@@ -251,4 +253,9 @@ def _lora(given: Mapping[str, Any], loras: Mapping[str, Path]) -> LoraSpec:
     name: str = given["name"]
     if name not in loras:
         raise bad_request(f"There is no LoRA {name[:100]!r} here.", "loras", "lora_not_found")
-    return LoraSpec(path=loras[name], strength=given["strength"])
+    return LoraSpec(
+        path=loras[name],
+        strength=given["strength"],
+        partial=given.get("partial", False),
+        name=name,
+    )

@@ -28,6 +28,10 @@ class GenerateSettings(ModelSettings):
         list[list[Number]] | None,
         Flag("request", "merge a LoRA in all stages; may be repeated", "PATH [STRENGTH]"),
     ] = None
+    lora_partial: Annotated[
+        bool,
+        Flag("request", "leave out, with a warning, what of a LoRA cannot be applied"),
+    ] = False
     height: Annotated[
         int | None, Flag("request", "pixels; cut from the next multiple of 64", "N")
     ] = None

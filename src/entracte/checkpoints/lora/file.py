@@ -102,12 +102,11 @@ def open_lora(file: TensorFile, shapes: Shapes, partial: bool = False) -> LoraFi
 
 def open_lora_file(path: Path) -> SafetensorsFile:
     """The file of a LoRA, or of a PEFT or diffusers folder of one. Raises LoraError."""
+    file = lora_path(path)
     try:
-        return SafetensorsFile(lora_path(path))
-    except LoraError:
-        raise
+        return SafetensorsFile(file)
     except CheckpointError as error:
-        raise LoraError(path, str(error).replace(str(path), "the file")) from None
+        raise LoraError(path, str(error).replace(str(file), "the file")) from None
 
 
 def lora_path(path: Path) -> Path:

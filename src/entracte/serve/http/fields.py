@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from entracte.rates import FrameRate
-from entracte.request import MAX_CRF, MAX_FRAMES, MAX_SEED, MAX_SIDE, MAX_STEPS
+from entracte.request import (
+    MAX_CRF,
+    MAX_FRAMES,
+    MAX_LORA_STRENGTH,
+    MAX_LORAS,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+)
 from entracte.settings.base import SIZE, Size
 
 from .strict_json import parse
@@ -84,12 +92,16 @@ Picture = Annotated[
 
 
 class LoraField(BaseModel):
-    """A LoRA of the server's, by name."""
+    """A LoRA of the server's, by name.
+
+    partial: leave out, with a warning, what of it cannot be applied, instead of refusing it.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str
-    strength: Annotated[Finite, Field(ge=-100, le=100)] = 1.0
+    strength: Annotated[Finite, Field(ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)] = 1.0
+    partial: bool = False
 
 
 class ImageField(BaseModel):
@@ -156,7 +168,7 @@ class VideoFields(BaseModel):
     guidance_batch: int | None = Field(default=None, ge=1, le=4)
     truncate_prompt: bool | None = None
     loras: Annotated[
-        Annotated[list[LoraField], Field(max_length=MAX_ENTRIES)] | None, BeforeValidator(_parsed)
+        Annotated[list[LoraField], Field(max_length=MAX_LORAS)] | None, BeforeValidator(_parsed)
     ] = None
     input_reference: Picture | None = None
     images: Annotated[

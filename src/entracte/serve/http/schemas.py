@@ -21,6 +21,14 @@ class VideoError(BaseModel):
     message: str
 
 
+class VideoWarning(BaseModel):
+    """In what a video may not be what was asked for."""
+
+    lora: str = Field(description="The LoRA that it is about.")
+    message: str
+    keys: list[str] = Field(description="Of the LoRA's file; the first hundred.")
+
+
 class ImagePlace(BaseModel):
     frame: int
     strength: float
@@ -61,6 +69,7 @@ class Video(BaseModel):
     images: list[ImagePlace]
     estimated_s: float | None = Field(description="Seconds it was expected to take.")
     bytes: int | None
+    warnings: list[VideoWarning] = Field(description="Known once the video is there.")
 
 
 class VideoList(BaseModel):

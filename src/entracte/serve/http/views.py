@@ -22,6 +22,7 @@ from .schemas import (
     QueueView,
     Video,
     VideoError,
+    VideoWarning,
     WorkerView,
 )
 
@@ -66,6 +67,7 @@ def video_view(job: Job, line: Line) -> Video:
         images=[ImagePlace(**image) for image in job.images],
         estimated_s=job.estimated_s,
         bytes=job.bytes,
+        warnings=[VideoWarning(**warning) for warning in job.warnings],
     )
 
 

@@ -70,6 +70,7 @@ class Job:
     peak_memory_mb: float | None = None
     estimated_s: float | None = None
     bytes: int | None = None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
     error_code: str | None = None
     error_message: str | None = None
     worker: str | None = None
@@ -105,3 +106,4 @@ class Completion:
     stage_durations: Mapping[str, float]
     peak_memory_mb: float | None
     bytes: int
+    warnings: tuple[Mapping[str, Any], ...] = ()

@@ -25,6 +25,7 @@ UPGRADES = {
         "UPDATE keys SET operator = 1 WHERE created_at = (SELECT min(created_at) FROM keys)",
         "ALTER TABLE jobs ADD COLUMN input_bytes INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE deliveries ADD COLUMN owner VARCHAR(40) NOT NULL DEFAULT ''",
+        "ALTER TABLE jobs ADD COLUMN warnings JSON NOT NULL DEFAULT '[]'",
     ),
 }
 
@@ -59,6 +60,7 @@ jobs = Table(
     Column("peak_memory_mb", Float),
     Column("estimated_s", Float),
     Column("bytes", Integer),
+    Column("warnings", JSON, nullable=False, default=list),
     Column("error_code", String(40)),
     Column("error_message", Text),
     Column("worker", String(80)),

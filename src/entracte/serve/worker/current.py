@@ -51,7 +51,9 @@ class CurrentJob:
 
     def complete(self, done: Done) -> None:
         """The file is there."""
-        completion = Completion(done.stage_durations, done.peak_memory_mb, done.bytes)
+        completion = Completion(
+            done.stage_durations, done.peak_memory_mb, done.bytes, done.warnings
+        )
         self.ending = Ending(lambda: self._store.complete(self.job, completion), done)
 
     def fail(self, code: str, message: str) -> None:

@@ -3,7 +3,7 @@
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from entracte.errors import (
     RequestError,
     WriteError,
 )
+from entracte.notices import Notice
 from entracte.planner.decision import said
 from entracte.planner.prediction import Prediction
 from entracte.progress import Progress
@@ -49,6 +50,9 @@ PREVIEW_WIDTH = 240
 
 # What is as wrong later as it is now.
 REFUSED = frozenset({"invalid_request", "invalid_lora", "model_error"})
+
+# Of a warning's keys, what the client is told.
+KEYS_SHOWN = 100
 
 # What is predicted behind the last step, for the time that is left.
 TAIL = ("decode audio", "decode video", "mux")
@@ -85,7 +89,7 @@ class EngineMaker:
 
     def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
         begun, predicted = time.perf_counter(), None
-        with _words_for_clients(work.request):
+        with _words_for_clients(_names(work.request)):
             wanted = Request(**work.request)
             predicted = self._engine.predict(wanted)
             journal = Journal(work.job_id, _tail(predicted), tell, self._memory)
@@ -111,11 +115,12 @@ class EngineMaker:
             durations,
             max(peaks, default=None),
             Path(work.output).stat().st_size,
+            _warnings(result.warnings, _names(work.request)),
         )
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
         try:
-            with _words_for_clients(request):
+            with _words_for_clients(_names(request)):
                 prediction = self._engine.predict(Request(**request))
         except WorkFailed as failure:
             if failure.code in REFUSED:
@@ -212,16 +217,31 @@ def _content(content: str) -> str:
     return content if content in ("base", "factors", "empty") else "merged"
 
 
-def _public_name(path: Path, request: Mapping[str, Any]) -> str:
-    """What clients call the LoRA that a path is of, or is in the folder of."""
-    asked = [lora.path for lora in request.get("loras", ())]
-    found = next((each for each in asked if each in (path, *path.parents)), path)
-    return found.name.removesuffix(".safetensors")
+def _names(request: Mapping[str, Any]) -> dict[Path, str]:
+    """What the client calls the LoRAs of a request, by path."""
+    return {lora.path: lora.name for lora in request.get("loras", ()) if lora.name is not None}
+
+
+def _name(path: Path, names: Mapping[Path, str]) -> str | None:
+    """What the client calls a LoRA, by its path or by that of a file in its folder."""
+    return names.get(path) or names.get(path.parent)
+
+
+def _warnings(notices: Iterable[Notice], names: Mapping[Path, str]) -> tuple[dict[str, Any], ...]:
+    """A result's, without paths, and of those LoRAs alone that the client asked for."""
+    return tuple(
+        {"lora": name, "message": each.message, "keys": list(each.keys[:KEYS_SHOWN])}
+        for each in notices
+        if (name := _name(each.path, names)) is not None
+    )
 
 
 @contextmanager
-def _words_for_clients(request: Mapping[str, Any]) -> Iterator[None]:
-    """Say in a client's words why there is no video, and to the operator what it was."""
+def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
+    """Say in a client's words why there is no video, and to the operator what it was.
+
+    names: what the client calls LoRAs, by path.
+    """
     try:
         yield
     except Cancelled:
@@ -237,7 +257,12 @@ def _words_for_clients(request: Mapping[str, Any]) -> Iterator[None]:
     except RequestError as error:
         raise WorkFailed("invalid_request", str(error)) from error
     except LoraError as error:
-        words = f"LoRA {_public_name(error.path, request)!r} cannot be used: {error.reason}."
+        name = _name(error.path, names)
+        if name is None:
+            words = "The server cannot use the model's own LoRA."
+            raise WorkFailed("model_error", words, str(error)) from error
+        advice = ' To have the rest of it applied, ask for it with "partial": true.'
+        words = f"The LoRA {name!r} cannot be used: {error.reason}.{advice if error.partly else ''}"
         raise WorkFailed("invalid_lora", words, str(error)) from error
     except CheckpointChanged as error:
         words = "A file of the server's model was changed. It is opened again: ask again."

@@ -121,13 +121,14 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The file is there, whole."""
+    """The file is there, whole. warnings: `{lora, message, keys}`, for the client."""
 
     job_id: str
     seconds: float
     stage_durations: Mapping[str, float]
     peak_memory_mb: float | None
     bytes: int
+    warnings: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
