@@ -178,11 +178,89 @@ def test_a_lora_that_fits_in_part_is_noticed(
     engine: Engine, demo_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tensors = load_file(demo_model / DISTILLED_LORA) | {"other.lora_A.weight": torch.ones(2, 2)}
-    save_file(tensors, tmp_path / "part.safetensors")
-    engine.prepare(small(loras=(LoraSpec(path=tmp_path / "part.safetensors"),)))
-    assert "1 keys of a LoRA fit nothing" in caplog.text
-    assert "164 modules are adapted" in caplog.text
+    path = tmp_path / "part.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(LoraError, match=r"1 of its 329 keys.*other\.lora_A.*--lora-partial"):
+        engine.prepare(small(loras=(LoraSpec(path),)))
+    result = engine.generate(small(loras=(LoraSpec(path, partial=True),)), keep_frames=False)
+    (warning,) = result.warnings
+    assert warning.path == path
+    assert warning.keys == ("other.lora_A.weight",)
+    assert "1 of its 329 keys" in warning.message
+    assert f"part.safetensors: {warning.message}" in caplog.text
     assert str(tmp_path) not in caplog.text
+
+
+@pytest.mark.parametrize("replace", ["moved over", "written over"])
+def test_a_replaced_lora_is_read_again(
+    engine: Engine, demo_model: Path, tmp_path: Path, replace: str
+) -> None:
+    """Also where its header has become longer, or the file shorter."""
+    theirs = load_file(demo_model / DISTILLED_LORA)
+    path, other = tmp_path / "style.safetensors", tmp_path / "other.safetensors"
+
+    def latents() -> torch.Tensor:
+        request = small(loras=(LoraSpec(path),), pipeline="one-stage")
+        return engine.generate(request, keep_frames=False).latents["stage1.video_latent"]
+
+    def put(factor: float, metadata: dict[str, str]) -> None:
+        tensors = {key: tensor * factor for key, tensor in theirs.items()}
+        save_file(tensors, other, metadata)
+        if replace == "moved over":
+            other.replace(path)
+        else:
+            path.write_bytes(other.read_bytes())
+
+    put(1.0, {})
+    first = latents()
+    put(0.5, {"about": "x" * 1000})
+    second = latents()
+    put(1.0, {})
+    assert torch.isfinite(second).all()
+    assert not torch.equal(second, first)
+    assert torch.equal(latents(), first)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(LoraError, match=r"style\.safetensors.*truncated"):
+        latents()
+    put(0.5, {"about": "x" * 1000})
+    assert torch.equal(latents(), second)
+
+
+def test_factors_that_are_not_finite(engine: Engine, demo_model: Path, tmp_path: Path) -> None:
+    tensors = load_file(demo_model / DISTILLED_LORA)
+    key = next(key for key in tensors if "transformer_blocks.1" in key)
+    tensors[key][0, 0] = torch.nan
+    save_file(tensors, tmp_path / "nan.safetensors")
+    with pytest.raises(LoraError, match=rf"{key} has numbers that are not finite"):
+        engine.generate(small(loras=(LoraSpec(tmp_path / "nan.safetensors"),)))
+    engine.generate(small(), keep_frames=False)
+
+
+def test_a_lora_of_the_connectors(engine: Engine, tmp_path: Path) -> None:
+    name = "connectors.audio_connector.transformer_blocks.0.attn1.to_q"
+    shape = (
+        engine.source.components["connectors"]
+        .tensors["audio_embeddings_connector.transformer_1d_blocks.0.attn1.to_q.weight"]
+        .info.shape
+    )
+    factors = {
+        f"{name}.lora_A.weight": torch.randn(4, shape[1]),
+        f"{name}.lora_B.weight": torch.randn(shape[0], 4),
+    }
+    save_file(factors, tmp_path / "connector.safetensors")
+    plain = engine.generate(small(), keep_frames=False).latents
+    request = small(loras=(LoraSpec(tmp_path / "connector.safetensors"),))
+    changed = engine.generate(request, keep_frames=False).latents
+    assert not torch.equal(plain["stage1.audio_latent"], changed["stage1.audio_latent"])
+    again = engine.generate(small(), keep_frames=False).latents
+    assert torch.equal(plain["stage1.audio_latent"], again["stage1.audio_latent"])
+
+
+def test_an_ic_lora_without_a_reference(engine: Engine, demo_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "ic.safetensors"
+    save_file(load_file(demo_model / DISTILLED_LORA), path, {"reference_downscale_factor": "2"})
+    (notice,) = engine.prepare(small(loras=(LoraSpec(path),))).notices
+    assert "IC-LoRA" in notice.message
 
 
 @pytest.mark.gpu
@@ -310,13 +388,13 @@ class TestRefusals:
             self.engine.generate(small(images=(ImageCondition(path="gone.png", frame=0),)))
 
     def test_missing_lora(self) -> None:
-        with pytest.raises(CheckpointError, match=r"cannot read gone\.safetensors"):
+        with pytest.raises(CheckpointError, match=r"gone\.safetensors: cannot read the file"):
             self.engine.generate(small(loras=(LoraSpec(path="gone.safetensors"),)))
 
     def test_lora_of_another_model(self, tmp_path: Path) -> None:
         path = tmp_path / "other.safetensors"
         save_file({"x.lora_A.weight": torch.ones(2, 2), "x.lora_B.weight": torch.ones(2, 2)}, path)
-        with pytest.raises(LoraError, match="0 of 2 keys match"):
+        with pytest.raises(LoraError, match="2 of its 2 keys cannot be applied"):
             self.engine.generate(small(loras=(LoraSpec(path=path),)))
 
     def test_output_folder_that_does_not_exist(self, tmp_path: Path) -> None:

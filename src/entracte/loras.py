@@ -82,7 +82,7 @@ class Loras:
             opened = open_lora_file(path) if file is None or path.exists() else file
             lora = open_lora(opened, self._shapes, partial)
             for notice in lora.notices:
-                logger.warning("%s", notice)
+                logger.warning("LoRA %s: %s", notice.path.name, notice.message)
             return OpenLora(name, lora)
 
         key = path, partial

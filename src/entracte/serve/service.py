@@ -23,7 +23,7 @@ from .jobs.outbox import Outbox
 from .jobs.store import JobStore, OwnerGone, QueueLimits
 from .keys import KeyStore
 from .line import LineView
-from .loras import list_loras
+from .loras import LoraFolder
 from .metrics import Metrics
 from .outbound.gate import Outbound
 from .postman import Postman, webhook_secret
@@ -78,6 +78,7 @@ class Service:
         self.line = LineView(self.store, len(self.supervisors))
         self.metrics = Metrics(self.line.now, self.workers)
         self.outbound = Outbound(settings)
+        self.loras = LoraFolder(settings.lora_folder, log)
         keep_bytes = parse_size("keep_size", settings.keep_size)
         self._threads = (
             Housekeeping(self.store, self.folder, self.feed, log, keep_bytes),
@@ -166,7 +167,7 @@ class Service:
         arguments = request_arguments(
             wanted.prompt,
             wanted.settings,
-            list_loras(self.settings.lora_folder),
+            self.loras.paths(),
             [{**still, "frame": number} for number in range(images)],
         )
         for supervisor in self.supervisors:
@@ -242,7 +243,7 @@ class Service:
             {"path": self.folder.image(job.id, number), **image}
             for number, image in enumerate(job.images)
         ]
-        loras = list_loras(self.settings.lora_folder)
+        loras = self.loras.paths()
         try:
             arguments = request_arguments(job.prompt, job.settings, loras, images)
         except ApiError as error:  # its LoRA is gone

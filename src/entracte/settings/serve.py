@@ -46,7 +46,7 @@ class ServeSettings(ModelSettings):
         float, Flag("service", "of videos whose length is not asked for", "S"), Field(gt=0, le=3600)
     ] = 4.0
     lora_folder: Annotated[
-        Path | None, Flag("service", "its .safetensors files are LoRAs by name", "DIR")
+        Path | None, Flag("service", "its LoRAs may be asked for by name", "DIR")
     ] = None
     warm_up: Annotated[bool, Flag("service", "make a short video before the first request")] = True
     drain_seconds: Annotated[

@@ -7,8 +7,11 @@ from typing import Any
 
 import av
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from entracte.checkpoints.demo import DISTILLED_LORA
 from entracte.engine import Engine
 from entracte.errors import BudgetError, CheckpointError, DeviceFault, NotFinite, OutOfMemory
 from entracte.request import LoraSpec
@@ -88,7 +91,7 @@ def test_an_estimate_is_near_once_a_video_was_made(maker: EngineMaker, tmp_path:
 
 def damaged_lora(folder: Path) -> LoraSpec:
     (folder / "style.safetensors").write_bytes(b"\xff" * 100)
-    return LoraSpec(path=folder / "style.safetensors")
+    return LoraSpec(folder / "style.safetensors", name="style")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +117,43 @@ def test_what_cannot_be_made_is_refused_when_it_is_asked_for(
             refuse()
         assert (failed.value.code, failed.value.fatal) == (code, False)
         assert str(tmp_path) not in failed.value.message
+
+
+def test_a_lora_is_called_as_the_client_knows_it(
+    maker: EngineMaker, demo_model: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(demo_model / DISTILLED_LORA) | {"other.lora_A.weight": torch.ones(2, 2)}
+    path = tmp_path / "secret place.safetensors"
+    save_file(tensors, path)
+    settings = settings_for(tmp_path)
+
+    def asked(partial: bool) -> dict[str, Any]:
+        loras = [{"name": "My Style", "partial": partial}]
+        fields = VideoFields(**small(size="192x128", loras=loras))
+        names = {"My Style": path}
+        return request_arguments("x", resolve(fields, settings, names).settings, names)
+
+    output = str(tmp_path / "v.mp4")
+    for ask in (
+        lambda: maker.estimate(asked(False)),
+        lambda: maker.make(Work("id", asked(False), output), lambda _: None, lambda: False),
+    ):
+        with pytest.raises(WorkFailed) as refused:
+            ask()
+        assert refused.value.code == "invalid_lora"
+        assert refused.value.message.startswith("The LoRA 'My Style' cannot be used: 1 of its 329")
+        assert "other.lora_A.weight" in refused.value.message
+        assert '"partial": true' in refused.value.message
+        assert "--" not in refused.value.message
+        assert "secret" not in refused.value.message
+    done = maker.make(Work("id", asked(True), output), lambda _: None, lambda: False)
+    (warning,) = done.warnings
+    assert (warning["lora"], warning["keys"]) == ("My Style", ["other.lora_A.weight"])
+    assert "secret" not in repr(done)
+    path.write_bytes(b"<html>")
+    with pytest.raises(WorkFailed, match="The LoRA 'My Style' cannot be used: ") as refused:
+        maker.estimate(asked(True))
+    assert "secret" not in refused.value.message
 
 
 def test_without_room_for_the_usual_video_smaller_ones_are_made(

@@ -1,6 +1,6 @@
 """LoRA files and their kin: which parameters they change, and how."""
 
-from .file import ADAPTED, LoraFile, lora_path, open_lora, open_lora_file
+from .file import ADAPTED, LoraFile, open_lora, open_lora_file
 from .sorting import is_lora
 
-__all__ = ["ADAPTED", "LoraFile", "is_lora", "lora_path", "open_lora", "open_lora_file"]
+__all__ = ["ADAPTED", "LoraFile", "is_lora", "open_lora", "open_lora_file"]

@@ -12,12 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entracte.errors import LoraError
 
+from ..adapter_folder import PEFT_WEIGHTS
 from ..sources import TensorFile
 
 FILE = "adapter_config.json"
-# The names that PEFT and diffusers give a folder's one file of factors.
-PEFT_WEIGHTS = "adapter_model.safetensors"
-DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 # diffusers' key in the header's metadata.
 METADATA = "lora_adapter_metadata"
 MAX_BYTES = 4 * 2**20

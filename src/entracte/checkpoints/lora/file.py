@@ -11,10 +11,11 @@ from entracte.errors import CheckpointError, LoraError
 from entracte.notices import Notice
 from entracte.residency.merge import Change, Changes
 
+from ..adapter_folder import lora_path
 from ..safetensors_file import SafetensorsFile
 from ..sources import TensorFile
 from .changes import Changed, GroupReader
-from .config import DIFFUSERS_WEIGHTS, PEFT_WEIGHTS, read_settings
+from .config import read_settings
 from .names import Names
 from .parts import Part
 from .sorting import first_of, sort_keys
@@ -107,16 +108,6 @@ def open_lora_file(path: Path) -> SafetensorsFile:
         return SafetensorsFile(file)
     except CheckpointError as error:
         raise LoraError(path, str(error).replace(str(file), "the file")) from None
-
-
-def lora_path(path: Path) -> Path:
-    """The file that a LoRA's path stands for: itself, or a folder's. Raises LoraError."""
-    if not path.is_dir():
-        return path
-    for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
-        if (path / name).is_file():
-            return path / name
-    raise LoraError(path, f"it is a folder without {PEFT_WEIGHTS} or {DIFFUSERS_WEIGHTS}")
 
 
 def _nothing(complaint: str, file: TensorFile) -> str:

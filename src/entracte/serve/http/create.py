@@ -12,7 +12,6 @@ from entracte.serve.images import collect, is_elsewhere, placed, require_few, wr
 from entracte.serve.jobs.job import Job, NewJob
 from entracte.serve.jobs.store import KeyReused, QueueFull
 from entracte.serve.keys import Key
-from entracte.serve.loras import list_loras
 from entracte.serve.outbound.gate import host_of
 from entracte.serve.service import Service, new_id, new_job
 from entracte.serve.wanted import Wanted, resolve
@@ -99,7 +98,7 @@ async def estimate(request: Request, service: TheService, key: TheKey) -> Estima
 
 
 def _resolve(service: Service, fields: VideoFields) -> Wanted:
-    return resolve(fields, service.settings, list_loras(service.settings.lora_folder))
+    return resolve(fields, service.settings, service.loras.paths())
 
 
 async def _require_webhook(service: Service, pools: Pools, url: str | None) -> None:

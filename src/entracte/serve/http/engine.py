@@ -4,8 +4,6 @@ import time
 
 from fastapi import APIRouter
 
-from entracte.serve.loras import list_loras
-
 from .depends import TheKey, TheService
 from .documented import errors
 from .errors import ApiError
@@ -46,6 +44,5 @@ def model(model_id: str, service: TheService) -> Model:
 @router.get("/loras", operation_id="listLoras", summary="The LoRAs", responses=errors())
 def loras(service: TheService) -> LoraList:
     """The LoRAs that a video may be asked for with."""
-    found = list_loras(service.settings.lora_folder)
-    data = [Lora(id=name, bytes=path.stat().st_size) for name, path in found.items()]
-    return LoraList(data=data)
+    sizes = service.loras.sizes()
+    return LoraList(data=[Lora(id=name, bytes=nbytes) for name, nbytes in sizes.items()])

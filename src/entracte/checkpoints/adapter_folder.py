@@ -1,0 +1,19 @@
+"""The folders in which PEFT and diffusers save a LoRA. Imports nothing heavy: services look too."""
+
+from pathlib import Path
+
+from entracte.errors import LoraError
+
+# The name of such a folder's one file of factors.
+PEFT_WEIGHTS = "adapter_model.safetensors"
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+def lora_path(path: Path) -> Path:
+    """The file that a LoRA's path stands for: itself, or a folder's. Raises LoraError."""
+    if not path.is_dir():
+        return path
+    for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
+        if (path / name).is_file():
+            return path / name
+    raise LoraError(path, f"it is a folder without {PEFT_WEIGHTS} or {DIFFUSERS_WEIGHTS}")
