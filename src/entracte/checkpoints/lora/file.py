@@ -16,6 +16,7 @@ from ..safetensors_file import SafetensorsFile
 from ..sources import TensorFile
 from .changes import Changed, GroupReader
 from .config import read_settings
+from .keys import QUANTISED
 from .names import Names
 from .parts import Part
 from .sorting import first_of, sort_keys
@@ -61,6 +62,8 @@ def open_lora(file: TensorFile, shapes: Shapes, partial: bool = False) -> LoraFi
     keys = sort_keys(file, names)
     if not keys.groups:
         raise LoraError(file.path, _nothing(keys.complaint() if keys.others else "", file))
+    if QUANTISED in keys.others and _has_bytes(file):
+        raise LoraError(file.path, keys.complaint())
     if keys.others and not partial:
         raise LoraError(file.path, keys.complaint(), partly=True)
     settings, words = read_settings(file)
@@ -108,6 +111,11 @@ def open_lora_file(path: Path) -> SafetensorsFile:
         return SafetensorsFile(file)
     except CheckpointError as error:
         raise LoraError(path, str(error).replace(str(file), "the file")) from None
+
+
+def _has_bytes(file: TensorFile) -> bool:
+    """Whether numbers may be of a type that means nothing without a scale."""
+    return any(info.dtype.itemsize == 1 for info in file.tensors.values())
 
 
 def _nothing(complaint: str, file: TensorFile) -> str:
