@@ -29,7 +29,7 @@ def recompress(image: Image.Image, crf: int) -> np.ndarray:
     """
     if min(image.size) < 2:
         raise MediaError(f"an image has {image.width} x {image.height} pixels; 2 x 2 are needed")
-    pixels = np.asarray(image)
+    pixels = np.array(image)  # a copy, as torch wants it: Pillow's own cannot be written to
     if crf == 0:
         return pixels
     height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2

@@ -8,7 +8,6 @@ from typing import Literal
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
 from PIL import Image
 
 from entracte.errors import MediaError
@@ -80,14 +79,16 @@ def _pictures(video: Path, wanted: Callable[[int], set[int]], width: int) -> lis
     """
     try:
         with av.open(str(video)) as container:
-            if not container.streams.video:
-                raise DamagedVideo(f"cannot read {video}: it has no picture")
-            stream = container.streams.video[0]
+            stream = next(iter(container.streams.video), None)
+            if stream is None or not stream.codec_context:  # which an unknown codec lacks
+                raise DamagedVideo(f"cannot read {video}: it has no picture that can be decoded")
             if stream.width * stream.height > MAX_PIXELS:
                 raise DamagedVideo(f"cannot read {video}: its frames are too large")
             found = list(_frames(container, wanted(stream.frames), width))
-    except FFmpegError as error:
-        raise DamagedVideo(f"cannot read {video}: {error.strerror}") from None
+    except DamagedVideo:
+        raise
+    except Exception as error:  # damaged files raise whatever PyAV trips over
+        raise DamagedVideo(f"cannot read {video}: {error}") from None
     if not found:
         raise DamagedVideo(f"cannot read {video}: it has no frames")
     return found
