@@ -109,3 +109,66 @@ def test_any_upsampler_is_described(tmp_path: Path, capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "latent upsampler" in out
     assert "temporal_upsample: True" in out
+
+
+def test_every_file_is_shown_also_after_a_refused_one(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, lora = tmp_path / "gone.safetensors", demo_model / DISTILLED_LORA
+    paths = [str(lora), str(gone), str(lora)]
+    assert run(["inspect", *paths]) == 2
+    out = capsys.readouterr().out
+    assert out.count(": LoRA") == 2
+    assert f"{gone}: refused" in out
+    assert run(["inspect", *paths, "--json"]) == 2
+    first, refused, last = json.loads(capsys.readouterr().out)
+    assert first == last
+    assert refused["path"] == str(gone)
+    assert refused["error"]["type"] == "CheckpointError"
+
+
+QUERY = "transformer_blocks.0.attn1.to_q"
+KINDS: dict[str, tuple[dict[str, list[int]], dict[str, str], str]] = {
+    "LoRA": ({"lora_A.weight": [2, 4], "lora_B.weight": [4, 2]}, {}, "LoRA"),
+    "IC-LoRA": (
+        {"lora_A.weight": [2, 4], "lora_B.weight": [4, 2]},
+        {"reference_downscale_factor": "2"}, "IC-LoRA"),
+    "DoRA": (
+        {"lora_A.weight": [2, 4], "lora_B.weight": [4, 2], "dora_scale": [4, 1]}, {}, "DoRA"),
+    "LoHa": (
+        {"hada_w1_a": [4, 2], "hada_w1_b": [2, 4], "hada_w2_a": [4, 2], "hada_w2_b": [2, 4]},
+        {}, "LoHa"),
+    "LoKr": ({"lokr_w1": [2, 2], "lokr_w2": [2, 2]}, {}, "LoKr"),
+    "full": ({"diff": [4, 4]}, {}, "full difference"),
+    "Tucker": ({"lokr_w1": [2, 2], "lokr_w2_a": [2, 2], "lokr_t2": [2, 2, 1, 1]}, {}, "adapter"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds_of_adapters(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    shapes, metadata, kind = KINDS[name]
+    tensors = {f"diffusion_model.{QUERY}.{key}": torch.ones(size) for key, size in shapes.items()}
+    tensors["lora_te_text_model.lora_down.weight"] = torch.ones(1, 1)
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    assert run(["inspect", str(tmp_path / "a.safetensors"), "--json"]) == 0
+    (described,) = json.loads(capsys.readouterr().out)
+    assert described["kind"] == kind
+    facts = described["facts"]
+    assert facts["keys of a text encoder"] == 1
+    assert facts.items() >= metadata.items()
+    if name == "Tucker":
+        assert "LoKr with Tucker decomposition (lokr_t2)" in facts["such as"]
+    else:
+        assert facts["keys that cannot be applied"] == 0
+
+
+def test_a_folder_of_peft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"base_model.model.{QUERY}"
+    tensors = {f"{name}.lora_A.weight": torch.ones(2, 4), f"{name}.lora_B.weight": torch.ones(4, 2)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "use_rslora": True}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert run(["inspect", str(tmp_path), "--json"]) == 0
+    (described,) = json.loads(capsys.readouterr().out)
+    assert described["kind"] == "LoRA"
+    assert described["facts"]["alpha"] == "1 by adapter_config.json, rank-stabilised"

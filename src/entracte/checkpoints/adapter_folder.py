@@ -9,6 +9,11 @@ PEFT_WEIGHTS = "adapter_model.safetensors"
 DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
+def is_adapter_folder(path: Path) -> bool:
+    """Whether a path is of such a folder."""
+    return any((path / name).is_file() for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS))
+
+
 def lora_path(path: Path) -> Path:
     """The file that a LoRA's path stands for: itself, or a folder's. Raises LoraError."""
     if not path.is_dir():

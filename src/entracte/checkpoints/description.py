@@ -7,6 +7,7 @@ from typing import Any
 
 from entracte.errors import CheckpointError
 
+from .adapter_folder import is_adapter_folder, lora_path
 from .diffusers_layout import is_diffusers_folder, open_diffusers
 from .folder import (
     Folder,
@@ -61,6 +62,8 @@ def describe_path(path: Path) -> list[Description]:
         return [_describe_weights(Weights(tuple(map(SafetensorsFile, shards_of(path)))))]
     if not is_folder(path):
         return [_describe_file(SafetensorsFile(path))]
+    if is_adapter_folder(path):
+        return [_describe_file(SafetensorsFile(lora_path(path)))]
     if is_diffusers_folder(path):
         components = open_diffusers(path)
         parts = [_component(component) for component in components.values()]

@@ -2,8 +2,11 @@
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from entracte.errors import CheckpointError
 
 from .terminal import add_row, plain_table, say
 
@@ -24,18 +27,42 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Carry out the command."""
+def run(options: argparse.Namespace) -> int:
+    """Carry out the command: all paths, also after one that is refused. Returns the exit code."""
     from entracte.checkpoints.description import describe_path
 
-    described = [each for path in options.paths for each in describe_path(path)]
+    if len(options.paths) == 1:
+        described: list[Description | _Refused] = [*describe_path(options.paths[0])]
+    else:
+        described = []
+        for path in options.paths:
+            try:
+                described += describe_path(path)
+            except CheckpointError as error:
+                described.append(_Refused(path, error))
     if options.json:
         print(json.dumps([each.as_json() for each in described], indent=1))
-        return
-    for number, each in enumerate(described):
-        if number:
-            print()
-        _print(each)
+    else:
+        for number, each in enumerate(described):
+            if number:
+                print()
+            if isinstance(each, _Refused):
+                say(f"{each.path}: refused\n  {each.error}")
+            else:
+                _print(each)
+    return 2 if any(isinstance(each, _Refused) for each in described) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A path that cannot be described."""
+
+    path: Path
+    error: CheckpointError
+
+    def as_json(self) -> dict[str, Any]:
+        error = {"type": type(self.error).__name__, "message": str(self.error)}
+        return {"path": str(self.path), "error": error}
 
 
 def _print(described: "Description") -> None:

@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         command.add_parser(commands)
     try:
         options = parser.parse_args(arguments)
-        options.run(options)
+        code: int | None = options.run(options)
     except EntracteError as error:
         _report(error, as_json="--json" in arguments)
         return EXIT_REFUSED
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing more can be said
         return 1
-    return 0
+    return code or 0
 
 
 def _report(error: EntracteError, as_json: bool) -> None:
