@@ -104,7 +104,8 @@ def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
     errors that nobody caught, and (where the log is JSON) whatever is written to standard error,
     by this process or its workers, become events of the log.
     """
-    with _standard_error(redirected=not is_text(style, sys.stderr)) as (stream, written):
+    descriptor = None if is_text(style, sys.stderr) else _descriptor(sys.stderr)
+    with _standard_error(descriptor) as (stream, written):
         log = open_log(style, stream)
         handler = ToLog(log)
         logging.getLogger().addHandler(handler)
@@ -134,14 +135,13 @@ def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
 
 @contextmanager
 def _standard_error(
-    redirected: bool,
+    descriptor: int | None,
 ) -> Iterator[tuple[TextIO, Callable[[FilteringBoundLogger], Any]]]:
     """The real standard error, and what tells a log of all that is written to its descriptor."""
-    if not redirected:
+    if descriptor is None:
         yield sys.stderr, _nothing
         return
     sys.stderr.flush()
-    descriptor = sys.stderr.fileno()
     with os.fdopen(os.dup(descriptor), "w", buffering=1) as real:
         reading, writing = os.pipe()
 
@@ -163,6 +163,14 @@ def _standard_error(
         finally:
             os.close(writing)
             os.close(reading)
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """A stream's; None for one that a program has put in its place in memory."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 _END = b"\0\n"
