@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.runtime.errors import OutOfResources, PTXASError
 
 from entracte.residency.merge import Factors, WeightMerge, merge
 from entracte.residency.merge_table import Tiling
-from entracte.residency.merge_triton import DEFAULT_TILING, FusedMerges
 
+# Triton is imported where it is used, so that --help works on a machine without it.
+DEFAULT_TILING = Tiling()
 SIZES = Path(__file__).parent.parent / "tests" / "data" / "ltx-2.3-full.json.gz"
 MATRIX = re.compile(r".*\.transformer_blocks\.0\.(.+)\.weight")
 BLOCKS = 48
@@ -113,6 +113,8 @@ def host_seconds(launch: Callable[[], object], repeats: int = 200) -> float:
 
 def measure(merges: list[list[WeightMerge]], tiling: Tiling) -> dict[str, float]:
     device = torch.device("cuda", torch.cuda.current_device())
+    from entracte.residency.merge_triton import FusedMerges
+
     programs = [FusedMerges(each, device, tiling) for each in merges]
 
     def launch_all() -> None:
@@ -144,6 +146,8 @@ def plain(merges: list[list[WeightMerge]]) -> None:
 def difference(merges: list[WeightMerge]) -> dict[str, float]:
     """Of one block's fused merge and the plain one, over all weights."""
     device = torch.device("cuda", torch.cuda.current_device())
+    from entracte.residency.merge_triton import FusedMerges
+
     FusedMerges(merges, device).launch()
     equal, largest, count = 0, 0.0, 0
     for each in merges:
@@ -163,6 +167,9 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--tune", action="store_true", help="measure other tilings too")
     options = parser.parse_args()
+
+    from triton.runtime.errors import OutOfResources, PTXASError
+
     torch.manual_seed(0)
     merges = build(options.blocks, options.rank, options.strength)
     seconds = timed(lambda: plain(merges))

@@ -8,10 +8,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request
+from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request, Residency
 from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.checkpoints.sources import Located
-from entracte.errors import Cancelled, CheckpointError, LoraError, MediaError, RequestError
+from entracte.errors import (
+    Cancelled,
+    CheckpointError,
+    ClosedError,
+    LoraError,
+    MediaError,
+    RequestError,
+    ResidencyError,
+)
 from entracte.models.video_vae import VideoVae
 from entracte.stages.preview import Preview, Previewer
 
@@ -494,3 +502,17 @@ class TestOpening:
     def test_dtype(self, demo_model: Path) -> None:
         with pytest.raises(RequestError, match="'float16' is none of bfloat16, float32"):
             Engine.open(demo_model, dtype="float16")
+
+
+def test_what_is_no_request_or_residency_is_refused_in_words(demo_model: Path) -> None:
+    with Engine.open(demo_model, residency=Residency("resident")) as engine:
+        with pytest.raises(RequestError, match="generate takes a Request"):
+            engine.generate("a lighthouse")  # type: ignore[arg-type]
+        with pytest.raises(RequestError, match="generate takes a Request"):
+            engine.generate([Request("a")])  # type: ignore[arg-type]
+        with pytest.raises(ResidencyError, match="configure takes a Residency"):
+            engine.configure("fused")  # type: ignore[arg-type]
+    with pytest.raises(ClosedError, match="the engine is closed; open another"):
+        engine.generate(Request("a"))
+    with pytest.raises(ClosedError, match="the engine is closed"):
+        engine.configure(Residency("fused"))

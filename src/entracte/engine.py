@@ -15,7 +15,15 @@ from entracte.checkpoints.loading import component_spec
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
 from entracte.devices import pick_device
-from entracte.errors import CheckpointError, DeviceFault, OutOfMemory, RequestError
+from entracte.errors import (
+    CheckpointError,
+    ClosedError,
+    DeviceFault,
+    EntracteError,
+    OutOfMemory,
+    RequestError,
+    ResidencyError,
+)
 from entracte.files import require_writable
 from entracte.loras import Loras
 from entracte.media.output import check_output
@@ -83,6 +91,7 @@ class Engine:
         self._preparer = Preparer(source, self._loras)
         self._one_at_a_time = threading.RLock()
         self._broken = False
+        self._closed = False
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._wanted = residency or Residency(AUTO)
         self._planner = ModelPlanner(
@@ -170,6 +179,8 @@ class Engine:
         NotFinite after a stage whose numbers are none; OutOfMemory; Cancelled. After a DeviceFault
         the next call begins from the files again.
         """
+        self._require_open()
+        _require(request, Request, RequestError("generate takes a Request, such as Request('…')"))
         with self._one_at_a_time, torch.inference_mode():
             outputs = Outputs(
                 None if output_path is None else Path(output_path),
@@ -262,6 +273,9 @@ class Engine:
         What is in memory is moved rather than read again, where there is room. Raises
         ResidencyError where the wishes contradict themselves or the model.
         """
+        self._require_open()
+        right = "configure takes a Residency, such as Residency('fused')"
+        _require(residency, Residency, ResidencyError(right))
         with self._one_at_a_time:
             self._manager.configure(named(residency))
             self._wanted = residency
@@ -284,6 +298,7 @@ class Engine:
     def close(self) -> None:
         """Give all memory back. The engine is of no more use."""
         with self._one_at_a_time:
+            self._closed = True
             self._manager.close()
 
     def __enter__(self) -> Self:
@@ -303,6 +318,10 @@ class Engine:
                 self._manager.configure(self._decision.residency)
         self._manager.plan(prepared.weight_phases, prepared.lent)
         return prepared
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the engine is closed; open another")
 
     def _next_cheaper(self) -> bool:
         """After memory ran out: have the next plan take less. Whether there is one to be had."""
@@ -352,6 +371,12 @@ class Engine:
             adapters=self._loras.adapter,
             moments=[each for each in MOMENTS if each.loans <= self.source.components.keys()],
         )
+
+
+def _require(given: object, kind: type, otherwise: EntracteError) -> None:
+    """Raise the error unless what was given is of a kind, as type checkers ask for."""
+    if not isinstance(given, kind):
+        raise otherwise
 
 
 def _paths(given: str | Path | tuple[str | Path, ...] | None) -> tuple[Path, ...]:

@@ -46,6 +46,10 @@ class NotFinite(EntracteError):
     """A stage made numbers that are infinite or none at all; says which, and what may cause it."""
 
 
+class ClosedError(EntracteError):
+    """The engine was closed, and has given its memory back."""
+
+
 class Cancelled(EntracteError):
     """The caller asked to stop."""
 

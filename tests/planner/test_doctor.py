@@ -1,15 +1,21 @@
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from entracte.errors import RequestError
+from entracte.cli import plan_inputs
+from entracte.cli.main import run
+from entracte.errors import BudgetError, RequestError
 from entracte.planner.cards import GIB, card
 from entracte.planner.checks.findings import duration, gigabytes
+from entracte.planner.decision import flags
 from entracte.planner.doctor import Check, Findings, diagnose, examine
+from entracte.planner.forecast import forecast
 from entracte.planner.hardware import Rates
+from entracte.planner.prediction import Prediction
 from entracte.planner.probes import Survey
 from entracte.planner.probes.device import DeviceFacts, Link
 from entracte.planner.probes.host import HostFacts
@@ -37,6 +43,7 @@ def on_gpu(name: str = "h100-80gb", device: str = "NVIDIA H100 80GB HBM3") -> Fi
         triton=None,
         model_bytes=78 * GB,
         folder_given=True,
+        full_size="no plan fits",
     )
 
 
@@ -82,7 +89,8 @@ def verdicts(found: Findings) -> set[str]:
 
 
 def test_a_good_machine_is_good() -> None:
-    assert verdicts(on_gpu()) == {"good"}
+    fits = prediction()
+    assert verdicts(replace(on_gpu(), full_size=fits)) == {"good"}
 
 
 def test_checks_have_different_names_and_say_something() -> None:
@@ -96,6 +104,41 @@ def test_what_is_of_a_gpu_is_not_said_of_a_cpu() -> None:
     names = {check.name for check in diagnose(on_cpu())}
     assert names.isdisjoint({"driver", "Triton", "PCIe link", "pinned memory", "device memory"})
     assert names < {check.name for check in diagnose(on_gpu())}
+
+
+# The full-size model.
+
+
+@cache
+def prediction() -> Prediction:
+    """The plan for a usual video on a good machine."""
+    return forecast(on_gpu().hardware)
+
+
+def test_a_plan_that_fits_is_told_with_its_flags() -> None:
+    check = checked(replace(on_gpu(), full_size=prediction()), "full-size model")
+    assert (check.found, check.verdict) == ("fits", "good")
+    assert f"with {flags(prediction())}. `entracte plan --height 512 --width 768`" in check.advice
+    assert gigabytes(prediction().peak_device_bytes) in check.advice
+    from_disk = replace(prediction(), way=replace(prediction().way, home="disk"))
+    check = checked(replace(on_gpu(), full_size=from_disk), "full-size model")
+    assert (check.found, check.verdict) == ("fits", "warning")
+    assert "reads the transformer from the disk" in check.advice
+
+
+def test_what_does_not_fit_is_told_in_the_planners_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doctor and plan say the same smallest plan of the same machine."""
+    small = replace(on_cpu().hardware, device_memory=10 * GB, host_memory=10 * GB)
+    with pytest.raises(BudgetError, match="The smallest, --mode .* of memory") as refused:
+        forecast(small)
+    check = checked(replace(on_cpu(), full_size=str(refused.value)), "full-size model")
+    assert (check.found, check.verdict) == ("does not fit", "warning")
+    assert str(refused.value) in check.advice
+    monkeypatch.setattr(plan_inputs, "this_machine", lambda *_: small)
+    assert run(["plan", "--height", "512", "--width", "768"]) == 2
+    assert capsys.readouterr().err == f"entracte: {refused.value}\n"
 
 
 # The device.
@@ -140,26 +183,6 @@ def test_triton() -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "verdict", "way"),
-    [
-        (80 * GB, "good", "--mode resident"),
-        (80 * GB - 1, "good", "--mode fused)"),
-        (52 * GB, "good", "--mode fused)"),
-        (52 * GB - 1, "good", "--mode snapshot)"),
-        (43 * GB, "good", "--mode snapshot)"),
-        (43 * GB - 1, "warning", "--mode fused --resident-blocks 0"),
-        (16 * GB, "warning", "--mode fused --resident-blocks 0"),
-        (16 * GB - 1, "warning", "--mode snapshot --resident-blocks 0"),
-        (2 * GB, "warning", "demonstration model"),
-    ],
-)
-def test_device_memory(memory: int, verdict: str, way: str) -> None:
-    check = checked(with_hardware(on_gpu(), device_memory=memory), "device memory")
-    assert check.verdict == verdict
-    assert way in check.advice
-
-
-@pytest.mark.parametrize(
     ("link", "verdict"),
     [
         (Link(5, 16), "good"),
@@ -181,30 +204,6 @@ def test_a_narrow_link_says_what_it_costs() -> None:
 
 
 # The host.
-
-
-@pytest.mark.parametrize(
-    ("device", "host", "verdict", "advice"),
-    [
-        (24 * GB, 81 * GB, "good", "every mode"),
-        (24 * GB, 81 * GB - 1, "good", "--mode fused"),
-        (24 * GB, 42 * GB, "good", "--mode fused"),
-        (24 * GB, 42 * GB - 1, "warning", "--place transformer=disk"),
-        (52 * GB, 42 * GB - 1, "good", "fits the device"),
-        (52 * GB, 8 * GB, "good", "fits the device"),
-        (52 * GB, 8 * GB - 1, "warning", "--place transformer=disk"),
-    ],
-)
-def test_host_memory(device: int, host: int, verdict: str, advice: str) -> None:
-    found = with_hardware(on_gpu(), device_memory=device, host_memory=host)
-    check = checked(found, "host memory")
-    assert check.verdict == verdict
-    assert advice in check.advice
-
-
-@pytest.mark.parametrize(("memory", "verdict"), [(52 * GB, "good"), (52 * GB - 1, "warning")])
-def test_host_memory_without_a_gpu(memory: int, verdict: str) -> None:
-    assert checked(with_hardware(on_cpu(), host_memory=memory), "host memory").verdict == verdict
 
 
 def test_a_limit_and_unknown_memory_are_said() -> None:

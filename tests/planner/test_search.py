@@ -1,5 +1,6 @@
 """The planner's choice is the best of all plans, and more memory never makes it worse."""
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -9,9 +10,18 @@ from hypothesis import strategies as st
 
 from entracte.errors import BudgetError
 from entracte.planner.candidates import placements, ways
+from entracte.planner.cards import card
 from entracte.planner.cost_model import Costs, predict
 from entracte.planner.decision import decide, flags
-from entracte.planner.limits import Limits
+from entracte.planner.forecast import forecast
+from entracte.planner.hardware import Hardware
+from entracte.planner.limits import (
+    DEVICE_RESERVE,
+    HOST_RESERVE,
+    UNIFIED_RESERVE,
+    Limits,
+    Reserve,
+)
 from entracte.planner.search import TICK, Rank, Search, rank
 from entracte.residency.modes import Residency
 
@@ -133,6 +143,55 @@ def test_a_mode_that_does_not_fit_says_by_how_much_and_what_does() -> None:
 def test_where_nothing_fits_the_smallest_plan_is_named() -> None:
     with pytest.raises(BudgetError, match=r"no plan fits\. The smallest, --mode .* needs"):
         decide(request(0.1, 0.01, (0.1, 0.1)), AUTO, Limits(1000, 1000))
+
+
+@settings(max_examples=40)
+@given(requests, memory, memory)
+def test_the_smallest_plan_is_enough_and_nothing_less_is(c: Costs, device: int, host: int) -> None:
+    limits = Limits(device, host, unified=c.hardware.unified)
+    plan = Search(c, AUTO, limits).smallest(lambda _: True)
+    assert plan is not None
+    p = predict(c, *plan)
+    device, host = limits.machine_for(p.peak_device_bytes, p.peak_host_bytes)
+    if limits.unified:
+        assert device == host
+        less = [(device - 1, host - 1)]
+    else:
+        less = [(device - 1, host), (device, host - 1)]
+    assert chosen(c, Limits(device, host, unified=limits.unified)) is not None
+    for lower in less:
+        assert chosen(c, Limits(*lower, unified=limits.unified)) is None
+
+
+@given(st.integers(0, 2**45), st.sampled_from([DEVICE_RESERVE, HOST_RESERVE, UNIFIED_RESERVE]))
+def test_a_machine_for_a_plan_leaves_the_reserve_free(nbytes: int, reserve: Reserve) -> None:
+    unified = reserve == UNIFIED_RESERVE
+    limits = Limits(0, 0, unified=unified, device_reserve=reserve, host_reserve=reserve)
+    memory, _ = limits.machine_for(nbytes, 0)
+    share, fixed = reserve
+    assert int(memory * (1 - share)) - fixed >= nbytes
+    assert int((memory - 1) * (1 - share)) - fixed < nbytes
+
+
+MACHINES = {
+    "a small card": replace(card("rtx-4090", 8 * 10**9), device_memory=4 * 10**9),
+    "little host memory": card("l4", 4 * 10**9),
+    "no card": replace(card("h200", 10 * 10**9), device_memory=10 * 10**9, unified=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small", MACHINES.values(), ids=MACHINES.keys())
+def test_the_smallest_that_is_told_of_a_machine_is_enough(small: Hardware) -> None:
+    with pytest.raises(BudgetError) as refused:
+        forecast(small)
+    told = [int(float(gb) * 1e9) for gb in re.findall(r"([\d.]+) GB of", str(refused.value))]
+    enough = replace(small, device_memory=told[0], host_memory=told[-1])
+    forecast(enough)
+    for name in ("device_memory", "host_memory"):
+        less = replace(enough, **{name: getattr(enough, name) - 10**8})
+        with pytest.raises(BudgetError):
+            forecast(less)
 
 
 def test_what_is_said_is_left_alone() -> None:

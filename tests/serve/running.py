@@ -184,7 +184,7 @@ class Command:
         self.key = said["key"] or self.key
         wait_for(self._ready, 600)
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 600) -> int:
         """Tell it to stop; its exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)

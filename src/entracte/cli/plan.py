@@ -16,7 +16,7 @@ from .plan_inputs import (
     check_wanted,
     find_machine,
     find_model,
-    weight_phases,
+    heed_memory,
 )
 from .terminal import say
 
@@ -41,9 +41,14 @@ def add_parser(commands: Any) -> None:
     )
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
     machine.add_argument("--gpu", metavar="NAME", help="a known card, not this machine")
-    machine.add_argument("--device-memory", metavar="SIZE", help="what there is of the device")
     machine.add_argument(
-        "--host-memory", metavar="SIZE", help=f"of the host (with --gpu: {HOST_OF_A_CARD})"
+        "--device-memory",
+        metavar="SIZE",
+        help="what plans may take of the device; of a card, or beyond what this machine has: what "
+        "there is",
+    )
+    machine.add_argument(
+        "--host-memory", metavar="SIZE", help=f"the same of the host (with --gpu: {HOST_OF_A_CARD})"
     )
     machine.add_argument("--pinned-memory", metavar="SIZE", help="how much of that may be pinned")
     machine.add_argument("--h2d", metavar="RATE", help="from host to device, as 25GB/s")
@@ -79,12 +84,13 @@ def run(options: argparse.Namespace) -> None:
     from entracte.planner.calibration import Calibration
     from entracte.planner.cost_model import costs
     from entracte.planner.decision import decide
+    from entracte.planner.forecast import weight_phases
     from entracte.planner.limits import limits_of
     from entracte.planner.summary import decision_json
 
     from .plan_tables import print_plan
 
-    hardware = find_machine(options)
+    hardware, wanted = heed_memory(find_machine(options), wanted)
     model = find_model(options)
     check_wanted(wanted, model)
     load = build_workload(options, model.transformer.layers)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from entracte.planner.figures import ModelFigures
     from entracte.planner.hardware import Hardware
     from entracte.planner.workload import Workload
-    from entracte.residency import Residency, WeightPhase
+    from entracte.residency import Residency
 
 PUBLISHED = "ltx-2.3"
 HOST_OF_A_CARD = "64GiB"
@@ -73,6 +73,19 @@ def find_machine(options: argparse.Namespace) -> "Hardware":
         if size is not None:
             given[name] = size
     return card(options.gpu, host, **given)
+
+
+def heed_memory(hardware: "Hardware", wanted: "Residency") -> "tuple[Hardware, Residency]":
+    """Memory that is named is a budget; what is more than this machine has, as if it were there."""
+    device, host = wanted.device_memory, wanted.host_memory
+    if hardware.unified:
+        said = [each for each in (device, host) if each is not None]
+        device = host = min(said, default=None)
+    if device is not None and device > hardware.device_memory:
+        hardware, device = replace(hardware, device_memory=device), None
+    if host is not None and host > hardware.host_memory:
+        hardware, host = replace(hardware, host_memory=host), None
+    return hardware, replace(wanted, device_memory=device, host_memory=host)
 
 
 def _rate(name: str, word: str) -> float:
@@ -135,21 +148,3 @@ def build_workload(options: argparse.Namespace, layers: int) -> "Workload":
             images=options.images,
             guidance_batch=options.guidance_batch,
         )
-
-
-def weight_phases(pipeline: str, load: "Workload", model: "ModelFigures") -> "list[WeightPhase]":
-    """The transformer's phases; raises RequestError without the LoRA that one of them merges."""
-    from entracte.planner.figures import DISTILLED
-    from entracte.recipes import RECIPES
-    from entracte.residency import Adapter, WeightPhase, WeightSet
-
-    recipe = RECIPES[pipeline]
-    if recipe.uses_distilled_lora and DISTILLED not in model.adapters:
-        raise RequestError(
-            f"the {pipeline} pipeline needs the distilled LoRA: put it into the model's folder"
-        )
-    found = []
-    for phase, work in zip(recipe.phases, load.phases, strict=True):
-        adapters = (Adapter(DISTILLED, phase.distilled),) if phase.distilled else ()
-        found.append(WeightPhase(WeightSet(adapters), work.steps))
-    return found

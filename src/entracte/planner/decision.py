@@ -1,6 +1,7 @@
 """A decision: the plan that was chosen, and why each other mode's best one lost."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError
@@ -10,7 +11,7 @@ from entracte.residency.modes import AUTO, Mode, Residency, SnapshotPolicy
 from .candidates import Way
 from .cost_model import Costs, predict
 from .figures import TRANSFORMER
-from .limits import Limits
+from .limits import NOTHING, Limits
 from .prediction import Prediction
 from .search import TICK, Plan, Rank, Search, rank
 
@@ -70,8 +71,9 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
         missing = limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
         if missing and strict:
             fitting = [each for each in options if each.fits]
-            advice = f". This fits: {flags(_best(fitting).prediction)}" if fitting else ""
-            raise BudgetError(f"{said(prediction)} does not fit: {_over(missing)}{advice}")
+            advice = f"This fits: {flags(_best(fitting).prediction)}" if fitting else ""
+            words = f"{said(prediction)} does not fit: {_over(missing)}"
+            raise BudgetError(f"{words}. {advice or _smallest(options, limits)}")
     chosen = predict(c, *plan)
     missing = limits.excess(chosen.peak_device_bytes, chosen.peak_host_bytes)
     reason = _why(chosen, options, wanted)
@@ -166,16 +168,35 @@ def _why_not(option: Option, chosen: Prediction, limits: Limits) -> str:
 
 
 def _nothing_fits(options: list[Option], limits: Limits) -> str:
-    smallest = min(
-        (each.prediction for each in options),
-        key=lambda p: (p.peak_device_bytes, p.peak_host_bytes),
-    )
-    missing = limits.excess(smallest.peak_device_bytes, smallest.peak_host_bytes)
-    return (
-        f"no plan fits. The smallest, {flags(smallest)}, needs {size(smallest.peak_device_bytes)} "
-        f"of the device and {size(smallest.peak_host_bytes)} of the host: {_over(missing)}. A "
-        "smaller video takes less"
-    )
+    return f"no plan fits. {_smallest(options, limits)}. A smaller video takes less"
+
+
+def _smallest(options: Iterable[Option], limits: Limits) -> str:
+    """What the least demanding plan is, and the memory that it needs."""
+    found = smallest(options, limits)
+    peaks = found.peak_device_bytes, found.peak_host_bytes
+    device, host = map(_rounded_up, limits.machine_for(*peaks))
+    needs = f"{device} of memory"
+    if not limits.unified:
+        needs = f"{device} of device memory and {host} of host memory"
+    if (limits.device_reserve, limits.host_reserve) != (NOTHING, NOTHING):
+        needs += ", with what is left free"
+    return f"The smallest, {flags(found)}, needs {needs}: {_over(limits.excess(*peaks))}"
+
+
+def smallest(options: Iterable[Option], limits: Limits) -> Prediction:
+    """The plan that needs least, of modes that give the same bits."""
+
+    def order(p: Prediction) -> tuple[int, ...]:
+        return tuple(map(int, limits.smallest_first(p.peak_device_bytes, p.peak_host_bytes)))
+
+    return min((each.prediction for each in options if each.name != "dynamic"), key=order)
+
+
+def _rounded_up(nbytes: int) -> str:
+    """As `size`, but never less, so that this much is enough."""
+    unit = 10 ** max(3, min(9, 3 * ((len(str(nbytes)) - 1) // 3)))
+    return size(math.ceil(nbytes * 10 / unit) * unit // 10)
 
 
 def _over(missing: Mapping[str, int]) -> str:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 
-from entracte.errors import RequestError
+from entracte.errors import BudgetError, RequestError
 from entracte.residency.backend import Backend
 
-from .checks import device, host, rates
+from .checks import device, host, model, rates
 from .checks.findings import MODEL, Check, Findings, Verdict
+from .forecast import forecast
+from .prediction import Prediction
 from .probes import survey
 from .probes.device import driver_version
 from .probes.disk import weight_bytes
@@ -28,8 +30,14 @@ def examine(
     if folder is not None and not folder.is_dir():
         raise RequestError(f"{folder} is no folder; name the one that holds the model's files")
     model_bytes = 0 if folder is None else weight_bytes(folder)
+    surveyed = survey(backend, dtype, folder, refresh)
+    try:
+        full_size: Prediction | str = forecast(surveyed.hardware)
+    except BudgetError as error:
+        full_size = str(error)
     return Findings(
-        survey=survey(backend, dtype, folder, refresh),
+        survey=surveyed,
+        full_size=full_size,
         on_gpu=backend.device.type == "cuda",
         gpu_seen=torch.cuda.is_available(),
         nvidia_driver=driver_version(),
@@ -55,7 +63,7 @@ def diagnose(findings: Findings) -> tuple[Check, ...]:
     checks.append(host.host_memory(findings))
     if findings.on_gpu:
         checks.append(host.pinned_memory(findings))
-    checks.append(host.swap(findings))
+    checks += [host.swap(findings), model.full_size(findings)]
     checks += rates.computed(findings)
     checks += [rates.pageable(findings), rates.disk(findings)]
     return tuple(checks)

@@ -1,6 +1,9 @@
 """What plans may take of a machine: its memory and the user's budgets, less a reserve."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from entracte.residency.modes import Residency
 
@@ -8,21 +11,34 @@ from .hardware import Hardware
 
 GIB = 2**30
 
+# A share of a memory, and bytes.
+Reserve = tuple[float, int]
+NOTHING: Reserve = (0.0, 0)
+
+# Of one plan, or of many in an array.
+Bytes = Any
+
 # Beside weights and activations: what allocators cannot use, libraries' workspaces, and, on the
 # host, the process itself and the frames of the video.
-DEVICE_RESERVE = (0.03, GIB // 2)
-HOST_RESERVE = (0.05, 3 * GIB)
-UNIFIED_RESERVE = (0.05, GIB)
+DEVICE_RESERVE: Reserve = (0.03, GIB // 2)
+HOST_RESERVE: Reserve = (0.05, 3 * GIB)
+UNIFIED_RESERVE: Reserve = (0.05, GIB)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes that plans may take; on a unified machine both are of one memory."""
+    """Bytes that plans may take; on a unified machine both are of one memory.
+
+    device_reserve, host_reserve: what of the machine's memory is left free beside them, as a share
+    and bytes; none where a budget was said.
+    """
 
     device: int
     host: int
     pinned: int | None = None
     unified: bool = False
+    device_reserve: Reserve = NOTHING
+    host_reserve: Reserve = NOTHING
 
     def allow(self, device: int, host: int) -> bool:
         """Whether a plan's peaks fit."""
@@ -41,23 +57,57 @@ class Limits:
             found["pinned memory"] = host - self.pinned
         return {what: nbytes for what, nbytes in found.items() if nbytes > 0}
 
+    def smallest_first(self, device: Bytes, host: Bytes) -> tuple[Bytes, ...]:
+        """What plans that do not all fit are compared by, the most important first.
+
+        The least memory on a unified machine. Else the least of the device, among plans whose share
+        of the host there is; where there is none, the least of the host.
+        """
+        if self.unified:
+            return (device + host,)
+        beyond = host > (self.host if self.pinned is None else min(self.host, self.pinned))
+        return beyond, np.where(beyond, host, device), np.where(beyond, device, host)
+
+    def machine_for(self, device: int, host: int) -> tuple[int, int]:
+        """The memory that a machine needs for a plan's peaks, with the reserves: device and host.
+
+        A unified machine needs the same of both.
+        """
+        if self.unified:
+            device = host = device + host
+        return _more(device, self.device_reserve), _more(host, self.host_reserve)
+
 
 def limits_of(hardware: Hardware, wanted: Residency) -> Limits:
     """A machine's limits under a user's budgets. Budgets are taken as they are said."""
-    reserve = UNIFIED_RESERVE if hardware.unified else DEVICE_RESERVE
-    device = _less(hardware.device_memory, reserve)
-    host = _less(hardware.host_memory, UNIFIED_RESERVE if hardware.unified else HOST_RESERVE)
+    for_device = UNIFIED_RESERVE if hardware.unified else DEVICE_RESERVE
+    for_host = UNIFIED_RESERVE if hardware.unified else HOST_RESERVE
+    device, device_reserve = _limit(hardware.device_memory, for_device, wanted.device_memory)
+    host, host_reserve = _limit(hardware.host_memory, for_host, wanted.host_memory)
     pinned = _least(hardware.pinned_memory, wanted.pinned_memory)
-    return Limits(
-        device if wanted.device_memory is None else min(device, wanted.device_memory),
-        host if wanted.host_memory is None else min(host, wanted.host_memory),
-        pinned,
-        hardware.unified,
-    )
+    return Limits(device, host, pinned, hardware.unified, device_reserve, host_reserve)
 
 
-def _less(nbytes: int, reserve: tuple[float, int]) -> int:
-    return max(0, int(nbytes * (1 - reserve[0])) - reserve[1])
+def _limit(memory: int, reserve: Reserve, budget: int | None) -> tuple[int, Reserve]:
+    """What plans may take of a memory, and the reserve that this is after."""
+    free = _less(memory, reserve)
+    return (free, reserve) if budget is None or budget > free else (budget, NOTHING)
+
+
+def _less(nbytes: int, reserve: Reserve) -> int:
+    share, fixed = reserve
+    return max(0, int(nbytes * (1 - share)) - fixed)
+
+
+def _more(nbytes: int, reserve: Reserve) -> int:
+    """The least memory of which so much is left beside a reserve."""
+    share, fixed = reserve
+    found = int((nbytes + fixed) / (1 - share))
+    while _less(found, reserve) < nbytes:
+        found += 1
+    while found > 0 and _less(found - 1, reserve) >= nbytes:
+        found -= 1
+    return found
 
 
 def _least(first: int | None, second: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from .limits import Limits
 # Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
 TICK = 1e-3
 
+Column = np.ndarray[tuple[int], np.dtype[np.int64]]
 Plan = tuple[Way, Mapping[str, Place]]
 Rank = tuple[int, int, int, int]
 
@@ -48,6 +49,7 @@ class Search:
         self._c = c
         self._limits = limits
         found = [Loaned.of(c, each) for each in placements(c.others, wanted.places)]
+        self._loaned = found
         self._placed = sorted(
             (
                 (round((c.computing + each.waits) / TICK), each)
@@ -64,7 +66,7 @@ class Search:
     ) -> Plan | None:
         """The plan that ranks first among those with certain ways; None if none fits."""
         choices = self._choices(mine, dynamic)
-        table = _Table(choices)
+        table = _Table([choice.footprint for choice in choices])
         best: tuple[Rank, Plan] | None = None
         for ticks, loaned in self._placed:
             if best is not None and ticks > best[0][0]:
@@ -85,18 +87,18 @@ class Search:
         return None if best is None else best[1]
 
     def smallest(self, mine: Callable[[Way], bool], dynamic: bool = False) -> Plan | None:
-        """The plan that takes least of the device, and then of the host; None if there is none."""
-        found = [
-            Loaned.of(self._c, each) for each in placements(self._c.others, self._wanted.places)
-        ]
-        sizes = [
-            (loaned.peaks(self._c.transformer(way)), way, loaned.places)
-            for loaned in sorted(found, key=lambda each: (each.least, each.host))[:8]
-            for way in self._ways(dynamic)
-            if mine(way)
-        ]
-        smallest = min(sizes, key=lambda each: each[0], default=None)
-        return None if smallest is None else smallest[1:]
+        """The plan that takes least memory, as the limits compare plans; None if there is none."""
+        offered = [way for way in self._ways(dynamic) if mine(way)]
+        if not offered:
+            return None
+        table = _Table([self._c.transformer(way) for way in offered])
+        found: list[tuple[tuple[int, ...], Plan]] = []
+        for loaned in self._loaned:
+            keys = self._limits.smallest_first(*table.peaks(loaned))
+            number = int(np.lexsort(keys[::-1])[0])  # whose last key comes first
+            order = tuple(int(key[number]) for key in keys)
+            found.append((order, (offered[number], loaned.places)))
+        return min(found, key=itemgetter(0))[1]
 
     def _ways(self, dynamic: bool) -> list[Way]:
         c = self._c
@@ -118,21 +120,24 @@ class Search:
 
 
 class _Table:
-    """The footprints of choices, in columns."""
+    """Footprints of the transformer, in columns."""
 
-    def __init__(self, choices: Sequence[_Choice]) -> None:
-        def column(name: str) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-            values = [attrgetter(name)(each.footprint) for each in choices]
-            return np.array(values, dtype=np.int64)
+    def __init__(self, footprints: Sequence[Footprint]) -> None:
+        def column(name: str) -> Column:
+            return np.array([attrgetter(name)(each) for each in footprints], dtype=np.int64)
 
         self._always, self._phases = column("always"), column("phases")
         self._prepare, self._host = column("prepare"), column("host")
 
-    def fitting(self, loaned: Loaned, limits: Limits) -> list[int]:
-        """The numbers of the choices that fit beside the other components, in order."""
+    def peaks(self, loaned: Loaned) -> tuple[Column, Column]:
+        """The most bytes of the device and of the host, beside the other components."""
         most = np.maximum(self._prepare + self._phases, loaned.outside)
         device = loaned.always + self._always + np.maximum(most, loaned.inside + self._phases)
-        host = loaned.host + self._host
+        return device, loaned.host + self._host
+
+    def fitting(self, loaned: Loaned, limits: Limits) -> list[int]:
+        """The numbers of those that fit beside the other components, in order."""
+        device, host = self.peaks(loaned)
         fits = (device <= limits.device) & (host <= limits.host)
         if limits.unified:
             fits = device + host <= min(limits.device, limits.host)

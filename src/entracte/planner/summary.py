@@ -9,10 +9,11 @@ from .prediction import StagePrediction
 
 def decision_json(decision: Decision) -> dict[str, Any]:
     """What was chosen, what else there was, and the bytes that plans were allowed."""
+    limits = asdict(decision.limits)
     return {
         "chosen": option_json(decision.chosen),
         "alternatives": [option_json(each) for each in decision.alternatives],
-        "limits": asdict(decision.limits),
+        "limits": {name: limits[name] for name in ("device", "host", "pinned", "unified")},
     }
 
 

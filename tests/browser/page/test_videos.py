@@ -218,7 +218,7 @@ def test_a_third_image_stands_between_the_others(visit: Open) -> None:
         seen.drop(f"{name}.png", "navy")
     frames = seen.page.locator(".image-row input[type=number]:visible")
     assert [frame.input_value() for frame in frames.all()] == ["8", "4"]
-    seen.wait("#estimate strong", "second")
+    seen.wait("#estimate strong", "bout")
     frames.last.fill("0")
     seen.wait("#images-error", "wo images stand at frame 0")
     frames.last.fill("12")
@@ -247,12 +247,14 @@ def test_clearing_the_form_can_be_taken_back(visit: Open) -> None:
 
 
 def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command) -> None:
-    seen = visit(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 800})
-    seen.fill_small("A street on a phone")
+    seen = visit(has_touch=True, is_mobile=True, viewport={"width": 390, "height": 600})
+    seen.fill_small("A street on a phone", frames=25, steps=60)
     seen.page.tap("#create")
     notice = seen.wait(".toast", "in the queue")
     notice.get_by_role("button", name="Show").tap()
-    seen.wait_until("document.querySelector('#queue-title').getBoundingClientRect().top < 800")
+    seen.wait_until("document.querySelector('#queue-title').getBoundingClientRect().top < 100")
+    seen.wait("#jobs .job", "A street on a phone")
+    seen.page.get_by_role("button", name="Cancel: A street on a phone").tap()
     seen.card("A street on a phone").wait_for()
     with service.client() as client:
         video = client.get("/v1/videos").json()["data"][0]

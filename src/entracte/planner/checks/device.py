@@ -2,7 +2,7 @@
 
 import re
 
-from .findings import ACTIVATIONS, GB, TRANSFORMER, Check, Findings, duration, gigabytes
+from .findings import TRANSFORMER, Check, Findings, duration, gigabytes
 
 OLDEST_TORCH = (2, 11)
 OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
@@ -12,15 +12,6 @@ OLD_GENERATION = 3
 # Linears of a video with 768x512 pixels and 121 frames: 28 GFLOP a token, 30 steps of 4 passes with
 # 1,536 tokens, and 3 of 1 with 6,144.
 REQUEST_FLOP = 28e9 * (30 * 4 * 1536 + 3 * 6144)
-
-# What weights take of the device with 4 GB of activations, and what then works.
-WAYS = (
-    (76 * GB + ACTIVATIONS, "both sets of weights fit (--mode resident)"),
-    (48 * GB + ACTIVATIONS, "the transformer and its LoRA fit (--mode fused)"),
-    (39 * GB + ACTIVATIONS, "the transformer fits (--mode snapshot)"),
-    (12 * GB + ACTIVATIONS, "the transformer streams (--mode fused --resident-blocks 0)"),
-    (3.6 * GB + ACTIVATIONS, "the transformer streams (--mode snapshot --resident-blocks 0)"),
-)
 
 
 def device(findings: Findings) -> Check:
@@ -103,24 +94,13 @@ def triton(findings: Findings) -> Check:
 
 
 def device_memory(findings: Findings) -> Check:
-    """What the device's memory is enough for."""
+    """What there is of the device's memory."""
     memory = findings.hardware.device_memory
     total = findings.survey.device.total
     found = f"{gigabytes(memory)} can be had"
     if total is not None:
         found += f" of {gigabytes(total)}"
-    way = next((words for least, words in WAYS if memory >= least), None)
-    if way is None:
-        advice = (
-            "Too little for 768x512 and 121 frames of the full-size model. Smaller videos may work "
-            "with --mode snapshot --resident-blocks 0, the demonstration model does."
-        )
-        return Check("device memory", found, "warning", advice)
-    fits = memory >= TRANSFORMER + ACTIVATIONS + GB
-    advice = f"Of the full-size model, {way}."
-    if not fits:
-        advice += " Add --place text_encoder=streamed. Larger videos leave less room."
-    return Check("device memory", found, "good" if fits else "warning", advice)
+    return Check("device memory", found, "good")
 
 
 def link(findings: Findings) -> Check:

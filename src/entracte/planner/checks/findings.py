@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..cards import Card, card_for_device
 from ..hardware import Hardware
+from ..prediction import Prediction
 from ..probes import Survey
 
 Verdict = Literal["good", "warning", "problem"]
@@ -13,7 +14,6 @@ GB = 1e9
 # Of the full-size model, in bytes: docs/modes.md.
 TRANSFORMER = 38 * GB
 MODEL = 78 * GB  # all files
-ACTIVATIONS = 4 * GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Findings:
     on_gpu: whether the device is a CUDA device. gpu_seen: whether torch sees any.
     nvidia_driver: the driver's version, where there is one. torch_cuda: what torch was built for.
     triton: why it cannot be imported; None: it can. model_bytes: of the weights to be loaded.
-    folder_given: whether the disk was to be measured.
+    folder_given: whether the disk was to be measured. full_size: the planner's plan for a usual
+    video of the full-size model, or why none fits.
     """
 
     survey: Survey
@@ -45,6 +46,7 @@ class Findings:
     triton: str | None
     model_bytes: int
     folder_given: bool
+    full_size: Prediction | str
 
     @property
     def hardware(self) -> Hardware:

@@ -1,15 +1,12 @@
 """Checks of the host's memory."""
 
-from .findings import ACTIVATIONS, GB, TRANSFORMER, Check, Findings, duration, gigabytes
+from .findings import GB, TRANSFORMER, Check, Findings, gigabytes
 
-ENOUGH_ON_DEVICE = 48 * GB + ACTIVATIONS  # --mode fused, which needs no copy on the host
-LITTLE = 8 * GB  # for the process itself, staging and the video
-BOTH_SETS = 77 * GB
 SWAP_IN_USE = 1 * GB
 
 
 def host_memory(findings: Findings) -> Check:
-    """What the host's memory is enough for."""
+    """What there is of the host's memory."""
     facts, memory = findings.survey.host, findings.hardware.host_memory
     if facts.total is None:
         advice = "This system does not say. Limit what weights take with --host-memory."
@@ -17,26 +14,7 @@ def host_memory(findings: Findings) -> Check:
     found = f"{gigabytes(memory)} can be had of {gigabytes(facts.total)}"
     if facts.limit is not None:
         found += ", a limit of the control group"
-    if not findings.on_gpu:
-        return _without_gpu(found, memory)
-    needed = TRANSFORMER + ACTIVATIONS
-    if memory >= BOTH_SETS + ACTIVATIONS:
-        return Check("host memory", found, "good", "Enough for every mode.")
-    if memory >= needed:
-        advice = "Enough to stream the transformer (--mode fused), not for a second set of weights."
-        return Check("host memory", found, "good", f"{advice} --mode snapshot needs 77 GB.")
-    if findings.hardware.device_memory >= ENOUGH_ON_DEVICE and memory >= LITTLE:
-        advice = "Little, but the transformer fits the device (--mode fused, --mode resident)."
-        return Check("host memory", found, "good", f"{advice} Streaming would need 38 GB.")
-    seconds = TRANSFORMER / findings.hardware.rates.disk
-    return Check(
-        "host memory",
-        found,
-        "warning",
-        "Streaming the full-size transformer needs 38 GB. Blocks that fit neither the device nor "
-        f"the host are read from the disk for every pass (--place transformer=disk): up to "
-        f"{duration(seconds)} each. Keep as many as fit with --resident-blocks.",
-    )
+    return Check("host memory", found, "good")
 
 
 def pinned_memory(findings: Findings) -> Check:
@@ -76,16 +54,3 @@ def swap(findings: Findings) -> Check:
         return Check("swap", found, "good")
     advice = "The host is short of memory: weights may be swapped out. Close other programs."
     return Check("swap", found, "warning", advice)
-
-
-def _without_gpu(found: str, memory: int) -> Check:
-    if memory >= ENOUGH_ON_DEVICE:
-        advice = "Enough for the full-size model with --mode fused --place text_encoder=disk."
-        return Check("host memory", found, "good", advice)
-    return Check(
-        "host memory",
-        found,
-        "warning",
-        f"The full-size model needs {gigabytes(ENOUGH_ON_DEVICE)} without a GPU. The demonstration "
-        "model works.",
-    )

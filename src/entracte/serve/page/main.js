@@ -21,6 +21,8 @@ import { Queue } from "./videos/queue.js";
 const CHANGED_MS = 700;
 const DRIFTED_MS = 4000;
 
+const RENDERED_MS = 60; // by then a change of the videos can be seen
+
 class Page {
   constructor() {
     this.videos = new Videos();
@@ -154,8 +156,14 @@ class Page {
 
   #created(video) {
     if (!this.videos.get(video.id)) this.videos.put(video);
-    if (inView(byId("queue-title"))) announce("The video is in the queue.");
-    else toast("The video is in the queue.", { action: "Show", act: () => this.#showQueue() });
+    setTimeout(() => this.#tellOfQueue(video.id), RENDERED_MS);
+  }
+
+  #tellOfQueue(id) {
+    const words = "The video is in the queue.";
+    const card = document.querySelector(`.job[data-id="${CSS.escape(id)}"]`);
+    if (card === null || inView(card)) announce(words);
+    else toast(words, { action: "Show", act: () => this.#showQueue() });
   }
 
   #showQueue() {

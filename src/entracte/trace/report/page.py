@@ -25,6 +25,9 @@ MAP_TEXT = (
     "through the blocks."
 )
 
+# Whatever a dump holds, the page runs no script and asks for nothing.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+
 
 def report_page(dumps: Sequence[tuple[str, Dump]]) -> str:
     """The report of labelled dumps; at least one. It has no script and loads nothing."""
@@ -40,6 +43,7 @@ def report_page(dumps: Sequence[tuple[str, Dump]]) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{safe(title)}</title>

@@ -27,10 +27,11 @@ export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-// Whether any of it can be seen without scrolling.
+// Whether its middle can be seen without scrolling.
 export function inView(target) {
   const { top, bottom } = target.getBoundingClientRect();
-  return top < innerHeight && bottom > 0;
+  const middle = (top + bottom) / 2;
+  return middle > 0 && middle < innerHeight;
 }
 
 export function show(target, shown) {

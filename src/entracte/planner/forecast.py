@@ -1,0 +1,43 @@
+"""How the full-size model would be held on a machine, planned without its files."""
+
+from collections.abc import Sequence
+
+from entracte.errors import RequestError
+from entracte.recipes import RECIPES
+from entracte.residency.modes import AUTO, Residency
+from entracte.residency.weights import Adapter, WeightPhase, WeightSet
+
+from .calibration import Calibration
+from .cost_model import costs
+from .decision import decide
+from .figures import DISTILLED, ModelFigures, published
+from .hardware import Hardware
+from .limits import limits_of
+from .prediction import Prediction
+from .workload import Workload
+
+# A usual video, and the flags of `entracte plan` that ask for it.
+HEIGHT, WIDTH = 512, 768
+FLAGS = f"--height {HEIGHT} --width {WIDTH}"
+
+
+def forecast(hardware: Hardware) -> Prediction:
+    """The best plan for a usual video; raises BudgetError, naming the smallest, where none fits."""
+    model, wanted = published("ltx-2.3"), Residency(AUTO)
+    load = Workload.of_sizes(layers=model.transformer.layers, height=HEIGHT, width=WIDTH)
+    c = costs(model, load, weight_phases("two-stage", load, model), hardware, Calibration())
+    return decide(c, wanted, limits_of(hardware, wanted)).chosen.prediction
+
+
+def weight_phases(pipeline: str, load: Workload, model: ModelFigures) -> Sequence[WeightPhase]:
+    """The transformer's phases; raises RequestError without the LoRA that one of them merges."""
+    recipe = RECIPES[pipeline]
+    if recipe.uses_distilled_lora and DISTILLED not in model.adapters:
+        raise RequestError(
+            f"the {pipeline} pipeline needs the distilled LoRA: put it into the model's folder"
+        )
+    found = []
+    for phase, work in zip(recipe.phases, load.phases, strict=True):
+        adapters = (Adapter(DISTILLED, phase.distilled),) if phase.distilled else ()
+        found.append(WeightPhase(WeightSet(adapters), work.steps))
+    return found
