@@ -163,7 +163,7 @@ def test_the_smallest_plan_is_enough_and_nothing_less_is(c: Costs, device: int, 
         assert chosen(c, Limits(*lower, unified=limits.unified)) is None
 
 
-@given(st.integers(0, 2**45), st.sampled_from([DEVICE_RESERVE, HOST_RESERVE, UNIFIED_RESERVE]))
+@given(st.integers(1, 2**45), st.sampled_from([DEVICE_RESERVE, HOST_RESERVE, UNIFIED_RESERVE]))
 def test_a_machine_for_a_plan_leaves_the_reserve_free(nbytes: int, reserve: Reserve) -> None:
     unified = reserve == UNIFIED_RESERVE
     limits = Limits(0, 0, unified=unified, device_reserve=reserve, host_reserve=reserve)
@@ -171,6 +171,7 @@ def test_a_machine_for_a_plan_leaves_the_reserve_free(nbytes: int, reserve: Rese
     share, fixed = reserve
     assert int(memory * (1 - share)) - fixed >= nbytes
     assert int((memory - 1) * (1 - share)) - fixed < nbytes
+    assert limits.machine_for(0, 0) == (0, 0)
 
 
 MACHINES = {

@@ -101,11 +101,13 @@ def _less(nbytes: int, reserve: Reserve) -> int:
 
 def _more(nbytes: int, reserve: Reserve) -> int:
     """The least memory of which so much is left beside a reserve."""
+    if nbytes <= 0:
+        return 0
     share, fixed = reserve
     found = int((nbytes + fixed) / (1 - share))
     while _less(found, reserve) < nbytes:
         found += 1
-    while found > 0 and _less(found - 1, reserve) >= nbytes:
+    while _less(found - 1, reserve) >= nbytes:
         found -= 1
     return found
 
