@@ -1,7 +1,8 @@
 """LoRAs in the engine: of every kind in every mode, of the connectors, and files that change."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from entracte import Engine, Guidance, LoraSpec, Request, Residency
+from entracte import Engine, Guidance, LoraSpec, Request, Residency, Result
 from entracte.errors import LoraError, ResidencyError
-from entracte.residency import Backend
+from entracte.residency import Backend, Mode
 from entracte.residency.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 
@@ -29,21 +30,24 @@ def engine(demo_model: Path) -> Iterator[Engine]:
         yield engine
 
 
-def latents(engine: Engine, *loras: Path, strength: float = 1.0, **values: object) -> Latents:
-    """Of one stage of one step without guidance, or of what `values` ask for."""
-    plain = {
-        "prompt": "A quiet street",
-        "pipeline": "one-stage",
-        "height": 64,
-        "width": 64,
-        "num_frames": 9,
-        "num_inference_steps": 1,
-        "video_guidance": Guidance(),
-        "audio_guidance": Guidance(),
-    }
-    specs = tuple(LoraSpec(path=path, strength=strength) for path in loras)
-    request = Request(**(plain | {"loras": specs} | values))
-    return engine.generate(request, keep_frames=False).latents
+def generate(engine: Engine, *loras: Path, strength: float = 1.0) -> Result:
+    """One stage of one step without guidance, of one picture."""
+    request = Request(
+        prompt="A quiet street",
+        pipeline="one-stage",
+        height=64,
+        width=64,
+        num_frames=1,
+        num_inference_steps=1,
+        video_guidance=Guidance(),
+        audio_guidance=Guidance(),
+        loras=tuple(LoraSpec(path=path, strength=strength) for path in loras),
+    )
+    return engine.generate(request, keep_frames=False)
+
+
+def latents(engine: Engine, *loras: Path, strength: float = 1.0) -> Latents:
+    return generate(engine, *loras, strength=strength).latents
 
 
 def same(one: Latents, other: Latents) -> bool:
@@ -106,7 +110,7 @@ def test_every_kind_in_every_mode(demo_model: Path, backend: type[Backend], tmp_
         for residency in MODES:
             engine.configure(residency)
             assert same(latents(engine, path, strength=0.7), right), residency
-            assert same(latents(engine), plain), residency
+        assert same(latents(engine), plain)
         engine.configure(Residency("dynamic"))
         with pytest.raises(ResidencyError, match=r"weight is adapted by \w+: use mode fused"):
             latents(engine, path)
@@ -115,58 +119,43 @@ def test_every_kind_in_every_mode(demo_model: Path, backend: type[Backend], tmp_
 def test_connectors_are_adapted_where_a_lora_has_keys_of_theirs(
     engine: Engine, tmp_path: Path
 ) -> None:
-    tensors = engine.source.components["connectors"].tensors
+    """Contexts are kept by the prompt and by what the connectors were."""
     module = next(
         name.removesuffix(".weight")
-        for name in tensors
+        for name in engine.source.components["connectors"].tensors
         if name.endswith("attn1.to_v.weight") and name.startswith("video")
     )
-    of_connectors = low_rank(engine, "connectors", module)
-    of_transformer = low_rank(engine, "transformer", "transformer_blocks.0.attn1.to_q")
-    files = {"connectors": of_connectors, "transformer": of_transformer}
-    files["both"] = of_connectors | of_transformer
+    files = {
+        "connectors": low_rank(engine, "connectors", module),
+        "transformer": low_rank(engine, "transformer", "transformer_blocks.0.attn1.to_q"),
+    }
+    files["both"] = files["connectors"] | files["transformer"]
     paths = {name: tmp_path / f"{name}.safetensors" for name in files}
     for name, found in files.items():
         save_file(found, paths[name])
-    plain = latents(engine)
-    results = {name: latents(engine, path) for name, path in paths.items()}
-    for one, other in (("connectors", "both"), ("transformer", "both")):
-        assert not same(results[one], results[other])
-        assert not same(results[one], plain)
-    # Two LoRAs of two components are one of both; and nothing is left behind.
-    assert same(latents(engine, paths["connectors"], paths["transformer"]), results["both"])
     engine.forget_prompts()
-    assert same(latents(engine), plain)
-    for place in ("snapshot", "disk"):
-        engine.configure(Residency(places={"connectors": place}))
-        engine.forget_prompts()
-        assert same(latents(engine, paths["both"]), results["both"])
+    results = {}
+    for name, loras, strength, encoded in (
+        ("plain", [], 1.0, 1),
+        ("transformer", ["transformer"], 1.0, 0),  # it leaves the connectors alone
+        ("connectors", ["connectors"], 1.0, 1),
+        ("both", ["both"], 1.0, 1),
+        ("two", ["connectors", "transformer"], 1.0, 0),
+        ("weaker", ["connectors"], 0.5, 1),
+        ("plain again", [], 1.0, 0),
+    ):
+        result = generate(engine, *(paths[lora] for lora in loras), strength=strength)
+        results[name] = result.latents
+        assert result.trace.counts.get("text_encodings", 0) == encoded, name
+    assert same(results["two"], results["both"])
+    assert same(results["plain again"], results["plain"])
+    different = ["plain", "transformer", "connectors", "both", "weaker"]
+    for one, other in combinations(different, 2):
+        assert not same(results[one], results[other]), (one, other)
+    engine.configure(Residency(places={"connectors": "snapshot"}))
+    engine.forget_prompts()
+    assert same(latents(engine, paths["both"]), results["both"])
     engine.configure(Residency())
-
-
-def test_contexts_are_kept_by_what_the_connectors_were(engine: Engine, tmp_path: Path) -> None:
-    module = "text_embedding_projection.video_aggregate_embed"
-    save_file(low_rank(engine, "connectors", module), tmp_path / "text.safetensors")
-    style = low_rank(engine, "transformer", "transformer_blocks.0.attn1.to_q")
-    save_file(style, tmp_path / "style.safetensors")
-
-    def encodings(*loras: Path, strength: float = 1.0) -> int:
-        specs = tuple(LoraSpec(path=path, strength=strength) for path in loras)
-        request = Request(
-            prompt="Rain", pipeline="one-stage", height=64, width=64, num_frames=9,
-            num_inference_steps=1, video_guidance=Guidance(), audio_guidance=Guidance(),
-            loras=specs,
-        )  # fmt: skip
-        counts = engine.generate(request, keep_frames=False).trace.counts
-        return int(counts.get("text_encodings", 0))
-
-    text, other = tmp_path / "text.safetensors", tmp_path / "style.safetensors"
-    assert encodings() == 1
-    assert encodings(other) == 0  # it leaves the connectors alone
-    assert encodings(text) == 1
-    assert encodings(text, other) == 0
-    assert encodings(text, strength=0.5) == 1
-    assert encodings() == 0
 
 
 def replaced(path: Path, by: Path) -> None:
@@ -176,23 +165,25 @@ def replaced(path: Path, by: Path) -> None:
     copy.replace(path)
 
 
-@pytest.mark.parametrize("change", [replaced, lambda path, by: shutil.copyfile(by, path)])
-@pytest.mark.parametrize("wanted", [Residency("fused"), Residency("original")])
+def rewritten(path: Path, by: Path) -> None:
+    """The same file gets other bytes, as `cp` does it."""
+    shutil.copyfile(by, path)
+
+
+@pytest.mark.parametrize(("change", "mode"), [(replaced, "fused"), (rewritten, "original")])
 def test_a_file_that_changed_is_read_anew(
-    engine: Engine, tmp_path: Path, change: object, wanted: Residency
+    engine: Engine, tmp_path: Path, change: Callable[[Path, Path], None], mode: Mode
 ) -> None:
     module = "transformer_blocks.0.attn1.to_q"
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
     save_file(low_rank(engine, "transformer", module), one)
-    longer = low_rank(engine, "transformer", module, seed=1)
-    save_file(longer, other, metadata={"note": "a header of another length" * 9})
-    engine.configure(wanted)
+    metadata = {"note": "a header of another length" * 9}
+    save_file(low_rank(engine, "transformer", module, seed=1), other, metadata)
+    engine.configure(Residency(mode))
     before, after = latents(engine, one), latents(engine, other)
     assert not same(before, after)
-    assert callable(change)
     change(one, other)
     assert same(latents(engine, one), after)
-    assert same(latents(engine, one, strength=0.5), latents(engine, other, strength=0.5))
     engine.configure(Residency())
 
 

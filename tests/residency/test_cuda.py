@@ -421,7 +421,7 @@ def test_every_kind_in_every_mode_on_the_device() -> None:
     for found in results[1:]:
         assert all(map(torch.equal, found, results[0]))
     for found, right in zip(results[0], toy.expected(phases, toy.read_kinds), strict=True):
-        assert (found.cpu().float() - right.float()).norm() < 0.05 * right.float().norm()
+        assert (found.cpu().float() - right.float()).norm() < 0.1 * right.float().norm()
 
 
 @pytest.mark.gpu
