@@ -368,7 +368,7 @@ class TestRefusals:
         assert self.engine.residency() == []
 
     def test_prompt_too_long(self) -> None:
-        with pytest.raises(RequestError, match="1101 tokens; at most 1024"):
+        with pytest.raises(RequestError, match="prompt: 1,101 of 1,024 tokens"):
             self.engine.generate(small(prompt="x" * 1100))
 
     def test_negative_prompt_too_long(self) -> None:

@@ -240,7 +240,7 @@ class Engine:
         CheckpointError for what the model cannot do, prompts of too many tokens among them.
         """
         outline = self._preparer.outline(request)
-        self._preparer.require_prompts(outline)
+        self._preparer.tokens(outline)
         return self._planner.predict(outline, self._wanted)
 
     def warm_up(self, request: Request) -> Result:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
@@ -37,16 +38,11 @@ class Preparer:
     def prepare(self, request: Request) -> Prepared:
         """Everything. Raises RequestError, CheckpointError, LoraError and MediaError."""
         outline = self.outline(request)
-        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-        looked_at = list(texts.items())[: len(outline.prompts)]
         if request.recipe.name == "distilled" and not request.loras:
             self._warn_of_base_checkpoint()
         return replace(
             outline,
-            prompts=[
-                self._tokenizer.encode(text, request.truncate_prompt, name)
-                for name, text in looked_at
-            ],
+            prompts=self.tokens(outline),
             images=prepare_images(request.images, self._defaults.image_crf),
         )
 
@@ -73,12 +69,14 @@ class Preparer:
             notices=self._notices(loras, recipe),
         )
 
-    def require_prompts(self, outline: Prepared) -> None:
-        """Raise RequestError for prompts of too many tokens, as `prepare` does."""
+    def tokens(self, outline: Prepared) -> list[Tensor]:
+        """Those of the prompts that an outline wants; raises RequestError for too many."""
         request = outline.request
-        texts = (request.prompt, request.negative_prompt)
-        for text, _ in zip(texts, outline.prompts, strict=False):
-            self._tokenizer.encode(text, request.truncate_prompt)
+        texts = [("prompt", request.prompt), ("negative_prompt", request.negative_prompt)]
+        return [
+            self._tokenizer.encode(text, request.truncate_prompt, name)
+            for name, text in texts[: len(outline.prompts)]
+        ]
 
     def _require_files(self, recipe: Recipe) -> None:
         if recipe.upsamples and "upsampler" not in self._source.components:

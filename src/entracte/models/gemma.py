@@ -135,8 +135,8 @@ class Tokenizer:
             tokens = self._tokenizer(text[: self._longest], add_special_tokens=True)["input_ids"]
         if len(tokens) > MAX_TOKENS and not truncate:
             raise RequestError(
-                f"{name} has {len(tokens)} tokens; at most {MAX_TOKENS} are used. Shorten it, "
-                "or allow the rest to be cut off (truncate_prompt)"
+                f"{name}: {len(tokens):,} of {MAX_TOKENS:,} tokens. Shorten it, or allow the rest "
+                "to be cut off (truncate_prompt)"
             )
         return torch.tensor(tokens[:MAX_TOKENS], dtype=torch.int64)
 

@@ -101,7 +101,7 @@ def damaged_lora(folder: Path) -> LoraSpec:
         (lambda _: {"prompt": "one " * 1100}, "invalid_request", "tokens"),
         (lambda _: {"negative_prompt": "one " * 1100}, "invalid_request", "tokens"),
         (lambda _: {"video_guidance": STG_999}, "invalid_request", "999"),
-        (lambda path: {"loras": (damaged_lora(path),)}, "invalid_lora", "LoRA 'style' cannot"),
+        (lambda path: {"loras": (damaged_lora(path),)}, "invalid_lora", "style"),
     ],
 )
 def test_what_cannot_be_made_is_refused_when_it_is_asked_for(

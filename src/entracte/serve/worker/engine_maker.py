@@ -123,7 +123,7 @@ class EngineMaker:
             with _words_for_clients(_names(request)):
                 prediction = self._engine.predict(Request(**request))
         except WorkFailed as failure:
-            if failure.code in REFUSED:
+            if failure.code in REFUSED and not failure.fatal:
                 raise
             return None  # it may go better when it is its turn
         return self._experience.corrected(None if prediction is None else prediction.latency_s)
