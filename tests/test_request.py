@@ -129,3 +129,21 @@ def test_a_copy_is_checked(pipeline: PipelineName) -> None:
         request.model_copy(update={"height": 100})
     with pytest.raises(RequestError, match="sead: is unknown"):
         request.model_copy(update={"sead": 4})
+
+
+def test_a_lora_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "style.safetensors"
+    (tmp_path / "link.safetensors").symlink_to(path)
+    for again in (path, tmp_path / ".." / tmp_path.name / path.name, tmp_path / "link.safetensors"):
+        with pytest.raises(RequestError, match="loras: .* is there twice"):
+            Request(prompt="x", loras=(LoraSpec(path), LoraSpec(again, 0.5)))
+
+
+def test_loras_are_bounded() -> None:
+    for strength in (101, -100.5, float("nan"), float("inf")):
+        with pytest.raises(RequestError, match="strength"):
+            LoraSpec("x", strength)
+    loras = tuple(LoraSpec(f"{number}.safetensors") for number in range(33))
+    with pytest.raises(RequestError, match="loras"):
+        Request(prompt="x", loras=loras)
+    Request(prompt="x", loras=loras[:32])
