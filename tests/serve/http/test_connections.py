@@ -194,6 +194,16 @@ def test_a_body_that_is_not_wanted_is_not_read_without_end(
     assert sent < length
 
 
+def test_a_short_body_that_is_not_wanted_is_passed_over(impatient: Local) -> None:
+    """The connection is kept: clients do not hear in time that it was not."""
+    head = request("POST", "/nothing", "Content-Length: 200000")
+    head = head.replace(b"Connection: close\r\n", b"")
+    with connect(impatient.url, head) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+        connection.sendall(bytes(200_000) + request("GET", "/liveness"))
+        assert rest(connection).endswith(b'{"status":"alive"}')
+
+
 def test_what_is_not_http_is_told_so_in_the_usual_form(attacked: Local) -> None:
     for data in (b"EHLO example.com\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"):
         error_of(raw(attacked, data), 400, "invalid_http")

@@ -33,7 +33,7 @@ BODY_RATE = 4096
 # A client that takes nothing of an answer for so long has gone.
 WRITE_SECONDS = 60.0
 
-# An answer was sent and the rest of the body is not wanted: the client may read before we hang up.
+# An answer was sent and the rest of the body is not wanted: so much of it is passed over.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 
@@ -162,9 +162,8 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._state == "lingers":
-            if self._received > LINGER_BYTES:
-                self.transport.abort()
+        if self._state == "lingers" and self._received > LINGER_BYTES:
+            self.transport.abort()
             return
         super().data_received(data)
         self._look()
@@ -200,15 +199,16 @@ class BoundedProtocol(H11Protocol):
         """Note what the client is to send next, if anything."""
         their = self.conn.their_state
         if their is h11.IDLE:
-            if self._state in ("body", "answer"):
+            if self._state in ("body", "answer", "lingers"):
                 self._all.idle(self)
-                if self.conn.trailing_data[0]:
+                self._received = len(self.conn.trailing_data[0])  # of the next request
+                if self._received:
                     self._wait_for_header()
                 else:
                     self._state = "kept"  # for which uvicorn has its own limit
                     self._wait_no_more()
         elif their is h11.SEND_BODY:
-            if self._state != "body":
+            if self._state not in ("body", "lingers"):
                 self._state = "body"
                 self._all.busy(self)
                 self._wait_for_body()
@@ -251,13 +251,12 @@ class BoundedProtocol(H11Protocol):
     def _linger(self) -> None:
         """The answer is sent, and the rest of the body is not wanted.
 
-        Hanging up at once would have the system discard the answer before the client has read it.
+        A short rest is passed over, and the connection kept. Hanging up at once would have the
+        system discard the answer before the client has read it.
         """
         self._state = "lingers"
         self._received = 0
         self._unset_keepalive_if_required()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
         self._wait(LINGER_SECONDS, self.transport.abort)
 
     def _refuse(self, status: int, words: str, code: str) -> None:
