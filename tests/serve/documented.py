@@ -13,7 +13,7 @@ SETTINGS = ROOT / "docs" / "settings.md"
 SOURCE = Path(entracte.serve.__file__).parent
 
 # Where the code of an error is among the arguments.
-CODES = {"ApiError": 2, "bad_request": 2, "WorkFailed": 0}
+CODES = {"ApiError": 2, "bad_request": 2, "_refuse": 2, "WorkFailed": 0, "fail": 0, "lose": 0}
 
 
 def code_blocks(text: str, language: str) -> list[tuple[int, str]]:
@@ -48,14 +48,21 @@ def error_codes() -> set[str]:
 
 
 def _codes(tree: ast.Module) -> Iterator[str]:
-    for call in ast.walk(tree):
-        if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in CODES:
-            continue
-        place = CODES[call.func.id]  # type: ignore[attr-defined]
-        given = [each.value for each in call.keywords if each.arg == "code"]
-        for value in given or call.args[place : place + 1]:
-            for node in ast.walk(value):
-                if isinstance(node, ast.Constant) and re.fullmatch(
-                    r"[a-z_]*[a-z]", str(node.value)
-                ):
-                    yield node.value
+    """Those given to a call as literals, or by `words, code = "…", "a_code"`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in CODES:
+                given = [each.value for each in node.keywords if each.arg == "code"]
+                for value in given or node.args[CODES[name] : CODES[name] + 1]:
+                    yield from _literals(value)
+            case ast.Assign(
+                targets=[ast.Tuple(elts=[_, ast.Name(id="code"), *_])],
+                value=ast.Tuple(elts=[_, value, *_]),
+            ):
+                yield from _literals(value)
+
+
+def _literals(value: ast.AST) -> Iterator[str]:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z_]*[a-z]", str(node.value)):
+            yield node.value

@@ -13,6 +13,7 @@ import openai
 import pytest
 from PIL import Image
 
+from entracte.serve.http.connections import CROWDED_CODE
 from entracte.serve.jobs import job
 from entracte.serve.postman import webhook_secret
 from entracte.settings.model import ModelSettings
@@ -110,29 +111,31 @@ def test_the_python_examples(
 
 
 @pytest.mark.parametrize("passed_on", ["Host", "nothing"])
-def test_behind_the_proxy_that_is_shown(served: Local, passed_on: str) -> None:
+def test_behind_the_proxy_that_is_shown(tmp_path: Path, passed_on: str) -> None:
     """As nginx asks with those lines; and without the name, with --cors-origin in its place."""
+    assert "`--trusted-proxy 127.0.0.1`" in TEXT
     for line in ("Host $host;", "X-Forwarded-Proto $scheme;"):
         assert f"proxy_set_header {line}" in TEXT
     origin = "https://public.example.com" if passed_on == "Host" else ORIGIN
     headers = {"Origin": origin, "X-Forwarded-Proto": "https"}
     if passed_on == "Host":
         headers["Host"] = "public.example.com"
-    told = {"key": served.key}
-    answer = served.client.post("/session", json=told, headers=headers)
-    assert answer.status_code == 204
-    assert "Secure" in answer.headers["set-cookie"]
-    served.client.cookies.clear()
-    other = headers | {"Origin": "https://elsewhere.example.com"}
-    assert served.client.post("/session", json=told, headers=other).status_code == 403
+    network = {"trusted_proxy": ("127.0.0.1",), "cors_origin": (ORIGIN,)}
+    with local(tmp_path / "data", ready=False, **network) as running:
+        told = {"key": running.key}
+        answer = running.client.post("/session", json=told, headers=headers)
+        assert answer.status_code == 204
+        assert "Secure" in answer.headers["set-cookie"]
+        other = headers | {"Origin": "https://elsewhere.example.com"}
+        assert running.client.post("/session", json=told, headers=other).status_code == 403
 
 
 def test_all_error_codes_are_listed() -> None:
     answers = {code for row in rows(TEXT, "status") for code in names(row[1])}
     failures = {code for row in rows(TEXT, "code") for code in names(row[0])}
-    # Those that are put together, or handed on: no literals of a call.
+    # Those that the source puts together, or has as constants.
     made = {f"video_{status}" for status in ("queued", "in_progress", "failed")}
-    made |= {job.CANCELLED, job.WORKER_LOST, "worker_crashed", "method_not_allowed"}
+    made |= {job.CANCELLED, job.WORKER_LOST, CROWDED_CODE}
     assert answers | failures == error_codes() | made
 
 
