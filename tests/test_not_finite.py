@@ -18,8 +18,10 @@ from entracte.checkpoints.demo import DISTILLED_LORA
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.cli.main import run as command
 from entracte.errors import NotFinite, OutOfMemory
+from entracte.planner.metering import META, meter
 from entracte.residency.cuda_stream import device_errors
 from entracte.stages import decode_video as decoding
+from entracte.stages.finite import require_finite
 
 SMALL: dict[str, Any] = {
     "prompt": "A street", "height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2,
@@ -50,6 +52,31 @@ def vars_of(value: Any) -> dict[str, Any]:
 
 
 NAN, INFINITY = float("nan"), float("inf")
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("numbers", [[NAN], [INFINITY], [-INFINITY], [INFINITY, -INFINITY]])
+def test_one_number_is_enough(dtype: torch.dtype, numbers: list[float]) -> None:
+    fine, bad = torch.zeros(8, 8, dtype=dtype), torch.zeros(8, 8, dtype=dtype)
+    bad.view(-1)[5 : 5 + len(numbers)] = torch.tensor(numbers, dtype=dtype)
+    for made in [(bad,), (fine, bad), (bad, fine), (bad.T,)]:
+        with pytest.raises(NotFinite, match="^denoise made"):
+            require_finite("denoise", *made)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_large_numbers_are_finite(dtype: torch.dtype, sign: int) -> None:
+    """Though their sum is not."""
+    largest = torch.full((8, 8), sign * torch.finfo(dtype).max, dtype=dtype)
+    require_finite("denoise", largest, largest)
+
+
+def test_checking_takes_no_memory() -> None:
+    pixels = torch.empty(1, 3, 8, 512, 512, dtype=torch.bfloat16, device=META)
+    assert meter(lambda: require_finite("decode video", pixels[..., 1:].mT, pixels)).nbytes < 100
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class Lent:
     modules: dict[str, nn.Module]
 
     @contextmanager
-    def request(self, phases: object) -> Iterator["Lent"]:
+    def request(self, phases: object, lent: object) -> Iterator["Lent"]:
         yield self
 
     @contextmanager

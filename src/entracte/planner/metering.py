@@ -70,7 +70,8 @@ class Counts(TorchDispatchMode):
     ) -> Any:
         named = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
-            return False  # whether a mask lets everything through, say: it has no contents
+            # No contents: a mask does not let everything through, and no number is infinite.
+            return False
         out = func(*args, **named)
         formula = self._formulas.get(func._overloadpacket)
         if formula is not None:
