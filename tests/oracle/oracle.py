@@ -21,8 +21,8 @@ CASES = ("t2v", "i2v", "keyframes", "distilled", "one_stage")
 FLOAT32 = 1e-4
 BFLOAT16 = 2e-2
 
-# At the end of a guided stage. Another CPU than the oracle's rounds differently from the first layer
-# on, and guidance multiplies the difference (see amx.py): the official code itself then moves by up
+# At the end of a guided stage. Another CPU than the oracle's rounds differently from the first
+# layer on, and guidance multiplies that (see amx.py): the official code itself then moves by up
 # to 2.7 % (video) and 4.6 % (audio), and the oracle is 3.2 % from the same model in float32.
 GUIDED = 6e-2
 
