@@ -20,7 +20,6 @@ def test_a_video_over_http(command: Command, tmp_path: Path) -> None:
             lambda: (
                 v if (v := client.get(f"/v1/videos/{video['id']}").json())["completed_at"] else 0
             ),
-            60,
         )
         assert done["status"] == "completed"
         assert done["stage_durations"]["refine"] > 0
@@ -49,6 +48,5 @@ def test_a_kill_of_the_whole_server_loses_nothing(command: Command) -> None:
                     if (found := client.get(f"/v1/videos/{v}").json())["completed_at"]
                     else None
                 ),
-                60,
             )
             assert ended["status"] == "completed"

@@ -26,7 +26,6 @@ def test_memory_that_runs_out_fails_one_video(demo_model: Path, tmp_path: Path) 
                         if (v := client.get(f"/v1/videos/{video}").json())["completed_at"]
                         else None
                     ),
-                    150,
                 )
                 return found
 

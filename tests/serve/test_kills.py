@@ -79,8 +79,8 @@ def test_the_worker_is_killed_at_random_points(
                 except ProcessLookupError:
                     continue
                 killed += 1
-        wait_for(lambda: len(running.service.store.ended()) == len(ids), 60)
-        wait_for(lambda: len(hooks.told()) == len(ids), 30)
+        wait_for(lambda: len(running.service.store.ended()) == len(ids))
+        wait_for(lambda: len(hooks.told()) == len(ids))
     completed = check_ends(tmp_path / "data", ids, {"worker_crashed"}, hooks)
     assert 0 < completed < len(ids)
 
@@ -111,8 +111,8 @@ def test_the_server_is_killed_at_random_points(tmp_path: Path, hooks: Hooks, kil
         server.kill()
         server.wait()
     server = start(folder, hooks)
-    wait_for(lambda: not store.waiting() and not store.running(), 60)
-    wait_for(lambda: len(hooks.told()) == len(ids), 60)
+    wait_for(lambda: not store.waiting() and not store.running())
+    wait_for(lambda: len(hooks.told()) == len(ids))
     server.kill()
     server.wait()
     database.dispose()

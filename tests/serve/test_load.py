@@ -39,7 +39,7 @@ def test_accepted_ones_finish_in_order_and_others_are_told_when_to_come_back(
             assert answer.json()["error"]["code"] == "queue_full"
             # What the running video is expected to need, at most.
             assert 1 <= int(answer.headers["retry-after"]) <= 3
-        wait_for(lambda: len(running.service.store.ended()) == len(granted), 60)
+        wait_for(lambda: len(running.service.store.ended()) == len(granted))
         jobs = running.service.store.page(None, None, CLIENTS, newest_first=False)
         assert {job.id for job in jobs} == set(granted)
         assert {job.status for job in jobs} == {"completed"}
@@ -51,11 +51,11 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     process = psutil.Process()
     with local(tmp_path / "data", OpenFake(step_s=0.0), max_queued=QUEUE) as running:
         asyncio.run(ask_all(running))
-        wait_for(lambda: not running.service.store.waiting(), 60)
+        wait_for(lambda: not running.service.store.waiting())
         before = process.memory_info().rss
         for _ in range(3):
             asyncio.run(ask_all(running))
-            wait_for(lambda: not running.service.store.waiting(), 60)
+            wait_for(lambda: not running.service.store.waiting())
         assert process.memory_info().rss - before < 30 * 2**20
 
 
@@ -64,7 +64,7 @@ def test_a_restart_keeps_the_queue_and_its_order(tmp_path: Path) -> None:
         asked = [running.create(f"steps {20 + n}")["id"] for n in range(8)]
         wait_for(lambda: running.video(asked[1])["status"] == "in_progress")
     with local(tmp_path / "data", OpenFake(step_s=0.001)) as again:
-        wait_for(lambda: len(again.service.store.ended()) == len(asked), 30)
+        wait_for(lambda: len(again.service.store.ended()) == len(asked))
         jobs = again.service.store.page(None, None, 20, newest_first=False)
         assert [job.id for job in jobs] == asked
         assert {job.status for job in jobs} == {"completed"}

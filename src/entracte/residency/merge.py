@@ -190,7 +190,7 @@ class Dora:
     @property
     def by_row(self) -> bool:
         """Whether magnitudes are of rows; else of columns."""
-        return self.magnitude.ndim == 1 or self.magnitude.shape[0] == self.shape[0]
+        return self.magnitude.ndim == 1 or tuple(self.magnitude.shape) == (self.shape[0], 1)
 
     @property
     def flops(self) -> int:

@@ -152,7 +152,7 @@ def made(service: Command) -> Iterator[str]:
     fields = {"prompt": prompt, "size": "128x128", "num_frames": 25, "num_inference_steps": 1}
     with service.client() as client:
         path = f"/v1/videos/{client.post('/v1/videos', json=fields).json()['id']}"
-        wait_for(lambda: client.get(path).json()["status"] == "completed", 120)
+        wait_for(lambda: client.get(path).json()["status"] == "completed")
         yield prompt
         client.delete(path)
 

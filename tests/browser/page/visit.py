@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, JSHandle, Locator
 
 # Making a video here takes a second or two; the rest is patience with a busy machine.
-PATIENCE_MS = 120_000
+PATIENCE_MS = 600_000
 
 TRANSFER = """([name, data]) => {
   const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));

@@ -58,7 +58,8 @@ def open_database(path: Path, make: bool = True) -> Engine:
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
             _version(connection, path)
         engine = create_engine(
-            f"sqlite:///{path}",
+            # A connection that is made later may not make the file: it would hide that it is gone.
+            f"sqlite:///{path.as_uri()}?mode=rw&uri=true",
             pool_size=20,
             max_overflow=40,
             connect_args={"timeout": LOCK_SECONDS},
