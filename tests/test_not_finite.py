@@ -16,6 +16,7 @@ from entracte import Engine, ImageCondition, LoraSpec, Request
 from entracte import run as running
 from entracte.checkpoints.demo import DISTILLED_LORA
 from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.checkpoints.sources import Located
 from entracte.cli.main import run as command
 from entracte.errors import NotFinite, OutOfMemory
 from entracte.planner.metering import META, meter
@@ -142,7 +143,7 @@ def test_a_lora_is_a_likely_cause(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     distilled = SafetensorsFile(demo_model / DISTILLED_LORA)
-    tensors = {name: distilled.tensor(name) for name in distilled.tensors}
+    tensors = {name: Located(distilled, name).tensor() for name in distilled.tensors}
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_file(tensors, tmp_path / "style.safetensors", distilled.metadata)
     request = Request(**SMALL, loras=(LoraSpec(path=tmp_path / "style.safetensors", strength=0.7),))

@@ -22,7 +22,7 @@ def bench(*words: object) -> int:
         (["--random-weights", "--model", "x"], "give either --model, or --random-weights"),
         (["--random-weights", "--preset", "huge"], "'huge' is none of seed, hd, short, cpu"),
         (["--random-weights", "--modes", "fast"], "'fast', which is none of resident"),
-        (["--random-weights", "--repeats", "0"], "--repeats is at least 1"),
+        (["--random-weights", "--repeats", "0"], "--repeats: must be a whole number from 1"),
         (["--random-weights", "--dumps", "d", "--trace-level", "off"], "--dumps needs a trace"),
         (["--random-weights", "--height", "100"], "not a multiple of 64"),
     ],
@@ -38,7 +38,7 @@ def test_dumps_that_are_there_are_kept(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "fused.json").write_text("mine")
     words = ["--random-weights", "--modes", "fused", "--dumps", tmp_path]
     assert bench(*words) == EXIT_REFUSED
-    assert "--force overwrites it" in capsys.readouterr().err
+    assert "give --force to overwrite it" in capsys.readouterr().err
     assert (tmp_path / "fused.json").read_text() == "mine"
 
 

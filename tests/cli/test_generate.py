@@ -175,7 +175,7 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
         ),
         (["--lora", "a", "strong"], "--lora: the strength must be a number, not 'strong'"),
         (["--image", "gone.png"], "cannot read image gone.png"),
-        (["--lora", "gone.safetensors"], "cannot read gone.safetensors"),
+        (["--lora", "gone.safetensors"], "LoRA gone.safetensors: cannot read the file"),
         (["--video-stg-blocks", "28"], "block 28; the transformer has blocks 0 to 3"),
         (["--output-path", "gone/video.mp4"], "folder gone does not exist"),
         (["--perf-dump-path", "gone/perf.json"], "folder gone does not exist"),

@@ -326,7 +326,7 @@ def port() -> Iterator[int]:
         ("--default-size 9000x9000", "the default video cannot be made: "),
         ("--default-size large", "--default-size: must be a size such as 1280x720, not 'large'"),
         ("--default-seconds 100", "the default video cannot be made: "),
-        ("--lora-folder nowhere", "--lora-folder nowhere is no folder"),
+        ("--lora-folder nowhere", "--lora-folder nowhere is not a folder"),
         ("--keep-size lots", "--keep-size takes a size such as 24GiB"),
         ("--webhook-url nothing", "one begins with https://"),
         ("--image-host http://example.com", "is no host; write example.com"),
