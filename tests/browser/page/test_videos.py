@@ -95,7 +95,7 @@ def test_a_video_from_the_form_to_its_end(visit: Open, service: Command) -> None
 
     card.get_by_role("button", name="Delete").click()
     card.wait_for(state="detached")
-    page.get_by_role("button", name="Undo").click()
+    seen.wait(".toast", "Deleted").get_by_role("button", name="Undo").click()
     card.wait_for()
     card.get_by_role("button", name="Delete").click()
     seen.wait(".toast", "Deleted").get_by_role("button", name="Dismiss").click()
