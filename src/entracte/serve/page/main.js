@@ -162,7 +162,7 @@ class Page {
   #tellOfQueue(id) {
     const words = "The video is in the queue.";
     const card = document.querySelector(`.job[data-id="${CSS.escape(id)}"]`);
-    if (card === null || inView(card)) announce(words);
+    if (card !== null && inView(card)) announce(words);
     else toast(words, { action: "Show", act: () => this.#showQueue() });
   }
 
