@@ -123,7 +123,7 @@ class _GpuFunctions(TorchFunctionMode):
         if func == torch.Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
             return args[0].is_meta
         if func is torch.Tensor.cpu and args[0].is_meta:
-            return torch.empty(args[0].shape, dtype=args[0].dtype)
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
         if args and isinstance(args[0], Tensor) and args[0].is_meta:
             if func is F.rms_norm:
                 return _rms_norm(args[0])
