@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from entracte.checkpoints.demo import DISTILLED_LORA
 from tests.serve.running import Command
 
 from .visit import Visit
@@ -15,8 +18,20 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def service(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    running = Command(demo_model, tmp_path_factory.mktemp("page") / "data")
+def lora(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The only LoRA of the service, one tensor of which is of no layer."""
+    path = tmp_path_factory.mktemp("loras") / "My Style.safetensors"
+    tensors = load_file(demo_model / DISTILLED_LORA)
+    save_file(tensors | {"other.lora_A.weight": torch.ones(2, 2)}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def service(
+    demo_model: Path, lora: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Command]:
+    data = tmp_path_factory.mktemp("page") / "data"
+    running = Command(demo_model, data, "--lora-folder", str(lora.parent))
     yield running
     running.stop()
 

@@ -11,7 +11,7 @@ export class LorasField {
     this.select = byId("lora-add");
     this.known = [];
     this.select.addEventListener("change", () => {
-      this.#add(this.select.value, 1);
+      this.#add({ name: this.select.value, strength: 1 });
       this.rows.lastElementChild.querySelector("input").focus();
       this.changed();
     });
@@ -31,28 +31,29 @@ export class LorasField {
         throw new BadInput("loras", `The strength of ${name} is not a number.`);
       }
     }
-    return chosen.map(({ name, text }) => ({ name, strength: Number(text) }));
+    return chosen.map(({ name, text, partial }) => ({ name, strength: Number(text), partial }));
   }
 
   // As it stands, numbers or not.
   get draft() {
-    return this.#chosen().map(({ name, text }) => ({ name, strength: text }));
+    return this.#chosen().map(({ name, text, partial }) => ({ name, strength: text, partial }));
   }
 
   write(loras) {
     this.rows.replaceChildren();
-    for (const { name, strength } of loras) this.#add(name, strength);
+    for (const lora of loras) this.#add(lora);
     this.#refresh();
   }
 
   #chosen() {
     return [...this.rows.children].map((row) => ({
       name: row.dataset.name,
-      text: row.querySelector("input").value,
+      text: row.querySelector("[type=number]").value,
+      partial: row.querySelector("[type=checkbox]").checked,
     }));
   }
 
-  #add(name, strength) {
+  #add({ name, strength, partial = false }) {
     const input = element("input", {
       type: "number",
       step: "any",
@@ -61,12 +62,30 @@ export class LorasField {
       "aria-label": `Strength of ${name}`,
       "aria-describedby": "loras-error",
     });
+    const fits = element("input", {
+      type: "checkbox",
+      checked: partial,
+      "aria-label": `Only what fits of ${name}`,
+    });
+    const fitsLabel = element(
+      "label",
+      { class: "check", title: "Leave out, with a warning, what of the file cannot be applied" },
+      fits,
+      element("span", {}, "only what fits"),
+    );
     const remove = element(
       "button",
       { type: "button", class: "plain icon-only", "aria-label": `Leave out ${name}`, title: "Leave out" },
       icon("close"),
     );
-    const row = element("li", { class: "lora-row", "data-name": name }, element("span", {}, name), input, remove);
+    const row = element(
+      "li",
+      { class: "lora-row", "data-name": name },
+      element("span", {}, name),
+      input,
+      remove,
+      fitsLabel,
+    );
     remove.addEventListener("click", () => {
       row.remove();
       this.#refresh();

@@ -18,6 +18,7 @@ export function cardBody(video, time, ...buttons) {
       element("span", {}, `${size(video.size)} · ${trim(Number(video.seconds), 1)} s`),
       time.root,
     ),
+    warnings(video),
     element("div", { class: "actions" }, ...buttons),
     details(video),
   );
@@ -47,6 +48,18 @@ export function actionButton(picture, label, name, act, { words = null } = {}) {
     },
     icon(picture),
     words ? element("span", {}, words) : null,
+  );
+}
+
+// In what the video may not be what was asked for.
+function warnings(video) {
+  if (video.warnings.length === 0) return null;
+  return element(
+    "ul",
+    { class: "warnings" },
+    ...video.warnings.map(({ lora, message, keys }) =>
+      element("li", { title: keys.join("\n") }, `${lora}: ${message}`),
+    ),
   );
 }
 
