@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from entracte.residency import BASE, DeviceManager, Factors, Residency, WeightPhase, in_memory
-from entracte.residency.backend import (
+from entracte.residency.backends.host import Instant
+from entracte.residency.backends.protocol import (
     Direction,
     Event,
     HostMemory,
@@ -31,9 +32,8 @@ from entracte.residency.backend import (
     Task,
     Traffic,
 )
-from entracte.residency.host import Instant
+from entracte.residency.backends.unchecked import Unchecked
 from entracte.residency.merge import WeightMerge
-from entracte.residency.unchecked import Unchecked
 from scaled_model import MERGED, Skeleton, skeleton_factors, skeleton_spec
 
 PHASES = (WeightPhase(BASE, 4), WeightPhase(MERGED, 4))

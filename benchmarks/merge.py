@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entracte.residency.kernels.merge_table import Tiling
 from entracte.residency.merge import Factors, WeightMerge, merge
-from entracte.residency.merge_table import Tiling
 
 # Triton is imported where it is used, so that --help works on a machine without it.
 DEFAULT_TILING = Tiling()
@@ -113,7 +113,7 @@ def host_seconds(launch: Callable[[], object], repeats: int = 200) -> float:
 
 def measure(merges: list[list[WeightMerge]], tiling: Tiling) -> dict[str, float]:
     device = torch.device("cuda", torch.cuda.current_device())
-    from entracte.residency.merge_triton import FusedMerges
+    from entracte.residency.kernels.lora_merge_triton import FusedMerges
 
     programs = [FusedMerges(each, device, tiling) for each in merges]
 
@@ -146,7 +146,7 @@ def plain(merges: list[list[WeightMerge]]) -> None:
 def difference(merges: list[WeightMerge]) -> dict[str, float]:
     """Of one block's fused merge and the plain one, over all weights."""
     device = torch.device("cuda", torch.cuda.current_device())
-    from entracte.residency.merge_triton import FusedMerges
+    from entracte.residency.kernels.lora_merge_triton import FusedMerges
 
     FusedMerges(merges, device).launch()
     equal, largest, count = 0, 0.0, 0

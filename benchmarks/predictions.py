@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from entracte import Engine, Request, Residency
-from entracte.checkpoints.demo import write_demo_model
 from entracte.planner.decision import said
+from entracte.synthetic.demo import write_demo_model
 
 WANTED = (
     Residency("resident"),

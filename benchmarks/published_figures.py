@@ -22,7 +22,7 @@ from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.safetensors_file import TensorInfo
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.models.gemma import TextEncoder
-from entracte.planner.figures import ModelFigures, figures_of, to_json
+from entracte.planner.model_profile import ModelFigures, figures_of, to_json
 
 ROOT = Path(__file__).parent.parent
 SIZES = ROOT / "tests" / "data" / "ltx-2.3-full.json.gz"

@@ -7,11 +7,11 @@ The published resolution is not known. Times are milliseconds, memory is gigabyt
 
 import argparse
 
+from entracte.machine.cards import card
 from entracte.planner.calibration import Calibration
 from entracte.planner.candidates import Way
-from entracte.planner.cards import card
 from entracte.planner.cost_model import costs, predict
-from entracte.planner.figures import published
+from entracte.planner.model_profile import published
 from entracte.planner.workload import Workload
 from entracte.residency import BASE, Adapter, WeightPhase, WeightSet
 

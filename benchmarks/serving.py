@@ -38,11 +38,11 @@ class OpenRandom:
     usual: dict[str, Any]
 
     def __call__(self) -> Maker:
-        from entracte.checkpoints.random_model import SIZES, random_model
-        from entracte.devices import pick_device
         from entracte.engine import DTYPES, Engine
+        from entracte.machine.torch_device import pick_device
         from entracte.residency import open_backend
-        from entracte.serve.worker.engine_maker import EngineMaker
+        from entracte.serve.worker.runner import EngineMaker
+        from entracte.synthetic.random_model import SIZES, random_model
 
         for size in SIZES:
             if size == self.size:
@@ -66,12 +66,12 @@ class Seen:
 
 def serve(options: argparse.Namespace, folder: Path) -> None:
     """The server's process: listen at a free port, and print where."""
+    from entracte.config.serve import ServeSettings
     from entracte.serve.logs import open_log
     from entracte.serve.server import bind, check, run
     from entracte.serve.service import Service
-    from entracte.serve.wanted import usual_request
-    from entracte.serve.worker.opening import OpenEngine
-    from entracte.settings.serve import ServeSettings
+    from entracte.serve.submission import usual_request
+    from entracte.serve.worker.engine_factory import OpenEngine
 
     settings = ServeSettings(
         model=options.model,

@@ -13,10 +13,10 @@ from entracte import Engine, Request
 from entracte.bench.measure import MODES
 from entracte.bench.presets import PRESETS, PROMPT
 from entracte.checkpoints.model_files import ModelPaths, open_model
-from entracte.checkpoints.random_model import random_model
-from entracte.devices import pick_device
 from entracte.engine import DTYPES
+from entracte.machine.torch_device import pick_device
 from entracte.residency import open_backend
+from entracte.synthetic.random_model import random_model
 from entracte.trace.trace import Level, TraceOptions
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from entracte.checkpoints.demo import write_demo_model
+from entracte.synthetic.demo import write_demo_model
 
 # The oracle's number: with one, torch takes other ways through some kernels.
 torch.set_num_threads(2)

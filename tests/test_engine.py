@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from entracte import Engine, Guidance, ImageCondition, LoraSpec, Progress, Request, Residency
-from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.checkpoints.sources import Located
 from entracte.errors import (
     Cancelled,
@@ -21,7 +20,8 @@ from entracte.errors import (
     ResidencyError,
 )
 from entracte.models.video_vae import VideoVae
-from entracte.stages.preview import Preview, Previewer
+from entracte.pipeline.preview import Preview, Previewer
+from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 
 SMALL = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2}
 
@@ -161,7 +161,7 @@ def test_images_are_kept(engine: Engine, tmp_path: Path) -> None:
 def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) -> None:
     from entracte.models.audio_vae import AudioVae
     from entracte.models.vocoder import Vocoder
-    from entracte.stages.decode_audio import decode_audio
+    from entracte.pipeline.decode_audio import decode_audio
 
     steps = {"num_inference_steps": None} if pipeline == "distilled" else {}
     result = engine.generate(small(pipeline=pipeline, **steps), keep_frames=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from entracte import Engine, Guidance, LoraSpec, Request, Residency, Result
 from entracte.errors import LoraError, ResidencyError
 from entracte.residency import Backend, Mode
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 
 MODES = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from entracte.checkpoints.demo import write_demo_model
 from entracte.files import write_atomically
+from entracte.synthetic.demo import write_demo_model
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])

@@ -13,16 +13,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from entracte import Engine, ImageCondition, LoraSpec, Request
-from entracte import run as running
-from entracte.checkpoints.demo import DISTILLED_LORA
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.cli.main import run as command
 from entracte.errors import NotFinite, OutOfMemory
-from entracte.planner.metering import META, meter
-from entracte.residency.cuda_stream import device_errors
-from entracte.stages import decode_video as decoding
-from entracte.stages.finite import require_finite
+from entracte.pipeline import decode_video as decoding
+from entracte.pipeline import run as running
+from entracte.pipeline.finite import require_finite
+from entracte.planner.meter import META, meter
+from entracte.residency.backends.cuda_stream import device_errors
+from entracte.synthetic.demo import DISTILLED_LORA
 
 SMALL: dict[str, Any] = {
     "prompt": "A street", "height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2,

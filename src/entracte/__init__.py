@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from entracte.errors import EntracteError
     from entracte.progress import Progress
     from entracte.request import ImageCondition, LoraSpec, Request
-    from entracte.residency.modes import Residency
+    from entracte.residency.policy import Residency
     from entracte.result import Result
     from entracte.sampling.guidance import Guidance
 
@@ -39,7 +39,7 @@ _HOMES = {
     "LoraSpec": "entracte.request",
     "Progress": "entracte.progress",
     "Request": "entracte.request",
-    "Residency": "entracte.residency.modes",
+    "Residency": "entracte.residency.policy",
     "Result": "entracte.result",
 }
 

@@ -10,11 +10,9 @@ from typing import Any, Self
 
 import torch
 
-from entracte.cache import Cache
 from entracte.checkpoints.loading import component_spec
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
-from entracte.devices import pick_device
 from entracte.errors import (
     CheckpointError,
     ClosedError,
@@ -25,26 +23,28 @@ from entracte.errors import (
     ResidencyError,
 )
 from entracte.files import require_writable
-from entracte.loras import Loras
+from entracte.machine.hardware import Hardware
+from entracte.machine.torch_device import pick_device
 from entracte.media.output import check_output
-from entracte.planned import ModelPlanner, named
+from entracte.pipeline.cache import Cache
+from entracte.pipeline.lora_cache import Loras
+from entracte.pipeline.preview import PreviewCallback
+from entracte.pipeline.resolve import Preparer
+from entracte.pipeline.resolved import Prepared
+from entracte.pipeline.run import Contexts, OpenModel, Outputs, Previewers, RotaryTables, Run
 from entracte.planner.decision import Decision
-from entracte.planner.hardware import Hardware
+from entracte.planner.model_planner import ModelPlanner, named
 from entracte.planner.prediction import Prediction
-from entracte.prepared import Prepared
-from entracte.preparing import Preparer
 from entracte.progress import ProgressCallback, Reporter
 from entracte.request import Request
-from entracte.residency.backend import Backend
+from entracte.residency.backends.cuda_stream import device_errors
+from entracte.residency.backends.opening import open_backend
+from entracte.residency.backends.protocol import Backend
 from entracte.residency.budget import Moment
-from entracte.residency.cuda_stream import device_errors
 from entracte.residency.manager import DeviceManager
-from entracte.residency.modes import AUTO, Residency
-from entracte.residency.opening import open_backend
-from entracte.residency.report import Row
+from entracte.residency.policy import AUTO, Residency
+from entracte.residency.usage import Row
 from entracte.result import Result
-from entracte.run import Contexts, OpenModel, Outputs, Previewers, RotaryTables, Run
-from entracte.stages.preview import PreviewCallback
 from entracte.trace.trace import Trace, TraceOptions
 
 logger = logging.getLogger(__name__)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from entracte.errors import RequestError
-from entracte.rates import FrameRate
 from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
 from entracte.sampling.guidance import Guidance
 from entracte.sampling.lengths import TIME, audio_token_count
 from entracte.validation import describe
+
+from .frame_rates import FrameRate
 
 MAX_SIDE = 8192
 MAX_FRAMES = 8 * 200 + 1

@@ -10,7 +10,7 @@ from entracte.bench.diffusers_result import DiffusersResult, latent_distance
 from entracte.bench.diffusers_run import DiffusersTwoStage
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
-from entracte.residency.modes import Residency
+from entracte.residency.policy import Residency
 from entracte.result import Result
 from entracte.sampling.guidance import Guidance
 

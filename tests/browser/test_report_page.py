@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from entracte.report.page import report_page
+from entracte.report.residency_map import residency_map
 from entracte.trace.read_dump import Dump
-from entracte.trace.report.page import report_page
-from entracte.trace.report.residency_map import residency_map
 from tests.trace.sample_dump import plain, resident, snapshot_low_vram
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from entracte import Engine, Progress, Request, Residency
-from entracte.checkpoints.demo import CHECKPOINT
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.errors import CheckpointChanged, CheckpointError
+from entracte.synthetic.demo import CHECKPOINT
 
 
 def truncate(path: Path) -> None:

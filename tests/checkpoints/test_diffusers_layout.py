@@ -11,11 +11,11 @@ from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
 
 from entracte import Engine, Request
-from entracte.checkpoints.demo import DISTILLED_LORA, GEMMA
 from entracte.checkpoints.description import describe_path
 from entracte.checkpoints.diffusers_layout import open_diffusers
 from entracte.checkpoints.loading import build_component
 from entracte.errors import CheckpointError
+from entracte.synthetic.demo import DISTILLED_LORA, GEMMA
 from tests.components import load_component
 
 from ..diffusers_models import diffusers_transformer

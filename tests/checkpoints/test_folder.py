@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.official import newest, version_of
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError
+from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from entracte.checkpoints.demo import CHECKPOINT
 from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.errors import CheckpointError
+from entracte.synthetic.demo import CHECKPOINT
 
 GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

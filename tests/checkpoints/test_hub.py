@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from entracte.checkpoints import hub
-from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError
+from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 
 from .fake_hub import FakeHub, running, use
 

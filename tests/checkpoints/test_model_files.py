@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from entracte.checkpoints.demo import CHECKPOINT
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.official import needed_files
 from entracte.errors import CheckpointError
+from entracte.synthetic.demo import CHECKPOINT
 
 PUBLISHED = [
     "README.md",

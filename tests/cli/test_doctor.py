@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from entracte.cli.main import run
-from entracte.planner import doctor as planner_doctor
-from entracte.planner.doctor import Check
-from entracte.planner.hardware import Hardware, Rates
+from entracte.doctor import diagnosis as planner_doctor
+from entracte.doctor.diagnosis import Check
+from entracte.machine.hardware import Hardware, Rates
 
 
 def test_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

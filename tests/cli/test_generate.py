@@ -8,11 +8,11 @@ import av
 import pytest
 from safetensors.torch import load_file
 
-from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 from entracte.cli.console import ProgressLines
 from entracte.cli.main import run
 from entracte.cli.overwrite import free_name
 from entracte.progress import Progress
+from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 
 from ..faults import full_disk
 

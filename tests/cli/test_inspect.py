@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from entracte.checkpoints.demo import CHECKPOINT, DISTILLED_LORA, write_demo_model
 from entracte.checkpoints.lora.describe import published_parameters
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.cli.main import run
+from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, write_demo_model
 
 
 def test_a_folder(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

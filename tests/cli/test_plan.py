@@ -7,9 +7,9 @@ import pytest
 
 from entracte.cli import plan_inputs
 from entracte.cli.main import run
-from entracte.planner.cards import card
+from entracte.machine.cards import card
+from entracte.machine.hardware import Hardware
 from entracte.planner.decision import MODES
-from entracte.planner.hardware import Hardware
 
 OPTION = {
     "mode",

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entracte.cli.main import run
+from entracte.config.base import read_settings
+from entracte.config.generate import GenerateSettings
+from entracte.config.residency import build_residency, parse_places, parse_size
 from entracte.errors import RequestError, ResidencyError
-from entracte.settings.base import read_settings
-from entracte.settings.generate import GenerateSettings
-from entracte.settings.residency import build_residency, parse_places, parse_size
 
 SMALL = ["--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "1"]
 

@@ -22,7 +22,7 @@ from entracte.serve.jobs.outbox import Outbox
 from entracte.serve.jobs.store import JobStore, OwnerGone, QueueLimits
 from entracte.serve.keys import KeyStore
 from entracte.serve.service import new_id, new_job
-from entracte.serve.wanted import resolve
+from entracte.serve.submission import resolve
 
 from ..serve.fake_maker import OpenFake
 from ..serve.running import Local, local, settings_for, small, wait_for

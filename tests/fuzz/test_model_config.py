@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from entracte.checkpoints.demo import CHECKPOINT, GEMMA
 from entracte.checkpoints.gemma_choice import check_text_encoder
 from entracte.checkpoints.gemma_folder import open_gemma
 from entracte.checkpoints.loading import build_component, prepare_module
@@ -16,6 +15,7 @@ from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.shards import read_index
 from entracte.errors import CheckpointError
 from entracte.models.gemma import Tokenizer
+from entracte.synthetic.demo import CHECKPOINT, GEMMA
 
 from .mutate import fuzz
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from entracte.cli.generate import build_request
+from entracte.config.base import CONFIG_VARIABLE, read_settings
+from entracte.config.generate import GenerateSettings
+from entracte.config.residency import build_residency, parse_size
+from entracte.config.serve import ServeSettings
 from entracte.errors import EntracteError
 from entracte.serve.server import check
-from entracte.settings.base import CONFIG_VARIABLE, read_settings
-from entracte.settings.generate import GenerateSettings
-from entracte.settings.residency import build_residency, parse_size
-from entracte.settings.serve import ServeSettings
 
 from .mutate import fuzz
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from entracte.checkpoints import demo_config
 from entracte.models.transformer import Pass, Run, StreamInput, Transformer, TransformerConfig
 from entracte.models.transformer.modulation import runs_of
+from entracte.synthetic import demo_config
 
 VIDEO, AUDIO = 12, 7
 BLOCK = frozenset([2])

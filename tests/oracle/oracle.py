@@ -11,7 +11,7 @@ from torch import Tensor
 
 from entracte import ImageCondition, Request
 from entracte.models.transformer import StreamInput, StreamRotary, Transformer, runs_of
-from entracte.stages.connect_text import TextContext
+from entracte.pipeline.connect_text import TextContext
 
 ROOT = Path(__file__).parent.parent / "data" / "oracle"
 PIPELINES = {"distilled": "distilled", "one_stage": "one-stage"}

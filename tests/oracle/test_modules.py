@@ -6,8 +6,8 @@ import torch
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.models.transformer import Pass, Transformer
-from entracte.stages.connect_text import TextContext
-from entracte.stages.upsample import upsample
+from entracte.pipeline.connect_text import TextContext
+from entracte.pipeline.upsample import upsample
 from tests.components import load_component
 
 from .oracle import FLOAT32, ROOT, Oracle, distance

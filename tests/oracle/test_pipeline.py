@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from entracte import Engine
-from entracte.loras import Loras
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import TextEncoder, Tokenizer
@@ -15,16 +14,17 @@ from entracte.models.transformer import Transformer
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
+from entracte.pipeline.connect_text import connect_text
+from entracte.pipeline.decode_audio import decode_audio
+from entracte.pipeline.decode_video import decode_video
+from entracte.pipeline.denoise import UNGUIDED, denoise
+from entracte.pipeline.encode_images import EncodedImage, encode_images, fit_images
+from entracte.pipeline.encode_text import encode_text
+from entracte.pipeline.lora_cache import Loras
+from entracte.pipeline.prepare_latents import Latents, empty_latents, prepare_latents
+from entracte.pipeline.upsample import upsample
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.tokens import audio_latent, video_latent
-from entracte.stages.connect_text import connect_text
-from entracte.stages.decode_audio import decode_audio
-from entracte.stages.decode_video import decode_video
-from entracte.stages.denoise import UNGUIDED, denoise
-from entracte.stages.encode_images import EncodedImage, encode_images, fit_images
-from entracte.stages.encode_text import encode_text
-from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
-from entracte.stages.upsample import upsample
 from tests.components import load_component, merged_copy, read_changes
 
 from .amx import in_amx_order

@@ -11,8 +11,6 @@ from torch import nn
 from transformers import Gemma3Config
 
 from entracte import Request
-from entracte.cache import Cache
-from entracte.checkpoints import demo_config
 from entracte.checkpoints.loading import FIXED_DTYPES
 from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
@@ -22,18 +20,20 @@ from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
-from entracte.planner.figures import ModelFigures
-from entracte.planner.metering import META, Counts, Metered, counting
-from entracte.planner.tracing import trace_stages
-from entracte.prepared import Prepared
+from entracte.pipeline.cache import Cache
+from entracte.pipeline.denoise import GuidancePlan
+from entracte.pipeline.encode_images import PreparedImage
+from entracte.pipeline.resolved import Prepared
+from entracte.pipeline.run import OpenModel, Outputs, Run
+from entracte.planner.meter import META, Counts, Metered, counting
+from entracte.planner.model_profile import ModelFigures
+from entracte.planner.stage_laws import trace_stages
 from entracte.progress import Reporter
 from entracte.recipes import DEFAULTS
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
 from entracte.residency.weights import WeightSet
-from entracte.run import OpenModel, Outputs, Run
 from entracte.sampling.guidance import Guidance
-from entracte.stages.denoise import GuidancePlan
-from entracte.stages.encode_images import PreparedImage
+from entracte.synthetic import demo_config
 from entracte.trace.trace import Trace
 
 # Four times as wide as the demonstration model's transformer, and deeper.

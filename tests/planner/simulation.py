@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from entracte.machine.hardware import Hardware, Rates
 from entracte.planner.cost_model import Costs
 from entracte.planner.footprint import Weights
-from entracte.planner.hardware import Hardware, Rates
-from entracte.planner.timing import Sweeps, merge_seconds
+from entracte.planner.schedule_model import Sweeps, merge_seconds
 from entracte.planner.work import StageWork
 from entracte.residency import (
     BASE,

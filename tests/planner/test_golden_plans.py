@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from entracte.machine.cards import card
 from entracte.planner.calibration import Calibration
-from entracte.planner.cards import card
 from entracte.planner.cost_model import costs, predict
 from entracte.planner.decision import said
-from entracte.planner.figures import published
 from entracte.planner.limits import limits_of
+from entracte.planner.model_profile import published
 from entracte.planner.search import Search
 from entracte.planner.workload import Workload
-from entracte.residency.modes import Residency
+from entracte.residency.policy import Residency
 from entracte.residency.weights import BASE, Adapter, WeightPhase, WeightSet
 
 GOLDEN = Path(__file__).parent / "golden_plans.txt"

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entracte.errors import BudgetError
+from entracte.machine.cards import card
+from entracte.machine.hardware import Hardware
 from entracte.planner.candidates import placements, ways
-from entracte.planner.cards import card
 from entracte.planner.cost_model import Costs, predict
 from entracte.planner.decision import decide, flags
 from entracte.planner.forecast import forecast
-from entracte.planner.hardware import Hardware
 from entracte.planner.limits import (
     DEVICE_RESERVE,
     HOST_RESERVE,
@@ -23,7 +23,7 @@ from entracte.planner.limits import (
     Reserve,
 )
 from entracte.planner.search import TICK, Rank, Search, rank
-from entracte.residency.modes import Residency
+from entracte.residency.policy import Residency
 
 from .simulation import RANK, SIDE, machine, two_stage
 

@@ -9,16 +9,16 @@ from benchmarks.published_figures import published_source
 from torch import nn
 
 from entracte import Request
-from entracte.checkpoints import demo_config
 from entracte.checkpoints.loading import FIXED_DTYPES, build_component
-from entracte.planner.figures import ModelFigures, published
-from entracte.planner.metering import META, meter
+from entracte.pipeline.decode_audio import decode_audio
+from entracte.planner.meter import META, meter
+from entracte.planner.model_profile import ModelFigures, published
 from entracte.planner.stage_costs import mel_frames
 from entracte.planner.transformer_memory import loop_bytes
 from entracte.planner.work import stage_work
 from entracte.planner.workload import PhaseLoad, Workload
 from entracte.sampling.guidance import Guidance
-from entracte.stages.decode_audio import decode_audio
+from entracte.synthetic import demo_config
 
 from .meta_run import WIDE, counted_batches, figures, modules, prepared, run
 

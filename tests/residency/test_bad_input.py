@@ -28,7 +28,7 @@ from entracte.residency import (
     WeightSet,
     in_memory,
 )
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 
 from . import toy

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from entracte.errors import DeviceFault, OutOfMemory
 from entracte.residency import BASE, Adapter, Residency, WeightPhase, WeightSet
-from entracte.residency.backend import Backend, Stream
-from entracte.residency.cuda import CudaBackend
+from entracte.residency.backends.cuda import CudaBackend
+from entracte.residency.backends.pinned import HostAllocator
+from entracte.residency.backends.protocol import Backend, Stream
+from entracte.residency.kernels.merge_table import MergeTable, Tiling, fits
 from entracte.residency.merge import (
     Change,
     Dora,
@@ -19,8 +21,6 @@ from entracte.residency.merge import (
     WeightMerge,
     merge,
 )
-from entracte.residency.merge_table import MergeTable, Tiling, fits
-from entracte.residency.pinned import HostAllocator
 
 from . import toy
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from entracte.errors import OutOfMemory
-from entracte.residency.backend import Backend
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
+from entracte.residency.backends.protocol import Backend
 from entracte.residency.merge import Factors, WeightMerge, merge
 
 

@@ -31,7 +31,7 @@ from entracte.residency import (
     WeightPhase,
     WeightSet,
 )
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
 from entracte.residency.merge import merge
 from entracte.residency.simulated import SimulatedAccelerator
 

@@ -27,7 +27,7 @@ from entracte.residency import (
     WeightSet,
     in_memory,
 )
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
 from entracte.residency.merge import merge
 from entracte.residency.simulated import NotLent, SimulatedAccelerator
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from entracte.errors import ResidencyError
 from entracte.residency import BASE, Residency, TensorSpec, WeightPhase
-from entracte.residency.arena import STAGING, Arena, ArenaKey, Content
-from entracte.residency.host import HostBackend
-from entracte.residency.journal import ComponentJournal, Journal
+from entracte.residency.backends.host import HostBackend
+from entracte.residency.buffer import STAGING, Arena, ArenaKey, Content
 from entracte.residency.layout import ALIGNMENT, lay_out
-from entracte.residency.modes import Holding
 from entracte.residency.plan import Plan, Sizes, make_plan, spread
+from entracte.residency.policy import Holding
+from entracte.residency.recorder import ComponentJournal, Journal
 from entracte.residency.ring import Ring
 from entracte.residency.simulated import SimulatedAccelerator
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from entracte.errors import BudgetError, OutOfMemory, ResidencyError
 from entracte.residency import BASE, DeviceManager, Place, Residency, WeightPhase
-from entracte.residency.arena import Arena, Content
-from entracte.residency.backend import Stream
+from entracte.residency.backends.protocol import Stream
+from entracte.residency.buffer import Arena, Content
 from entracte.residency.fill import Filler
+from entracte.residency.phase_run import ComponentRun
 from entracte.residency.ring import Ring
-from entracte.residency.run import ComponentRun
 from entracte.residency.simulated import (
     HostWaitInStep,
     NotLent,

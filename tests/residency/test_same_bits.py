@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from entracte.residency import BASE, Backend, Residency, WeightPhase
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 
 from . import toy

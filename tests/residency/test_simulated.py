@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entracte.errors import CheckpointError, DeviceFault, OutOfMemory
-from entracte.residency.backend import Backend, HostMemory, MergeProgram
+from entracte.residency.backends.protocol import Backend, HostMemory, MergeProgram
 from entracte.residency.merge import Factors, WeightMerge, merge
 from entracte.residency.simulated import (
     HostWaitInStep,

@@ -21,8 +21,8 @@ from entracte.residency import (
     TensorSource,
     WeightPhase,
 )
-from entracte.residency.arena import Arena, ArenaKey
-from entracte.residency.host import HostBackend
+from entracte.residency.backends.host import HostBackend
+from entracte.residency.buffer import Arena, ArenaKey
 from entracte.residency.simulated import HostWaitInStep, SimulatedAccelerator
 from entracte.trace.trace import Trace
 

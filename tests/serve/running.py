@@ -19,10 +19,10 @@ from typing import Any
 import httpx2
 import uvicorn
 
+from entracte.config.serve import ServeSettings
 from entracte.serve.logs import open_log
 from entracte.serve.server import bind, server_config
 from entracte.serve.service import Service
-from entracte.settings.serve import ServeSettings
 
 from .fake_maker import OpenFake
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from entracte.cli.main import COMMANDS
+from entracte.config.serve import ServeSettings
 from entracte.serve.http.connections import most_connections
-from entracte.settings.serve import ServeSettings
 
 from .documented import ROOT, SERVING
 

@@ -13,11 +13,11 @@ import openai
 import pytest
 from PIL import Image
 
+from entracte.config.model import ModelSettings
+from entracte.config.serve import ServeSettings
 from entracte.serve.http.connections import CROWDED_CODE
 from entracte.serve.jobs import job
-from entracte.serve.postman import webhook_secret
-from entracte.settings.model import ModelSettings
-from entracte.settings.serve import ServeSettings
+from entracte.serve.webhooks.dispatcher import webhook_secret
 
 from .documented import SERVING, SETTINGS, code_blocks, error_codes, names, rows
 from .running import Hooks, Local, local, wait_for

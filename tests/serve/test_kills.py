@@ -19,7 +19,7 @@ from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.outbox import Outbox
 from entracte.serve.jobs.store import JobStore, QueueLimits
 from entracte.serve.service import new_id, new_job
-from entracte.serve.wanted import resolve
+from entracte.serve.submission import resolve
 from entracte.serve.worker import supervisor
 
 from .fake_maker import FRAMES, OpenFake

@@ -7,7 +7,7 @@ import pytest
 
 from entracte.serve.http.errors import ApiError
 from entracte.serve.http.fields import VideoFields
-from entracte.serve.wanted import resolve
+from entracte.serve.submission import resolve
 
 from .running import settings_for, small
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from entracte.serve.postman import webhook_secret
+from entracte.serve.webhooks.dispatcher import webhook_secret
 
 from .fake_maker import OpenFake
 from .running import Hooks, local, wait_for

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from entracte import Engine, Request, Residency
-from entracte.residency.backend import Direction
-from entracte.residency.host import HostBackend, HostStream
+from entracte.residency.backends.host import HostBackend, HostStream
+from entracte.residency.backends.protocol import Direction
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.trace.perf_dump import perf_dump
 from entracte.trace.read_dump import Dump

@@ -36,12 +36,12 @@ from transformers import PreTrainedTokenizerFast
 from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.tiling import Tiling
+from entracte.pipeline.prepare_latents import Latents, empty_latents, prepare_latents
 from entracte.recipes import DEFAULTS, LOOP_NAMES, REFINEMENT, Phase
 from entracte.request import Request
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid, audio_latent, audio_tokens, video_latent
-from entracte.stages.prepare_latents import Latents, empty_latents, prepare_latents
 
 from .diffusers_request import UNGUIDED, guidance_arguments, require_text_to_video, scale_arguments
 from .diffusers_result import DiffusersResult

@@ -13,11 +13,11 @@ from entracte.engine import Engine
 from entracte.errors import BudgetError, OutOfMemory
 from entracte.planner.prediction import Prediction
 from entracte.request import Request
-from entracte.residency.modes import Residency
+from entracte.residency.policy import Residency
 from entracte.result import Result
-from entracte.trace.exposure import Parts
 from entracte.trace.memory import MEBIBYTE
 from entracte.trace.trace import TraceOptions
+from entracte.trace.waits import Parts
 
 # Modes as the tables name them.
 MODES: Mapping[str, Residency] = MappingProxyType(

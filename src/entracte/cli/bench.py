@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from entracte.config.residency import parse_size
 from entracte.errors import BudgetError, RequestError
-from entracte.settings.residency import parse_size
 
 from .flags import worded_with_flags
 from .overwrite import require_absent
@@ -103,9 +103,9 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from entracte.bench.report import bench_json
-    from entracte.devices import pick_device
     from entracte.engine import DTYPES
-    from entracte.residency.opening import open_backend
+    from entracte.machine.torch_device import pick_device
+    from entracte.residency.backends.opening import open_backend
 
     request = _request(options)
     dtype = DTYPES[options.dtype]
@@ -178,7 +178,7 @@ def _request(options: argparse.Namespace) -> "Request":
 
 def _source(options: argparse.Namespace, scratch: Path) -> "ModelSource":
     if options.random_weights is not None:
-        from entracte.checkpoints.random_model import random_model
+        from entracte.synthetic.random_model import random_model
 
         return random_model(options.random_weights, scratch)
 
@@ -240,7 +240,7 @@ def _is_published_run(source: "ModelSource", request: "Request") -> bool:
     """Whether the published figures are of this model and request."""
     from entracte.bench.presets import PRESETS
     from entracte.models.transformer import TransformerConfig
-    from entracte.planner.figures import published
+    from entracte.planner.model_profile import published
 
     config = TransformerConfig.from_header(source.components["transformer"].config)
     asked = request.model_dump(include=set(PRESETS["seed"]))

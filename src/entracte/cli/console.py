@@ -16,7 +16,7 @@ from entracte.trace.trace import Trace
 from .terminal import add_row, clean, plain_table, say
 
 if TYPE_CHECKING:
-    from entracte.planner.doctor import Check
+    from entracte.doctor.diagnosis import Check
 
 OPENING = "open the model"
 

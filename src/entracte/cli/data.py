@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from entracte.settings.base import read_settings
-from entracte.settings.serve import ServeSettings
+from entracte.config.base import read_settings
+from entracte.config.serve import ServeSettings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
-    from entracte.checkpoints.demo import write_demo_model
+    from entracte.synthetic.demo import write_demo_model
 
     files = write_demo_model(options.folder)
     if options.json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from entracte.planner.hardware import Hardware
+    from entracte.machine.hardware import Hardware
 
 EXIT_PROBLEM = 1
 
@@ -35,9 +35,9 @@ def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     import torch
 
-    from entracte.devices import pick_device
-    from entracte.planner.doctor import diagnose, examine
-    from entracte.residency.opening import open_backend
+    from entracte.doctor.diagnosis import diagnose, examine
+    from entracte.machine.torch_device import pick_device
+    from entracte.residency.backends.opening import open_backend
 
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[options.dtype]
     backend = open_backend(pick_device(options.device))

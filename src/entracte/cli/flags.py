@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from entracte.config.base import Flag, Settings, flag_name
 from entracte.errors import RequestError
-from entracte.settings.base import Flag, Settings, flag_name
 
 GROUPS = {
     "model": "the model's files (explicit paths win over what --model holds)",

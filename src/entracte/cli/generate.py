@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entracte.config.base import read_settings
+from entracte.config.generate import GenerateSettings
+from entracte.config.opening import check_model, open_engine, path_strength
+from entracte.config.residency import build_residency
 from entracte.errors import RequestError
-from entracte.settings.base import read_settings
-from entracte.settings.generate import GenerateSettings
-from entracte.settings.opening import check_model, open_engine, path_strength
-from entracte.settings.residency import build_residency
 
 from .flags import add_settings, given_settings, worded_with_flags
 from .overwrite import free_name, require_absent
@@ -125,8 +125,8 @@ def run(options: argparse.Namespace) -> None:
 
 def build_request(settings: GenerateSettings) -> "Request":
     """The request that settings describe; raises RequestError where it is wrong."""
+    from entracte.config.guidance import guidance_from
     from entracte.request import Request
-    from entracte.settings.guidance import guidance_from
 
     if settings.prompt is None:
         raise RequestError("--prompt is missing: say what the video should show")
@@ -202,7 +202,7 @@ def summarise(result: "Result") -> dict[str, Any]:
 
 def plan_json(decision: "Decision", trace: "Trace") -> dict[str, Any]:
     """The planner's choice and reason, and what it predicted beside what was measured."""
-    from entracte.planned import measured
+    from entracte.planner.model_planner import measured
     from entracte.planner.summary import option_json
 
     found = measured(trace)

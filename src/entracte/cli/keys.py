@@ -115,7 +115,7 @@ def _revoke(options: argparse.Namespace) -> None:
 
 
 def _webhook_secret(options: argparse.Namespace) -> None:
-    from entracte.serve.postman import webhook_secret
+    from entracte.serve.webhooks.dispatcher import webhook_secret
 
     folder, _ = open_data(serve_settings(options), make=True)
     secret = webhook_secret(folder)

@@ -21,8 +21,8 @@ from .plan_inputs import (
 from .terminal import say
 
 if TYPE_CHECKING:
+    from entracte.machine.hardware import Hardware
     from entracte.planner.decision import Decision
-    from entracte.planner.hardware import Hardware
     from entracte.planner.workload import Workload
 
 
@@ -118,7 +118,7 @@ def _check_svg(options: argparse.Namespace) -> None:
 
 def _draw(path: Path, decision: "Decision", hardware: "Hardware", load: "Workload") -> None:
     from entracte.files import write_atomically
-    from entracte.planner.picture import plan_svg
+    from entracte.report.plan_picture import plan_svg
 
     title = f"{hardware.name}: {load.frames} frames of {load.width} × {load.height}"
     svg = plan_svg(decision.chosen.prediction, decision.limits.device, title)

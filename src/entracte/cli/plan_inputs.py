@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from entracte.config.residency import parse_places, parse_size
 from entracte.errors import RequestError, ResidencyError
-from entracte.settings.residency import parse_places, parse_size
 
 from .flags import worded_with_flags
 
 if TYPE_CHECKING:
-    from entracte.planner.figures import ModelFigures
-    from entracte.planner.hardware import Hardware
+    from entracte.machine.hardware import Hardware
+    from entracte.planner.model_profile import ModelFigures
     from entracte.planner.workload import Workload
     from entracte.residency import Residency
 
@@ -23,7 +23,7 @@ RATES = ("h2d", "disk")
 
 def build_wanted(options: argparse.Namespace) -> "Residency":
     """What is said of the plan. Of this machine, memory that is named is a budget."""
-    from entracte.residency.modes import Residency
+    from entracte.residency.policy import Residency
 
     budgets = {}
     if options.gpu is None:
@@ -41,11 +41,11 @@ def build_wanted(options: argparse.Namespace) -> "Residency":
 
 def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
     """Raise ResidencyError where the wishes contradict the model, as the device manager does."""
-    from entracte.planned import named
-    from entracte.planner.figures import TRANSFORMER
+    from entracte.planner.model_planner import named
+    from entracte.planner.model_profile import TRANSFORMER
     from entracte.residency import BASE, WeightPhase
-    from entracte.residency.modes import holding
     from entracte.residency.plan import Sizes, make_plan
+    from entracte.residency.policy import holding
 
     for name in wanted.places:
         if name not in model.units:
@@ -63,7 +63,7 @@ def find_machine(options: argparse.Namespace) -> "Hardware":
     if options.gpu is None:
         return this_machine(options.model, rates)
 
-    from entracte.planner.cards import card
+    from entracte.machine.cards import card
 
     host = parse_size("host_memory", options.host_memory or HOST_OF_A_CARD)
     assert host is not None  # it has a default
@@ -102,10 +102,10 @@ def _rate(name: str, word: str) -> float:
 def this_machine(model: str, rates: dict[str, float]) -> "Hardware":
     import torch
 
-    from entracte.devices import pick_device
-    from entracte.planner.hardware import Origin
-    from entracte.planner.probes import probe
-    from entracte.residency.opening import open_backend
+    from entracte.machine import probe
+    from entracte.machine.hardware import Origin
+    from entracte.machine.torch_device import pick_device
+    from entracte.residency.backends.opening import open_backend
 
     folder = Path(model) if Path(model).is_dir() else None
     backend = open_backend(pick_device("auto"))
@@ -122,8 +122,8 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
 
     from entracte.checkpoints.model_files import ModelPaths, open_model
     from entracte.checkpoints.named import is_repository
-    from entracte.planner.figures import PUBLISHED as PUBLISHED_FIGURES
-    from entracte.planner.figures import figures_of, published
+    from entracte.planner.model_profile import PUBLISHED as PUBLISHED_FIGURES
+    from entracte.planner.model_profile import figures_of, published
 
     if options.model == PUBLISHED:
         return published(options.model)

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from entracte.machine.hardware import Hardware, Origin
 from entracte.planner.decision import MODES, Decision, Option, flags, seconds, size
-from entracte.planner.hardware import Hardware, Origin
 from entracte.planner.prediction import Prediction
 from entracte.planner.search import TICK
 from entracte.planner.workload import PhaseLoad, Workload

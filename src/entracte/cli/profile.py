@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from entracte.settings.base import read_settings
-from entracte.settings.generate import GenerateSettings
-from entracte.settings.residency import build_residency
+from entracte.config.base import read_settings
+from entracte.config.generate import GenerateSettings
+from entracte.config.residency import build_residency
 
 from .flags import add_settings, given_settings
 from .overwrite import require_absent
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
 
+    from entracte.config.opening import open_engine
     from entracte.files import require_writable
-    from entracte.settings.opening import open_engine
     from entracte.trace.profile import memory_history, profiling, stage_range
     from entracte.trace.trace import TraceOptions
 

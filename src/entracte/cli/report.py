@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     if options.map_svg is not None:
         written = _map(options.dumps[0], labels[0], dumps[0])
     else:
-        from entracte.trace.report.page import report_page
+        from entracte.report.page import report_page
 
         written = report_page(list(zip(labels, dumps, strict=True)))
     require_absent(output, options.force, may_ask=not options.json)
@@ -80,8 +80,8 @@ def label_dumps(paths: list[Path], dumps: list["Dump"]) -> list[str]:
 
 
 def _map(path: Path, label: str, dump: "Dump") -> str:
+    from entracte.report.residency_map import residency_map
     from entracte.trace.read_dump import DumpError
-    from entracte.trace.report.residency_map import residency_map
 
     drawn = None
     if dump.recording is not None:

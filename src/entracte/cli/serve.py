@@ -6,8 +6,8 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from entracte.settings.base import read_settings
-from entracte.settings.serve import ServeSettings
+from entracte.config.base import read_settings
+from entracte.config.serve import ServeSettings
 
 from .flags import add_settings, given_settings
 from .terminal import say

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from entracte.config.generate import GenerateSettings
 from entracte.errors import RequestError
-from entracte.settings.generate import GenerateSettings
 
 if TYPE_CHECKING:
     from entracte.engine import Engine

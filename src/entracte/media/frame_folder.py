@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from entracte.rates import exact_rate
+from entracte.frame_rates import exact_rate
 
 from .sound import pad_to_picture
 

@@ -16,7 +16,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from torch import Tensor
 
 from entracte.errors import MediaError
-from entracte.rates import exact_rate
+from entracte.frame_rates import exact_rate
 
 from .sound import pad_to_picture
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from .hardware import Hardware
+from entracte.machine.hardware import Hardware
+
 from .work import StageWork
 
 # What a stage reaches of the rate of matrix products. The transformer's: measured on an H200, where

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from entracte.residency.modes import Place
+from entracte.machine.hardware import Hardware
+from entracte.residency.policy import Place
 from entracte.residency.weights import WeightPhase, distinct
 
 from .calibration import Calibration
 from .candidates import Way
-from .figures import TRANSFORMER, ModelFigures
 from .footprint import Footprint, Weights, loaned_footprint, transformer_footprint
-from .hardware import Hardware
+from .model_profile import TRANSFORMER, ModelFigures
 from .prediction import Prediction, StagePrediction
-from .timing import Clock, Loops, Sweeps, loan_wait, merge_seconds
+from .schedule_model import Clock, Loops, Sweeps, loan_wait, merge_seconds
 from .work import StageWork, stage_work
 from .workload import Workload
 

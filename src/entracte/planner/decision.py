@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError
 from entracte.residency.budget import in_units
-from entracte.residency.modes import AUTO, Mode, Residency, SnapshotPolicy
+from entracte.residency.policy import AUTO, Mode, Residency, SnapshotPolicy
 
 from .candidates import Way
 from .cost_model import Costs, predict
-from .figures import TRANSFORMER
 from .limits import NOTHING, Limits
+from .model_profile import TRANSFORMER
 from .prediction import Prediction
 from .search import TICK, Plan, Rank, Search, rank
 

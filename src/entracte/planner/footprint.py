@@ -6,8 +6,8 @@ Blocks are taken to be of one size, the largest; the transformer's and the text 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entracte.residency.modes import Place
 from entracte.residency.plan import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL
+from entracte.residency.policy import Place
 
 from .candidates import Way
 

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from entracte.errors import RequestError
+from entracte.machine.hardware import Hardware
 from entracte.recipes import RECIPES
-from entracte.residency.modes import AUTO, Residency
+from entracte.residency.policy import AUTO, Residency
 from entracte.residency.weights import Adapter, WeightPhase, WeightSet
 
 from .calibration import Calibration
 from .cost_model import costs
 from .decision import decide
-from .figures import DISTILLED, ModelFigures, published
-from .hardware import Hardware
 from .limits import limits_of
+from .model_profile import DISTILLED, ModelFigures, published
 from .prediction import Prediction
 from .workload import Workload
 

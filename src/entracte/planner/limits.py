@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from entracte.residency.modes import Residency
-
-from .hardware import Hardware
+from entracte.machine.hardware import Hardware
+from entracte.residency.policy import Residency
 
 GIB = 2**30
 

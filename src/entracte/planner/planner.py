@@ -4,16 +4,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from entracte.cache import Cache
-from entracte.residency.modes import AUTO, Residency
+from entracte.machine.hardware import Hardware
+from entracte.pipeline.cache import Cache
+from entracte.residency.policy import AUTO, Residency
 from entracte.residency.weights import WeightPhase
 
 from .calibration import Calibration
 from .cost_model import Costs, Loaned, costs, predict
 from .decision import Decision, Option, decide, named_plan, said, size
-from .figures import AdapterFigures, ModelFigures
-from .hardware import Hardware
 from .limits import Limits, limits_of
+from .model_profile import AdapterFigures, ModelFigures
 from .prediction import Prediction
 from .workload import Workload
 

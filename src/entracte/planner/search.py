@@ -6,13 +6,13 @@ from operator import attrgetter, itemgetter
 
 import numpy as np
 
-from entracte.residency.modes import Place, Residency
+from entracte.residency.policy import Place, Residency
 
 from .candidates import Way, placements, ways
 from .cost_model import Costs, Loaned, latency, latency_alone
-from .figures import TRANSFORMER
 from .footprint import Footprint
 from .limits import Limits
+from .model_profile import TRANSFORMER
 
 # Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
 TICK = 1e-3

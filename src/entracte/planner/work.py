@@ -6,7 +6,7 @@ from entracte.models.tiling import Tiling
 from entracte.models.video_vae import SPATIAL_SCALE
 from entracte.recipes import LOOP_NAMES
 
-from .figures import ModelFigures
+from .model_profile import ModelFigures
 from .stage_costs import mel_frames
 from .tile_work import Tiles, decode_bytes, decode_flops
 from .transformer_flops import groups, loop_flops

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from entracte.models.transformer import Pass
-from entracte.prepared import Prepared
+from entracte.pipeline.denoise import UNGUIDED, GuidancePlan
+from entracte.pipeline.encode_images import PreparedImage
+from entracte.pipeline.resolved import Prepared
 from entracte.recipes import DEFAULTS, Phase
 from entracte.request import Request
-from entracte.stages.denoise import UNGUIDED, GuidancePlan
-from entracte.stages.encode_images import PreparedImage
 
 
 @dataclass(frozen=True, slots=True)

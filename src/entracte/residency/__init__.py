@@ -3,16 +3,17 @@
 It works on modules, tensors and names, and can be used alone: see `docs/residency.md`.
 """
 
+from entracte.residency.backends.opening import open_backend
+from entracte.residency.backends.protocol import Backend
+
 from .adapters import AdapterSource, MemoryAdapter, OpenAdapter, in_memory
-from .backend import Backend
 from .budget import ManagerPlan, Moment
 from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker
-from .modes import Mode, Place, Residency, SnapshotPolicy
-from .opening import open_backend
-from .report import Row
-from .run import ComponentRun
+from .phase_run import ComponentRun
+from .policy import Mode, Place, Residency, SnapshotPolicy
+from .usage import Row
 from .weights import BASE, Adapter, WeightPhase, WeightSet
 
 __all__ = [

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError, ResidencyError
 
-from .modes import Auto, Mode, Place, Residency
 from .plan import Plan
+from .policy import Auto, Mode, Place, Residency
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 
-from .arena import Arena, ArenaKey, Content, Writing
-from .backend import Backend, Stream
+from entracte.residency.backends.protocol import Backend, Stream
+
+from .buffer import Arena, ArenaKey, Content, Writing
 from .factors import AdapterFactors
 from .layout import Layout
-from .merging import Merger, Ready
+from .merger import Merger, Ready
+from .pool import Stores
 from .reading import FileReader
-from .stores import Stores
 from .weights import WeightSet
 
 

@@ -8,17 +8,17 @@ from typing import Self, TypeVar
 from torch import nn
 
 from entracte.errors import ResidencyError
+from entracte.residency.backends.protocol import Backend
 
 from .adapters import OpenAdapter, no_adapters
-from .backend import Backend
 from .budget import ManagerPlan, Moment, check_budgets
 from .component import ComponentSpec
-from .held import HeldComponent
-from .journal import ComponentJournal, Journal, Record
-from .modes import Residency, holding
-from .report import Row, residency_rows
-from .run import ComponentRun
-from .stores import HostBudget
+from .managed import HeldComponent
+from .phase_run import ComponentRun
+from .policy import Residency, holding
+from .pool import HostBudget
+from .recorder import ComponentJournal, Journal, Record
+from .usage import Row, residency_rows
 from .weights import WeightPhase, WeightSet
 
 M = TypeVar("M", bound=nn.Module)

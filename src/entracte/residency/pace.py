@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Sequence
 
-from .arena import Arena, Content
-from .backend import Backend
+from entracte.residency.backends.protocol import Backend
+
+from .buffer import Arena, Content
 from .fill import Filler
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from entracte.errors import ResidencyError
 
-from .arena import STAGING, ArenaKey, Tier
-from .modes import ADAPTING, Holding
+from .buffer import STAGING, ArenaKey, Tier
+from .policy import ADAPTING, Holding
 from .weights import WeightPhase, WeightSet, distinct
 
 # always: as long as the plan stands. run: while a request is under way. phase: from the first

@@ -1,9 +1,9 @@
 """Making weight sets before a request needs them: copies on the host, premerged ones anywhere."""
 
-from .arena import STAGING, Arena, ArenaKey, Content
+from .buffer import STAGING, Arena, ArenaKey, Content
 from .fill import Filler
 from .plan import Plan
-from .stores import Stores
+from .pool import Stores
 from .weights import WeightSet, distinct
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from .arena import STAGING, Arena, Content
-from .backend import Backend, Stream
+from entracte.residency.backends.protocol import Backend, Stream
+
+from .buffer import STAGING, Arena, Content
 from .component import WeightSource
 from .factors import AdapterFactors
 from .layout import Layout
-from .stores import Stores
+from .pool import Stores
 
 
 class FileReader:

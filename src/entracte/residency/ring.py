@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from .arena import Arena, Content
+from .buffer import Arena, Content
 
 
 class Ring:

@@ -3,7 +3,7 @@
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder, DataFolderError
-from .feed import Feed, News
+from .events import Feed, News
 from .jobs.store import JobStore
 from .trouble import Loop
 

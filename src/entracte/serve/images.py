@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from entracte.config.serve import ServeSettings
 from entracte.errors import MediaError
 from entracte.files import write_atomically
 from entracte.media.read_image import decode_image
-from entracte.settings.serve import ServeSettings
 
 from .data_folder import DataFolder
 from .http.errors import ApiError, bad_request

@@ -11,8 +11,9 @@ from types import FrameType
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from entracte.config.serve import ServeSettings
 from entracte.errors import EntracteError, RequestError
-from entracte.settings.serve import ServeSettings
+from entracte.serve.worker.engine_factory import OpenEngine
 
 from .http.app import LOOPBACK, make_app
 from .http.connections import (
@@ -26,8 +27,7 @@ from .http.cors import require_origins
 from .http.errors import ApiError
 from .loras import require_folder
 from .service import STOP_SECONDS, Service
-from .wanted import usual_request
-from .worker.opening import OpenEngine
+from .submission import usual_request
 
 # How long open connections may take to end once everything else has.
 CONNECTIONS_SECONDS = 3

@@ -10,11 +10,12 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from entracte.settings.residency import parse_size
-from entracte.settings.serve import ServeSettings
+from entracte.config.residency import parse_size
+from entracte.config.serve import ServeSettings
+from entracte.serve.webhooks.dispatcher import Postman, webhook_secret
 
 from .data_folder import DataFolder, DataFolderError
-from .feed import Feed, News
+from .events import Feed, News
 from .housekeeping import Housekeeping
 from .http.errors import ApiError
 from .jobs.database import open_database
@@ -22,15 +23,14 @@ from .jobs.job import Job, NewJob
 from .jobs.outbox import Outbox
 from .jobs.store import JobStore, OwnerGone, QueueLimits
 from .keys import KeyStore
-from .line import LineView
 from .loras import LoraFolder
 from .metrics import Metrics
 from .outbound.gate import Outbound
-from .postman import Postman, webhook_secret
 from .probe import Probe
+from .queue_view import LineView
 from .sessions import SessionStore
+from .submission import Wanted, refusal, request_arguments
 from .trouble import Loop
-from .wanted import Wanted, refusal, request_arguments
 from .worker.maker import OpenMaker, WorkFailed
 from .worker.messages import Done, Work
 from .worker.process_handle import KILL_SECONDS

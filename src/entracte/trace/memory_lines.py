@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 
-from entracte.residency.arena import ArenaKey
-from entracte.residency.journal import Record
-from entracte.residency.report import Where
+from entracte.residency.buffer import ArenaKey
+from entracte.residency.recorder import Record
+from entracte.residency.usage import Where
 
-from .moments import Moments
+from .clock import Moments
 
 # By component and place: the times at which the number of bytes changed, and the number then.
 MemoryLines = dict[str, dict[Where, list[tuple[float, int]]]]

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from entracte.residency.arena import Content
-from entracte.residency.journal import BlockRun, Transfer
+from entracte.residency.buffer import Content
+from entracte.residency.recorder import BlockRun, Transfer
 
-from .exposure import Exposure, Parts
+from .clock import Moments
 from .memory import MEBIBYTE
 from .memory_lines import MemoryLines, memory_lines, peak_on_device
-from .moments import Moments
 from .residency_map import STATES, residency_map
 from .trace import StageSpan, Trace
+from .waits import Exposure, Parts
 
 VERSION = 1
 

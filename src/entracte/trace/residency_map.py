@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from entracte.residency.arena import ArenaKey, Content
-from entracte.residency.journal import Record
+from entracte.residency.buffer import ArenaKey, Content
+from entracte.residency.recorder import Record
 
-from .moments import Moments
+from .clock import Moments
 
 STATES = ("disk", "host", "in flight", "device", "merged", "both")
 

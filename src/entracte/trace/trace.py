@@ -8,12 +8,12 @@ from typing import Literal
 
 import torch
 
-from entracte.residency.backend import Backend, Mark
-from entracte.residency.journal import Record
+from entracte.residency.backends.protocol import Backend, Mark
+from entracte.residency.recorder import Record
 
-from .exposure import Exposure, Parts, parts_of
+from .clock import Moments
 from .memory import Memory, read_memory
-from .moments import Moments
+from .waits import Exposure, Parts, parts_of
 
 # off: stages and steps by the host's clock. stages: also what everything waited for, and all work
 # on weights. blocks: also every block's run.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from entracte.checkpoints.demo import DISTILLED_LORA
+from entracte.synthetic.demo import DISTILLED_LORA
 from tests.serve.running import Command
 
 from .visit import Visit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from entracte.checkpoints.demo import DISTILLED_LORA
+from entracte.synthetic.demo import DISTILLED_LORA
 
 from .visit import Visit
 

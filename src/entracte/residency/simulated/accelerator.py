@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from entracte.residency.backend import HostMemory, MergeProgram, Stream, Task
+from entracte.residency.backends.protocol import HostMemory, MergeProgram, Stream, Task
 from entracte.residency.merge import WeightMerge
 
 from .clock import Timing

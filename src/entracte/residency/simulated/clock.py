@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from entracte.residency.backend import Direction
+from entracte.residency.backends.protocol import Direction
 
 from .ordering import Participant
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from entracte.residency.backend import Direction
+from entracte.residency.backends.protocol import Direction
 from entracte.residency.merge import WeightMerge, merge
 
 from .faults import Operation

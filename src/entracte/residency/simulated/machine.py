@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from entracte.errors import DeviceFault
-from entracte.residency.backend import Traffic
+from entracte.residency.backends.protocol import Traffic
 
 from .clock import Timing
 from .faults import Faults

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from entracte.errors import OutOfMemory
-from entracte.residency.host import host_memory
+from entracte.residency.backends.host import host_memory
 
 from .ordering import History, Participant
 from .races import UseAfterRelease

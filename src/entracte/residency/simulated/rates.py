@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from entracte.residency.backend import Direction
+from entracte.residency.backends.protocol import Direction
 from entracte.residency.merge import WeightMerge
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from entracte.residency.backend import Direction, Event, Mark, MergeProgram
-from entracte.residency.host import Instant
+from entracte.residency.backends.host import Instant
+from entracte.residency.backends.protocol import Direction, Event, Mark, MergeProgram
 
 from .job import Job, carry_out, not_among
 from .machine import Machine

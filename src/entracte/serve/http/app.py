@@ -10,15 +10,15 @@ from entracte import __version__
 from entracte.serve.service import Service
 
 from . import content, create, engine, events, operations, page, session, videos
+from .access_log import Mistakes, Observe
 from .auth import Auth
 from .cors import EXPOSED, Cors
 from .credentials import Credentials
-from .documented import corrected
 from .errors import add_error_handlers
 from .head import Head
 from .headers import SecurityHeaders
 from .limits import BodyLimit
-from .observe import Mistakes, Observe
+from .openapi import corrected
 from .turns import Pools
 
 DESCRIPTION = """

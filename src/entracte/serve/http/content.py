@@ -10,9 +10,9 @@ from fastapi.responses import FileResponse
 from entracte.serve.variants import DamagedVideo, make_variant
 
 from .depends import TheJob, TheService
-from .documented import errors
 from .errors import ApiError
 from .files import File
+from .openapi import errors
 from .turns import Pools
 
 router = APIRouter(prefix="/v1/videos/{video_id}")

@@ -14,16 +14,16 @@ from entracte.serve.jobs.store import KeyReused, QueueFull
 from entracte.serve.keys import Key
 from entracte.serve.outbound.gate import host_of
 from entracte.serve.service import Service, new_id, new_job
-from entracte.serve.wanted import Wanted, resolve
+from entracte.serve.submission import Wanted, resolve
 
 from .depends import TheKey, TheService
-from .documented import errors, json_body, video_body
 from .errors import ApiError, bad_request
 from .fields import ImageField, VideoFields
+from .openapi import errors, json_body, video_body
 from .read_body import read_body, read_json, understood
 from .schemas import Estimate, Video
+from .serializers import estimate_view, video_view
 from .turns import Pools
-from .views import estimate_view, video_view
 
 router = APIRouter()
 

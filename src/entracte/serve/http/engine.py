@@ -5,10 +5,10 @@ import time
 from fastapi import APIRouter
 
 from .depends import TheKey, TheService
-from .documented import errors
 from .errors import ApiError
+from .openapi import errors
 from .schemas import EngineView, Lora, LoraList, Model, ModelList
-from .views import engine_view
+from .serializers import engine_view
 
 router = APIRouter(prefix="/v1")
 

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from entracte.serve.feed import Listener, News
+from entracte.serve.events import Listener, News
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import FRESH_SECONDS, LOCAL, Key
 from entracte.serve.service import Service
 
 from .depends import TheJob, TheKey, TheService
-from .documented import errors
-from .views import engine_view, video_view
+from .openapi import errors
+from .serializers import engine_view, video_view
 
 router = APIRouter(prefix="/v1")
 

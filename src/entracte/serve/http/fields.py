@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from entracte.rates import FrameRate
+from entracte.config.base import SIZE, Size
+from entracte.frame_rates import FrameRate
 from entracte.request import (
     MAX_CRF,
     MAX_FRAMES,
@@ -16,7 +17,6 @@ from entracte.request import (
     MAX_SIDE,
     MAX_STEPS,
 )
-from entracte.settings.base import SIZE, Size
 
 from .strict_json import parse
 

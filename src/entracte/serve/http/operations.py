@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
 from .depends import TheService, an_operator
-from .documented import errors
 from .errors import error_body
+from .openapi import errors
 from .schemas import Health
-from .views import engine_status
+from .serializers import engine_status
 
 router = APIRouter()
 

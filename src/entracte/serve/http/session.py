@@ -8,8 +8,8 @@ from entracte.serve.sessions import SESSION_SECONDS
 
 from .credentials import Credentials, cookie_name, is_secure
 from .depends import TheService
-from .documented import errors, json_body
 from .errors import ApiError
+from .openapi import errors, json_body
 from .read_body import read_json
 from .schemas import Session
 

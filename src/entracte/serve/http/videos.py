@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Response
 from entracte.serve.data_folder import DataFolderError
 
 from .depends import TheJob, TheKey, TheService
-from .documented import errors
 from .errors import ApiError, no_such_video
+from .openapi import errors
 from .schemas import DeletedVideo, Video, VideoList
-from .views import video_view
+from .serializers import video_view
 
 router = APIRouter(prefix="/v1/videos")
 

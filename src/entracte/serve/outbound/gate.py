@@ -1,10 +1,10 @@
 """All that the service asks of other machines: images by URL, and webhooks. Off until allowed."""
 
+from entracte.config.serve import ServeSettings
 from entracte.serve.http.errors import ApiError, bad_request
 from entracte.serve.jobs.outbox import Delivery
-from entracte.settings.serve import ServeSettings
+from entracte.serve.webhooks.deliveries import Outcome, deliver
 
-from .deliveries import Outcome, deliver
 from .errors import (
     NotHttps,
     NotPublic,

@@ -12,13 +12,12 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from entracte.serve.feed import Feed, News
+from entracte.serve.events import Feed, News
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import CANCELLED, Job
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.trouble import Trouble
 
-from .current import CurrentJob
 from .maker import OpenMaker, WorkFailed
 from .messages import (
     Answer,
@@ -39,6 +38,7 @@ from .messages import (
 )
 from .process_handle import KILL_SECONDS, ProcessHandle
 from .questions import Questions
+from .running_job import CurrentJob
 from .state import WorkerState, WorkerView
 
 POLL_SECONDS = 0.2

@@ -1,0 +1,69 @@
+"""Where weights are to live, from the settings."""
+
+import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from entracte.errors import RequestError
+from entracte.validation import shown_value
+
+from .base import Number, flag_name
+from .model import ModelSettings
+
+if TYPE_CHECKING:
+    from entracte.residency import Residency
+
+UNITS: Mapping[str, int] = MappingProxyType(
+    {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    | {f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)}
+    | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
+    | {"B": 1}
+)
+
+SIZE = r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:i?B)?)\s*"
+MOST_BYTES = 2**62
+
+
+def build_residency(settings: ModelSettings) -> "Residency":
+    """The residency that settings describe; raises RequestError and ResidencyError."""
+    from entracte.residency.policy import AUTO, MODES, Residency
+
+    return Residency(
+        mode=MODES.get(settings.mode, AUTO),
+        snapshot_policy=settings.snapshot_policy,
+        resident_blocks=settings.resident_blocks,
+        merged_blocks=settings.merged_blocks,
+        places=parse_places(settings.place or []),
+        device_memory=parse_size("device_memory", settings.device_memory),
+        host_memory=parse_size("host_memory", settings.host_memory),
+        pinned_memory=parse_size("pinned_memory", settings.pinned_memory),
+    )
+
+
+def parse_places(given: list[str]) -> dict[str, Any]:
+    """`NAME=PLACE` words to places by component; raises RequestError for a word of another form."""
+    places: dict[str, Any] = {}
+    for word in given:
+        name, equals, place = word.partition("=")
+        if not equals or not name or not place:
+            raise RequestError(f"--place takes NAME=PLACE, such as text_encoder=disk, not {word!r}")
+        if places.setdefault(name, place) != place:
+            raise RequestError(f"--place names {name} twice: {places[name]} and {place}")
+    return places
+
+
+def parse_size(name: str, given: Number | None) -> int | None:
+    """`24GiB`, `24G` (the same), `24GB` (powers of ten) or bytes to bytes; raises RequestError."""
+    if given is None:
+        return None
+    words = given if isinstance(given, str) else shown_value(given)
+    match = re.fullmatch(SIZE, words)
+    nbytes = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else math.inf
+    if nbytes > MOST_BYTES:
+        shown = shown_value(given)
+        raise RequestError(
+            f"{flag_name(name)} takes a size such as 24GiB or 24GB" + (shown and f", not {shown}")
+        )
+    return int(nbytes)

@@ -1,0 +1,120 @@
+"""Where settings come from beside flags: the environment and a TOML file."""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
+
+from entracte.errors import RequestError
+from entracte.validation import shown_value
+
+PREFIX = "ENTRACTE_"
+CONFIG_VARIABLE = "ENTRACTE_CONFIG"
+
+# Variables of ours that are not settings: the folder of measured rates, and where docs/serving.md
+# has clients keep their key.
+OTHERS = (CONFIG_VARIABLE, "ENTRACTE_CACHE_DIR", "ENTRACTE_KEY")
+
+# A settings file is a page of text; what is larger is something else.
+MAX_TOML_BYTES = 1_000_000
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{PREFIX}{name.upper()}"
+
+
+def set_variables() -> Iterator[str]:
+    """Ours that are set; as on Windows, case does not matter."""
+    return (name.upper() for name in os.environ if name.upper().startswith(PREFIX))
+
+
+class EnvironmentSource(EnvSettingsSource):
+    """`ENTRACTE_…`; lists are JSON. Raises RequestError for a variable of ours that is unknown."""
+
+    def __call__(self) -> dict[str, Any]:
+        from .known import NAMES
+
+        known = {*map(variable, NAMES), *OTHERS}
+        for name in sorted(set_variables()):
+            if name not in known:
+                raise RequestError(
+                    f"the environment has {name}, which is no setting{did_you_mean(name, known)}"
+                )
+        return super().__call__()
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise RequestError(
+                f'{variable(field_name)}: must be a list in JSON, such as ["one", "two"]'
+                + (f", not {shown}" if (shown := shown_value(value)) else "")
+            ) from None
+
+
+class TomlSource(PydanticBaseSettingsSource):
+    """The TOML file: `ENTRACTE_CONFIG`, or `config.toml` in the user's configuration folder.
+
+    table: the table with the keys of one command alone; None: only the top level, which all
+        commands share.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], table: str | None) -> None:
+        super().__init__(settings_cls)
+        self._table = table
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the whole file is read at once
+
+    def __call__(self) -> dict[str, Any]:
+        from .known import SHARED, TABLES
+
+        named = os.environ.get(CONFIG_VARIABLE)
+        path = Path(named) if named else platformdirs.user_config_path("entracte") / "config.toml"
+        if not named and not path.is_file():
+            return {}
+        values = _read_toml(path)
+        tables = {name: values.pop(name, {}) for name in TABLES}
+        known = {*SHARED, *(f"{name}.{key}" for name in TABLES for key in TABLES[name])}
+        unknown = values.keys() - SHARED
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                raise RequestError(f"the settings file {path}: {name} is a table, [{name}]")
+            unknown |= {f"{name}.{key}" for key in table.keys() - TABLES[name]}
+        if unknown:
+            first = min(unknown)
+            raise RequestError(
+                f"the settings file {path} has unknown keys: {', '.join(sorted(unknown))}"
+                + did_you_mean(first, known)
+            )
+        return values if self._table is None else values | tables[self._table]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` for something that is nearly a known name, else nothing."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TOML_BYTES + 1)
+    except OSError as error:
+        raise RequestError(f"cannot read the settings file {path}: {error.strerror}") from None
+    if len(data) > MAX_TOML_BYTES:
+        raise RequestError(f"the settings file {path} is larger than {MAX_TOML_BYTES:,} bytes")
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise RequestError(f"the settings file {path} is nested too deeply") from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise RequestError(f"the settings file {path} is not TOML: {error}") from None

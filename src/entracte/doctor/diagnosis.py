@@ -1,0 +1,77 @@
+"""What is good and what is wrong with a machine, for this model. A small machine is no problem:
+the checks say what will work on it.
+"""
+
+from pathlib import Path
+
+import torch
+
+from entracte.errors import BudgetError, RequestError
+from entracte.machine import survey
+from entracte.machine.device import driver_version
+from entracte.machine.disk import weight_bytes
+from entracte.machine.refused import first_line
+from entracte.planner.forecast import forecast
+from entracte.planner.prediction import Prediction
+from entracte.residency.backends.protocol import Backend
+
+from . import device, host, model, rates
+from .findings import MODEL, Check, Findings, Verdict
+
+__all__ = ["Check", "Findings", "Verdict", "diagnose", "examine"]
+
+
+def examine(
+    backend: Backend, dtype: torch.dtype, folder: Path | None = None, refresh: bool = False
+) -> Findings:
+    """Look at a machine. folder: the model's, whose disk is measured. Raises RequestError if it is
+    no folder, NotMeasured if it cannot be read.
+    """
+    if folder is not None and not folder.is_dir():
+        raise RequestError(f"{folder} is no folder; name the one that holds the model's files")
+    model_bytes = 0 if folder is None else weight_bytes(folder)
+    surveyed = survey(backend, dtype, folder, refresh)
+    try:
+        full_size: Prediction | str = forecast(surveyed.hardware)
+    except BudgetError as error:
+        full_size = str(error)
+    return Findings(
+        survey=surveyed,
+        full_size=full_size,
+        on_gpu=backend.device.type == "cuda",
+        gpu_seen=torch.cuda.is_available(),
+        nvidia_driver=driver_version(),
+        torch_version=torch.__version__,
+        torch_cuda=torch.version.cuda,
+        triton=_why_no_triton(),
+        model_bytes=model_bytes or int(MODEL),
+        folder_given=folder is not None,
+    )
+
+
+def diagnose(findings: Findings) -> tuple[Check, ...]:
+    """Every check that applies."""
+    checks = [device.device(findings), device.torch_version(findings)]
+    if findings.on_gpu:
+        checks += [
+            device.capability(findings),
+            device.driver(findings),
+            device.triton(findings),
+            device.device_memory(findings),
+            device.link(findings),
+        ]
+    checks.append(host.host_memory(findings))
+    if findings.on_gpu:
+        checks.append(host.pinned_memory(findings))
+    checks += [host.swap(findings), model.full_size(findings)]
+    checks += rates.computed(findings)
+    checks += [rates.pageable(findings), rates.disk(findings)]
+    return tuple(checks)
+
+
+def _why_no_triton() -> str | None:
+    try:
+        import triton  # noqa: F401 only whether it can be
+    except ImportError as error:
+        return first_line(error)
+    return None

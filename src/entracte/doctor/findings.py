@@ -1,0 +1,74 @@
+"""What was found of a machine, and what a check says of it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from entracte.machine import Survey
+from entracte.machine.cards import Card, card_for_device
+from entracte.machine.hardware import Hardware
+from entracte.planner.prediction import Prediction
+
+Verdict = Literal["good", "warning", "problem"]
+
+GB = 1e9
+# Of the full-size model, in bytes: docs/modes.md.
+TRANSFORMER = 38 * GB
+MODEL = 78 * GB  # all files
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """advice: what it means, and what to do; empty where nothing is to be said."""
+
+    name: str
+    found: str
+    verdict: Verdict
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A survey, and the software.
+
+    on_gpu: whether the device is a CUDA device. gpu_seen: whether torch sees any.
+    nvidia_driver: the driver's version, where there is one. torch_cuda: what torch was built for.
+    triton: why it cannot be imported; None: it can. model_bytes: of the weights to be loaded.
+    folder_given: whether the disk was to be measured. full_size: the planner's plan for a usual
+    video of the full-size model, or why none fits.
+    """
+
+    survey: Survey
+    on_gpu: bool
+    gpu_seen: bool
+    nvidia_driver: str | None
+    torch_version: str
+    torch_cuda: str | None
+    triton: str | None
+    model_bytes: int
+    folder_given: bool
+    full_size: Prediction | str
+
+    @property
+    def hardware(self) -> Hardware:
+        return self.survey.hardware
+
+    @property
+    def card(self) -> Card | None:
+        """What the data sheet says of the device, if it is a known one."""
+        return card_for_device(self.survey.device.name) if self.on_gpu else None
+
+
+def gigabytes(nbytes: float) -> str:
+    """Bytes for people, such as `23.5 GB`."""
+    return f"{nbytes / GB:,.1f} GB" if nbytes < 100 * GB else f"{nbytes / GB:,.0f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, to about two digits."""
+    if seconds < 1:
+        return f"{seconds * 1e3:,.0f} ms"
+    if seconds < 120:
+        return f"{seconds:,.1f} s" if seconds < 10 else f"{seconds:,.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:,.0f} minutes"
+    return f"{seconds / 3600:,.0f} hours"

@@ -1,0 +1,28 @@
+"""Whether the full-size model works, and how: what the planner says."""
+
+from entracte.planner.decision import flags
+from entracte.planner.forecast import FLAGS, HEIGHT, WIDTH
+
+from .findings import Check, Findings, duration, gigabytes
+
+VIDEO = f"A video of {WIDTH}x{HEIGHT} and 121 frames"
+
+
+def full_size(findings: Findings) -> Check:
+    """The plan for a usual video, or why there is none."""
+    name, found = "full-size model", findings.full_size
+    if isinstance(found, str):
+        advice = f"{VIDEO}: {found}. The demonstration model works."
+        return Check(name, "does not fit", "warning", advice)
+    memory = gigabytes(found.peak_device_bytes + found.peak_host_bytes)
+    if not findings.hardware.unified:
+        memory = (
+            f"{gigabytes(found.peak_device_bytes)} of the device and "
+            f"{gigabytes(found.peak_host_bytes)} of the host"
+        )
+    from_files = found.way.home == "disk"
+    advice = f"{VIDEO} takes {duration(found.latency_s)} and {memory}, with {flags(found)}"
+    if from_files:
+        advice += ", which reads the transformer from the disk at every step"
+    advice += f". `entracte plan {FLAGS}` says more."
+    return Check(name, "fits", "warning" if from_files else "good", advice)

@@ -1,0 +1,75 @@
+"""How long work takes in a stream."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from entracte.residency.backends.cuda_stream import CudaStream, device_errors
+from entracte.residency.backends.protocol import Backend, Stream
+
+SAMPLE_SECONDS = (
+    0.005  # a sample takes so long, so that starting and stopping the clock does not count
+)
+MOST_SAMPLES = 15
+
+
+class Clock(Protocol):
+    """Measures work that is queued in a stream."""
+
+    def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
+        """Queue work, and wait until it is done. Raises DeviceFault and OutOfMemory."""
+
+
+class WallClock:
+    """The host's: for work that is done at once."""
+
+    def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
+        stream.record().synchronize()
+        start = time.perf_counter()
+        work()
+        stream.record().synchronize()
+        return time.perf_counter() - start
+
+
+class CudaClock:
+    """The device's own, which does not count how late the host notices the end."""
+
+    def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
+        if not isinstance(stream, CudaStream):
+            raise TypeError("this stream is no CUDA stream")
+        with device_errors("measuring"):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record(stream.stream)
+            work()
+            end.record(stream.stream)
+            end.synchronize()
+            return float(start.elapsed_time(end)) / 1e3
+
+
+def clock_of(backend: Backend) -> Clock:
+    """The clock that suits a backend."""
+    return CudaClock() if backend.device.type == "cuda" else WallClock()
+
+
+def median_seconds(
+    clock: Clock, stream: Stream, work: Callable[[], object], budget: float
+) -> float:
+    """What doing the work once takes: the median of at least three samples, within `budget` seconds
+    as far as that allows.
+    """
+    clock.seconds(stream, work)  # compiles, touches memory, wakes the device
+    once = max(clock.seconds(stream, work), 1e-9)
+    count = math.ceil(SAMPLE_SECONDS / once)
+
+    def repeated() -> None:
+        for _ in range(count):
+            work()
+
+    samples = [once] if count == 1 else []
+    while len(samples) < 3 or (sum(samples) < budget and len(samples) < MOST_SAMPLES):
+        samples.append(clock.seconds(stream, repeated))
+    return statistics.median(samples) / count

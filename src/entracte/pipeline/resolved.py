@@ -1,0 +1,67 @@
+"""A request with everything settled that needs no weight."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from entracte.notices import Notice
+from entracte.recipes import Phase
+from entracte.request import Request
+from entracte.residency.weights import WeightPhase, WeightSet
+from entracte.sampling.schedules import shifted_sigmas
+from entracte.sampling.tokens import VideoGrid
+
+from .denoise import GuidancePlan
+from .encode_images import PreparedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run needs to know.
+
+    prompts: token ids of the prompt, and of the negative prompt where guidance needs it.
+    weight_sets: the transformer's, phase by phase. lent: those of other components that are not
+        used with their own weights, by name. notices: what its LoRAs have to say.
+    """
+
+    request: Request
+    guidance: GuidancePlan
+    prompts: list[Tensor]
+    images: list[PreparedImage]
+    weight_sets: list[WeightSet]
+    lent: Mapping[str, WeightSet]
+    notices: tuple[Notice, ...] = ()
+
+    def grid(self, phase: Phase) -> VideoGrid:
+        """The phase's latent grid."""
+        r = self.request
+        return VideoGrid.of_pixels(
+            r.num_frames, r.height // phase.divisor, r.width // phase.divisor, r.frame_rate
+        )
+
+    def sigmas(self, phase: Phase) -> Tensor:
+        """The phase's noise levels, [steps + 1] float32."""
+        if phase.sigmas is None:
+            return shifted_sigmas(self.request.num_inference_steps)
+        return torch.tensor(phase.sigmas)
+
+    @property
+    def weight_phases(self) -> list[WeightPhase]:
+        """What the transformer will be used for."""
+        return [
+            WeightPhase(weights, len(self.sigmas(phase)) - 1)
+            for weights, phase in zip(self.weight_sets, self.request.recipe.phases, strict=True)
+        ]
+
+    def step_work(self, phase: Phase) -> float:
+        """What one step of a phase costs: evaluations of the transformer times tokens."""
+        passes = len(self.guidance.passes()) if phase.guided else 1
+        return passes * self.grid(phase).tokens
+
+    @property
+    def work(self) -> float:
+        """What all steps cost."""
+        phases = self.request.recipe.phases
+        return sum(self.step_work(phase) * (len(self.sigmas(phase)) - 1) for phase in phases)

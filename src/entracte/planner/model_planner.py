@@ -1,0 +1,122 @@
+"""Planning for an open model: what its requests are to the planner, and what the plan becomes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from entracte.checkpoints.sources import ModelSource
+from entracte.machine import probe
+from entracte.machine.hardware import Hardware
+from entracte.pipeline.resolved import Prepared
+from entracte.residency.backends.protocol import Backend
+from entracte.residency.merge import Changes
+from entracte.residency.policy import AUTO, Residency
+from entracte.residency.weights import WeightPhase
+from entracte.trace.trace import Trace
+
+from .decision import Decision
+from .model_profile import AdapterFigures, adapter_figures, figures_of
+from .planner import Measured, Planner
+from .prediction import Prediction
+from .workload import Workload
+
+MEBIBYTE = 2**20
+
+
+# Figures of LoRAs that are kept for later requests.
+KEPT_FIGURES = 64
+
+
+class ModelPlanner:
+    """Decides where an open model's weights live, request by request.
+
+    changes: what a LoRA does to the transformer, by its name. hardware: None has the
+        backend's machine probed.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        dtype: torch.dtype,
+        changes: Callable[[str], Changes],
+        backend: Backend,
+        hardware: Hardware | None,
+    ) -> None:
+        self._source = source
+        self._dtype = dtype
+        self._changes = changes
+        self._backend = backend
+        self._hardware = hardware
+        self._planner: Planner | None = None
+        self._adapters: dict[str, AdapterFigures] = {}
+
+    @property
+    def planner(self) -> Planner:
+        if self._planner is None:
+            # Modules are traced as they are, whatever the caller computes in.
+            with torch.inference_mode(False), torch.no_grad():
+                model = figures_of(self._source, self._dtype)
+                hardware = self._hardware or self._probe()
+            self._planner = Planner(model, hardware)
+        return self._planner
+
+    def decide(self, prepared: Prepared, wanted: Residency) -> Decision:
+        """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
+
+        All its prompts are taken to be new, so that an unseen one finds room when it comes.
+        """
+        layers = self.planner.model.transformer.layers
+        load = Workload.of(prepared, layers, new_prompts=len(prepared.prompts))
+        phases = prepared.weight_phases
+        return self.planner.decide(load, phases, self._adapters_of(phases), wanted)
+
+    def predict(self, prepared: Prepared, wanted: Residency) -> Prediction | None:
+        """What a request takes under the plan in place; None before there was one."""
+        if self._planner is None:
+            return None
+        load = Workload.of(prepared, self._planner.model.transformer.layers, len(prepared.prompts))
+        phases = prepared.weight_phases
+        return self._planner.predict(load, phases, self._adapters_of(phases), wanted)
+
+    def adopt(self, wanted: Residency, decision: Decision) -> None:
+        """A decision is carried out."""
+        self.planner.adopt(wanted, decision)
+
+    def ran_out(self, decision: Decision) -> None:
+        """A plan found less memory than it was predicted to need."""
+        self.planner.ran_out(decision)
+
+    def learn(self, decision: Decision, trace: Trace) -> None:
+        """Correct later predictions by what a request took."""
+        self.planner.learn(decision, measured(trace))
+
+    def _probe(self) -> Hardware:
+        located = next(iter(self._source.components["transformer"].tensors.values()))
+        folder = located.file.path.resolve().parent
+        return probe(self._backend, self._dtype, folder=folder if folder.is_dir() else None)
+
+    def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
+        names = {each.name for phase in phases for each in phase.weights.adapters}
+        known = self._adapters
+        found = {
+            name: known.get(name) or adapter_figures(self._changes(name), self.planner.model)
+            for name in sorted(names)
+        }
+        # What was replaced has another name now, and is not looked up again.
+        self._adapters = found if len(known) > KEPT_FIGURES else {**known, **found}
+        return found
+
+
+def named(wanted: Residency) -> Residency:
+    """What the device manager begins with, until the planner has seen a request."""
+    return replace(wanted, mode="fused") if wanted.mode == AUTO else wanted
+
+
+def measured(trace: Trace) -> Measured:
+    """What a trace says of the stages that the planner predicts. Those of one name are added up."""
+    stages: dict[str, float] = {}
+    for span in trace.spans:
+        stages[span.name] = stages.get(span.name, 0.0) + span.seconds
+    peaks = [span.memory.peak_allocated_mb for span in trace.spans if span.memory is not None]
+    return Measured(stages, int(max(peaks, default=0.0) * MEBIBYTE))

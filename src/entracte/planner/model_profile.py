@@ -1,0 +1,156 @@
+"""A model's figures: the bytes of its weights, and the laws of what its stages take."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from itertools import groupby
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from entracte.checkpoints.loading import BLOCKS, FileSource, build_component, prepare_module
+from entracte.checkpoints.lora import ADAPTED, open_lora
+from entracte.checkpoints.sources import ModelSource
+from entracte.errors import RequestError
+from entracte.models.transformer import TransformerConfig
+from entracte.models.transformer.config import StreamConfig
+from entracte.residency.adapters import MemoryAdapter
+from entracte.residency.factors import AdapterFactors
+from entracte.residency.layout import lay_out
+from entracte.residency.merge import Changes
+
+from .meter import META
+from .stage_costs import Cost, StageCosts
+from .stage_laws import trace_stages
+
+TRANSFORMER = "transformer"
+DISTILLED = "distilled"
+
+# Models whose figures come with the package: their names, and the file in `published/`.
+PUBLISHED: Mapping[str, str] = MappingProxyType(
+    {"ltx-2.3": "ltx-2.3.json", "Lightricks/LTX-2.3": "ltx-2.3.json"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFigures:
+    """One adapter, by unit of the transformer; the last unit is what is outside its blocks.
+
+    nbytes: of the factors, as the device manager lays them out. flops: of merging them.
+    """
+
+    nbytes: tuple[int, ...]
+    flops: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """What the planner knows of a model.
+
+    units: of every component, the bytes of every unit as the device manager lays it out; the last
+        is what is outside the blocks, and the only one of a component without blocks.
+    adapters: "distilled" is the LoRA of stage 2, where the model has one.
+    itemsize: bytes of a number of the model's dtype.
+    """
+
+    units: Mapping[str, tuple[int, ...]]
+    transformer: TransformerConfig
+    adapters: Mapping[str, AdapterFigures]
+    costs: StageCosts
+    itemsize: int
+
+
+def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
+    """A model's figures, from the headers of its files.
+
+    Raises CheckpointError where a component is missing or its tensors are not what it needs.
+    """
+    units, modules = {}, {}
+    for name, component in source.components.items():
+        # Buffers that no file holds are made for real, since the layout asks for them.
+        module = prepare_module(build_component(component), torch.device("cpu"))
+        specs = FileSource(component, dtype).specs
+        layouts = lay_out(module, specs, BLOCKS.get(name))
+        units[name] = tuple(layout.nbytes for layout in layouts)
+        if name != TRANSFORMER:
+            modules[name] = module.to(META)
+    transformer = source.components[TRANSFORMER]
+    config = TransformerConfig.from_header(transformer.config)
+    adapters = {}
+    if source.distilled_lora is not None:
+        file, _ = source.distilled_lora
+        shapes = {
+            name: {
+                key: located.info.shape for key, located in source.components[name].tensors.items()
+            }
+            for name in ADAPTED
+            if name in source.components
+        }
+        changes = open_lora(file, shapes).changes[TRANSFORMER]
+        adapters[DISTILLED] = _adapter(changes, config.layers)
+    return ModelFigures(units, config, adapters, trace_stages(modules, dtype), dtype.itemsize)
+
+
+def adapter_figures(changes: Changes, model: ModelFigures) -> AdapterFigures:
+    """The figures of an adapter of the transformer; its tensors are not read."""
+    return _adapter(changes, model.transformer.layers)
+
+
+def published(name: str) -> ModelFigures:
+    """The figures of a published model in bfloat16, without its files.
+
+    Raises RequestError for a name that is not known.
+    """
+    if name not in PUBLISHED:
+        raise RequestError(f"no figures are known of {name!r}; known: {', '.join(PUBLISHED)}")
+    file = files("entracte.planner") / "published" / PUBLISHED[name]
+    return from_json(json.loads(file.read_text()))
+
+
+def to_json(model: ModelFigures) -> dict[str, Any]:
+    """As JSON can hold it; numbers of units that repeat are written once, with their count."""
+    return {
+        "units": {name: _runs(units) for name, units in model.units.items()},
+        "transformer": asdict(model.transformer),
+        "adapters": {
+            name: {"nbytes": _runs(adapter.nbytes), "flops": _runs(adapter.flops)}
+            for name, adapter in model.adapters.items()
+        },
+        "costs": asdict(model.costs),
+        "itemsize": model.itemsize,
+    }
+
+
+def from_json(values: Mapping[str, Any]) -> ModelFigures:
+    """The inverse of `to_json`."""
+    config = dict(values["transformer"])
+    for stream in ("video", "audio"):
+        fields = dict(config[stream])
+        fields["max_positions"] = tuple(fields["max_positions"])
+        config[stream] = StreamConfig(**fields)
+    return ModelFigures(
+        units={name: _from_runs(runs) for name, runs in values["units"].items()},
+        transformer=TransformerConfig(**config),
+        adapters={
+            name: AdapterFigures(_from_runs(adapter["nbytes"]), _from_runs(adapter["flops"]))
+            for name, adapter in values["adapters"].items()
+        },
+        costs=StageCosts(**{name: Cost(**law) for name, law in values["costs"].items()}),
+        itemsize=values["itemsize"],
+    )
+
+
+def _adapter(changes: Changes, layers: int) -> AdapterFigures:
+    laid_out = AdapterFactors.of(MemoryAdapter(changes), BLOCKS[TRANSFORMER], layers)
+    flops = tuple(sum(changes[name].flops for name in names) for names in laid_out.names)
+    return AdapterFigures(laid_out.sizes, flops)
+
+
+def _runs(numbers: Iterable[int]) -> list[list[int]]:
+    return [[len(list(same)), number] for number, same in groupby(numbers)]
+
+
+def _from_runs(runs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    return tuple(number for count, number in runs for _ in range(count))

@@ -1,0 +1,223 @@
+"""How long a request waits for weights, in closed form but for swaps, which go block by block.
+
+The link brings one thing after another; the device computes, or merges, one thing after another;
+the two go on at once, but on a unified machine, where everything takes turns. `docs/planner.md`
+derives the formulas; all times are in seconds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entracte.machine.hardware import Hardware
+from entracte.residency.plan import SLOTS, spread
+from entracte.residency.policy import Place
+
+from .candidates import Way
+from .footprint import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeps:
+    """A phase's loop: so many sweeps over the blocks, each block computing for `block` seconds.
+
+    weights: which of the request's weight sets. merge: seconds to merge one block of that set, 0
+    for the plain one. outside: the same for what is outside the blocks.
+    """
+
+    count: int
+    block: float
+    weights: int
+    merge: float = 0.0
+    outside: float = 0.0
+
+
+def merge_seconds(nbytes: int, factors: int, flops: float, hardware: Hardware) -> float:
+    """Merging adapters into a unit: by its arithmetic or its traffic, whichever is slower."""
+    rates = hardware.rates
+    return max(flops / rates.merge, (2 * nbytes + factors) / rates.device_copy)
+
+
+def link_rate(home: str, hardware: Hardware) -> float:
+    """Bytes per second to the device. From files each unit is read, and then copied."""
+    rates = hardware.rates
+    if home == "host":
+        return rates.h2d
+    return rates.disk if hardware.unified else 1 / (1 / rates.disk + 1 / rates.h2d)
+
+
+def loan_wait(w: Weights, place: Place, compute: float, hardware: Hardware) -> float:
+    """How much longer a stage takes because its component comes for it.
+
+    What is outside the blocks comes first; block i computes when it is there and block i - 1 done.
+    """
+    if place == "resident":
+        return 0.0
+    rate = link_rate("disk" if place == "disk" else "host", hardware)
+    if hardware.unified or not w.blocks:
+        return w.nbytes / rate
+    each = w.block / rate
+    compute_bound, link_bound = each, w.nbytes / rate - w.outside / rate
+    link_bound -= (w.blocks - 1) * compute / w.blocks
+    return w.outside / rate + max(compute_bound, link_bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When the device is done with what it was given, and when the link is."""
+
+    now: float = 0.0
+    link: float = 0.0
+
+    def computed(self, seconds: float) -> "Clock":
+        return Clock(self.now + seconds, self.link)
+
+    def brought(self, seconds: float, wait: float) -> "Clock":
+        """Something came over the link, after all before it, and was waited for."""
+        start = max(self.now, self.link)
+        return Clock(start + wait, start + seconds)
+
+
+class Loops:
+    """The transformer's loops under one way of holding it, and the switches between them."""
+
+    def __init__(self, w: Weights, way: Way, phases: Sequence[Sweeps], hardware: Hardware) -> None:
+        self._w = w
+        self._way = way
+        self._phases = phases
+        self._unified = hardware.unified
+        self._rate = link_rate(way.home, hardware)
+        self._host_rate = hardware.rates.h2d
+        self._streamed = w.blocks - way.resident
+        self._resident_bytes = way.resident * w.block + w.outside
+        self._changes = any(phase.weights != phases[0].weights for phase in phases)
+        self._swaps = way.mode == "snapshot" and way.policy == "low-vram" and self._changes
+        # Whether weights come between the loops, so that other stages' weights wait for them.
+        self.linked = self._swaps or (way.mode == "original" and self._changes)
+        self._arrivals: list[float] = []  # of every block's next weights, where they are swapped
+        self._resident: list[bool] = []
+        if self._swaps:
+            streamed = set(spread(range(w.blocks), self._streamed))
+            self._resident = [block not in streamed for block in range(w.blocks)]
+        self.switch = 0.0  # what the second phase waited before its first block
+
+    def begin(self, clock: Clock) -> Clock:
+        """A request begins: what its first phase needs and the last one did not leave."""
+        if self._way.mode == "original" and self._changes:
+            return Clock(clock.now, max(clock.now, clock.link) + self._restoring())
+        return clock
+
+    def run(self, number: int, clock: Clock) -> Clock:
+        """The loop of a phase; what was brought for it is waited for."""
+        ready = clock
+        if self._way.mode == "original" and self._changes:
+            clock = self._merged_in_place(number, clock)
+        elif self._way.mode == "snapshot" and self._way.policy == "aggressive" and self._changes:
+            clock = self._copied_ahead(number, clock)
+        elif self._swaps and not self._unified:
+            if number and self._arrivals:
+                self.switch = max(0.0, self._arrivals[0] - clock.now)
+            return self._swapping(number, clock)
+        if number:
+            self.switch = clock.now - ready.now
+        clock = clock.computed(self._steady(number))
+        if self._swaps:
+            clock = clock.computed(self._way.resident * self._w.block / self._host_rate)
+        if self._way.mode == "fused" and self._changes:
+            clock = clock.computed(self._kept_again(number))
+        return clock
+
+    def _steady(self, number: int) -> float:
+        """A loop whose every sweep takes the same: computing and merging, or the link."""
+        phase, w, way = self._phases[number], self._w, self._way
+        merges, streamed, rate = 0, self._streamed, self._rate
+        nbytes = float(streamed * w.block)
+        if phase.merge and way.mode == "fused":
+            merges = w.blocks - way.merged
+            nbytes = max(0, streamed - way.merged) * w.block
+        elif phase.merge and way.mode == "original":
+            merges = streamed
+            nbytes = streamed * (w.block + self._block_factors())
+        elif phase.merge and way.mode == "snapshot":
+            rate = self._host_rate
+        computing = w.blocks * phase.block
+        if phase.merge and way.mode == "dynamic":
+            # Two narrow products beside every wide one: as much more as there are more weights.
+            computing *= 1 + sum(total for total, _ in w.factors) / w.nbytes
+        work = phase.count * (computing + merges * phase.merge)
+        link = phase.count * nbytes / rate
+        if self._unified:
+            return work + link
+        if link <= work:
+            return work
+        # The first blocks came before the loop began; the last one computes after it has come.
+        ahead = min(SLOTS, streamed) * w.block / rate
+        return max(work, link - ahead + phase.block)
+
+    def _kept_again(self, number: int) -> float:
+        """Kept blocks, where both sets have adapters, are merged anew for the next phase."""
+        following = self._phases[(number + 1) % len(self._phases)]
+        if not all(phase.merge for phase in self._phases):
+            return 0.0
+        return self._way.merged * following.merge + following.outside
+
+    def _block_factors(self) -> float:
+        return sum(total for total, _ in self._w.factors) / (self._w.blocks + 1)
+
+    def _restoring(self) -> float:
+        return self._resident_bytes / self._rate
+
+    def _merged_in_place(self, number: int, clock: Clock) -> Clock:
+        """The base is restored, in whole, before the first loop, and merged before the second."""
+        phase = self._phases[number]
+        if number == 0:
+            return Clock(max(clock.now, clock.link), clock.link)
+        factors = self._block_factors() / self._rate
+        merges = self._way.resident * phase.merge + phase.outside
+        if self._unified:
+            return clock.computed(merges + (self._way.resident + 1) * factors)
+        # Factors come while blocks compute, but for the first ones.
+        late = max(0.0, self._way.resident * (factors - phase.merge - phase.block))
+        return clock.computed(factors + merges + late)
+
+    def _copied_ahead(self, number: int, clock: Clock) -> Clock:
+        """The second set comes during the first loop, into memory of its own."""
+        if number == 0:
+            return clock
+        copied = self._resident_bytes / self._host_rate
+        if self._unified:
+            return clock.computed(copied)
+        streaming = self._phases[0].count * self._streamed * self._w.block / self._rate
+        return clock.computed(max(0.0, copied + streaming - self._steady(0)))
+
+    def _swapping(self, number: int, clock: Clock) -> Clock:
+        """A loop whose resident blocks are replaced in its last sweep, one after another."""
+        phase, w = self._phases[number], self._w
+        if phase.count == 0:
+            return clock
+        steady = self._steady(number) / phase.count
+        if not self._arrivals:
+            self._arrivals = [0.0] * w.blocks
+        if phase.count == 1:
+            return self._sweep(number, clock, swaps=True)
+        clock = self._sweep(number, clock, swaps=False)
+        skipped = (phase.count - 2) * steady
+        self._arrivals = [arrival + skipped for arrival in self._arrivals]
+        clock = Clock(clock.now + skipped, clock.link + skipped)
+        return self._sweep(number, clock, swaps=True)
+
+    def _sweep(self, number: int, clock: Clock, swaps: bool) -> Clock:
+        """One sweep, block by block. Streamed blocks come through slots, in the order of use."""
+        w, now, link = self._w, clock.now, clock.link
+        each, compute = w.block / self._host_rate, self._phases[number].block
+        resident, arrivals = self._resident, list(self._arrivals)
+        streamed = [block for block in range(w.blocks) if not resident[block]]
+        upcoming = dict(zip(streamed, streamed[SLOTS:], strict=False))
+        wrapped = dict(zip(streamed[-SLOTS:], streamed[:SLOTS], strict=False))
+        for block in range(w.blocks):
+            now = max(now, arrivals[block]) + compute
+            following = block if resident[block] else upcoming.get(block, wrapped.get(block, block))
+            if swaps or not resident[block]:
+                link = max(link, now) + each
+                arrivals[following] = link
+        self._arrivals = arrivals
+        return Clock(now, link)

@@ -1,0 +1,104 @@
+"""The laws of the stages outside the transformer, found by running them on meta tensors."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from entracte.checkpoints.loading import FIXED_DTYPES
+from entracte.errors import CheckpointError
+from entracte.models.audio_vae import CHANNELS, MEL_BINS, AudioVae
+from entracte.models.connectors import Connectors
+from entracte.models.gemma import MAX_TOKENS, TextEncoder
+from entracte.models.upsampler import Upsampler
+from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
+from entracte.models.vocoder import Vocoder
+from entracte.pipeline.connect_text import connect_text
+from entracte.pipeline.decode_audio import decode_audio
+from entracte.pipeline.upsample import upsample
+
+from .meter import META, Metered, meter
+from .stage_costs import Cost, StageCosts, mel_frames
+
+C = TypeVar("C", bound=nn.Module)
+
+# Large enough that what does not grow with the size is of no weight. Size costs no time here.
+SIDE = 16
+FRAMES = 8
+AUDIO_TOKENS = 64
+
+# Two, because a decoded video has fewer than eight frames for every latent one: the first is one.
+FEW_FRAMES, MANY_FRAMES = 2, 10
+
+
+def trace_stages(modules: Mapping[str, nn.Module], dtype: torch.dtype) -> StageCosts:
+    """The laws of a model's stages.
+
+    modules: the components by name, on the meta device, in any dtype; they are converted. Without
+        an upsampler upsampling costs nothing.
+    Raises CheckpointError where another component is missing.
+    """
+    for name, module in modules.items():
+        module.requires_grad_(False).to(FIXED_DTYPES.get(name, dtype))
+    vae = _component(modules, "video_vae", VideoVae)
+    channels = len(vae.latents_mean)
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=META)
+
+    encoder = _component(modules, "text_encoder", TextEncoder)
+    config = encoder.config
+    tokens = torch.zeros(MAX_TOKENS, dtype=torch.int64, device=META)
+    connectors = _component(modules, "connectors", Connectors)
+    states = (MAX_TOKENS, config.hidden_size, config.num_hidden_layers + 1)
+    audio_vae = _component(modules, "audio_vae", AudioVae)
+    vocoder = _component(modules, "vocoder", Vocoder)
+    audio = empty(1, CHANNELS, AUDIO_TOKENS, MEL_BINS)
+    few = meter(lambda: vae.decode(empty(1, channels, FEW_FRAMES, SIDE, SIDE)))
+    many = meter(lambda: vae.decode(empty(1, channels, MANY_FRAMES, SIDE, SIDE)))
+    return StageCosts(
+        encode_text=_traced(lambda: encoder(tokens), 1),
+        connect_text=_traced(lambda: connect_text(connectors, empty(*states)), 1),
+        encode_image=_traced(
+            lambda: vae.encode(empty(1, 3, 1, SIDE * SPATIAL_SCALE, SIDE * SPATIAL_SCALE)),
+            SIDE * SIDE,
+        ),
+        upsample=_upsample(modules, vae, empty(1, channels, FRAMES, SIDE, SIDE)),
+        decode_frames=_through(few, many, SIDE * SIDE),
+        decode_audio=_traced(
+            lambda: decode_audio(audio_vae, vocoder, audio), mel_frames(AUDIO_TOKENS)
+        ),
+    )
+
+
+def _component(modules: Mapping[str, nn.Module], name: str, kind: type[C]) -> C:
+    module = modules.get(name)
+    if not isinstance(module, kind):
+        raise CheckpointError(f"the model has no {name}")
+    return module
+
+
+def _traced(compute: Callable[[], object], size: int) -> Cost:
+    """A law in proportion to the size that was computed."""
+    found = meter(compute)
+    return Cost(found.flops / size, found.nbytes / size)
+
+
+def _upsample(modules: Mapping[str, nn.Module], vae: VideoVae, latent: Tensor) -> Cost:
+    if "upsampler" not in modules:
+        return Cost(0.0, 0.0)
+    upsampler = _component(modules, "upsampler", Upsampler)
+    return _traced(lambda: upsample(upsampler, vae, latent), FRAMES * SIDE * SIDE)
+
+
+def _through(few: Metered, many: Metered, places: int) -> Cost:
+    """The law in the number of frames that goes through both, for one place."""
+    more = (MANY_FRAMES - FEW_FRAMES) * places
+    flops, nbytes = (many.flops - few.flops) / more, (many.nbytes - few.nbytes) / more
+    return Cost(
+        flops,
+        nbytes,
+        few.flops / places - flops * FEW_FRAMES,
+        few.nbytes / places - nbytes * FEW_FRAMES,
+    )

@@ -1,0 +1,1 @@
+"""What a device manager runs on."""

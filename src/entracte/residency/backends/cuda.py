@@ -1,0 +1,161 @@
+"""The CUDA backend: three streams, events between them, pinned host memory, fused merges."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from entracte.errors import OutOfMemory
+from entracte.residency.kernels.merge_table import fits
+from entracte.residency.merge import WeightMerge
+
+from .cuda_stream import CudaClock, CudaMergeProgram, CudaStream, device_errors
+from .pinned import CudaRegistrar, HostAllocator, Registrar
+from .protocol import HostMemory, MergeProgram, Stream, Task, Traffic
+from .unchecked import Unchecked
+
+if TYPE_CHECKING:
+    from entracte.residency.kernels.lora_merge_triton import FusedMerges
+
+logger = logging.getLogger(__name__)
+
+OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
+
+
+class CudaBackend(Unchecked):
+    """A CUDA device. `compute` is the stream that is current when it is made.
+
+    registrar: pins host memory (default: CUDA does).
+    """
+
+    def __init__(self, device: torch.device, registrar: Registrar | None = None) -> None:
+        if device.type != "cuda":
+            raise ValueError(f"{device} is no CUDA device")
+        index = torch.cuda.current_device() if device.index is None else device.index
+        self.name = "cuda"
+        self.device = torch.device("cuda", index)
+        self.unified = False
+        self.traffic = Traffic()
+        lock = Lock()
+        self._compute = torch.cuda.current_stream(self.device)
+        self._merges = torch.cuda.Stream(self.device)
+        self._clock = CudaClock(self._compute)
+        self.compute: Stream = CudaStream(self._compute, self.traffic, lock, self._clock)
+        self.copies: Stream = CudaStream(
+            torch.cuda.Stream(self.device), self.traffic, lock, self._clock
+        )
+        self.loans: Stream = CudaStream(
+            torch.cuda.Stream(self.device), self.traffic, lock, self._clock
+        )
+        self.merges: Stream = CudaStream(self._merges, self.traffic, lock, self._clock)
+        self._memory: dict[int, Tensor] = {}  # by address
+        self._host = HostAllocator(registrar or CudaRegistrar(self.device))
+        self._reader = ThreadPoolExecutor(
+            1, "entracte-reader", initializer=torch.cuda.set_device, initargs=(self.device,)
+        )
+        self._fused = _fused_merges(self.device)
+
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
+        """See Backend. The side streams begin later work only after all earlier compute work."""
+        try:
+            with torch.inference_mode(False), torch.cuda.stream(self._compute):
+                if again is None:
+                    memory = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
+                else:
+                    memory = again
+                    memory.untyped_storage().resize_(nbytes)
+        except torch.OutOfMemoryError as error:
+            free, total = torch.cuda.mem_get_info(self.device)
+            raise OutOfMemory(
+                f"the device refused {nbytes:,} bytes: {free:,} of {total:,} are free"
+            ) from error
+        # The allocator may hand out what earlier compute work still uses: it counts on its order.
+        ready = self.compute.record()
+        for stream in (self.copies, self.loans, self.merges):
+            stream.wait(ready)
+        if nbytes > 0:
+            self._memory[memory.data_ptr()] = memory
+        return memory
+
+    def free(self, memory: Tensor) -> None:
+        """See Backend. All views of the memory become unusable."""
+        if memory.nbytes == 0:
+            return
+        known = self._memory.pop(memory.data_ptr(), None)
+        if known is None:
+            raise ValueError("this backend did not allocate this memory")
+        # Whoever gets it next may use it after all compute work so far.
+        # Views that modules still have must not keep it.
+        known.untyped_storage().resize_(0)
+
+    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
+        return self._host.allocate(nbytes, pinned)
+
+    def free_host(self, memory: HostMemory) -> None:
+        for stream in (self.compute, self.copies, self.loans, self.merges):
+            stream.record().synchronize()
+        self._host.free(memory)
+
+    def prepare_merges(
+        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+    ) -> MergeProgram:
+        """See Backend. The host does not wait, but the first merges compile a kernel: seconds."""
+        fused: FusedMerges | None = None
+        able = []
+        if self._fused is not None:
+            able = [each for each in merges if each.weight.device == self.device and fits(each)]
+        if self._fused is not None and able:
+            with device_errors("preparing merges"), torch.cuda.stream(self._merges):
+                fused = self._fused(able, self.device)
+        chosen = set(map(id, able))
+        plain = tuple(each for each in merges if id(each) not in chosen)
+        return CudaMergeProgram(fused, plain, tuple(copies), len(merges), self._merges)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        with torch.cuda.device(self.device), torch.cuda.stream(self._compute):
+            yield
+
+    def read_ahead(self, task: Callable[[], None]) -> Task:
+        return self._reader.submit(task)
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def set_clock(self) -> None:
+        self._clock.set()
+
+    def synchronize(self) -> None:
+        with device_errors("waiting for the device"):
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        """Give everything back, once all tasks and all work are done. Raises DeviceFault."""
+        self._reader.shutdown()
+        self.synchronize()
+        for memory in list(self._memory.values()):
+            self.free(memory)
+        self._host.close()
+
+
+def _fused_merges(
+    device: torch.device,
+) -> "Callable[[Sequence[WeightMerge], torch.device], FusedMerges] | None":
+    """What prepares fused merges; None, with a warning, where there can be none."""
+    if torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
+        reason = "the device does not multiply bfloat16"
+    else:
+        try:
+            from entracte.residency.kernels.lora_merge_triton import FusedMerges
+
+            return FusedMerges
+        except ImportError as error:
+            reason = f"Triton cannot be imported ({error})"
+    logger.warning("Adapters will be merged several times slower than they could be: %s", reason)
+    return None

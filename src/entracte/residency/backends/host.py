@@ -1,0 +1,155 @@
+"""The plain backend: device memory is host memory, and all work is done at once."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from entracte.errors import OutOfMemory
+from entracte.residency.merge import WeightMerge, merge
+
+from .protocol import Direction, Event, HostMemory, Mark, MergeProgram, Stream, Task, Traffic
+from .unchecked import Unchecked
+
+
+@torch.inference_mode(False)
+def host_memory(nbytes: int) -> Tensor:
+    """Host memory [nbytes] uint8, aligned to 64 bytes; its contents are undefined.
+
+    It is an ordinary tensor even inside `torch.inference_mode()`, so that it can be written later.
+    """
+    return torch.empty(nbytes, dtype=torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment of the host, as a mark: all work before it is done."""
+
+    seconds: float
+
+    def passed(self) -> float | None:
+        return self.seconds
+
+
+class HostEvent:
+    """Has always happened."""
+
+    def synchronize(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class HostMergeProgram:
+    """Merges and copies (target, source), to be carried out with the plain expression."""
+
+    merges: tuple[WeightMerge, ...]
+    copies: tuple[tuple[Tensor, Tensor], ...]
+
+
+class HostStream:
+    """Does everything at once."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def wait(self, event: Event) -> None:
+        pass
+
+    def record(self) -> Event:
+        return HostEvent()
+
+    def mark(self) -> Mark:
+        return Instant(time.perf_counter())
+
+    def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
+        target.copy_(source)
+        self._traffic.count(direction, target.nbytes)
+
+    def merge(self, program: MergeProgram) -> None:
+        if not isinstance(program, HostMergeProgram):
+            raise TypeError("these merges were prepared by another backend")
+        with torch.no_grad():
+            for target, source in program.copies:
+                target.copy_(source)
+                self._traffic.count("within", target.nbytes)
+            for each in program.merges:
+                merge(each.weight, each.adapters, out=each.out)
+                self._traffic.merges += 1
+
+
+class HostBackend(Unchecked):
+    """The CPU as a device, for small models and for machines without one.
+
+    device_limit, host_limit: bytes that allocations may take together.
+    """
+
+    def __init__(self, device_limit: int | None = None, host_limit: int | None = None) -> None:
+        self.name = "host"
+        self.device = torch.device("cpu")
+        self.unified = True
+        self.traffic = Traffic()
+        self.compute: Stream = HostStream(self.traffic)
+        self.copies: Stream = HostStream(self.traffic)
+        self.loans: Stream = HostStream(self.traffic)
+        self.merges: Stream = HostStream(self.traffic)
+        self.device_bytes = 0
+        self.host_bytes = 0
+        self._reader = ThreadPoolExecutor(1, "entracte-reader")
+        self._device_limit = device_limit
+        self._host_limit = host_limit
+
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
+        _check("device", nbytes, self.device_bytes, self._device_limit)
+        self.device_bytes += nbytes
+        if again is None:
+            return host_memory(nbytes)
+        again.untyped_storage().resize_(nbytes)
+        return again
+
+    def free(self, memory: Tensor) -> None:
+        """See Backend. Views of the memory may not be used unless it comes again."""
+        self.device_bytes -= memory.nbytes
+        memory.untyped_storage().resize_(0)
+
+    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:  # noqa: ARG002 nothing to pin
+        _check("host", nbytes, self.host_bytes, self._host_limit)
+        self.host_bytes += nbytes
+        return HostMemory(host_memory(nbytes), pinned=False)
+
+    def free_host(self, memory: HostMemory) -> None:
+        self.host_bytes -= memory.bytes.nbytes
+
+    def prepare_merges(
+        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+    ) -> MergeProgram:
+        return HostMergeProgram(tuple(merges), tuple(copies))
+
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def read_ahead(self, task: Callable[[], None]) -> Task:
+        return self._reader.submit(task)
+
+    def now(self) -> float:
+        return time.perf_counter()
+
+    def set_clock(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._reader.shutdown()
+        self.device_bytes = self.host_bytes = 0
+
+
+def _check(kind: str, nbytes: int, used: int, limit: int | None) -> None:
+    if limit is not None and used + nbytes > limit:
+        raise OutOfMemory(
+            f"{kind} memory: {nbytes:,} bytes asked for, {used:,} in use, limit {limit:,}"
+        )

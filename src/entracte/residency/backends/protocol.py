@@ -1,0 +1,176 @@
+"""What the device manager needs of a device: memory, ordered queues of work, and merges.
+
+Three backends have it: `cuda`, `host`, and the simulated accelerator of the tests, which checks
+every rule that is written here.
+
+Rules. A *stream* carries out its work in order, and does not wait for any other stream unless it is
+told to. Work that reads memory must be ordered, by events, after the work that wrote it; work that
+writes memory, after all work that read or wrote it. The *host* orders nothing by itself either: it
+runs ahead of the streams, and must wait for an event before it touches memory that they use.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from entracte.residency.merge import WeightMerge
+
+# From the host to the device, from the device to the host, or from device to device.
+Direction = Literal["in", "out", "within"]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of weights copied in every direction, and the number of weights merged, since start."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    bytes_within: int = 0
+    merges: int = 0
+
+    def since(self, earlier: "Traffic") -> "Traffic":
+        """What was counted after an earlier copy of this record was made."""
+        return Traffic(
+            self.bytes_in - earlier.bytes_in,
+            self.bytes_out - earlier.bytes_out,
+            self.bytes_within - earlier.bytes_within,
+            self.merges - earlier.merges,
+        )
+
+    def count(self, direction: Direction, nbytes: int) -> None:
+        """Count a copy."""
+        match direction:
+            case "in":
+                self.bytes_in += nbytes
+            case "out":
+                self.bytes_out += nbytes
+            case "within":
+                self.bytes_within += nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Host memory of exactly the size asked for: flat uint8. Copies from pageable memory are slower
+    and stop the host.
+    """
+
+    bytes: Tensor
+    pinned: bool
+
+
+class Event(Protocol):
+    """A point in a stream's work."""
+
+    def synchronize(self) -> None:
+        """Make the host wait until all work before this point is done."""
+
+
+class Mark(Protocol):
+    """A point in a stream's work whose time is kept."""
+
+    def passed(self) -> float | None:
+        """When the stream came to it, in seconds of the backend's clock; None while it has not."""
+
+
+class MergeProgram(Protocol):
+    """Merges prepared by a backend, to be carried out many times on the same memory."""
+
+
+class Stream(Protocol):
+    """A queue of work on the device. Every method returns at once."""
+
+    def wait(self, event: Event) -> None:
+        """Begin later work only after the event."""
+
+    def record(self) -> Event:
+        """The point after all work so far."""
+
+    def mark(self) -> Mark:
+        """The same point, to be timed."""
+
+    def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
+        """Copy flat uint8 memory. Pageable host memory may make the host wait."""
+
+    def merge(self, program: MergeProgram) -> None:
+        """Carry out prepared merges."""
+
+
+class Task(Protocol):
+    """Something that the reader thread does."""
+
+    def result(self) -> None:
+        """Make the host wait until it is done; raises what it raised."""
+
+    def exception(self) -> BaseException | None:
+        """Make the host wait until it is done; returns what it raised."""
+
+
+class Backend(Protocol):
+    """A device. One manager has it; it is not shared between threads, but for `read_ahead`."""
+
+    name: str
+    device: torch.device
+    unified: bool  # whether device memory is host memory, which the host may write
+    compute: Stream  # where modules run
+    copies: Stream  # host to device, and back
+    loans: Stream  # the same, for what is wanted soon: it does not queue behind `copies`
+    merges: Stream
+    traffic: Traffic
+
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
+        """Device memory [nbytes] uint8, aligned as its kernels want it. Raises OutOfMemory.
+
+        again: memory of the same size that was freed. It may be what is returned: then views of it
+        are right again.
+        """
+
+    def free(self, memory: Tensor) -> None:
+        """Give device memory back. Later work in the compute stream is after all use of it."""
+
+    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
+        """Host memory; pageable where pinning is not wanted or is refused. Raises OutOfMemory."""
+
+    def free_host(self, memory: HostMemory) -> None:
+        """Give host memory back, once all work on it is done; the host may have to wait."""
+
+    def prepare_merges(
+        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+    ) -> MergeProgram:
+        """Prepare merges, and copies (target, source) within the device that go with them."""
+
+    def lend(self, memory: Tensor) -> None:
+        """Modules may read this memory from now on, in the compute stream."""
+
+    def take_back(self, memory: Tensor) -> None:
+        """Modules may no longer read this memory."""
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Modules run on this device within it."""
+
+    def in_step(self) -> AbstractContextManager[None]:
+        """A sweep over blocks: the host must not wait for the device within it."""
+
+    def host_writes(self, memory: Tensor) -> None:
+        """The host is about to write this memory; all work on it must have been waited for."""
+
+    def read_ahead(self, task: Callable[[], None]) -> Task:
+        """Carry out tasks one after another, beside the host, such as reading a file.
+
+        A task may make its own thread wait for events.
+        """
+
+    def now(self) -> float:
+        """The host's time in seconds, by the clock that marks have too."""
+
+    def set_clock(self) -> None:
+        """Begin to time marks anew, so that clocks that drift agree; the host may wait."""
+
+    def synchronize(self) -> None:
+        """Make the host wait for all work."""
+
+    def close(self) -> None:
+        """Give everything back."""

@@ -1,0 +1,158 @@
+"""Jobs and workers as clients see them: without paths, and without other people's videos."""
+
+import time
+from collections.abc import Sequence
+
+from entracte.config.serve import ServeSettings
+from entracte.recipes import RECIPES
+from entracte.request import MAX_FRAMES, MAX_SIDE
+from entracte.serve import submission as wanted
+from entracte.serve.jobs.job import Job
+from entracte.serve.keys import Key
+from entracte.serve.queue_view import Line, remaining
+from entracte.serve.worker import state
+
+from .schemas import (
+    EngineStatus,
+    EngineView,
+    Estimate,
+    ImagePlace,
+    LimitsView,
+    MemoryView,
+    QueueView,
+    Video,
+    VideoError,
+    VideoWarning,
+    WorkerView,
+)
+
+
+def video_view(job: Job, line: Line) -> Video:
+    settings = job.settings
+    place = line.places.get(job.id)
+    eta = None if place is None else place.eta_s
+    if job.status == "in_progress":
+        eta = remaining(job, time.time())
+    width, height = (int(pixels) for pixels in job.size.split("x"))
+    error = None
+    if job.error_code is not None:
+        error = VideoError(code=job.error_code, message=job.error_message or "")
+    return Video(
+        id=job.id,
+        model=job.model,
+        status=job.status,
+        progress=job.progress,
+        created_at=int(job.created_at),
+        started_at=_whole(job.started_at),
+        completed_at=_whole(job.completed_at),
+        expires_at=_whole(job.expires_at),
+        size=job.size,
+        seconds=job.seconds,
+        prompt=job.prompt,
+        error=error,
+        queue_position=place.position if place is not None and job.status == "queued" else None,
+        eta_s=None if job.ended else eta,
+        stage=None if job.ended else job.stage,
+        step=None if job.ended else job.step,
+        steps=None if job.ended else job.steps,
+        stage_durations=job.stage_durations,
+        peak_memory_mb=job.peak_memory_mb,
+        num_frames=settings["num_frames"],
+        fps=settings["fps"],
+        width=width,
+        height=height,
+        render_size=_size(wanted.render_size(settings)),
+        seed=settings["seed"],
+        settings={"model": job.model, "prompt": job.prompt, **settings},
+        images=[ImagePlace(**image) for image in job.images],
+        estimated_s=job.estimated_s,
+        bytes=job.bytes,
+        warnings=[VideoWarning(**warning) for warning in job.warnings],
+    )
+
+
+def estimate_view(asked: wanted.Wanted, estimated_s: float | None, line: Line) -> Estimate:
+    width, height = (int(pixels) for pixels in asked.size.split("x"))
+    return Estimate(
+        size=asked.size,
+        seconds=asked.seconds,
+        num_frames=asked.settings["num_frames"],
+        fps=asked.settings["fps"],
+        width=width,
+        height=height,
+        render_size=_size(asked.render_size),
+        estimated_s=estimated_s,
+        queue_s=line.seconds,
+    )
+
+
+def engine_status(workers: Sequence[state.WorkerView], draining: bool) -> EngineStatus:
+    states = {each.state for each in workers}
+    if draining:
+        return "draining"
+    if states & {"ready", "busy"}:
+        return "ready"
+    return "starting" if states & {"starting", "warming", "restarting"} else "down"
+
+
+def engine_view(
+    workers: Sequence[state.WorkerView],
+    line: Line,
+    settings: ServeSettings,
+    draining: bool,
+    key: Key,
+) -> EngineView:
+    """What an operator sees of all; others see the state, and what is theirs."""
+    return EngineView(
+        status=engine_status(workers, draining),
+        workers=[_worker_view(each, key) for each in workers],
+        queue=QueueView(
+            queued=line.queued if key.operator else line.queued_of.get(key.id, 0),
+            running=line.running if key.operator else line.running_of.get(key.id, 0),
+            limit=settings.max_queued,
+            seconds=line.seconds,
+        ),
+        limits=LimitsView(
+            max_prompt_chars=settings.max_prompt_chars,
+            max_images=settings.max_images,
+            max_image_bytes=settings.max_image_bytes,
+            max_pixels_frames=settings.max_pixels_frames,
+            max_steps=settings.max_steps,
+            size_multiple=RECIPES[settings.pipeline].size_multiple,
+            max_side=MAX_SIDE,
+            max_frames=MAX_FRAMES,
+        ),
+        defaults=wanted.default_fields(settings),
+        auth=settings.auth,
+    )
+
+
+def _worker_view(worker: state.WorkerView, key: Key) -> WorkerView:
+    memory = worker.memory if key.operator else None
+    own = worker.owner == key.id
+    return WorkerView(
+        name=worker.name,
+        device=worker.device,
+        state=worker.state,
+        video_id=worker.video_id if own else None,
+        stage=worker.stage if own or key.operator else None,
+        device_total_bytes=None if memory is None else memory.device_total,
+        device_used_bytes=None if memory is None else memory.device_used,
+        host_used_bytes=None if memory is None else memory.host_used,
+        memory=[]
+        if memory is None
+        else [
+            MemoryView(component=r.component, where=r.where, content=r.content, bytes=r.bytes)
+            for r in memory.rows
+        ],
+        mode=None if memory is None else memory.mode,
+        plan=None if memory is None else memory.plan,
+    )
+
+
+def _size(pixels: tuple[int, int]) -> str:
+    return f"{pixels[0]}x{pixels[1]}"
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)

@@ -1,0 +1,260 @@
+"""What a client wants, resolved to what the model can do."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entracte.config.guidance import BLOCKS, SCALES, guidance_from, scales_of
+from entracte.config.serve import ServeSettings
+from entracte.errors import RequestError
+from entracte.recipes import DEFAULTS, RECIPES
+from entracte.request import DEFAULT_VERSION, ImageCondition, LoraSpec, Request
+from entracte.sampling.lengths import TIME
+from entracte.serve.http.errors import ApiError, bad_request
+from entracte.serve.http.fields import LoraField, VideoFields
+
+# A request's fields under the names that clients know.
+PARAMS: Mapping[str, str] = {
+    "frame_rate": "fps",
+    "height": "size",
+    "width": "size",
+    "output_height": "size",
+    "output_width": "size",
+    "video_guidance": "video_cfg_guidance_scale",
+    "audio_guidance": "audio_cfg_guidance_scale",
+}
+OPTIONS = ("guidance_batch", "truncate_prompt", "preview")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request that can be carried out.
+
+    settings: the fields to ask for the same again. size: of the file, `WxH`. render_size: of what
+    is rendered, of which the file is the centre.
+    """
+
+    prompt: str
+    model: str
+    settings: dict[str, Any]
+
+    @property
+    def size(self) -> str:
+        size: str = self.settings["size"]
+        return size
+
+    @property
+    def seconds(self) -> str:
+        seconds: str = self.settings["seconds"]
+        return seconds
+
+    @property
+    def render_size(self) -> tuple[int, int]:
+        return render_size(self.settings)
+
+
+def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Path]) -> Wanted:
+    """Raises ApiError, naming the field, for what cannot be made or is not allowed here."""
+    model = fields.model or settings.model_name[0]
+    if model not in settings.model_name:
+        raise ApiError(404, f"There is no model {model[:100]!r}.", "model_not_found", "model")
+    for name, words in (("prompt", fields.prompt), ("negative_prompt", fields.negative_prompt)):
+        if words is not None and len(words) > settings.max_prompt_chars:
+            limit = settings.max_prompt_chars
+            raise bad_request(f"{name} has over {limit:,} characters.", name, "too_long")
+    defaults = DEFAULTS[DEFAULT_VERSION]
+    pipeline = fields.pipeline or settings.pipeline
+    recipe = RECIPES[pipeline]
+    width, height = _size(fields, settings)
+    fps = fields.fps or defaults.frame_rate
+    frames = fields.num_frames
+    if frames is None:
+        seconds = settings.default_seconds if fields.seconds is None else fields.seconds
+        frames = max(1, round(seconds * fps / TIME)) * TIME + 1
+    else:
+        seconds = round(frames / fps, 2)
+    _require_length(frames, fps, settings)
+    found: dict[str, Any] = {
+        "size": f"{width}x{height}",
+        "seconds": f"{seconds:g}",
+        "num_frames": frames,
+        "fps": fps,
+        "seed": secrets.randbelow(2**31) if fields.seed is None else fields.seed,
+        "pipeline": pipeline,
+        "negative_prompt": fields.negative_prompt
+        if fields.negative_prompt is not None
+        else defaults.negative_prompt,
+    }
+    if recipe.guided:
+        found["num_inference_steps"] = fields.num_inference_steps or defaults.num_inference_steps
+    elif fields.num_inference_steps is not None:
+        found["num_inference_steps"] = fields.num_inference_steps
+    _require_steps(found, settings)
+    _require_loras(fields.loras or (), settings)
+    given = fields.model_dump(include={*SCALES, *BLOCKS, *OPTIONS}, exclude_none=True)
+    if fields.guidance_scale is not None:
+        given.setdefault("video_cfg_guidance_scale", fields.guidance_scale)
+    found |= given
+    if fields.loras:
+        found["loras"] = [
+            lora.model_dump(exclude=set() if lora.partial else {"partial"}) for lora in fields.loras
+        ]
+    wanted = Wanted(fields.prompt, model, found)
+    _check(wanted, settings, loras)
+    return wanted
+
+
+def render_size(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height that are rendered: the next that the pipeline can."""
+    recipe = RECIPES[settings["pipeline"]]
+    width, height = _pixels(settings["size"])
+    return recipe.rendered(width), recipe.rendered(height)
+
+
+def request_arguments(
+    prompt: str,
+    settings: Mapping[str, Any],
+    loras: Mapping[str, Path],
+    images: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The arguments of the `Request` that settings stand for.
+
+    images: `{path, frame, strength, crf}`. Raises ApiError for a LoRA that there is not, and
+    RequestError for an image that does not fit.
+    """
+    width, height = _pixels(settings["size"])
+    rendered = render_size(settings)
+    arguments: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": settings["negative_prompt"],
+        "pipeline": settings["pipeline"],
+        "width": rendered[0],
+        "height": rendered[1],
+        "num_frames": settings["num_frames"],
+        "frame_rate": settings["fps"],
+        "seed": settings["seed"],
+        "images": tuple(ImageCondition(**image) for image in images),
+        "loras": tuple(_lora(each, loras) for each in settings.get("loras", ())),
+        **guidance_from(settings),
+    }
+    if rendered != (width, height):
+        arguments |= {"output_width": width, "output_height": height}
+    for name in ("num_inference_steps", "guidance_batch", "truncate_prompt"):
+        if name in settings:
+            arguments[name] = settings[name]
+    return arguments
+
+
+def usual_request(settings: ServeSettings) -> dict[str, Any]:
+    """The arguments of the request that leaves everything open; raises ApiError."""
+    wanted = resolve(VideoFields(prompt="Anything"), settings, {})
+    return request_arguments(wanted.prompt, wanted.settings, {})
+
+
+def default_fields(settings: ServeSettings) -> dict[str, Any]:
+    """What a request leaves open, for those who want to show it."""
+    defaults = DEFAULTS[DEFAULT_VERSION]
+    return {
+        "size": settings.default_size,
+        "seconds": f"{settings.default_seconds:g}",
+        "fps": defaults.frame_rate,
+        "pipeline": settings.pipeline,
+        "num_inference_steps": defaults.num_inference_steps,
+        "negative_prompt": defaults.negative_prompt,
+        **scales_of(defaults.video_guidance, defaults.audio_guidance),
+    }
+
+
+def _size(fields: VideoFields, settings: ServeSettings) -> tuple[int, int]:
+    if fields.width is None and fields.height is None:
+        return _pixels(fields.size or settings.default_size)
+    if fields.size is not None and _pixels(fields.size) != (fields.width, fields.height):
+        raise bad_request("Give size, or width and height, not both.", "size", "contradiction")
+    if fields.width is None or fields.height is None:
+        missing = "width" if fields.width is None else "height"
+        raise bad_request(f"Give width and height together; {missing} is missing.", missing)
+    return fields.width, fields.height
+
+
+def _pixels(size: str) -> tuple[int, int]:
+    width, height = size.split("x")
+    return int(width), int(height)
+
+
+def _require_steps(found: Mapping[str, Any], settings: ServeSettings) -> None:
+    if found.get("num_inference_steps", 0) > settings.max_steps:
+        words = f"num_inference_steps: at most {settings.max_steps} are allowed here."
+        raise bad_request(words, "num_inference_steps", "too_many_steps")
+
+
+def _require_length(frames: int, fps: float, settings: ServeSettings) -> None:
+    """Sound costs by the second, however few frames are beside it."""
+    if frames / fps > settings.max_seconds:
+        words = (
+            f"seconds: {frames} frames at {fps:g} a second last {frames / fps:.1f} seconds; at "
+            f"most {settings.max_seconds:g} are allowed here."
+        )
+        raise bad_request(words, "seconds", "too_long")
+
+
+def _require_loras(loras: Sequence[LoraField], settings: ServeSettings) -> None:
+    if len(loras) > settings.max_loras:
+        words = f"loras: at most {settings.max_loras} are allowed here."
+        raise bad_request(words, "loras", "too_many")
+    names = [lora.name for lora in loras]
+    for lora in loras:
+        if names.count(lora.name) > 1:
+            words = f"loras: {lora.name[:100]!r} is given twice; add up its strengths."
+            raise bad_request(words, "loras", "given_twice")
+        if abs(lora.strength) > settings.max_lora_strength:
+            limit = settings.max_lora_strength
+            words = f"loras: {lora.name[:100]!r} has a strength beyond {limit:g}, either way."
+            raise bad_request(words, "loras", "invalid_value")
+
+
+def _check(wanted: Wanted, settings: ServeSettings, loras: Mapping[str, Path]) -> None:
+    width, height = wanted.render_size
+    pixels = width * height * wanted.settings["num_frames"]
+    if pixels > settings.max_pixels_frames:
+        factor = settings.max_pixels_frames / pixels
+        words = (
+            f"{width}x{height} pixels in {wanted.settings['num_frames']} frames are more than is "
+            f"allowed here; ask for {factor:.0%} of the length, or a smaller size."
+        )
+        raise bad_request(words, "size", "too_large")
+    try:
+        Request(**request_arguments(wanted.prompt, wanted.settings, loras))
+    except RequestError as error:
+        raise from_request(error) from None
+
+
+def from_request(error: RequestError) -> ApiError:
+    """A request's own words, under the name that the client knows the field by."""
+    line = str(error).splitlines()[0]
+    name, colon, words = line.partition(": ")
+    if not colon or not name.replace("_", "").replace(".", "").isalnum():
+        return bad_request(line, code="invalid_value")
+    known = name.partition(".")[0]
+    param = PARAMS.get(known, known)
+    return bad_request(f"{param}: {words}", param, "invalid_value")
+
+
+def refusal(code: str, message: str) -> ApiError:
+    """A worker's words about a request that it would not carry out."""
+    if code == "invalid_request":
+        return from_request(RequestError(message))
+    return bad_request(message, "loras" if code == "invalid_lora" else None, code)
+
+
+def _lora(given: Mapping[str, Any], loras: Mapping[str, Path]) -> LoraSpec:
+    name: str = given["name"]
+    if name not in loras:
+        raise bad_request(f"There is no LoRA {name[:100]!r} here.", "loras", "lora_not_found")
+    return LoraSpec(
+        path=loras[name],
+        strength=given["strength"],
+        partial=given.get("partial", False),
+        name=name,
+    )

@@ -1,0 +1,125 @@
+"""The postman: delivers webhooks from the outbox, again and again until they arrive."""
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+
+from structlog.typing import FilteringBoundLogger
+
+from entracte.serve.data_folder import DataFolder
+from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.outbox import OPERATOR, Delivery, Outbox
+from entracte.serve.metrics import Metrics
+from entracte.serve.outbound.errors import SetupError
+from entracte.serve.outbound.gate import Outbound, host_of
+from entracte.serve.trouble import Loop
+
+from .deliveries import Outcome, next_attempt
+from .signing import new_secret, sign
+
+EVERY_SECONDS = 1.0
+
+# So many URLs are told at once: of the operator, of all keys together, of one key, and of one host.
+# Who does not answer keeps only those waiting who are told at the same place, or by the same key.
+OF_OPERATOR = 8
+OF_KEYS = 24
+OF_A_KEY = 8
+OF_A_HOST = 2
+
+
+class Told:
+    """Who is being told at the moment. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owners: dict[str, str] = {}  # by URL
+
+    def begin(self, delivery: Delivery) -> bool:
+        """Whether its URL may be told now; `end` it then."""
+        url, owner = delivery.url, delivery.owner
+        with self._lock:
+            owners = Counter(self._owners.values())
+            of_host = sum(host_of(each) == host_of(url) for each in self._owners)
+            if owner == OPERATOR:
+                room = owners[OPERATOR] < OF_OPERATOR
+            else:
+                room = owners[owner] < OF_A_KEY
+                room = room and owners.total() - owners[OPERATOR] < OF_KEYS
+            if url in self._owners or of_host >= OF_A_HOST or not room:
+                return False
+            self._owners[url] = owner
+            return True
+
+    def end(self, delivery: Delivery) -> None:
+        with self._lock:
+            del self._owners[delivery.url]
+
+
+class Postman(Loop):
+    """secret: with which messages are signed."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        outbound: Outbound,
+        secret: str,
+        metrics: Metrics,
+        log: FilteringBoundLogger,
+    ) -> None:
+        super().__init__("postman", EVERY_SECONDS, log)
+        self._outbox = outbox
+        self._outbound = outbound
+        self._secret = secret
+        self._metrics = metrics
+        self._log = log
+        self._random = random.Random()
+        self._told = Told()
+
+    def turn(self) -> None:
+        for messages in self._outbox.due(time.time()):
+            if self._told.begin(messages[0]):
+                # A stop does not wait for a host that does not answer.
+                threading.Thread(target=self._tell, args=(messages,), daemon=True).start()
+
+    def _tell(self, messages: Sequence[Delivery]) -> None:
+        """Deliver messages for one URL, until it takes no more."""
+        try:
+            for delivery in messages:
+                if self._stopping.is_set() or self._deliver(delivery) == "again":
+                    return
+        except DatabaseError as error:
+            self._log.error("the database failed", error=str(error))
+        finally:
+            self._told.end(messages[0])
+
+    def _deliver(self, delivery: Delivery) -> Outcome:
+        outcome = self._outbound.deliver(self._secret, delivery)
+        pause = None
+        if outcome == "again":
+            pause = next_attempt(delivery.attempts + 1, self._random)
+        self._outbox.settle(delivery, None if pause is None else time.time() + pause)
+        self._metrics.delivered(outcome)
+        if outcome != "delivered":
+            self._log.warning("webhook not delivered", message=delivery.id, again_in_s=pause)
+        return outcome
+
+
+def webhook_secret(folder: DataFolder) -> str:
+    """The folder's secret, made when it is first asked for; raises SetupError for a damaged one."""
+    path = folder.webhook_secret
+    try:
+        with suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(new_secret())
+        secret = path.read_bytes().decode("ascii").strip()
+    except OSError as error:
+        raise SetupError(f"cannot read the webhook secret {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        secret = ""
+    sign(secret, "check", 0, b"")
+    return secret

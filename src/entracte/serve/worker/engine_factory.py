@@ -1,0 +1,32 @@
+"""How a worker's process opens its engine; the server's process knows this much and no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from entracte.config.model import ModelSettings
+
+from .maker import Maker
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEngine:
+    """Opens the engine that settings describe, on a device; raises EntracteError.
+
+    usual: the request that is to start at once. warm: whether to make a small video beforehand.
+    """
+
+    settings: ModelSettings
+    device: str
+    usual: Mapping[str, Any]
+    warm: bool
+
+    def __call__(self) -> Maker:
+        from entracte.config.opening import open_engine
+        from entracte.config.residency import build_residency
+
+        from .runner import EngineMaker
+
+        settings = self.settings.model_copy(update={"device": self.device})
+        engine = open_engine(settings, build_residency(settings))
+        return EngineMaker(engine, self.usual, self.warm)

@@ -1,0 +1,283 @@
+"""The engine as a maker of videos: what a worker's process really does."""
+
+import io
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from entracte.engine import Engine
+from entracte.errors import (
+    BudgetError,
+    Cancelled,
+    CheckpointChanged,
+    CheckpointError,
+    DeviceFault,
+    EntracteError,
+    LoraError,
+    MediaError,
+    NotFinite,
+    OutOfMemory,
+    RequestError,
+    WriteError,
+)
+from entracte.notices import Notice
+from entracte.pipeline import preview
+from entracte.planner.decision import said
+from entracte.planner.prediction import Prediction
+from entracte.progress import Progress
+from entracte.request import Request
+from entracte.trace.memory import read_memory
+
+from .latency_correction import Experience
+from .maker import MEMORY_WORDS, Tell, WorkFailed
+from .messages import Done, Memory, MemoryRow, Preview, Step, Work
+
+logger = logging.getLogger(__name__)
+
+MEBIBYTE = 2**20
+
+# What the first video waits for, but for its own size: files, kernels, text encoder and decoders.
+WARM_UP: Mapping[str, Any] = {"height": 256, "width": 256, "num_frames": 9}
+WARM_UP_STEPS = 2
+
+PREVIEW_WIDTH = 240
+
+# What is as wrong later as it is now.
+REFUSED = frozenset({"invalid_request", "invalid_lora", "model_error"})
+
+# Of a warning's keys, what the client is told.
+KEYS_SHOWN = 100
+
+# What is predicted behind the last step, for the time that is left.
+TAIL = ("decode audio", "decode video", "mux")
+
+
+class EngineMaker:
+    """Makes videos with one engine.
+
+    usual: the request that is to start at once. warm: whether to make a small video beforehand.
+    """
+
+    def __init__(self, engine: Engine, usual: Mapping[str, Any], warm: bool) -> None:
+        self._engine = engine
+        self._usual = usual
+        self._warm = warm
+        self._experience = Experience()
+
+    @property
+    def device(self) -> str:
+        return str(self._engine.backend.device)
+
+    def warm_up(self, tell: Tell) -> None:
+        """What has no room for the usual video is there for smaller ones, and says so."""
+        usual = Request(**self._usual)
+        try:
+            if self._warm:
+                self._engine.generate(_small(usual), keep_frames=False)
+                self._engine.load(usual)
+            else:
+                self._engine.plan(usual)  # which measures the machine
+        except (BudgetError, OutOfMemory) as error:
+            logger.warning("there is no room for the default video: %s", error)
+        tell(self._memory())
+
+    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
+        begun, predicted = time.perf_counter(), None
+        with _words_for_clients(_names(work.request)):
+            wanted = Request(**work.request)
+            predicted = self._engine.predict(wanted)
+            journal = Journal(work.job_id, _tail(predicted), tell, self._memory)
+            result = self._engine.generate(
+                wanted,
+                output_path=work.output,
+                progress=journal.note,
+                should_stop=should_stop,
+                keep_frames=False,
+                preview=(lambda seen: tell(_preview(work.job_id, seen))) if work.previews else None,
+            )
+        took = time.perf_counter() - begun
+        self._experience.learn(None if predicted is None else predicted.latency_s, took)
+        tell(self._memory())
+        spans = result.trace.spans
+        durations: dict[str, float] = {}
+        for span in spans:
+            durations[span.name] = durations.get(span.name, 0.0) + span.seconds
+        peaks = [span.memory.peak_mb for span in spans if span.memory is not None]
+        return Done(
+            work.job_id,
+            took,
+            durations,
+            max(peaks, default=None),
+            Path(work.output).stat().st_size,
+            _warnings(result.warnings, _names(work.request)),
+        )
+
+    def estimate(self, request: Mapping[str, Any]) -> float | None:
+        try:
+            with _words_for_clients(_names(request)):
+                prediction = self._engine.predict(Request(**request))
+        except WorkFailed as failure:
+            if failure.code in REFUSED and not failure.fatal:
+                raise
+            return None  # it may go better when it is its turn
+        return self._experience.corrected(None if prediction is None else prediction.latency_s)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _memory(self) -> Memory:
+        device = self._engine.backend.device
+        total = used = None
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            used = total - free
+        rows = tuple(
+            MemoryRow(row.component, row.where, _content(row.content), row.nbytes)
+            for row in self._engine.residency()
+        )
+        plan = self._engine.decision
+        prediction = None if plan is None else plan.chosen.prediction
+        return Memory(
+            rows,
+            total,
+            used,
+            int(read_memory(device).peak_host_anon_mb * MEBIBYTE),
+            None if prediction is None else prediction.way.mode,
+            None if prediction is None else said(prediction),
+        )
+
+
+class Journal:
+    """Turns the engine's progress into steps with times. tail: seconds behind the last step."""
+
+    def __init__(self, job_id: str, tail: float, tell: Tell, memory: Callable[[], Memory]) -> None:
+        self._job_id = job_id
+        self._tail = tail
+        self._tell = tell
+        self._memory = memory
+        self._durations: dict[str, float] = {}
+        self._stage = ""
+        self._since = time.perf_counter()
+
+    def note(self, progress: Progress) -> None:
+        now = time.perf_counter()
+        if progress.stage != self._stage:
+            if self._stage:
+                before = self._durations.get(self._stage, 0.0)
+                self._durations[self._stage] = before + now - self._since
+            self._stage, self._since = progress.stage, now
+            self._tell(self._memory())
+        left = None if progress.seconds_left is None else progress.seconds_left + self._tail
+        self._tell(
+            Step(
+                self._job_id,
+                progress.stage,
+                progress.step,
+                progress.steps,
+                progress.fraction,
+                left,
+                dict(self._durations),
+            )
+        )
+
+
+def _small(usual: Request) -> Request:
+    """Quickly made, with everything that the usual one needs."""
+    arguments = dict(WARM_UP)
+    if usual.recipe.guided:
+        arguments["num_inference_steps"] = WARM_UP_STEPS
+    return Request(prompt="A test card", pipeline=usual.pipeline, **arguments)
+
+
+def _tail(prediction: Prediction | None) -> float:
+    """Seconds behind the last step."""
+    stages = () if prediction is None else prediction.stages
+    return sum(stage.seconds for stage in stages if stage.name in TAIL)
+
+
+def _preview(job_id: str, seen: preview.Preview) -> Preview:
+    picture = Image.fromarray(seen.pixels.numpy())
+    scale = max(1, PREVIEW_WIDTH // picture.width)
+    picture = picture.resize(
+        (picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC
+    )
+    encoded = io.BytesIO()
+    picture.save(encoded, format="WEBP", quality=75)
+    return Preview(job_id, seen.step, encoded.getvalue())
+
+
+def _content(content: str) -> str:
+    """What memory holds, without the paths of LoRAs."""
+    return content if content in ("base", "factors", "empty") else "merged"
+
+
+def _names(request: Mapping[str, Any]) -> dict[Path, str]:
+    """What the client calls the LoRAs of a request, by path."""
+    return {lora.path: lora.name for lora in request.get("loras", ()) if lora.name is not None}
+
+
+def _name(path: Path, names: Mapping[Path, str]) -> str | None:
+    """What the client calls a LoRA, by its path or by that of a file in its folder."""
+    return names.get(path) or names.get(path.parent)
+
+
+def _warnings(notices: Iterable[Notice], names: Mapping[Path, str]) -> tuple[dict[str, Any], ...]:
+    """A result's, without paths, and of those LoRAs alone that the client asked for."""
+    return tuple(
+        {"lora": name, "message": each.message, "keys": list(each.keys[:KEYS_SHOWN])}
+        for each in notices
+        if (name := _name(each.path, names)) is not None
+    )
+
+
+@contextmanager
+def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
+    """Say in a client's words why there is no video, and to the operator what it was.
+
+    names: what the client calls LoRAs, by path.
+    """
+    try:
+        yield
+    except Cancelled:
+        raise WorkFailed("cancelled", "Cancelled.") from None
+    except BudgetError as error:
+        words = "This video does not fit the memory that the server has for it."
+        raise WorkFailed("does_not_fit", words, str(error)) from error
+    except (OutOfMemory, MemoryError) as error:
+        raise WorkFailed("out_of_memory", MEMORY_WORDS, str(error), fatal=True) from error
+    except DeviceFault as error:
+        words = "The server's device failed. Ask again."
+        raise WorkFailed("device_fault", words, str(error), fatal=True) from error
+    except RequestError as error:
+        raise WorkFailed("invalid_request", str(error)) from error
+    except LoraError as error:
+        name = _name(error.path, names)
+        if name is None:
+            words = "The server cannot use the model's own LoRA."
+            raise WorkFailed("model_error", words, str(error)) from error
+        advice = ' To have the rest of it applied, ask for it with "partial": true.'
+        words = f"The LoRA {name!r} cannot be used: {error.reason}.{advice if error.partly else ''}"
+        raise WorkFailed("invalid_lora", words, str(error)) from error
+    except CheckpointChanged as error:
+        words = "A file of the server's model was changed. It is opened again: ask again."
+        raise WorkFailed("model_error", words, str(error), fatal=True) from error
+    except CheckpointError as error:
+        words = "The server's model has no file for this, or one that cannot be read."
+        raise WorkFailed("model_error", words, str(error)) from error
+    except WriteError as error:
+        words = "The server cannot write the video."
+        raise WorkFailed("storage_failed", words, str(error)) from error
+    except MediaError as error:
+        words = "The server cannot read an image, or cannot encode the video."
+        raise WorkFailed("media_error", words, str(error)) from error
+    except NotFinite as error:
+        words = "The model made numbers that are none. A LoRA, or too large a scale, may be why."
+        raise WorkFailed("not_finite", words, str(error)) from error
+    except EntracteError as error:
+        raise WorkFailed("failed", "The server cannot make this video.", str(error)) from error

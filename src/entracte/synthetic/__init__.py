@@ -1,0 +1,1 @@
+"""Models made up: for demonstrations, tests and benchmarks."""

@@ -1,0 +1,133 @@
+"""Random weights that are read as if from a file: every tensor is a view of a few small buffers."""
+
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entracte.checkpoints.safetensors_file import TensorInfo
+
+DTYPE = torch.bfloat16
+SEED = 23
+BUFFER_NUMBERS = 2**23
+
+# What a tensor's last name says of its values, where they are all the same. Filters are running
+# means of 12 samples. The mel basis must be positive, because a logarithm is taken after it.
+CONSTANTS: Mapping[str, float] = MappingProxyType(
+    {
+        "mean-of-means": 0.0,
+        "std-of-means": 1.0,
+        "alpha": 0.0,
+        "beta": 0.0,
+        "filter": 1 / 12,
+        "mel_basis": 2.0**-5,
+    }
+)
+
+# Or of the power of two that they stay below, where the shape does not.
+POWERS: Mapping[str, int] = MappingProxyType(
+    {"learnable_registers": -1, "forward_basis": -4, "inverse_basis": -4, "bias": -6}
+)
+TABLE_POWER = -1
+
+# Makes a LoRA's product a tenth of the weights that it is added to, at any rank.
+LORA_POWER = -3
+
+
+class Numbers:
+    """Uniform pseudo-random numbers: one sequence in bfloat16 for every power of two that is asked
+    for, 16 MiB each.
+
+    They are the same in every process and on every machine: they are drawn as whole multiples of
+    2**-24, and everything after that is exact but for one rounding.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Tensor] = {}
+
+    def below(self, power: int) -> Tensor:
+        """[BUFFER_NUMBERS] numbers between -2**power and 2**power, not to be written to."""
+        if power not in self._buffers:
+            generator = torch.Generator().manual_seed(SEED)
+            drawn = torch.rand(BUFFER_NUMBERS, generator=generator)
+            self._buffers[power] = drawn.mul_(2).sub_(1).mul_(2.0**power).to(DTYPE)
+        return self._buffers[power]
+
+
+class RandomFile:
+    """Tensors of given shapes in bfloat16 whose values follow from their names.
+
+    Names are published keys; the values are of the size that torch would begin a training with, so
+    that a model of them computes finite numbers. `numbers` may be shared by several files.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        numbers: Numbers,
+        config: Mapping[str, Any] = MappingProxyType({}),
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.path = path
+        self.quantised: str | None = None
+        self.metadata = metadata
+        self._config = config
+        self._numbers = numbers
+        self.tensors: Mapping[str, TensorInfo] = {
+            key: TensorInfo(DTYPE, shape, 0, math.prod(shape) * DTYPE.itemsize)
+            for key, shape in shapes.items()
+        }
+
+    def config(self) -> Mapping[str, Any]:
+        return self._config
+
+    def read(self, name: str, out: Tensor) -> None:
+        """Copy the named tensor into `out`, of its shape and of any dtype."""
+        out.copy_(self._view(name))
+
+    def check_unchanged(self) -> None:
+        """Nothing can change it."""
+
+    def _view(self, name: str) -> Tensor:
+        """The named tensor; nothing is computed or copied, and rows may share memory."""
+        shape = self.tensors[name].shape
+        values = values_of(name, shape)
+        if isinstance(values, float):
+            return torch.tensor(values, dtype=DTYPE).expand(shape)
+        # Anywhere in the first half, so that the second always has room for rows.
+        start = zlib.crc32(name.encode()) % (BUFFER_NUMBERS // 2)
+        return _rows(self._numbers.below(values), start, shape)
+
+
+def values_of(key: str, shape: tuple[int, ...]) -> float | int:
+    """What a tensor's values are: a float is the value of all, an int the power of two of
+    `Numbers.below`.
+    """
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf in CONSTANTS:
+        return CONSTANTS[leaf]
+    if "scale_shift_table" in leaf:
+        return TABLE_POWER
+    if leaf in POWERS:
+        return POWERS[leaf]
+    if len(shape) == 1:
+        # A norm's factor; Gemma's are counted from 1.
+        return 0.0 if key.startswith("language_model.") else 1.0
+    power = -round(math.log2(math.prod(shape[1:])) / 2)
+    return power + LORA_POWER if ".lora_B." in key else power
+
+
+def _rows(buffer: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
+    """A view whose rows (the first axis) begin as far apart as the buffer allows, at most a row's
+    length: those of a large tensor overlap, and still no two are the same.
+    """
+    length = math.prod(shape[1:])
+    apart = min(length, (len(buffer) - start - length) // max(1, shape[0] - 1))
+    row = buffer[start : start + length].view(shape[1:])
+    return row.as_strided(shape, (apart, *row.stride()), row.storage_offset())

@@ -1,0 +1,77 @@
+"""Models with random weights, for measuring speed where no weights are; their videos are noise."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from entracte.checkpoints.published import open_checkpoint, open_upsampler
+from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
+from entracte.errors import MediaError
+from entracte.models import gemma
+
+from .demo import write_tokenizer
+from .random_file import Numbers, RandomFile
+from .random_sizes import Shapes, Sizes, full_sizes, medium_sizes
+
+RandomSize = Literal["full", "medium"]
+
+SIZES: Mapping[RandomSize, Callable[[], Sizes]] = MappingProxyType(
+    {"full": full_sizes, "medium": medium_sizes}
+)
+
+VERSION = "2.3.0"
+
+
+def random_model(size: RandomSize, folder: Path) -> ModelSource:
+    """LTX-2.3 with all its components and its distilled LoRA, with weights that no file holds.
+
+    They are views of a few small buffers, the same every time; what reads them copies from memory.
+
+    size: "full" is the published model tensor by tensor, with a text encoder as large as Gemma 3
+        12B, 71 GB and a LoRA of 8; "medium" is one of 0.4 GB that a CPU can run.
+    folder: where the tokenizer's two small files are written; made if need be.
+
+    Raises MediaError where the system refuses to write them.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tokenizer(folder)
+    except OSError as error:
+        raise MediaError(f"cannot write a tokenizer to {folder}: {error.strerror}") from error
+    sizes, numbers = SIZES[size](), Numbers()
+    # No such files are there, but the folder is: a planner asks how fast its disk is.
+    checkpoint = RandomFile(
+        folder / "random-checkpoint",
+        sizes.checkpoint,
+        numbers,
+        sizes.config,
+        {"model_version": VERSION},
+    )
+    version, components = open_checkpoint([checkpoint])
+    components["upsampler"] = open_upsampler(
+        RandomFile(folder / "random-upsampler", sizes.upsampler, numbers, sizes.upsampler_config)
+    )
+    text = RandomFile(folder / "random-text-encoder", sizes.gemma, numbers)
+    located = {gemma.file_to_module(key): Located(text, key) for key in sizes.gemma}
+    components["text_encoder"] = ComponentSource(
+        "text_encoder",
+        sizes.gemma_config.to_dict(),
+        {name: each for name, each in located.items() if name is not None},
+    )
+    lora = _lora_shapes(components["transformer"], sizes.lora_rank)
+    distilled = RandomFile(folder / "random-distilled-lora", lora, numbers)
+    return ModelSource(version, components, folder, (distilled, 1.0))
+
+
+def _lora_shapes(transformer: ComponentSource, rank: int) -> Shapes:
+    """The factors of a LoRA on every linear, the only modules whose weights have two axes."""
+    shapes: Shapes = {}
+    for name, located in transformer.tensors.items():
+        shape = located.info.shape
+        if name.endswith(".weight") and len(shape) == 2:
+            module = f"diffusion_model.{name.removesuffix('.weight')}"
+            fitting = min(rank, *shape)
+            shapes[f"{module}.lora_A.weight"] = (fitting, shape[1])
+            shapes[f"{module}.lora_B.weight"] = (shape[0], fitting)
+    return shapes

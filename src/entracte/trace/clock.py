@@ -1,0 +1,27 @@
+"""Marks and times of a backend's clock to seconds after a trace began."""
+
+from dataclasses import dataclass
+
+from entracte.residency.backends.protocol import Mark
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """zero, end: of the trace, by the backend's clock."""
+
+    zero: float
+    end: float
+
+    def of(self, mark: Mark) -> float | None:
+        """When a mark was passed; None where that was not before the trace's end."""
+        seconds = mark.passed()
+        return None if seconds is None or seconds > self.end else self.since_zero(seconds)
+
+    def at_most(self, mark: Mark) -> float:
+        """The same; the trace's end where it was not before."""
+        seconds = self.of(mark)
+        return self.end - self.zero if seconds is None else seconds
+
+    def since_zero(self, seconds: float) -> float:
+        """A time of the backend's clock."""
+        return min(max(0.0, seconds - self.zero), self.end - self.zero)
