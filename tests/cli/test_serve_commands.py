@@ -16,10 +16,11 @@ import pytest
 from entracte.cli.main import run
 from entracte.serve.data_folder import DataFolder
 from entracte.serve.http.fields import VideoFields
+from entracte.serve.jobs.admission import OwnerGone, QueueLimits
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.outbox import Outbox
-from entracte.serve.jobs.store import JobStore, OwnerGone, QueueLimits
+from entracte.serve.jobs.store import JobStore
 from entracte.serve.keys import KeyStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve

@@ -9,9 +9,10 @@ from entracte.cli.main import run
 from entracte.cli.terminal import BIDI_CONTROLS, REPLACED, clean
 from entracte.serve.data_folder import DataFolder
 from entracte.serve.http.fields import VideoFields
+from entracte.serve.jobs.admission import QueueLimits
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.outbox import Outbox
-from entracte.serve.jobs.store import JobStore, QueueLimits
+from entracte.serve.jobs.store import JobStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
 

@@ -15,9 +15,10 @@ import pytest
 
 from entracte.serve.data_folder import DataFolder
 from entracte.serve.http.fields import VideoFields
+from entracte.serve.jobs.admission import QueueLimits
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.outbox import Outbox
-from entracte.serve.jobs.store import JobStore, QueueLimits
+from entracte.serve.jobs.store import JobStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
 from entracte.serve.worker import supervisor

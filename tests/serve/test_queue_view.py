@@ -9,7 +9,16 @@ from entracte.serve.jobs.job import Job
 from entracte.serve.queue_view import UNKNOWN_SECONDS, line_up, remaining
 from entracte.serve.worker.latency_correction import Experience
 
-JOB = Job(1, "a", "ann", "queued", "m", "p", "64x64", "1", {}, [], 0, 0.0, estimated_s=10.0)
+JOB = Job(
+    id="a",
+    owner="ann",
+    model="m",
+    prompt="p",
+    size="64x64",
+    seconds="1",
+    settings={},
+    estimated_s=10.0,
+)
 NOW = 1000.0
 
 

@@ -82,9 +82,9 @@ def write_image(
     return path.stat().st_size
 
 
-def placed(images: Sequence[ImageField]) -> tuple[dict[str, Any], ...]:
-    """What is remembered of every image."""
-    return tuple(each.model_dump(include={"frame", "strength", "crf"}) for each in images)
+def placed(images: Sequence[ImageField]) -> list[dict[str, Any]]:
+    """What is kept of every image beside its pixels."""
+    return [each.model_dump(include={"frame", "strength", "crf"}) for each in images]
 
 
 def _of_data_url(url: str) -> bytes:

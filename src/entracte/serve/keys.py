@@ -70,8 +70,8 @@ class KeyStore:
             "created_at": key.created_at,
         }
         try:
-            with writing(self._engine) as connection:
-                connection.execute(insert(keys).values(values))
+            with writing(self._engine) as session:
+                session.execute(insert(keys).values(values))
             self._read_at = -FRESH_SECONDS
         except IntegrityError:
             raise RequestError(f"there is a key named {name!r} already; revoke it first") from None
@@ -81,8 +81,8 @@ class KeyStore:
         """Have a key open nothing any more; raises RequestError where there is none."""
         for key in self.list():
             if name_or_id in (key.name, key.id):
-                with writing(self._engine) as connection:
-                    connection.execute(delete(keys).where(keys.c.id == key.id))
+                with writing(self._engine) as session:
+                    session.execute(delete(keys).where(keys.c.id == key.id))
                 self._read_at = -FRESH_SECONDS
                 return key
         raise RequestError(f"there is no key named {name_or_id!r}")

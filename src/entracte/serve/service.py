@@ -4,7 +4,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,10 +18,11 @@ from .data_folder import DataFolder, DataFolderError
 from .events import Feed, News
 from .housekeeping import Housekeeping
 from .http.errors import ApiError
+from .jobs.admission import OwnerGone, QueueLimits
 from .jobs.database import open_database
-from .jobs.job import Job, NewJob
+from .jobs.job import Job
 from .jobs.outbox import Outbox
-from .jobs.store import JobStore, OwnerGone, QueueLimits
+from .jobs.store import JobStore
 from .keys import KeyStore
 from .loras import LoraFolder
 from .metrics import Metrics
@@ -29,7 +30,7 @@ from .outbound.gate import Outbound
 from .probe import Probe
 from .queue_view import LineView
 from .sessions import SessionStore
-from .submission import Wanted, refusal, request_arguments
+from .submission import Submission, refusal, request_arguments
 from .trouble import Loop
 from .worker.maker import OpenMaker, WorkFailed
 from .worker.messages import Done, Work
@@ -158,15 +159,15 @@ class Service:
         able = any(each.state in ("ready", "busy") for each in self.workers())
         return able and not self.draining.is_set() and self.trouble is None
 
-    def estimate(self, wanted: Wanted, images: int = 0) -> float | None:
+    def estimate(self, submission: Submission, images: int = 0) -> float | None:
         """The seconds that a video would take, by whichever worker can tell.
 
         Raises ApiError for what a worker would refuse to make.
         """
         still = {"path": "-", "strength": 1.0}
         arguments = request_arguments(
-            wanted.prompt,
-            wanted.settings,
+            submission.prompt,
+            submission.settings,
             self.loras.paths(),
             [{**still, "frame": number} for number in range(images)],
         )
@@ -180,8 +181,8 @@ class Service:
                 return answer.seconds
         return None
 
-    def submit(self, new: NewJob) -> Job:
-        """Take a job in; raises ApiError where the queue is full or the server stops."""
+    def submit(self, new: Job) -> Job:
+        """Add a job to the queue; raises ApiError where the queue is full or the server stops."""
         if self.draining.is_set():
             raise ApiError(
                 503, "The server is stopping.", "draining", headers={"Retry-After": "10"}
@@ -273,19 +274,19 @@ def new_job(
     video_id: str,
     owner: str,
     priority: int,
-    wanted: Wanted,
-    images: tuple[Mapping[str, Any], ...] = (),
-) -> NewJob:
-    """A job for what a client wants."""
-    return NewJob(
+    submission: Submission,
+    images: list[dict[str, Any]] | None = None,
+) -> Job:
+    """The job of a submission. images: `{frame, strength, crf}` of each."""
+    return Job(
         id=video_id,
         owner=owner,
-        model=wanted.model,
-        prompt=wanted.prompt,
-        size=wanted.size,
-        seconds=wanted.seconds,
-        settings=wanted.settings,
-        images=images,
+        model=submission.model,
+        prompt=submission.prompt,
+        size=submission.size,
+        seconds=submission.seconds,
+        settings=submission.settings,
+        images=images or [],
         priority=priority,
     )
 

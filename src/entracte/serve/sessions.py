@@ -35,18 +35,18 @@ class SessionStore:
         of_key = sessions.c.key_id == key.id
         newest = select(sessions.c.hash).where(of_key).order_by(sessions.c.expires_at.desc())
         kept = newest.limit(SESSIONS_OF_A_KEY - 1)
-        with writing(self._engine) as connection:
-            connection.execute(delete(sessions).where(sessions.c.expires_at <= now))
-            connection.execute(delete(sessions).where(of_key, sessions.c.hash.not_in(kept)))
+        with writing(self._engine) as session:
+            session.execute(delete(sessions).where(sessions.c.expires_at <= now))
+            session.execute(delete(sessions).where(of_key, sessions.c.hash.not_in(kept)))
             row = {"hash": hashed(secret), "key_id": key.id, "expires_at": now + SESSION_SECONDS}
-            connection.execute(insert(sessions).values(row))
+            session.execute(insert(sessions).values(row))
         self._read_at = -FRESH_SECONDS
         return secret
 
     def end(self, secret: str) -> None:
         """Sign a browser out; nothing happens where it is not signed in."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(sessions).where(sessions.c.hash == hashed(secret)))
+        with writing(self._engine) as session:
+            session.execute(delete(sessions).where(sessions.c.hash == hashed(secret)))
         self._read_at = -FRESH_SECONDS
 
     def find(self, secret: str) -> Key | None:

@@ -1,4 +1,4 @@
-"""What a client wants, resolved to what the model can do."""
+"""A client's request, resolved to what the model can do."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ OPTIONS = ("guidance_batch", "truncate_prompt", "preview")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Submission:
     """A request that can be carried out.
 
     settings: the fields to ask for the same again. size: of the file, `WxH`. render_size: of what
@@ -55,7 +55,7 @@ class Wanted:
         return render_size(self.settings)
 
 
-def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Path]) -> Wanted:
+def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Path]) -> Submission:
     """Raises ApiError, naming the field, for what cannot be made or is not allowed here."""
     model = fields.model or settings.model_name[0]
     if model not in settings.model_name:
@@ -101,9 +101,9 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         found["loras"] = [
             lora.model_dump(exclude=set() if lora.partial else {"partial"}) for lora in fields.loras
         ]
-    wanted = Wanted(fields.prompt, model, found)
-    _check(wanted, settings, loras)
-    return wanted
+    submission = Submission(fields.prompt, model, found)
+    _check(submission, settings, loras)
+    return submission
 
 
 def render_size(settings: Mapping[str, Any]) -> tuple[int, int]:
@@ -149,8 +149,8 @@ def request_arguments(
 
 def usual_request(settings: ServeSettings) -> dict[str, Any]:
     """The arguments of the request that leaves everything open; raises ApiError."""
-    wanted = resolve(VideoFields(prompt="Anything"), settings, {})
-    return request_arguments(wanted.prompt, wanted.settings, {})
+    submission = resolve(VideoFields(prompt="Anything"), settings, {})
+    return request_arguments(submission.prompt, submission.settings, {})
 
 
 def default_fields(settings: ServeSettings) -> dict[str, Any]:
@@ -214,18 +214,19 @@ def _require_loras(loras: Sequence[LoraField], settings: ServeSettings) -> None:
             raise bad_request(words, "loras", "invalid_value")
 
 
-def _check(wanted: Wanted, settings: ServeSettings, loras: Mapping[str, Path]) -> None:
-    width, height = wanted.render_size
-    pixels = width * height * wanted.settings["num_frames"]
+def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, Path]) -> None:
+    width, height = submission.render_size
+    frames = submission.settings["num_frames"]
+    pixels = width * height * frames
     if pixels > settings.max_pixels_frames:
         factor = settings.max_pixels_frames / pixels
         words = (
-            f"{width}x{height} pixels in {wanted.settings['num_frames']} frames are more than is "
-            f"allowed here; ask for {factor:.0%} of the length, or a smaller size."
+            f"{width}x{height} pixels in {frames} frames are more than is allowed here; ask for "
+            f"{factor:.0%} of the length, or a smaller size."
         )
         raise bad_request(words, "size", "too_large")
     try:
-        Request(**request_arguments(wanted.prompt, wanted.settings, loras))
+        Request(**request_arguments(submission.prompt, submission.settings, loras))
     except RequestError as error:
         raise from_request(error) from None
 

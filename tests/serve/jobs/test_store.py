@@ -12,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Engine
 
 from entracte.serve.jobs import store as store_module
+from entracte.serve.jobs.admission import KeyReused, QueueFull, QueueLimits
 from entracte.serve.jobs.database import DatabaseError, open_database
-from entracte.serve.jobs.job import Advance, Completion, Job, NewJob
+from entracte.serve.jobs.job import Advance, Completion, Job
 from entracte.serve.jobs.outbox import Outbox
-from entracte.serve.jobs.store import JobStore, KeyReused, QueueFull, QueueLimits
+from entracte.serve.jobs.store import JobStore
 from entracte.serve.service import new_id
 
 PLENTY = QueueLimits(1000, 1000)
@@ -51,8 +52,16 @@ def store(database: Engine, clock: Clock) -> JobStore:
     return JobStore(database, Outbox(database, ["https://hooks.example/x"]), 60.0, clock)
 
 
-def new(owner: str = "ann", **more: object) -> NewJob:
-    job = NewJob(new_id(), owner, "ltx-2.3", "A street", "64x64", "0.4", {"num_frames": 9})
+def new(owner: str = "ann", **more: object) -> Job:
+    job = Job(
+        id=new_id(),
+        owner=owner,
+        model="ltx-2.3",
+        prompt="A street",
+        size="64x64",
+        seconds="0.4",
+        settings={"num_frames": 9},
+    )
     return replace(job, **more)
 
 
@@ -69,11 +78,11 @@ def test_first_come_first_served_within_a_priority(store: JobStore) -> None:
 
 
 def test_what_was_asked_for_comes_back(store: JobStore, clock: Clock) -> None:
-    images = ({"frame": 0, "strength": 0.5, "crf": None},)
+    images = [{"frame": 0, "strength": 0.5, "crf": None}]
     asked = submit(store, images=images, settings={"seed": 3, "negative_prompt": "fog ☁"})
     found = store.find(asked.id)
     assert found == asked
-    assert found.images == list(images)
+    assert found.images == images
     assert found.settings == {"seed": 3, "negative_prompt": "fog ☁"}
     assert found.created_at == clock.now
     assert store.find(asked.id, "bob") is None

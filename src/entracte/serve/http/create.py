@@ -2,19 +2,18 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import anyio
 from fastapi import APIRouter, Header, Request
 
 from entracte.serve.images import collect, is_elsewhere, placed, require_few, write_image
-from entracte.serve.jobs.job import Job, NewJob
-from entracte.serve.jobs.store import KeyReused, QueueFull
+from entracte.serve.jobs.admission import KeyReused, QueueFull
+from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.outbound.gate import host_of
 from entracte.serve.service import Service, new_id, new_job
-from entracte.serve.submission import Wanted, resolve
+from entracte.serve.submission import Submission, resolve
 
 from .depends import TheKey, TheService
 from .errors import ApiError, bad_request
@@ -51,21 +50,19 @@ async def create(
     settings, pools = service.settings, request.app.state.pools
     body = await read_body(request, settings.max_images, settings.max_body_bytes)
     fields = await understood(request, body, VideoFields)
-    wanted = await pools.intake.run(key.id, _resolve, service, fields)
+    submission = await pools.intake.run(key.id, _resolve, service, fields)
     pictures = collect(fields, body.files, settings)
-    _require_frames([said.frame for said, _ in pictures], wanted.settings["num_frames"])
+    _require_frames([said.frame for said, _ in pictures], submission.settings["num_frames"])
     await _require_webhook(service, pools, fields.webhook_url)
-    new = replace(
-        new_job(new_id(), key.id, key.priority, wanted, placed([said for said, _ in pictures])),
-        webhook_url=fields.webhook_url,
-        idempotency_key=idempotency_key or None,
-        fingerprint=_fingerprint(fields, pictures),
-        estimated_s=await pools.estimates.run(key.id, service.estimate, wanted, len(pictures)),
-    )
+    images = placed([said for said, _ in pictures])
+    new = new_job(new_id(), key.id, key.priority, submission, images)
+    new.webhook_url = fields.webhook_url
+    new.idempotency_key = idempotency_key or None
+    new.fingerprint = _fingerprint(fields, pictures)
+    new.estimated_s = await pools.estimates.run(key.id, service.estimate, submission, len(pictures))
     try:
         sources = [source for _, source in pictures]
-        kept = await _write_images(service, pools, key, new.id, sources)
-        new = replace(new, input_bytes=kept)
+        new.input_bytes = await _write_images(service, pools, key, new.id, sources)
         job = await pools.intake.run(key.id, _submit, service, new)
     except BaseException:
         service.forget_files(new.id)
@@ -86,18 +83,18 @@ async def estimate(request: Request, service: TheService, key: TheKey) -> Estima
     """Check the fields of a request, and say what it would take. Nothing is queued."""
     settings, pools = service.settings, request.app.state.pools
     fields = await read_json(request, VideoFields)
-    wanted = await pools.intake.run(key.id, _resolve, service, fields)
+    submission = await pools.intake.run(key.id, _resolve, service, fields)
     frames = [said.frame for said in fields.images or []]
     if fields.input_reference is not None:
         frames.insert(0, 0)
     require_few(len(frames), settings)
-    _require_frames(frames, wanted.settings["num_frames"])
+    _require_frames(frames, submission.settings["num_frames"])
     await _require_webhook(service, pools, fields.webhook_url)
-    seconds = await pools.estimates.run(key.id, service.estimate, wanted, len(frames))
-    return estimate_view(wanted, seconds, await pools.intake.run(key.id, service.line.now))
+    seconds = await pools.estimates.run(key.id, service.estimate, submission, len(frames))
+    return estimate_view(submission, seconds, await pools.intake.run(key.id, service.line.now))
 
 
-def _resolve(service: Service, fields: VideoFields) -> Wanted:
+def _resolve(service: Service, fields: VideoFields) -> Submission:
     return resolve(fields, service.settings, service.loras.paths())
 
 
@@ -129,7 +126,7 @@ async def _write_images(
     return kept
 
 
-def _submit(service: Service, new: NewJob) -> Job:
+def _submit(service: Service, new: Job) -> Job:
     try:
         return service.submit(new)
     except QueueFull as error:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from entracte.config.serve import ServeSettings
 from entracte.recipes import RECIPES
 from entracte.request import MAX_FRAMES, MAX_SIDE
-from entracte.serve import submission as wanted
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.queue_view import Line, remaining
+from entracte.serve.submission import Submission, default_fields, render_size
 from entracte.serve.worker import state
 
 from .schemas import (
@@ -61,7 +61,7 @@ def video_view(job: Job, line: Line) -> Video:
         fps=settings["fps"],
         width=width,
         height=height,
-        render_size=_size(wanted.render_size(settings)),
+        render_size=_size(render_size(settings)),
         seed=settings["seed"],
         settings={"model": job.model, "prompt": job.prompt, **settings},
         images=[ImagePlace(**image) for image in job.images],
@@ -71,16 +71,16 @@ def video_view(job: Job, line: Line) -> Video:
     )
 
 
-def estimate_view(asked: wanted.Wanted, estimated_s: float | None, line: Line) -> Estimate:
-    width, height = (int(pixels) for pixels in asked.size.split("x"))
+def estimate_view(submission: Submission, estimated_s: float | None, line: Line) -> Estimate:
+    width, height = (int(pixels) for pixels in submission.size.split("x"))
     return Estimate(
-        size=asked.size,
-        seconds=asked.seconds,
-        num_frames=asked.settings["num_frames"],
-        fps=asked.settings["fps"],
+        size=submission.size,
+        seconds=submission.seconds,
+        num_frames=submission.settings["num_frames"],
+        fps=submission.settings["fps"],
         width=width,
         height=height,
-        render_size=_size(asked.render_size),
+        render_size=_size(submission.render_size),
         estimated_s=estimated_s,
         queue_s=line.seconds,
     )
@@ -122,7 +122,7 @@ def engine_view(
             max_side=MAX_SIDE,
             max_frames=MAX_FRAMES,
         ),
-        defaults=wanted.default_fields(settings),
+        defaults=default_fields(settings),
         auth=settings.auth,
     )
 

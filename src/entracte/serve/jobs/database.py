@@ -1,11 +1,10 @@
-"""Opening the database, transactions, and rows as jobs. Every failure of it is a DatabaseError."""
+"""Opening the database, reading and writing. Every failure is a DatabaseError."""
 
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from entracte.errors import EntracteError
 
 from .job import Job
 from .tables import SCHEMA, UPGRADES, metadata
-
-NAMES = tuple(each.name for each in fields(Job))
 
 # Tables by which a database of any version of ours is known.
 OLDEST = frozenset({"jobs", "keys", "deliveries"})
@@ -78,16 +76,17 @@ def open_database(path: Path, make: bool = True) -> Engine:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that no other writer is in at the same time; undone where the block raises.
+def writing(engine: Engine) -> Iterator[Session]:
+    """A transaction that excludes all other writers; rolled back where the block raises.
 
-    Raises DatabaseError, but IntegrityError where a row contradicts another one.
+    Jobs that come out of it may be used after it. Raises DatabaseError, but IntegrityError where a
+    row contradicts another one.
     """
-    with _failing(), engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        yield connection
-        connection.commit()
+    with _failing(), Session(engine, expire_on_commit=False) as session:
+        if engine.dialect.name == "sqlite":
+            session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+        yield session
+        session.commit()
 
 
 def read_rows(engine: Engine, query: Select[Any]) -> list[RowMapping]:
@@ -96,8 +95,10 @@ def read_rows(engine: Engine, query: Select[Any]) -> list[RowMapping]:
         return list(connection.execute(query).mappings())
 
 
-def as_job(row: Mapping[Any, Any]) -> Job:
-    return Job(**{name: row[name] for name in NAMES})
+def read_jobs(engine: Engine, query: Select[Job]) -> list[Job]:
+    """All jobs of a query, by one statement; raises DatabaseError."""
+    with _failing(), Session(engine) as session:
+        return list(session.scalars(query))
 
 
 def _upgrade(connection: Connection, version: int) -> None:

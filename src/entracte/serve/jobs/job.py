@@ -1,8 +1,11 @@
-"""A job as the database has it."""
+"""A job: a requested video, from submission to its end. One row of the database."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from sqlalchemy import JSON, Float, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
@@ -10,77 +13,76 @@ CANCELLED = "cancelled"
 WORKER_LOST = "worker_lost"
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """What a client asked for, checked and resolved.
+class Base(DeclarativeBase):
+    """Of all tables."""
 
-    owner: the id of the key that asked. settings: the fields to ask for the same again.
+    metadata = MetaData()
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        float: Float,
+        str: Text,
+        dict[str, Any]: JSON,
+        dict[str, float]: JSON,
+        list[dict[str, Any]]: JSON,
+    }
+
+
+class Job(MappedAsDataclass, Base, kw_only=True):
+    """Times are Unix seconds. Only a `JobStore` writes what it is not made with.
+
+    number: its place in the order of arrival. owner: the id of the key that asked for it.
+    settings: the fields to ask for the same video again.
     images: `{frame, strength, crf}` of every conditioning image.
-    input_bytes: of the images as they are kept.
-    fingerprint: of the request's content, to tell a repeated request from another one.
-    """
-
-    id: str
-    owner: str
-    model: str
-    prompt: str
-    size: str
-    seconds: str
-    settings: Mapping[str, Any]
-    images: tuple[Mapping[str, Any], ...] = ()
-    priority: int = 0
-    estimated_s: float | None = None
-    webhook_url: str | None = None
-    idempotency_key: str | None = None
-    fingerprint: str = ""
-    input_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One row. Times are Unix seconds.
-
-    number: its place in the order of arrival. revision: grows with every change.
+    revision: grows with every change. progress: percent.
     worker, lease_until: who works on it, and until when that is believed without a heartbeat.
+    fingerprint: of the request's content, to tell a repeated request from another one.
+    input_bytes: of the images as they are kept.
     """
 
-    number: int
-    id: str
-    owner: str
-    status: Status
-    model: str
-    prompt: str
-    size: str
-    seconds: str
-    settings: dict[str, Any]
-    images: list[dict[str, Any]]
-    priority: int
-    created_at: float
-    revision: int = 0
-    attempts: int = 0
-    started_at: float | None = None
-    completed_at: float | None = None
-    expires_at: float | None = None
-    progress: int = 0
-    stage: str | None = None
-    step: int = 0
-    steps: int = 0
-    seconds_left: float | None = None
-    stage_durations: dict[str, float] = field(default_factory=dict)
-    peak_memory_mb: float | None = None
-    estimated_s: float | None = None
-    bytes: int | None = None
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-    error_code: str | None = None
-    error_message: str | None = None
-    worker: str | None = None
-    lease_until: float | None = None
-    cancel_requested: bool = False
-    deleted: bool = False
-    webhook_url: str | None = None
-    idempotency_key: str | None = None
-    fingerprint: str = ""
-    input_bytes: int = 0
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        Index("by_turn", "status", "priority", "number"),
+        Index("by_owner", "owner", "number"),
+        {"sqlite_autoincrement": True},
+    )
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    id: Mapped[str] = mapped_column(String(38), unique=True)
+    owner: Mapped[str] = mapped_column(String(40))
+    status: Mapped[Status] = mapped_column(String(12), default="queued")
+    model: Mapped[str]
+    prompt: Mapped[str]
+    size: Mapped[str] = mapped_column(String(20))
+    seconds: Mapped[str] = mapped_column(String(20))
+    settings: Mapped[dict[str, Any]]
+    images: Mapped[list[dict[str, Any]]] = mapped_column(default_factory=list)
+    priority: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[float] = mapped_column(init=False)
+    revision: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[float | None] = mapped_column(default=None)
+    completed_at: Mapped[float | None] = mapped_column(default=None)
+    expires_at: Mapped[float | None] = mapped_column(default=None)
+    progress: Mapped[int] = mapped_column(default=0)
+    stage: Mapped[str | None] = mapped_column(default=None)
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int] = mapped_column(default=0)
+    seconds_left: Mapped[float | None] = mapped_column(default=None)
+    stage_durations: Mapped[dict[str, float]] = mapped_column(default_factory=dict)
+    peak_memory_mb: Mapped[float | None] = mapped_column(default=None)
+    estimated_s: Mapped[float | None] = mapped_column(default=None)
+    bytes: Mapped[int | None] = mapped_column(default=None)
+    warnings: Mapped[list[dict[str, Any]]] = mapped_column(default_factory=list)
+    error_code: Mapped[str | None] = mapped_column(String(40), default=None)
+    error_message: Mapped[str | None] = mapped_column(default=None)
+    worker: Mapped[str | None] = mapped_column(String(80), default=None)
+    lease_until: Mapped[float | None] = mapped_column(default=None)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    deleted: Mapped[bool] = mapped_column(default=False)
+    webhook_url: Mapped[str | None] = mapped_column(default=None)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255), default=None)
+    fingerprint: Mapped[str] = mapped_column(String(64), default="")
+    input_bytes: Mapped[int] = mapped_column(default=0)
 
     @property
     def ended(self) -> bool:
@@ -101,7 +103,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What there is to say of a finished video."""
+    """What is noted of a finished video."""
 
     stage_durations: Mapping[str, float]
     peak_memory_mb: float | None

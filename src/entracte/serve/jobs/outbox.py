@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy.orm import Session
 
 from .database import read_rows, writing
 from .job import Job
@@ -34,8 +35,8 @@ class Outbox:
         self._engine = engine
         self._urls = tuple(urls)
 
-    def announce(self, connection: Connection, job: Job, now: float) -> None:
-        """Have a job's end told, within the transaction that ends it."""
+    def announce(self, session: Session, job: Job, now: float) -> None:
+        """Put a job's end into the outbox, within the transaction that ends it."""
         urls = [*self._urls, *([job.webhook_url] if job.webhook_url else [])]
         for url in dict.fromkeys(urls):
             message = f"evt_{uuid.uuid4().hex}"
@@ -46,7 +47,7 @@ class Outbox:
                 "body": _body(message, job, now),
                 "due_at": now,
             }
-            connection.execute(insert(deliveries).values(values))
+            session.execute(insert(deliveries).values(values))
 
     def due(self, now: float, limit: int = 20) -> list[list[Delivery]]:
         """What is to be sent now, the oldest first: lists of so many, each for one URL."""
@@ -66,12 +67,12 @@ class Outbox:
     def settle(self, delivery: Delivery, again_at: float | None) -> None:
         """An attempt was made: the next one is at a time, or there is none."""
         this = deliveries.c.id == delivery.id
-        with writing(self._engine) as connection:
+        with writing(self._engine) as session:
             if again_at is None:
-                connection.execute(delete(deliveries).where(this))
+                session.execute(delete(deliveries).where(this))
             else:
                 values: dict[str, Any] = {"due_at": again_at, "attempts": delivery.attempts + 1}
-                connection.execute(update(deliveries).where(this).values(values))
+                session.execute(update(deliveries).where(this).values(values))
 
 
 def _body(message: str, job: Job, now: float) -> str:

@@ -1,19 +1,8 @@
-"""The tables."""
+"""The tables beside that of jobs, and how those of earlier versions are brought up to date."""
 
-from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Float,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-)
+from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, String, Table, Text
+
+from .job import Base
 
 # Of the tables below. A database of a later one is refused rather than misread.
 SCHEMA = 2
@@ -29,53 +18,7 @@ UPGRADES = {
     ),
 }
 
-metadata = MetaData()
-
-jobs = Table(
-    "jobs",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("id", String(38), nullable=False, unique=True),
-    Column("owner", String(40), nullable=False),
-    Column("status", String(12), nullable=False),
-    Column("model", Text, nullable=False),
-    Column("prompt", Text, nullable=False),
-    Column("size", String(20), nullable=False),
-    Column("seconds", String(20), nullable=False),
-    Column("settings", JSON, nullable=False),
-    Column("images", JSON, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("created_at", Float, nullable=False),
-    Column("revision", Integer, nullable=False, default=0),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("started_at", Float),
-    Column("completed_at", Float),
-    Column("expires_at", Float),
-    Column("progress", Integer, nullable=False, default=0),
-    Column("stage", Text),
-    Column("step", Integer, nullable=False, default=0),
-    Column("steps", Integer, nullable=False, default=0),
-    Column("seconds_left", Float),
-    Column("stage_durations", JSON, nullable=False, default=dict),
-    Column("peak_memory_mb", Float),
-    Column("estimated_s", Float),
-    Column("bytes", Integer),
-    Column("warnings", JSON, nullable=False, default=list),
-    Column("error_code", String(40)),
-    Column("error_message", Text),
-    Column("worker", String(80)),
-    Column("lease_until", Float),
-    Column("cancel_requested", Boolean, nullable=False, default=False),
-    Column("deleted", Boolean, nullable=False, default=False),
-    Column("webhook_url", Text),
-    Column("idempotency_key", String(255)),
-    Column("fingerprint", String(64), nullable=False, default=""),
-    Column("input_bytes", Integer, nullable=False, default=0),
-    UniqueConstraint("owner", "idempotency_key"),
-    Index("by_turn", "status", "priority", "number"),
-    Index("by_owner", "owner", "number"),
-    sqlite_autoincrement=True,
-)
+metadata = Base.metadata
 
 keys = Table(
     "keys",

@@ -1,0 +1,73 @@
+"""Admission to the queue: what is refused, and which request is an earlier one repeated."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from entracte.errors import EntracteError
+
+from .job import Job
+from .tables import keys
+
+# Of the ids of keys; other owners are not in the table of keys.
+KEY_PREFIX = "key_"
+
+
+class QueueFull(EntracteError):
+    """The queue takes no further job now."""
+
+
+class OwnerGone(EntracteError):
+    """The key that asks was revoked meanwhile."""
+
+
+class KeyReused(EntracteError):
+    """An idempotency key was used for another request before."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many jobs may wait: in all, and of one owner.
+
+    input_bytes: of images, over all waiting jobs of one owner.
+    """
+
+    queued: int
+    queued_per_owner: int
+    input_bytes: int | None = None
+
+
+def require_owner(session: Session, job: Job) -> None:
+    """Raise OwnerGone where the key that asks has been revoked."""
+    if not job.owner.startswith(KEY_PREFIX):
+        return
+    if session.scalar(select(keys.c.id).where(keys.c.id == job.owner)) is None:
+        raise OwnerGone("this API key was revoked")
+
+
+def find_repeated(session: Session, job: Job) -> Job | None:
+    """The job that the same idempotency key made; raises KeyReused if it asked for another."""
+    if job.idempotency_key is None:
+        return None
+    same = select(Job).where(Job.owner == job.owner, Job.idempotency_key == job.idempotency_key)
+    earlier = session.scalars(same).one_or_none()
+    if earlier is not None and earlier.fingerprint != job.fingerprint:
+        raise KeyReused("this Idempotency-Key was used for another request")
+    return earlier
+
+
+def require_room(session: Session, job: Job, limits: QueueLimits) -> None:
+    """Raise QueueFull where a job would exceed the limits."""
+    waiting = select(func.count()).where(Job.status == "queued")
+    if session.scalars(waiting).one() >= limits.queued:
+        raise QueueFull(f"the queue is full: {limits.queued} videos wait")
+    mine = session.scalars(waiting.where(Job.owner == job.owner)).one()
+    if mine >= limits.queued_per_owner:
+        raise QueueFull(f"{mine} of your videos wait already, as many as may")
+    sizes = select(func.coalesce(func.sum(Job.input_bytes), 0))
+    sizes = sizes.where(Job.status == "queued", Job.owner == job.owner)
+    held = session.scalars(sizes).one() + job.input_bytes
+    if limits.input_bytes is not None and job.input_bytes and held > limits.input_bytes:
+        limit = limits.input_bytes / 2**20
+        raise QueueFull(f"the images of your waiting videos would be over {limit:g} MiB")
