@@ -7,16 +7,16 @@ result = engine.generate(Request(prompt="A lighthouse at dusk"), output_path="li
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from entracte.version import __version__
+
 if TYPE_CHECKING:
     from entracte.engine import Engine
     from entracte.errors import EntracteError
     from entracte.progress import Progress
     from entracte.request import ImageCondition, LoraSpec, Request
-    from entracte.residency.policy import Residency
+    from entracte.residency import Residency
     from entracte.result import Result
     from entracte.sampling.guidance import Guidance
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Engine",
@@ -39,7 +39,7 @@ _HOMES = {
     "LoraSpec": "entracte.request",
     "Progress": "entracte.progress",
     "Request": "entracte.request",
-    "Residency": "entracte.residency.policy",
+    "Residency": "entracte.residency",
     "Result": "entracte.result",
 }
 

@@ -37,13 +37,16 @@ from entracte.planner.model_planner import ModelPlanner, named
 from entracte.planner.prediction import Prediction
 from entracte.progress import ProgressCallback, Reporter
 from entracte.request import Request
-from entracte.residency.backends.cuda_stream import device_errors
-from entracte.residency.backends.opening import open_backend
-from entracte.residency.backends.protocol import Backend
-from entracte.residency.budget import Moment
-from entracte.residency.manager import DeviceManager
-from entracte.residency.policy import AUTO, Residency
-from entracte.residency.usage import Row
+from entracte.residency import (
+    AUTO,
+    Backend,
+    DeviceManager,
+    Moment,
+    Residency,
+    Row,
+    device_errors,
+    open_backend,
+)
 from entracte.result import Result
 from entracte.trace.trace import Trace, TraceOptions
 
@@ -219,10 +222,20 @@ class Engine:
             run = Run(self._open_model(manager), prepared, trace, reporter, outputs)
             blocks = trace.options.level == "blocks"
             with trace.weights(manager.recording(blocks)):
-                result = run.generate()
+                made = run.generate()
         for what, number in asdict(self.backend.traffic.since(before)).items():
             trace.count(f"weights_{what}", number)
-        return replace(result, decision=self._decision, warnings=prepared.notices)
+        return Result(
+            request=prepared.request,
+            frames=made.frames,
+            audio=made.audio,
+            sample_rate=made.sample_rate,
+            latents=made.latents,
+            trace=trace,
+            output_path=outputs.path,
+            decision=self._decision,
+            warnings=prepared.notices,
+        )
 
     def plan(self, request: Request) -> Decision:
         """How the planner would have a request like this one held, and what it predicts.

@@ -13,7 +13,7 @@ from entracte.engine import Engine
 from entracte.errors import BudgetError, OutOfMemory
 from entracte.planner.prediction import Prediction
 from entracte.request import Request
-from entracte.residency.policy import Residency
+from entracte.residency import Residency
 from entracte.result import Result
 from entracte.trace.memory import MEBIBYTE
 from entracte.trace.trace import TraceOptions

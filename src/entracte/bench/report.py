@@ -8,7 +8,7 @@ import torch
 
 from entracte.planner.decision import said
 from entracte.request import Request
-from entracte.residency.backends.protocol import Backend
+from entracte.residency import Backend
 
 from .measure import EXACT, Measured, Run
 from .table import Theirs

@@ -16,7 +16,7 @@ from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
-from entracte.residency.component import ComponentSpec, TensorSpec
+from entracte.residency import ComponentSpec, TensorSpec
 
 from .bounds import check_config
 from .recognise import TAKE_BFLOAT16

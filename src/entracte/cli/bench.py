@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
     from entracte.bench.report import bench_json
     from entracte.engine import DTYPES
     from entracte.machine.torch_device import pick_device
-    from entracte.residency.backends.opening import open_backend
+    from entracte.residency import open_backend
 
     request = _request(options)
     dtype = DTYPES[options.dtype]

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
 
     from entracte.doctor.diagnosis import diagnose, examine
     from entracte.machine.torch_device import pick_device
-    from entracte.residency.backends.opening import open_backend
+    from entracte.residency import open_backend
 
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[options.dtype]
     backend = open_backend(pick_device(options.device))

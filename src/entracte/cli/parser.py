@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from entracte import __version__
 from entracte.errors import EntracteError
+from entracte.version import __version__
 
 
 class UsageError(EntracteError):

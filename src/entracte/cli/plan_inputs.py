@@ -23,7 +23,7 @@ RATES = ("h2d", "disk")
 
 def build_wanted(options: argparse.Namespace) -> "Residency":
     """What is said of the plan. Of this machine, memory that is named is a budget."""
-    from entracte.residency.policy import Residency
+    from entracte.residency import Residency
 
     budgets = {}
     if options.gpu is None:
@@ -43,9 +43,7 @@ def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
     """Raise ResidencyError where the wishes contradict the model, as the device manager does."""
     from entracte.planner.model_planner import named
     from entracte.planner.model_profile import TRANSFORMER
-    from entracte.residency import BASE, WeightPhase
-    from entracte.residency.plan import Sizes, make_plan
-    from entracte.residency.policy import holding
+    from entracte.residency import BASE, Sizes, WeightPhase, holding, make_plan
 
     for name in wanted.places:
         if name not in model.units:
@@ -105,7 +103,7 @@ def this_machine(model: str, rates: dict[str, float]) -> "Hardware":
     from entracte.machine import probe
     from entracte.machine.hardware import Origin
     from entracte.machine.torch_device import pick_device
-    from entracte.residency.backends.opening import open_backend
+    from entracte.residency import open_backend
 
     folder = Path(model) if Path(model).is_dir() else None
     backend = open_backend(pick_device("auto"))

@@ -8,10 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from entracte.machine.hardware import Hardware, Origin
-from entracte.planner.decision import MODES, Decision, Option, flags, seconds, size
+from entracte.planner.decision import MODES, Decision, Option, flags
 from entracte.planner.prediction import Prediction
 from entracte.planner.search import TICK
 from entracte.planner.workload import PhaseLoad, Workload
+from entracte.units import duration, size
 
 from .terminal import say
 
@@ -113,9 +114,9 @@ def _modes(decision: Decision) -> Table:
             option.name + (", from files" if p.way.home == "disk" else ""),
             str(p.way.resident),
             str(p.way.merged) if p.way.mode == "fused" else "",
-            seconds(p.latency_s),
-            seconds(p.stall_s),
-            seconds(p.switch_s),
+            duration(p.latency_s),
+            duration(p.stall_s),
+            duration(p.switch_s),
             size(p.peak_device_bytes),
             size(p.peak_host_bytes),
             "yes" if option.fits else "no",
@@ -133,11 +134,11 @@ def _stages(prediction: Prediction) -> Table:
     for stage in prediction.stages:
         table.add_row(
             Text(stage.name),
-            seconds(stage.seconds),
-            seconds(stage.stall_s) if stage.stall_s >= TICK / 2 else "",
+            duration(stage.seconds),
+            duration(stage.stall_s) if stage.stall_s >= TICK / 2 else "",
             size(stage.peak_device_bytes),
         )
-    table.add_row("all", seconds(prediction.latency_s), "", size(prediction.peak_device_bytes))
+    table.add_row("all", duration(prediction.latency_s), "", size(prediction.peak_device_bytes))
     return table
 
 

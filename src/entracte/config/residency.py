@@ -28,7 +28,7 @@ MOST_BYTES = 2**62
 
 def build_residency(settings: ModelSettings) -> "Residency":
     """The residency that settings describe; raises RequestError and ResidencyError."""
-    from entracte.residency.policy import AUTO, MODES, Residency
+    from entracte.residency import AUTO, MODES, Residency
 
     return Residency(
         mode=MODES.get(settings.mode, AUTO),

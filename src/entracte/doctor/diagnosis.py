@@ -13,7 +13,7 @@ from entracte.machine.disk import weight_bytes
 from entracte.machine.refused import first_line
 from entracte.planner.forecast import forecast
 from entracte.planner.prediction import Prediction
-from entracte.residency.backends.protocol import Backend
+from entracte.residency import Backend
 
 from . import device, host, model, rates
 from .findings import MODEL, Check, Findings, Verdict

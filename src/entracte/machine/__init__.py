@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from entracte.residency.backends.protocol import Backend
+from entracte.residency import Backend
 
 from .hardware import Hardware
 from .survey import Survey, survey

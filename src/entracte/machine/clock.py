@@ -8,8 +8,7 @@ from typing import Protocol
 
 import torch
 
-from entracte.residency.backends.cuda_stream import CudaStream, device_errors
-from entracte.residency.backends.protocol import Backend, Stream
+from entracte.residency import Backend, CudaStream, Stream, device_errors
 
 SAMPLE_SECONDS = (
     0.005  # a sample takes so long, so that starting and stopping the clock does not count

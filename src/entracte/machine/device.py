@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from entracte.residency.backends.cuda_stream import device_errors
+from entracte.residency import device_errors
 
 # Of PCI Express, by gigatransfers per second; and bytes per second of a lane, in practice.
 GENERATIONS: Mapping[str, int] = MappingProxyType(

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from entracte.models.transformer.linear import Linear
-from entracte.residency.backends.protocol import Backend, Direction, HostMemory
-from entracte.residency.merge import Factors, WeightMerge
+from entracte.residency import Backend, Direction, Factors, HostMemory, WeightMerge
 
 from .clock import clock_of, median_seconds
 from .refused import PinningRefused

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from entracte import __version__
 from entracte.errors import EntracteError
-from entracte.residency.backends.cuda_stream import device_errors
-from entracte.residency.backends.protocol import Backend
+from entracte.residency import Backend, device_errors
+from entracte.version import __version__
 
 from . import cache
 from .cards import CARDS, GIB, card_for_device, practical_rates

@@ -11,8 +11,7 @@ from torch import Tensor
 from entracte.checkpoints.lora import ADAPTED, LoraFile, open_lora, open_lora_file
 from entracte.checkpoints.sources import ComponentSource, TensorFile
 from entracte.errors import LoraError
-from entracte.residency.adapters import AdapterSource
-from entracte.residency.merge import Changes
+from entracte.residency import AdapterSource, Changes
 
 from .cache import Cache
 

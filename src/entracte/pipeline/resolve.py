@@ -14,7 +14,7 @@ from entracte.models.gemma import Tokenizer
 from entracte.notices import Notice
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
 from entracte.request import Request
-from entracte.residency.weights import Adapter, WeightSet
+from entracte.residency import Adapter, WeightSet
 from entracte.sampling.guidance import Guidance
 
 from .denoise import GuidancePlan

@@ -9,7 +9,7 @@ from torch import Tensor
 from entracte.notices import Notice
 from entracte.recipes import Phase
 from entracte.request import Request
-from entracte.residency.weights import WeightPhase, WeightSet
+from entracte.residency import WeightPhase, WeightSet
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 

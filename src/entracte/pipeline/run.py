@@ -23,10 +23,7 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.progress import Reporter
 from entracte.recipes import LOOP_NAMES, Phase
-from entracte.residency.manager import DeviceManager
-from entracte.residency.phase_run import ComponentRun
-from entracte.residency.weights import BASE, WeightSet
-from entracte.result import Result
+from entracte.residency import BASE, ComponentRun, DeviceManager, WeightSet
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
 from entracte.trace.trace import Trace
@@ -77,6 +74,16 @@ class Outputs:
     preview: PreviewCallback | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a run made, as in `Result`."""
+
+    frames: Tensor | None
+    audio: Tensor
+    sample_rate: int
+    latents: dict[str, Tensor]
+
+
 class Run:
     """Carries one prepared request through its recipe."""
 
@@ -98,7 +105,7 @@ class Run:
         self._previewer: Previewer | None = None
         self._latents: dict[str, Tensor] = {}
 
-    def generate(self) -> Result:
+    def generate(self) -> Generated:
         """Run all stages. The latents are saved before anything is decoded.
 
         Raises NotFinite after the first stage whose numbers are not finite.
@@ -108,7 +115,7 @@ class Run:
         except NotFinite as error:
             raise NotFinite(f"{error}. {self._likely_causes()}") from None
 
-    def _generate(self) -> Result:
+    def _generate(self) -> Generated:
         latents_path = self._outputs.latents_path
         with ExitStack() as request:
             # Before any weights are on their way: what comes behind them has to wait.
@@ -128,15 +135,7 @@ class Run:
                 _save_latents(latents_path, self._latents)
             audio, sample_rate = self._decode_audio(made[self._request.recipe.audio_phase])
             frames = self._decode_video(made[-1], audio, sample_rate)
-        return Result(
-            self._request,
-            frames,
-            audio,
-            sample_rate,
-            self._latents,
-            self._trace,
-            self._outputs.path,
-        )
+        return Generated(frames, audio, sample_rate, self._latents)
 
     def _phases(
         self,

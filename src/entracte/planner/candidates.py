@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from entracte.residency.policy import Mode, Place, Residency, SnapshotPolicy
+from entracte.residency import Mode, Place, Residency, SnapshotPolicy
 
 Home = Literal["host", "disk"]
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from entracte.machine.hardware import Hardware
-from entracte.residency.policy import Place
-from entracte.residency.weights import WeightPhase, distinct
+from entracte.residency import Place, WeightPhase, distinct
 
 from .calibration import Calibration
 from .candidates import Way

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError
-from entracte.residency.budget import in_units
-from entracte.residency.policy import AUTO, Mode, Residency, SnapshotPolicy
+from entracte.residency import AUTO, Mode, Residency, SnapshotPolicy
+from entracte.units import duration, size
 
 from .candidates import Way
 from .cost_model import Costs, predict
@@ -140,7 +140,7 @@ def _best(options: list[Option]) -> Option:
 
 def _why(chosen: Prediction, options: list[Option], wanted: Residency) -> str:
     waiting = chosen.stall_s + chosen.switch_s
-    times = f"{seconds(chosen.latency_s)}, of which {seconds(waiting)} wait for weights"
+    times = f"{duration(chosen.latency_s)}, of which {duration(waiting)} wait for weights"
     if wanted.mode != AUTO:
         return f"asked for: {times}"
     fitting = sum(each.fits for each in options)
@@ -153,11 +153,11 @@ def _why_not(option: Option, chosen: Prediction, limits: Limits) -> str:
         return f"does not fit: {_over(limits.excess(p.peak_device_bytes, p.peak_host_bytes))}"
     slower = p.latency_s - chosen.latency_s
     if p.way.mode == "dynamic":
-        pace = f"{seconds(abs(slower))} {'slower' if slower >= 0 else 'faster'}"
+        pace = f"{duration(abs(slower))} {'slower' if slower >= 0 else 'faster'}"
         return f"gives other bits, and is for quantised weights; {pace}"
     if slower >= TICK / 2:
         waits = p.stall_s + p.switch_s - chosen.stall_s - chosen.switch_s
-        return f"{seconds(slower)} slower: it waits {seconds(max(0.0, waits))} longer for weights"
+        return f"{duration(slower)} slower: it waits {duration(max(0.0, waits))} longer for weights"
     if p.way.home == "disk" and chosen.way.home == "host":
         return "as fast, but reads files at every step"
     more = p.peak_device_bytes + p.peak_host_bytes
@@ -201,13 +201,3 @@ def _rounded_up(nbytes: int) -> str:
 
 def _over(missing: Mapping[str, int]) -> str:
     return " and ".join(f"{size(nbytes)} more than {what} has" for what, nbytes in missing.items())
-
-
-def seconds(value: float) -> str:
-    """A time as people read it."""
-    return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:,.0f} ms"
-
-
-def size(nbytes: int) -> str:
-    """A number of bytes as people read it."""
-    return in_units(nbytes, digits=1)

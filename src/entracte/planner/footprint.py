@@ -6,8 +6,7 @@ Blocks are taken to be of one size, the largest; the transformer's and the text 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entracte.residency.plan import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL
-from entracte.residency.policy import Place
+from entracte.residency import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL, Place
 
 from .candidates import Way
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from entracte.errors import RequestError
 from entracte.machine.hardware import Hardware
 from entracte.recipes import RECIPES
-from entracte.residency.policy import AUTO, Residency
-from entracte.residency.weights import Adapter, WeightPhase, WeightSet
+from entracte.residency import AUTO, Adapter, Residency, WeightPhase, WeightSet
 
 from .calibration import Calibration
 from .cost_model import costs

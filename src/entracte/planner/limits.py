@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from entracte.machine.hardware import Hardware
-from entracte.residency.policy import Residency
+from entracte.residency import Residency
 
 GIB = 2**30
 

@@ -9,10 +9,7 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
 from entracte.pipeline.resolved import Prepared
-from entracte.residency.backends.protocol import Backend
-from entracte.residency.merge import Changes
-from entracte.residency.policy import AUTO, Residency
-from entracte.residency.weights import WeightPhase
+from entracte.residency import AUTO, Backend, Changes, Residency, WeightPhase
 from entracte.trace.trace import Trace
 
 from .decision import Decision

@@ -16,10 +16,7 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
-from entracte.residency.adapters import MemoryAdapter
-from entracte.residency.factors import AdapterFactors
-from entracte.residency.layout import lay_out
-from entracte.residency.merge import Changes
+from entracte.residency import AdapterFactors, Changes, MemoryAdapter, lay_out
 
 from .meter import META
 from .stage_costs import Cost, StageCosts

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from entracte.machine.hardware import Hardware
 from entracte.pipeline.cache import Cache
-from entracte.residency.policy import AUTO, Residency
-from entracte.residency.weights import WeightPhase
+from entracte.residency import AUTO, Residency, WeightPhase
+from entracte.units import size
 
 from .calibration import Calibration
 from .cost_model import Costs, Loaned, costs, predict
-from .decision import Decision, Option, decide, named_plan, said, size
+from .decision import Decision, Option, decide, named_plan, said
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
 from .prediction import Prediction

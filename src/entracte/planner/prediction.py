@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from entracte.residency.policy import Place
+from entracte.residency import Place
 
 from .candidates import Way
 

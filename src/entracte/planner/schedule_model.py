@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entracte.machine.hardware import Hardware
-from entracte.residency.plan import SLOTS, spread
-from entracte.residency.policy import Place
+from entracte.residency import SLOTS, Place, spread
 
 from .candidates import Way
 from .footprint import Weights

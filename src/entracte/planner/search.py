@@ -6,7 +6,7 @@ from operator import attrgetter, itemgetter
 
 import numpy as np
 
-from entracte.residency.policy import Place, Residency
+from entracte.residency import Place, Residency
 
 from .candidates import Way, placements, ways
 from .cost_model import Costs, Loaned, latency, latency_alone

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from entracte.planner.decision import said, seconds, size
+from entracte.planner.decision import said
 from entracte.planner.prediction import Prediction
+from entracte.units import duration, size
 
 from .plan_layout import (
     ACTIVATIONS,
@@ -115,7 +116,7 @@ def _areas(columns: Sequence[Column], names: Sequence[str], scale: Scale) -> Ite
             yield (
                 f'<rect class="stall" data-stage="{_safe(stage.name)}" x="{_n(column.x)}" '
                 f'y="{_n(top)}" width="{_n(share)}" height="{_n(scale.bottom - top)}">'
-                f"<title>{_safe(f'{stage.name}: waits {seconds(stage.stall_s)}')}</title></rect>"
+                f"<title>{_safe(f'{stage.name}: waits {duration(stage.stall_s)}')}</title></rect>"
             )
 
 
@@ -142,7 +143,7 @@ def _stage_names(columns: Sequence[Column], bottom: float) -> Iterator[str]:
         for row, word in enumerate(words):
             yield _text(column.middle, bottom + 17 + LINE * row, word, "", "middle")
         y = bottom + 17 + LINE * len(words)
-        yield _text(column.middle, y, seconds(column.stage.seconds), "quiet", "middle")
+        yield _text(column.middle, y, duration(column.stage.seconds), "quiet", "middle")
 
 
 def _axis(scale: Scale, plot: float) -> Iterator[str]:
@@ -201,7 +202,7 @@ def _drawn_legend(entries: Sequence[tuple[int, float, str, str]]) -> Iterator[st
 def _summary(p: Prediction) -> str:
     waits = p.stall_s + p.switch_s
     return (
-        f"{said(p)}: {seconds(p.latency_s)}, of which {seconds(waits)} wait for weights; "
+        f"{said(p)}: {duration(p.latency_s)}, of which {duration(waits)} wait for weights; "
         f"at most {size(p.peak_device_bytes)} of the device and {size(p.peak_host_bytes)} of the "
         "host"
     )
@@ -210,7 +211,7 @@ def _summary(p: Prediction) -> str:
 def _notes(p: Prediction, peak: int, least: float) -> list[str]:
     notes = ["Each stage at its peak; widths by time."]
     if least:
-        notes[0] += f" Stages under {seconds(least)} are drawn wider than their time."
+        notes[0] += f" Stages under {duration(least)} are drawn wider than their time."
     if p.peak_device_bytes > peak:
         notes.append(
             f"Before the first request, preparing weights takes {size(p.peak_device_bytes)}."

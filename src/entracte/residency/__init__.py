@@ -1,50 +1,80 @@
 """Where weights live, and how they get to the device in time. Knows nothing of LTX.
 
-It works on modules, tensors and names, and can be used alone: see `docs/residency.md`.
+It works on modules, tensors and names, and can be used alone: see `docs/residency.md`. This is its
+face: everything that other packages use is imported from here.
 """
 
-from entracte.residency.backends.opening import open_backend
-from entracte.residency.backends.protocol import Backend
-
 from .adapters import AdapterSource, MemoryAdapter, OpenAdapter, in_memory
+from .backends.cuda_stream import CudaStream, device_errors
+from .backends.opening import open_backend
+from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
 from .budget import ManagerPlan, Moment
+from .buffer import ArenaKey, Content
 from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
+from .factors import AdapterFactors
+from .layout import lay_out
 from .manager import DeviceManager
-from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker
+from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import ComponentRun
-from .policy import Mode, Place, Residency, SnapshotPolicy
-from .usage import Row
-from .weights import BASE, Adapter, WeightPhase, WeightSet
+from .plan import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL, Sizes, make_plan, spread
+from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, holding
+from .recorder import BlockRun, Record, Transfer
+from .usage import Row, Where
+from .weights import BASE, Adapter, WeightPhase, WeightSet, distinct
 
 __all__ = [
+    "AUTO",
     "BASE",
+    "MODES",
+    "SLOTS",
+    "SLOTS_TO_MERGE_ON_ARRIVAL",
     "Adapter",
+    "AdapterFactors",
     "AdapterSource",
+    "ArenaKey",
     "Backend",
+    "BlockRun",
     "Change",
     "Changes",
     "ComponentRun",
     "ComponentSpec",
+    "Content",
+    "CudaStream",
     "DeviceManager",
+    "Direction",
     "Dora",
     "Factors",
     "Full",
     "Hadamard",
+    "HostMemory",
     "Kronecker",
     "ManagerPlan",
+    "Mark",
     "MemoryAdapter",
     "Mode",
     "Moment",
     "OpenAdapter",
     "Place",
+    "Record",
     "Residency",
     "Row",
+    "Sizes",
     "SnapshotPolicy",
+    "Stream",
     "TensorSource",
     "TensorSpec",
+    "Transfer",
+    "WeightMerge",
     "WeightPhase",
     "WeightSet",
     "WeightSource",
+    "Where",
+    "device_errors",
+    "distinct",
+    "holding",
     "in_memory",
+    "lay_out",
+    "make_plan",
     "open_backend",
+    "spread",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from entracte.errors import BudgetError, ResidencyError
+from entracte.units import size
 
 from .plan import Plan
 from .policy import Auto, Mode, Place, Residency
@@ -63,15 +64,15 @@ def check_budgets(
             continue
         if not _excess(tried, wanted):
             raise BudgetError(f"{excess}. This fits: {_describe(other)}")
-        size = (0 if wanted.device_memory is None else tried.device_bytes) + (
+        total = (0 if wanted.device_memory is None else tried.device_bytes) + (
             0 if wanted.host_memory is None else tried.host_bytes
         )
-        if smallest is None or size < smallest[0]:
-            smallest = (size, _describe(other), tried)
+        if smallest is None or total < smallest[0]:
+            smallest = (total, _describe(other), tried)
     least = ""
     if smallest is not None:
         flags, needs = smallest[1], smallest[2]
-        device, host = in_units(needs.device_bytes), in_units(needs.host_bytes)
+        device, host = size(needs.device_bytes, 2), size(needs.host_bytes, 2)
         least = f". The smallest plan, {flags}, needs {device} of the device and {host} of the host"
     raise BudgetError(f"{excess}{least}")
 
@@ -85,8 +86,8 @@ def _excess(plan: ManagerPlan, wanted: Residency) -> str:
     ):
         if limit is not None and needed > limit:
             found.append(
-                f"the weights need {in_units(needed)} of {what}, {in_units(needed - limit)} more "
-                f"than the {in_units(limit)} allowed"
+                f"the weights need {size(needed, 2)} of {what}, {size(needed - limit, 2)} more "
+                f"than the {size(limit, 2)} allowed"
             )
     return " and ".join(found)
 
@@ -130,11 +131,3 @@ def _describe(wanted: Residency) -> str:
         flags.append(f"--resident-blocks {wanted.resident_blocks}")
     flags += [f"--place {name}={place}" for name, place in wanted.places.items()]
     return " ".join(flags)
-
-
-def in_units(nbytes: int, digits: int = 2) -> str:
-    """A number of bytes as people read it."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= size:
-            return f"{nbytes / size:,.{digits}f} {unit}"
-    return f"{nbytes} bytes"

@@ -1,16 +1,14 @@
 """The sizes of the models with random weights: LTX-2.3's own, and a medium one's."""
 
-import gzip
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Gemma3Config
 
+from entracte.checkpoints.published_sizes import published_listing
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
@@ -24,8 +22,6 @@ from . import demo_config as demo
 from .demo import connector_key
 
 Shapes = dict[str, tuple[int, ...]]
-
-PUBLISHED = "ltx-2.3-full.json.gz"
 
 # Gemma 3 12B; every sixth layer attends to everything.
 FULL_GEMMA: dict[str, Any] = {
@@ -135,7 +131,7 @@ class Sizes:
 
 def full_sizes() -> Sizes:
     """The published checkpoint and upsampler, tensor by tensor, and Gemma 3 12B by its config."""
-    listing = _published()
+    listing = published_listing()
     gemma = Gemma3Config(text_config=FULL_GEMMA)
     return Sizes(
         checkpoint=_tuples(listing["tensors"]),
@@ -146,11 +142,6 @@ def full_sizes() -> Sizes:
         gemma_config=gemma,
         lora_rank=384,
     )
-
-
-def published_keys() -> list[str]:
-    """The keys of the published checkpoint."""
-    return list(_published()["tensors"])
 
 
 def medium_sizes() -> Sizes:
@@ -190,11 +181,6 @@ def medium_sizes() -> Sizes:
         gemma_config=gemma,
         lora_rank=64,
     )
-
-
-def _published() -> Any:
-    packed = (files("entracte.checkpoints") / "data" / PUBLISHED).read_bytes()
-    return json.loads(gzip.decompress(packed))
 
 
 def _shapes(build: Callable[[], nn.Module], key: Callable[[str], str]) -> Shapes:

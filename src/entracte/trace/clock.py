@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from entracte.residency.backends.protocol import Mark
+from entracte.residency import Mark
 
 
 @dataclass(frozen=True, slots=True)

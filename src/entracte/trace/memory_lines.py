@@ -2,9 +2,7 @@
 
 from collections import defaultdict
 
-from entracte.residency.buffer import ArenaKey
-from entracte.residency.recorder import Record
-from entracte.residency.usage import Where
+from entracte.residency import ArenaKey, Record, Where
 
 from .clock import Moments
 

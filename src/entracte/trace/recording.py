@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from entracte.residency.buffer import Content
-from entracte.residency.recorder import BlockRun, Transfer
+from entracte.residency import BlockRun, Content, Transfer
 
 from .clock import Moments
 from .memory import MEBIBYTE

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from entracte.residency.buffer import ArenaKey, Content
-from entracte.residency.recorder import Record
+from entracte.residency import ArenaKey, Content, Record
 
 from .clock import Moments
 

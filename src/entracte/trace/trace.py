@@ -8,8 +8,7 @@ from typing import Literal
 
 import torch
 
-from entracte.residency.backends.protocol import Backend, Mark
-from entracte.residency.recorder import Record
+from entracte.residency import Backend, Mark, Record
 
 from .clock import Moments
 from .memory import Memory, read_memory

@@ -7,7 +7,7 @@ from math import isclose, isfinite
 import torch
 
 from entracte.errors import LoraError
-from entracte.residency.merge import Change, Dora, Factors, Full, Hadamard, Kronecker
+from entracte.residency import Change, Dora, Factors, Full, Hadamard, Kronecker
 
 from ..sources import Located
 from .config import Settings

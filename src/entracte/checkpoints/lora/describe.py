@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from entracte.synthetic.random_sizes import published_keys
-
 from ..published import PARTS
+from ..published_sizes import published_keys
 from ..sources import TensorFile
 from .changes import Group
 from .config import Settings, read_settings

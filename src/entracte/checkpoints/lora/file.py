@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entracte.errors import CheckpointError, LoraError
 from entracte.notices import Notice
-from entracte.residency.merge import Change, Changes
+from entracte.residency import Change, Changes
 
 from ..adapter_folder import lora_path
 from ..safetensors_file import SafetensorsFile

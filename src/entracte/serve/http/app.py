@@ -6,8 +6,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from entracte import __version__
 from entracte.serve.service import Service
+from entracte.version import __version__
 
 from . import content, create, engine, events, operations, page, session, videos
 from .access_log import Mistakes, Observe
