@@ -89,7 +89,7 @@ class NullBackend(Unchecked):
         self.traffic = Traffic()
         self.compute = NullStream(self.traffic)
         self.copies = NullStream(self.traffic)
-        self.loans = NullStream(self.traffic)
+        self.on_demand = NullStream(self.traffic)
         self.merges = NullStream(self.traffic)
 
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:

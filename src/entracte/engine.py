@@ -40,8 +40,8 @@ from entracte.request import Request
 from entracte.residency import (
     AUTO,
     Backend,
+    ConcurrentUse,
     DeviceManager,
-    Moment,
     Residency,
     Row,
     device_errors,
@@ -61,12 +61,12 @@ CACHED_PROMPTS = 32
 CACHED_SHAPES = 4
 
 # Components that are on loan at once, beside the transformer; see `Run`.
-MOMENTS = (
-    Moment(frozenset({"text_encoder"})),
-    Moment(frozenset({"connectors"})),
-    Moment(frozenset({"upsampler", "video_vae"}), in_phases=True),
-    Moment(frozenset({"video_vae"}), in_phases=True),
-    Moment(frozenset({"audio_vae", "vocoder"})),
+CONCURRENT_USES = (
+    ConcurrentUse(frozenset({"text_encoder"})),
+    ConcurrentUse(frozenset({"connectors"})),
+    ConcurrentUse(frozenset({"upsampler", "video_vae"}), in_phases=True),
+    ConcurrentUse(frozenset({"video_vae"}), in_phases=True),
+    ConcurrentUse(frozenset({"audio_vae", "vocoder"})),
 )
 
 # What every recipe needs.
@@ -382,7 +382,9 @@ class Engine:
             residency,
             adapted="transformer",
             adapters=self._loras.adapter,
-            moments=[each for each in MOMENTS if each.loans <= self.source.components.keys()],
+            concurrent_uses=[
+                each for each in CONCURRENT_USES if each.components <= self.source.components.keys()
+            ],
         )
 
 

@@ -15,9 +15,9 @@ from entracte.residency import (
     BASE,
     Adapter,
     ComponentSpec,
+    ConcurrentUse,
     DeviceManager,
     Factors,
-    Moment,
     Residency,
     TensorSource,
     WeightPhase,
@@ -155,8 +155,8 @@ class Pipeline:
         )
         workers = {name: Worker(accelerator) for name in ("transformer", *self.others)}
         within = [at for at, stage in enumerate(self.stages) if isinstance(stage[1], int)]
-        moments = [
-            Moment(frozenset([what]), within[0] <= at <= within[-1])
+        uses = [
+            ConcurrentUse(frozenset([what]), within[0] <= at <= within[-1])
             for at, (_, what, _) in enumerate(self.stages)
             if isinstance(what, str)
         ]
@@ -168,7 +168,7 @@ class Pipeline:
             accelerator,
             wanted,
             adapters=in_memory(self.factors),
-            moments=moments,
+            concurrent_uses=uses,
         )
         zero, ended, began = torch.zeros((), dtype=torch.bfloat16), 0.0, 0.0
         for _ in range(requests):

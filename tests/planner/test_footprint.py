@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from entracte.planner.candidates import Way
 from entracte.planner.footprint import Weights, loaned_footprint, transformer_footprint
 from entracte.residency.plan import Plan, Sizes, make_plan
-from entracte.residency.policy import Holding, Place, Residency, holding
+from entracte.residency.policy import ComponentPolicy, Place, Residency, resolve_policy
 from entracte.residency.weights import BASE, Adapter, WeightPhase, WeightSet
 
 STYLE, DISTILLED = Adapter("style", 0.5), Adapter("distilled", 1.0)
@@ -52,7 +52,7 @@ def test_the_transformers(way_of: tuple[Way, int], sets: str, unified: bool) -> 
         "transformer",
         Sizes(units, {name: factors[name] for name in names}),
         tuple(WeightPhase(each) for each in used),
-        holding("transformer", True, wanted),
+        resolve_policy("transformer", True, wanted),
         unified,
     )
     weights = Weights.of(units, [factors[name] for name in names])
@@ -68,7 +68,7 @@ def test_the_others(place: Place, blocks: int, unified: bool) -> None:
     if place == "streamed" and not blocks:
         return
     units = (*[1024] * blocks, 640)
-    how: Holding = holding("vae", False, Residency(places={"vae": place}))
-    plan = make_plan("vae", Sizes(units, {}), (WeightPhase(BASE),), how, unified)
+    policy: ComponentPolicy = resolve_policy("vae", False, Residency(places={"vae": place}))
+    plan = make_plan("vae", Sizes(units, {}), (WeightPhase(BASE),), policy, unified)
     found = loaned_footprint(Weights.of(units), place, unified)
     check(plan, (found.always, found.run, found.phases, found.prepare), found.host)

@@ -57,15 +57,15 @@ def test_units_are_what_the_device_manager_lays_out(
     assert figures.units.keys() == plan.components.keys()
     for name, component in plan.components.items():
         found = {
-            arena.key.index: arena.nbytes
-            for arena in component.arenas
-            if (arena.key.tier, arena.key.role) == ("device", "weights")
+            buffer.key.index: buffer.nbytes
+            for buffer in component.buffers
+            if (buffer.key.tier, buffer.key.role) == ("device", "weights")
         }
         assert figures.units[name] == tuple(found[unit] for unit in sorted(found))
     factors = {
-        arena.key.index: arena.nbytes
-        for arena in plan.components["transformer"].arenas
-        if arena.key.role == "factors"
+        buffer.key.index: buffer.nbytes
+        for buffer in plan.components["transformer"].buffers
+        if buffer.key.role == "factors"
     }
     adapter = figures.adapters[DISTILLED]
     assert adapter.nbytes == tuple(factors.get(unit, 0) for unit in range(len(adapter.nbytes)))

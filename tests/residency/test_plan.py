@@ -12,12 +12,12 @@ from torch import nn
 from entracte.errors import ResidencyError
 from entracte.residency import BASE, Residency, TensorSpec, WeightPhase
 from entracte.residency.backends.host import HostBackend
-from entracte.residency.buffer import STAGING, Arena, ArenaKey, Content
+from entracte.residency.buffer import STAGING, BlockWeights, Buffer, BufferKey
 from entracte.residency.layout import ALIGNMENT, lay_out
 from entracte.residency.plan import Plan, Sizes, make_plan, spread
-from entracte.residency.policy import Holding
-from entracte.residency.recorder import ComponentJournal, Journal
-from entracte.residency.ring import Ring
+from entracte.residency.policy import ComponentPolicy
+from entracte.residency.recorder import ComponentRecorder, Recorder
+from entracte.residency.ring import SlotRing
 from entracte.residency.simulated import SimulatedAccelerator
 
 from .toy import BLOCKS, ONE, PHASES, TWO, build, make_manager, make_net
@@ -28,15 +28,17 @@ SIZES = Sizes(
 )
 
 
-def plan(how: Holding, phases: tuple[WeightPhase, ...] = PHASES, unified: bool = False) -> Plan:
-    return make_plan("net", SIZES, phases, how, unified)
+def plan(
+    policy: ComponentPolicy, phases: tuple[WeightPhase, ...] = PHASES, unified: bool = False
+) -> Plan:
+    return make_plan("net", SIZES, phases, policy, unified)
 
 
-def listed(a_plan: Plan, tier: str, role: str) -> dict[ArenaKey, int]:
+def listed(a_plan: Plan, tier: str, role: str) -> dict[BufferKey, int]:
     return {
-        arena.key: arena.nbytes
-        for arena in a_plan.arenas
-        if (arena.key.tier, arena.key.role) == (tier, role)
+        buffer.key: buffer.nbytes
+        for buffer in a_plan.buffers
+        if (buffer.key.tier, buffer.key.role) == (tier, role)
     }
 
 
@@ -60,7 +62,7 @@ def test_spread_takes_so_many_evenly(n: int, data: st.DataObject) -> None:
 def test_what_is_outside_the_blocks_is_always_resident_and_kept() -> None:
     for m in (None, 0, 3, N):
         for k in (0, 3, N):
-            found = plan(Holding("fused", resident_blocks=m, merged_blocks=k))
+            found = plan(ComponentPolicy("fused", resident_blocks=m, merged_blocks=k))
             assert N in found.resident
             assert N in found.kept
             assert len(found.resident) == (N if m is None else m) + 1
@@ -68,14 +70,14 @@ def test_what_is_outside_the_blocks_is_always_resident_and_kept() -> None:
 
 
 def test_streamed_blocks_are_apart() -> None:
-    assert sorted(plan(Holding("fused", resident_blocks=4)).resident) == [0, 2, 4, 6, 8]
+    assert sorted(plan(ComponentPolicy("fused", resident_blocks=4)).resident) == [0, 2, 4, 6, 8]
 
 
 def test_blocks_that_would_stream_are_kept_first() -> None:
-    found = plan(Holding("fused", resident_blocks=4, merged_blocks=4))
+    found = plan(ComponentPolicy("fused", resident_blocks=4, merged_blocks=4))
     assert sorted(found.kept) == [1, 3, 5, 7, N]
     assert found.kept & found.resident == {N}
-    found = plan(Holding("fused", resident_blocks=4, merged_blocks=6))
+    found = plan(ComponentPolicy("fused", resident_blocks=4, merged_blocks=6))
     assert {1, 3, 5, 7} <= found.kept
 
 
@@ -83,38 +85,38 @@ def test_blocks_that_would_stream_are_kept_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "slots"),
+    ("policy", "slots"),
     [
-        (Holding("resident"), 0),
-        (Holding("original"), 0),
-        (Holding("snapshot"), 0),
-        (Holding("snapshot", resident_blocks=3), 2),
-        (Holding("snapshot", resident_blocks=N - 1), 1),
-        (Holding("snapshot", resident_blocks=N), 0),
-        (Holding("dynamic", resident_blocks=3), 2),
-        (Holding("fused"), 2),
-        (Holding("fused", merged_blocks=N - 1), 1),
-        (Holding("fused", merged_blocks=N), 0),
-        (Holding("fused", resident_blocks=3), 3),  # a copy, a merge, and the block in use
-        (Holding("fused", resident_blocks=0, merged_blocks=N), 2),  # for the base alone
-        (Holding("original", resident_blocks=3), 3),
-        (Holding("original", resident_blocks=N - 2), 2),
+        (ComponentPolicy("resident"), 0),
+        (ComponentPolicy("original"), 0),
+        (ComponentPolicy("snapshot"), 0),
+        (ComponentPolicy("snapshot", resident_blocks=3), 2),
+        (ComponentPolicy("snapshot", resident_blocks=N - 1), 1),
+        (ComponentPolicy("snapshot", resident_blocks=N), 0),
+        (ComponentPolicy("dynamic", resident_blocks=3), 2),
+        (ComponentPolicy("fused"), 2),
+        (ComponentPolicy("fused", merged_blocks=N - 1), 1),
+        (ComponentPolicy("fused", merged_blocks=N), 0),
+        (ComponentPolicy("fused", resident_blocks=3), 3),  # a copy, a merge, and the block in use
+        (ComponentPolicy("fused", resident_blocks=0, merged_blocks=N), 2),  # for the base alone
+        (ComponentPolicy("original", resident_blocks=3), 3),
+        (ComponentPolicy("original", resident_blocks=N - 2), 2),
     ],
 )
-def test_slots(how: Holding, slots: int) -> None:
-    found = plan(how)
+def test_slots(policy: ComponentPolicy, slots: int) -> None:
+    found = plan(policy)
     assert found.slots == slots
     assert list(listed(found, "device", "slot").values()) == [1007] * slots
 
 
-# Which arenas
+# Which buffers
 
 
 def test_resident_has_two_copies_and_nothing_of_the_host() -> None:
-    found = plan(Holding("resident"))
+    found = plan(ComponentPolicy("resident"))
     copies = listed(found, "device", "weights")
     assert copies == {
-        ArenaKey("device", "weights", unit, copy): SIZES.units[unit]
+        BufferKey("device", "weights", unit, copy): SIZES.units[unit]
         for copy in (0, 1)
         for unit in range(N + 1)
     }
@@ -124,26 +126,26 @@ def test_resident_has_two_copies_and_nothing_of_the_host() -> None:
 def test_the_same_weights_in_two_phases_are_held_once() -> None:
     phases = (WeightPhase(BASE, 2), WeightPhase(BASE, 1))
     for mode in ("resident", "snapshot", "fused", "original", "dynamic"):
-        found = plan(Holding(mode), phases)
+        found = plan(ComponentPolicy(mode), phases)
         assert found.nbytes("device", "always", "run", "phase") == sum(SIZES.units)
 
 
 def test_low_vram_has_one_copy_of_the_blocks_on_the_device_and_both_on_the_host() -> None:
-    found = plan(Holding("snapshot"))
+    found = plan(ComponentPolicy("snapshot"))
     blocks = [key.index for key in listed(found, "device", "weights") if key.index != N]
     assert blocks == list(range(N))
     assert found.nbytes("host", "always") == 2 * sum(SIZES.units)
 
 
 def test_aggressive_has_a_second_copy_during_the_phases_only() -> None:
-    found = plan(Holding("snapshot", "aggressive"))
+    found = plan(ComponentPolicy("snapshot", "aggressive"))
     assert found.nbytes("device", "always") == sum(SIZES.units)
     assert found.nbytes("device", "phase") == sum(SIZES.units)
     assert found.nbytes("host", "always") == sum(SIZES.units)
 
 
 def test_fused_has_the_base_the_factors_the_kept_and_the_slots() -> None:
-    found = plan(Holding("fused", merged_blocks=2))
+    found = plan(ComponentPolicy("fused", merged_blocks=2))
     kept = [1000 + unit for unit in sorted(found.kept - {N})] + [300]
     assert list(listed(found, "device", "kept").values()) == kept
     factors = sum(listed(found, "device", "factors").values())
@@ -154,33 +156,36 @@ def test_fused_has_the_base_the_factors_the_kept_and_the_slots() -> None:
 
 
 def test_streamed_blocks_alone_are_on_the_host() -> None:
-    found = plan(Holding("fused", resident_blocks=3))
+    found = plan(ComponentPolicy("fused", resident_blocks=3))
     streamed = set(range(N)) - found.resident
     assert {key.index for key in listed(found, "host", "weights")} == streamed
     assert {key.of for key in listed(found, "host", "weights")} == {BASE}
 
 
-def test_from_files_nothing_plain_is_on_the_host_but_a_staging_arena() -> None:
+def test_from_files_nothing_plain_is_on_the_host_but_a_staging_buffer() -> None:
     for mode in ("original", "dynamic", "fused", "resident"):
-        found = plan(Holding(mode, resident_blocks=None, home="disk"))
-        assert [arena.key for arena in found.arenas if arena.key.tier == "host"] == [STAGING]
-        assert plan(Holding(mode, home="disk"), unified=True).nbytes("host", "always", "run") == 0
+        found = plan(ComponentPolicy(mode, resident_blocks=None, home="disk"))
+        assert [buffer.key for buffer in found.buffers if buffer.key.tier == "host"] == [STAGING]
+        assert (
+            plan(ComponentPolicy(mode, home="disk"), unified=True).nbytes("host", "always", "run")
+            == 0
+        )
 
 
 def test_staging_has_room_for_the_largest_factors() -> None:
     sizes = Sizes((100, 100, 100), {"one": (10, 5000, 10)})
-    found = make_plan("net", sizes, PHASES, Holding("fused", home="disk"), unified=False)
+    found = make_plan("net", sizes, PHASES, ComponentPolicy("fused", home="disk"), unified=False)
     assert listed(found, "host", "staging") == {STAGING: 5000}
 
 
-def test_every_place_is_a_listed_arena_of_the_units_size() -> None:
+def test_every_place_is_a_listed_buffer_of_the_units_size() -> None:
     phases = (*PHASES, WeightPhase(TWO, 1))
     for mode in ("resident", "original", "dynamic", "snapshot", "fused"):
         for policy in ("low-vram", "aggressive"):
             for m in (None, 0, 3):
-                found = plan(Holding(mode, policy, m), phases)
-                sizes = {arena.key: arena.nbytes for arena in found.arenas}
-                assert len(sizes) == len(found.arenas)
+                found = plan(ComponentPolicy(mode, policy, m), phases)
+                sizes = {buffer.key: buffer.nbytes for buffer in found.buffers}
+                assert len(sizes) == len(found.buffers)
                 for places in found.places.values():
                     for unit, key in enumerate(places):
                         assert key is not None or (found.slots and unit < N)
@@ -290,21 +295,21 @@ class Slots:
     def __init__(self, number: int) -> None:
         memory = torch.zeros(0)
         backend = SimulatedAccelerator()
-        journal = ComponentJournal(Journal(backend), "toy")
-        keys = [ArenaKey("device", "slot", each) for each in range(number)]
-        arenas = [Arena(key, memory, journal) for key in keys]
-        self.filled: list[Content] = []
+        recorder = ComponentRecorder(Recorder(backend), "toy")
+        keys = [BufferKey("device", "slot", each) for each in range(number)]
+        buffers = [Buffer(key, memory, recorder) for key in keys]
+        self.filled: list[BlockWeights] = []
         self.stream = backend.copies
-        self.ring = Ring(arenas, self._fill)
+        self.ring = SlotRing(buffers, self._fill)
 
-    def _fill(self, arena: Arena, content: Content) -> None:
-        assert arena is not self.lent
-        with arena.writing(self.stream, content):
+    def _fill(self, buffer: Buffer, content: BlockWeights) -> None:
+        assert buffer is not self.lent
+        with buffer.writing(self.stream, content):
             self.filled.append(content)
 
-    lent: Arena | None = None
+    lent: Buffer | None = None
 
-    def use(self, content: Content) -> None:
+    def use(self, content: BlockWeights) -> None:
         self.lent = self.ring.take(content)
         assert self.lent.content == content
         self.ring.give_back()
@@ -312,8 +317,8 @@ class Slots:
         self.ring.advance()
 
 
-def contents(*units: int) -> list[Content]:
-    return [Content(unit, BASE) for unit in units]
+def contents(*units: int) -> list[BlockWeights]:
+    return [BlockWeights(unit, BASE) for unit in units]
 
 
 @given(
@@ -329,11 +334,11 @@ def test_a_slot_holds_what_is_taken_and_what_is_ahead_stays(
     for position, content in enumerate(upcoming):
         if ahead[position]:
             slots.ring.advance()
-        slots.lent = arena = slots.ring.take(content)
-        assert arena.content == content
+        slots.lent = buffer = slots.ring.take(content)
+        assert buffer.content == content
         if ahead[position]:
             slots.ring.advance()  # while it is lent: into other slots only
-        assert arena.content == content
+        assert buffer.content == content
         slots.ring.give_back()
         slots.lent = None
         slots.ring.advance()
@@ -348,10 +353,10 @@ def test_slots_are_filled_in_order_and_ahead() -> None:
     slots.ring.expect(contents(0, 1, 2, 3))
     slots.ring.advance()
     assert slots.filled == contents(0, 1)
-    slots.use(Content(0, BASE))
+    slots.use(BlockWeights(0, BASE))
     assert slots.filled == contents(0, 1, 2)
     for unit in (1, 2, 3):
-        slots.use(Content(unit, BASE))
+        slots.use(BlockWeights(unit, BASE))
     assert slots.filled == contents(0, 1, 2, 3)
 
 
@@ -370,7 +375,7 @@ def test_what_was_brought_for_the_next_request_is_used() -> None:
     slots = Slots(2)
     slots.ring.expect(contents(0, 1, 2, 0, 1))
     for unit in (0, 1, 2):
-        slots.use(Content(unit, BASE))
+        slots.use(BlockWeights(unit, BASE))
     filled = len(slots.filled)
     slots.ring.expect(contents(0, 1))
     slots.ring.advance()
@@ -381,5 +386,5 @@ def test_blocks_out_of_order_are_refused() -> None:
     slots = Slots(2)
     slots.ring.expect(contents(0, 1))
     with pytest.raises(RuntimeError, match="to come"):
-        slots.ring.take(Content(1, BASE))
-    assert Content(0, BASE) != Content(0, ONE)
+        slots.ring.take(BlockWeights(1, BASE))
+    assert BlockWeights(0, BASE) != BlockWeights(0, ONE)

@@ -10,10 +10,10 @@ from torch import Tensor
 from entracte.errors import BudgetError, OutOfMemory, ResidencyError
 from entracte.residency import BASE, DeviceManager, Place, Residency, WeightPhase
 from entracte.residency.backends.protocol import Stream
-from entracte.residency.buffer import Arena, Content
+from entracte.residency.buffer import BlockWeights, Buffer
 from entracte.residency.fill import Filler
-from entracte.residency.phase_run import ComponentRun
-from entracte.residency.ring import Ring
+from entracte.residency.phase_run import PhaseRun
+from entracte.residency.ring import SlotRing
 from entracte.residency.simulated import (
     HostWaitInStep,
     NotLent,
@@ -75,10 +75,10 @@ def test_correct_code_breaks_no_rule(wanted: Residency) -> None:
 
 @pytest.mark.parametrize("wanted", ALL)
 def test_a_missing_wait_before_a_read(wanted: Residency, monkeypatch: pytest.MonkeyPatch) -> None:
-    def acquire(arena: Arena, stream: Stream) -> None:
-        arena.join()
+    def acquire(buffer: Buffer, stream: Stream) -> None:
+        buffer.join()
 
-    monkeypatch.setattr(Arena, "acquire", acquire)
+    monkeypatch.setattr(Buffer, "acquire", acquire)
     with pytest.raises(UnorderedRead):
         twice(wanted)
 
@@ -88,13 +88,13 @@ def test_modules_that_do_not_wait_for_copies_and_merges(
     wanted: Residency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = SimulatedAccelerator()
-    wait = Arena.acquire
+    wait = Buffer.acquire
 
-    def acquire(arena: Arena, stream: Stream) -> None:
+    def acquire(buffer: Buffer, stream: Stream) -> None:
         if stream is not backend.compute:
-            wait(arena, stream)
+            wait(buffer, stream)
 
-    monkeypatch.setattr(Arena, "acquire", acquire)
+    monkeypatch.setattr(Buffer, "acquire", acquire)
     # In mode original the proof reads the weights first, and modules read them after it.
     with pytest.raises(UnorderedRead, match="compute reads"):
         perform(make_manager(backend, wanted))
@@ -102,7 +102,7 @@ def test_modules_that_do_not_wait_for_copies_and_merges(
 
 @pytest.mark.parametrize("wanted", [LOW_VRAM, ORIGINAL, STREAMED, FUSED, FROM_FILES])
 def test_a_release_that_is_not_recorded(wanted: Residency, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Arena, "release", lambda arena, stream: None)
+    monkeypatch.setattr(Buffer, "release", lambda buffer, stream: None)
     with pytest.raises(UnorderedWrite):
         twice(wanted)
 
@@ -111,10 +111,10 @@ def test_a_release_that_is_not_recorded(wanted: Residency, monkeypatch: pytest.M
 def test_a_copy_or_merge_into_memory_that_is_still_being_read(
     wanted: Residency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_waiting(arena: Arena, stream: Stream) -> None:
-        arena._content = None
+    def without_waiting(buffer: Buffer, stream: Stream) -> None:
+        buffer._content = None
 
-    monkeypatch.setattr(Arena, "begin_writing", without_waiting)
+    monkeypatch.setattr(Buffer, "begin_writing", without_waiting)
     with pytest.raises(UnorderedWrite, match="still being read"):
         twice(wanted)
 
@@ -122,21 +122,21 @@ def test_a_copy_or_merge_into_memory_that_is_still_being_read(
 def test_a_file_read_into_memory_that_is_still_being_copied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Arena, "wait_on_host", lambda arena: None)
+    monkeypatch.setattr(Buffer, "wait_on_host", lambda buffer: None)
     with pytest.raises(UnorderedWrite, match="reader writes"):
         twice(FROM_FILES)
 
 
 def test_a_slot_given_back_before_its_block_has_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    take = Ring.take
+    take = SlotRing.take
 
-    def take_and_fill(ring: Ring, content: Content) -> Arena:
+    def take_and_fill(ring: SlotRing, content: BlockWeights) -> Buffer:
         slot = take(ring, content)
         ring.give_back()
         ring.advance()  # fills the slot just taken
         return slot
 
-    monkeypatch.setattr(Ring, "take", take_and_fill)
+    monkeypatch.setattr(SlotRing, "take", take_and_fill)
     # What is lent holds the block after next by then, and only luck would tell.
     right = expected()
     results = perform(make_manager(SimulatedAccelerator(), STREAMED))
@@ -244,7 +244,7 @@ def test_memory_is_given_back_after_all_use(wanted: Residency) -> None:
 
 
 def test_memory_given_back_before_its_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Arena, "settle", lambda arena, stream: None)
+    monkeypatch.setattr(Buffer, "settle", lambda buffer, stream: None)
     with pytest.raises(UnorderedWrite, match="given back"):
         perform(make_manager(Strict(), RESIDENT))
 
@@ -290,7 +290,7 @@ def test_a_host_that_waits_inside_a_step(
     backend = SimulatedAccelerator()
     fill = Filler.fill
 
-    def fill_and_wait(filler: Filler, target: Arena, content: Content) -> None:
+    def fill_and_wait(filler: Filler, target: Buffer, content: BlockWeights) -> None:
         fill(filler, target, content)
         target.join()
         backend.synchronize()
@@ -302,7 +302,7 @@ def test_a_host_that_waits_inside_a_step(
 
 def test_memory_given_back_inside_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        ComponentRun, "_replace", lambda run, arena, unit: run._backend.free(arena.memory)
+        PhaseRun, "_replace", lambda run, buffer, unit: run._backend.free(buffer.memory)
     )
     with pytest.raises(HostWaitInStep):
         perform(make_manager(SimulatedAccelerator(), LOW_VRAM))

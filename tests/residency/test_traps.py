@@ -22,7 +22,7 @@ from entracte.residency import (
     WeightPhase,
 )
 from entracte.residency.backends.host import HostBackend
-from entracte.residency.buffer import Arena, ArenaKey
+from entracte.residency.buffer import Buffer, BufferKey
 from entracte.residency.simulated import HostWaitInStep, SimulatedAccelerator
 from entracte.trace.trace import Trace
 
@@ -60,8 +60,8 @@ def inference() -> Iterator[None]:
         yield
 
 
-def arenas(manager: DeviceManager) -> dict[ArenaKey, Arena]:
-    return {arena.key: arena for arena in manager._components["net"].stores}
+def buffers(manager: DeviceManager) -> dict[BufferKey, Buffer]:
+    return {buffer.key: buffer for buffer in manager._components["net"].pool}
 
 
 # 1 and 2: captures that copy
@@ -90,7 +90,7 @@ def test_the_sources_own_tensors_are_neither_kept_nor_changed() -> None:
     for backend in BACKENDS:
         manager = DeviceManager([spec], backend(), Residency("original"), adapters=ADAPTERS)
         perform(manager)
-        mine = [(a.memory.data_ptr(), a.memory.nbytes) for a in arenas(manager).values()]
+        mine = [(a.memory.data_ptr(), a.memory.nbytes) for a in buffers(manager).values()]
         for name, tensor in tensors.items():
             assert torch.equal(tensor, before[name])
             assert not any(at <= tensor.data_ptr() < at + size for at, size in mine)
@@ -159,14 +159,14 @@ def test_memory_does_not_grow_over_ten_requests_and_does_not_move(wanted: Reside
     backend = SimulatedAccelerator()
     manager = make_manager(backend, wanted)
     perform(manager)
-    before = {key: arena.memory.data_ptr() for key, arena in arenas(manager).items()}
+    before = {key: buffer.memory.data_ptr() for key, buffer in buffers(manager).items()}
     bytes_before = (backend.peak_device_bytes, backend.peak_host_bytes)
-    shells = len(manager._components["net"]._shells._shells)
+    modules = len(manager._components["net"]._modules._bound)
     for _ in range(9):
         perform(manager)
-        assert {key: each.memory.data_ptr() for key, each in arenas(manager).items()} == before
+        assert {key: each.memory.data_ptr() for key, each in buffers(manager).items()} == before
     assert (backend.peak_device_bytes, backend.peak_host_bytes) == bytes_before
-    assert len(manager._components["net"]._shells._shells) == shells
+    assert len(manager._components["net"]._modules._bound) == modules
 
 
 # 7 and 16: the wrong weight set
@@ -462,7 +462,7 @@ def test_weights_that_were_not_restored_are_never_used(backend: Callable[[], Bac
     """Mode original proves that its base is what it was, before a phase uses it."""
     manager = make_manager(backend(), Residency("original"))
     perform(manager)
-    master = arenas(manager)[ArenaKey("host", "weights", 3, BASE)]
+    master = buffers(manager)[BufferKey("host", "weights", 3, BASE)]
     master.memory[17] ^= 1
     with pytest.raises(DeviceFault, match="not restored"):
         for _ in range(2):

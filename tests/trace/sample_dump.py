@@ -73,7 +73,7 @@ def snapshot_low_vram(tag: str = "entracte", slow: float = 1.0) -> Data:
             425,
             545,
             what="copy",
-            lane="loans",
+            lane="on_demand",
             component="text_encoder",
             unit=0,
             weights="base",

@@ -108,7 +108,12 @@ def test_threads_are_named_and_in_order() -> None:
     names = [e["args"]["name"] for e in of(trace, "M") if e["name"] == "thread_name"]
     order = [e["args"]["sort_index"] for e in of(trace, "M") if e["name"] == "thread_sort_index"]
     assert names[:4] == ["stages", "steps", "blocks", "waits"]
-    assert names[4:] == ["lane: copies", "lane: loans", "lane: reader", "lane: a lane of its own"]
+    assert names[4:] == [
+        "lane: copies",
+        "lane: on_demand",
+        "lane: reader",
+        "lane: a lane of its own",
+    ]
     assert order == sorted(order)
     process = next(e for e in of(trace, "M") if e["name"] == "process_name")
     assert process["args"]["name"] == "entracte snapshot"

@@ -43,15 +43,15 @@ def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
     """Raise ResidencyError where the wishes contradict the model, as the device manager does."""
     from entracte.planner.model_planner import named
     from entracte.planner.model_profile import TRANSFORMER
-    from entracte.residency import BASE, Sizes, WeightPhase, holding, make_plan
+    from entracte.residency import BASE, Sizes, WeightPhase, make_plan, resolve_policy
 
     for name in wanted.places:
         if name not in model.units:
             known = ", ".join(sorted(model.units))
             raise ResidencyError(f"no component {name!r} to place; there are {known}")
     for name, units in model.units.items():
-        how = holding(name, name == TRANSFORMER, named(wanted))
-        make_plan(name, Sizes(units, {}), (WeightPhase(BASE),), how, unified=False)
+        policy = resolve_policy(name, name == TRANSFORMER, named(wanted))
+        make_plan(name, Sizes(units, {}), (WeightPhase(BASE),), policy, unified=False)
 
 
 def find_machine(options: argparse.Namespace) -> "Hardware":

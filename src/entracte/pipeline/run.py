@@ -23,7 +23,7 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.progress import Reporter
 from entracte.recipes import LOOP_NAMES, Phase
-from entracte.residency import BASE, ComponentRun, DeviceManager, WeightSet
+from entracte.residency import BASE, DeviceManager, PhaseRun, WeightSet
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
 from entracte.trace.trace import Trace
@@ -139,7 +139,7 @@ class Run:
 
     def _phases(
         self,
-        weights: ComponentRun,
+        weights: PhaseRun,
         noise: DrawnNoise,
         images: deque[list[FittedImage]],
     ) -> list[Latents]:
@@ -226,7 +226,7 @@ class Run:
     def _denoise(
         self,
         number: int,
-        weights: ComponentRun,
+        weights: PhaseRun,
         start: Latents,
         images: list[EncodedImage],
         noise: DrawnNoise,

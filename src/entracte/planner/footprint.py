@@ -1,4 +1,4 @@
-"""Bytes of weights that a plan takes, in closed form: what `residency.plan` adds up arena by arena.
+"""Bytes of weights that a plan takes, in closed form: what `residency.plan` sums over its buffers.
 
 Blocks are taken to be of one size, the largest; the transformer's and the text encoder's are.
 """

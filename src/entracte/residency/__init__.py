@@ -8,16 +8,16 @@ from .adapters import AdapterSource, MemoryAdapter, OpenAdapter, in_memory
 from .backends.cuda_stream import CudaStream, device_errors
 from .backends.opening import open_backend
 from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
-from .budget import ManagerPlan, Moment
-from .buffer import ArenaKey, Content
+from .budget import ConcurrentUse, ManagerPlan
+from .buffer import BlockWeights, BufferKey
 from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
 from .factors import AdapterFactors
 from .layout import lay_out
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
-from .phase_run import ComponentRun
+from .phase_run import PhaseRun
 from .plan import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL, Sizes, make_plan, spread
-from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, holding
+from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, resolve_policy
 from .recorder import BlockRun, Record, Transfer
 from .usage import Row, Where
 from .weights import BASE, Adapter, WeightPhase, WeightSet, distinct
@@ -31,14 +31,14 @@ __all__ = [
     "Adapter",
     "AdapterFactors",
     "AdapterSource",
-    "ArenaKey",
     "Backend",
     "BlockRun",
+    "BlockWeights",
+    "BufferKey",
     "Change",
     "Changes",
-    "ComponentRun",
     "ComponentSpec",
-    "Content",
+    "ConcurrentUse",
     "CudaStream",
     "DeviceManager",
     "Direction",
@@ -52,8 +52,8 @@ __all__ = [
     "Mark",
     "MemoryAdapter",
     "Mode",
-    "Moment",
     "OpenAdapter",
+    "PhaseRun",
     "Place",
     "Record",
     "Residency",
@@ -71,10 +71,10 @@ __all__ = [
     "Where",
     "device_errors",
     "distinct",
-    "holding",
     "in_memory",
     "lay_out",
     "make_plan",
     "open_backend",
+    "resolve_policy",
     "spread",
 ]

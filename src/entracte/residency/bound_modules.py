@@ -1,7 +1,7 @@
-"""Modules bound to arenas: the same code, over whichever memory holds its weights.
+"""Modules bound to buffers: the same code, over whichever memory holds its weights.
 
-A *shell* is made once for every arena that a unit may be in. Giving a unit's weights to the compute
-stream is then a choice between shells; no parameter is rebound.
+One is made for every buffer that a unit may be in, once. Handing a unit's weights to the compute
+stream is then a choice between them; no parameter is rebound.
 """
 
 import copy
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
-from .buffer import Arena, ArenaKey
+from .buffer import Buffer, BufferKey
 from .layout import Layout
 from .unmerged import Unmerged, adapt
 
@@ -41,7 +41,7 @@ class ReadyBlocks(nn.Module):
         return self
 
 
-class Shell:
+class BoundModule:
     """A unit's module, and its tensors, which are views of one memory at a time."""
 
     def __init__(self, module: nn.Module, memory: Tensor, layout: Layout) -> None:
@@ -70,8 +70,8 @@ class Shell:
         self.memory = None
 
 
-class Shells:
-    """Makes and keeps the shells of one component.
+class BoundModules:
+    """Makes and keeps the bound modules of one component.
 
     template: the component without weights; it is copied, which is quicker than building it anew.
     """
@@ -87,40 +87,40 @@ class Shells:
         self._layouts = layouts
         self._blocks = blocks
         self._sweep = sweep
-        self._shells: dict[tuple[ArenaKey, int, object], Shell] = {}
+        self._bound: dict[tuple[BufferKey, int, object], BoundModule] = {}
 
     def get(
         self,
-        arena: Arena,
+        buffer: Buffer,
         unit: int,
         variant: object = None,
         unmerged: Callable[[], Unmerged] = dict,
     ) -> nn.Module:
-        """A unit's shell over an arena; the last unit's is the component itself.
+        """A unit's module over a buffer; the last unit's is the component itself.
 
-        variant: tells shells with different `unmerged` adapters apart.
+        variant: tells modules with different `unmerged` adapters apart.
         """
-        key = (arena.key, unit, variant)
-        shell = self._shells.get(key)
-        if shell is None:
-            shell = self._shells[key] = self._make(arena.memory, unit, unmerged())
-        elif shell.memory is not arena.memory:
-            shell.bind(arena.memory)
-        return shell.module
+        key = (buffer.key, unit, variant)
+        bound = self._bound.get(key)
+        if bound is None:
+            bound = self._bound[key] = self._make(buffer.memory, unit, unmerged())
+        elif bound.memory is not buffer.memory:
+            bound.bind(buffer.memory)
+        return bound.module
 
-    def unbind(self, arena: Arena) -> None:
-        """Let go of an arena whose memory is about to be given back."""
-        for key, shell in self._shells.items():
-            if key[0] == arena.key and shell.memory is not None:
-                shell.unbind()
+    def unbind(self, buffer: Buffer) -> None:
+        """Let go of a buffer whose memory is about to be given back."""
+        for key, bound in self._bound.items():
+            if key[0] == buffer.key and bound.memory is not None:
+                bound.unbind()
 
     def drop_variants(self) -> None:
-        """Forget shells with unmerged adapters, whose factors are about to go."""
-        for key in [key for key in self._shells if key[2] is not None]:
-            del self._shells[key]
+        """Forget modules with unmerged adapters, whose factors are about to go."""
+        for key in [key for key in self._bound if key[2] is not None]:
+            del self._bound[key]
 
     @torch.inference_mode(False)
-    def _make(self, memory: Tensor, unit: int, unmerged: Unmerged) -> Shell:
+    def _make(self, memory: Tensor, unit: int, unmerged: Unmerged) -> BoundModule:
         layout, prefix = self._layouts[unit], ""
         if unit < len(self._layouts) - 1:
             prefix = f"{self._blocks}.{unit}."
@@ -131,20 +131,20 @@ class Shells:
                 blocks = self._template.get_submodule(self._blocks)
                 ready[id(blocks)] = ReadyBlocks(len(self._layouts) - 1, self._sweep)
             module = copy.deepcopy(self._template, ready)
-        shell = Shell(module, memory, layout)
+        bound = BoundModule(module, memory, layout)
         for entry, view in zip(layout.entries, layout.first_views(memory), strict=True):
             parameter = nn.Parameter(view, requires_grad=False)
             for name in entry.names:
                 tensor = _bind(module, name.removeprefix(prefix), parameter, view)
-            shell.tensors.append(tensor)
+            bound.tensors.append(tensor)
         adapt(module, prefix, unmerged)
         module.eval().requires_grad_(False)
-        return shell
+        return bound
 
 
-def _bind(shell: nn.Module, name: str, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+def _bind(module: nn.Module, name: str, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
     path, _, leaf = name.rpartition(".")
-    owner = shell.get_submodule(path)
+    owner = module.get_submodule(path)
     if leaf in dict(owner.named_parameters(recurse=False)):
         owner.register_parameter(leaf, parameter)
         return parameter

@@ -11,10 +11,10 @@ from .policy import Auto, Mode, Place, Residency
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class ConcurrentUse:
     """Components that are on loan at once; `in_phases`: while the adapted one's phases go on."""
 
-    loans: frozenset[str]
+    components: frozenset[str]
     in_phases: bool = False
 
 
@@ -23,7 +23,7 @@ class ManagerPlan:
     """The plans of all components; `adapted` is the one whose phases they are for."""
 
     components: Mapping[str, Plan]
-    moments: tuple[Moment, ...]
+    concurrent_uses: tuple[ConcurrentUse, ...]
     adapted: str
 
     @property
@@ -33,13 +33,13 @@ class ManagerPlan:
         always = sum(plan.nbytes("device", "always") for plan in plans)
         phases = sum(plan.nbytes("device", "phase") for plan in plans)
         preparing = self.components[self.adapted].nbytes("device", "prepare")
-        # While its sets are prepared nothing is on loan, but a phase's arenas may be worked in.
+        # While its sets are prepared nothing is on loan, but a phase's buffers may be worked in.
         most = max(preparing + phases, phases)
-        for moment in self.moments:
+        for use in self.concurrent_uses:
             loans = sum(
-                self.components[name].nbytes("device", "run", "prepare") for name in moment.loans
+                self.components[name].nbytes("device", "run", "prepare") for name in use.components
             )
-            most = max(most, loans + (phases if moment.in_phases else 0))
+            most = max(most, loans + (phases if use.in_phases else 0))
         return always + most
 
     @property
@@ -97,7 +97,7 @@ def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
     blocks = plan.components[plan.adapted].blocks
     dials: list[int | None] = [*range(blocks, -1, -max(1, blocks // 8))] if blocks else [None]
     others = {name: each for name, each in plan.components.items() if name != plan.adapted}
-    away: dict[str, Place] = {name: "disk" for name, each in others.items() if each.holding.stays}
+    away: dict[str, Place] = {name: "disk" for name, each in others.items() if each.policy.stays}
     streamed: dict[str, Place] = {name: "streamed" for name, each in others.items() if each.blocks}
     homes: tuple[dict[str, Place], ...] = ({}, {plan.adapted: "disk"})
     modes: list[Mode | Auto] = [wanted.mode, "snapshot", "fused", "original"]

@@ -8,38 +8,38 @@ from torch import Tensor
 from entracte.errors import DeviceFault
 from entracte.residency.backends.protocol import Backend
 
-from .buffer import ArenaKey, Content
+from .buffer import BlockWeights, BufferKey
 from .plan import Plan
-from .pool import Stores
+from .pool import WeightPool
 
 
-class BaseProof:
+class BaseChecksum:
     """Remembers the digest of every unit's base when it is first used, and checks it after."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._digests: dict[Content, Tensor] = {}
+        self._digests: dict[BlockWeights, Tensor] = {}
 
     def check(
-        self, stores: Stores, uses: Sequence[tuple[Content, ArenaKey | None]], plan: Plan
+        self, pool: WeightPool, uses: Sequence[tuple[BlockWeights, BufferKey | None]], plan: Plan
     ) -> None:
         """Check all plain weights that a phase will use in place; the host waits for the answer.
 
         Raises DeviceFault where they are not what they were.
         """
-        if plan.holding.mode != "original":
+        if plan.policy.mode != "original":
             return
         same = []
         for content, key in uses:
             if key is None or content.weights is None or content.weights.adapters:
                 continue
-            arena = stores[key]
-            arena.acquire(self._backend.compute)
-            self._backend.lend(arena.memory)
+            buffer = pool[key]
+            buffer.acquire(self._backend.compute)
+            self._backend.lend(buffer.memory)
             with self._backend.computing():
-                digest = _digest(arena.memory)
-            self._backend.take_back(arena.memory)
-            arena.release(self._backend.compute)
+                digest = _digest(buffer.memory)
+            self._backend.take_back(buffer.memory)
+            buffer.release(self._backend.compute)
             same.append((digest == self._digests.setdefault(content, digest)).all())
         if same and not bool(torch.stack(same).all()):
             raise DeviceFault(f"the base weights of {plan.component} were not restored")

@@ -15,7 +15,7 @@ from .merge import Change
 
 @dataclass(frozen=True, slots=True)
 class AdapterFactors:
-    """One adapter's changes: where they are read from, and how each unit's lie in an arena.
+    """One adapter's changes: where they are read from, and how each unit's lie in a buffer.
 
     names: of every unit, the parameters that it changes.
     """
@@ -68,7 +68,7 @@ class AdapterFactors:
                 self.source.read(name, part, views[f"{name}.{part}"])
 
     def views(self, unit: int, memory: Tensor) -> dict[str, Change]:
-        """A unit's changes in an arena, by parameter."""
+        """A unit's changes in a buffer, by parameter."""
         views = self.layouts[unit].views(memory)
         found = {}
         for name in self.names[unit]:

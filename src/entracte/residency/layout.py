@@ -1,4 +1,4 @@
-"""How a component's tensors lie in memory: one contiguous arena for every unit.
+"""How a component's tensors lie in memory: one contiguous buffer for every unit.
 
 A *unit* is one block, or, as the last unit, everything outside the blocks. Within a unit matrices
 come first, in the module's order, so that queries', keys' and values' weights are neighbours.

@@ -1,4 +1,4 @@
-"""One component under the manager: its layouts, its arenas, its adapters, and its runs."""
+"""One component under the manager: its layouts, its buffers, its adapters, and its runs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,26 +9,26 @@ from entracte.errors import ResidencyError
 from entracte.residency.backends.protocol import Backend, Stream
 
 from .adapters import OpenAdapter
-from .bound_modules import Shells
-from .buffer import STAGING, Arena
-from .checksum import BaseProof
+from .bound_modules import BoundModules
+from .buffer import STAGING, Buffer
+from .checksum import BaseChecksum
 from .component import ComponentSpec
 from .factors import AdapterFactors
 from .fill import Filler
 from .layout import block_count, lay_out
 from .merge import Change, Changes
-from .phase_run import ComponentRun
+from .phase_run import PhaseRun
 from .plan import Plan, Sizes, adapters, make_plan
-from .policy import Holding
-from .pool import HostBudget, Stores
+from .policy import ComponentPolicy
+from .pool import HostBudget, WeightPool
 from .prepare import save_plain
 from .reading import FileReader
-from .recorder import ComponentJournal
+from .recorder import ComponentRecorder
 from .unmerged import Unmerged, check_applicable
 from .weights import WeightPhase, WeightSet, distinct
 
 
-class HeldComponent:
+class ManagedComponent:
     """Holds a component's weights as its plan says, and lends its modules."""
 
     def __init__(
@@ -38,7 +38,7 @@ class HeldComponent:
         budget: HostBudget,
         open_adapter: OpenAdapter,
         copies: Stream,
-        journal: ComponentJournal,
+        recorder: ComponentRecorder,
     ) -> None:
         template = spec.build()
         self.name = spec.name
@@ -55,15 +55,15 @@ class HeldComponent:
             if dict(source.specs) != dict(self._specs):
                 raise ResidencyError(f"{spec.name}: the source {name} has other tensors")
         self._layouts = lay_out(template, self._specs, spec.blocks)
-        self._run: ComponentRun | None = None
-        self._proof = BaseProof(backend)
-        self._shells = Shells(template, self._layouts, spec.blocks, self._sweep)
-        self._journal = journal
-        self.stores = Stores(backend, budget, journal, self._shells.unbind)
-        files = FileReader(backend, self.stores, self._layouts, spec.sources, self._adapter, copies)
-        self._filler = Filler(backend, self.stores, self._layouts, files, self._adapter, copies)
+        self._run: PhaseRun | None = None
+        self._checksum = BaseChecksum(backend)
+        self._modules = BoundModules(template, self._layouts, spec.blocks, self._sweep)
+        self._recorder = recorder
+        self.pool = WeightPool(backend, budget, recorder, self._modules.unbind)
+        files = FileReader(backend, self.pool, self._layouts, spec.sources, self._adapter, copies)
+        self._filler = Filler(backend, self.pool, self._layouts, files, self._adapter, copies)
 
-    def make_plan(self, phases: tuple[WeightPhase, ...], how: Holding) -> Plan:
+    def make_plan(self, phases: tuple[WeightPhase, ...], policy: ComponentPolicy) -> Plan:
         """How the component would be held; raises ResidencyError where it cannot."""
         sets = distinct(phases)
         self._forget_adapters(sets)
@@ -72,15 +72,15 @@ class HeldComponent:
                 raise ResidencyError(f"{self.name} has no source {weights.source!r}")
             for adapter in weights.adapters:
                 changes = self._adapter(adapter.name).source.changes
-                if how.mode == "dynamic":
+                if policy.mode == "dynamic":
                     check_applicable(self._template, changes.items())
                 else:
-                    self._refuse_quantised(changes, how)
+                    self._refuse_quantised(changes, policy)
         sizes = Sizes(
             tuple(layout.nbytes for layout in self._layouts),
             {name: self._adapter(name).sizes for name in adapters(sets)},
         )
-        return make_plan(self.name, sizes, phases, how, self._backend.unified)
+        return make_plan(self.name, sizes, phases, policy, self._backend.unified)
 
     def phases(self, lent: Mapping[str, WeightSet]) -> tuple[WeightPhase, ...]:
         """One use of the weights that it is lent with, of its own if it is not named."""
@@ -93,31 +93,31 @@ class HeldComponent:
         return max(layout.nbytes for layout in self._layouts)
 
     @contextmanager
-    def run(self, plan: Plan) -> Iterator[ComponentRun]:
+    def run(self, plan: Plan) -> Iterator[PhaseRun]:
         """Hold the component by a plan while it is used, and go on doing so afterwards."""
         if self._run is not None:
             raise ResidencyError(f"{self.name} is on loan already")
         self._adopt(plan)
         try:
-            self.stores.allocate("run")
-            self._run = ComponentRun(
+            self.pool.allocate("run")
+            self._run = PhaseRun(
                 plan,
                 self._backend,
-                self.stores,
+                self.pool,
                 self._filler,
-                self._proof,
-                self._shell,
-                self._journal,
+                self._checksum,
+                self._bound_module,
+                self._recorder,
             )
             self._run.begin()
-            self.stores.release("prepare", "phase")
-            self.stores.drop_unlisted("host")
+            self.pool.release("prepare", "phase")
+            self.pool.drop_unlisted("host")
             yield self._run
         finally:
             self._run = None
-            self.stores.release("run", "phase", "prepare")
-            if not any(arena.key == STAGING for arena in plan.arenas):
-                self.stores.discard(STAGING)
+            self.pool.release("run", "phase", "prepare")
+            if not any(buffer.key == STAGING for buffer in plan.buffers):
+                self.pool.discard(STAGING)
 
     def make_room(self, plan: Plan) -> None:
         """Give up what a plan does not list, if anything is held."""
@@ -126,41 +126,41 @@ class HeldComponent:
 
     def close(self) -> None:
         """Give all memory back."""
-        self.stores.close()
+        self.pool.close()
         self.plan = None
 
     def _adopt(self, plan: Plan) -> None:
-        """Make the arenas those of a plan. What they hold is kept where it still serves.
+        """Make the buffers those of a plan. What they hold is kept where it still serves.
 
         Where there is room, what moves from the device to the host, or back, is not read again:
-        the host's new arenas are filled before the device's old ones go, and its old ones go last.
+        the host's new buffers are filled before the device's old ones go, and its old ones go last.
         """
         if plan != self.plan:
-            self._shells.drop_variants()
+            self._modules.drop_variants()
             self._filler.forget_merges()
         self.plan = plan
         self._forget_adapters(())
-        if not self.stores.adopt(plan):
-            self.stores.drop_unlisted("host")
-        self.stores.allocate_host()
-        save_plain(self.stores, self._filler)
-        self.stores.drop_unlisted("device")
-        self.stores.allocate("always")
+        if not self.pool.adopt(plan):
+            self.pool.drop_unlisted("host")
+        self.pool.allocate_host()
+        save_plain(self.pool, self._filler)
+        self.pool.drop_unlisted("device")
+        self.pool.allocate("always")
 
     def _sweep(self) -> Iterator[nn.Module]:
         if self._run is None:
             raise ResidencyError(f"{self.name} is used after its loan has ended")
         return self._run.sweep()
 
-    def _shell(self, arena: Arena, unit: int, weights: WeightSet) -> nn.Module:
+    def _bound_module(self, buffer: Buffer, unit: int, weights: WeightSet) -> nn.Module:
         if self.plan is None or not self.plan.unmerged or not weights.adapters:
-            return self._shells.get(arena, unit)
-        return self._shells.get(arena, unit, weights, lambda: self._unmerged(unit, weights))
+            return self._modules.get(buffer, unit)
+        return self._modules.get(buffer, unit, weights, lambda: self._unmerged(unit, weights))
 
     def _unmerged(self, unit: int, weights: WeightSet) -> Unmerged:
         beside: dict[str, list[tuple[Change, float]]] = {}
-        for arena, factors, strength in self._filler.factors(unit, weights):
-            for name, each in factors.views(unit, arena.memory).items():
+        for buffer, factors, strength in self._filler.factors(unit, weights):
+            for name, each in factors.views(unit, buffer.memory).items():
                 beside.setdefault(name, []).append((each, strength))
         return beside
 
@@ -179,10 +179,10 @@ class HeldComponent:
         names = adapters((*sets, *held))
         self._factors = {name: each for name, each in self._factors.items() if name in names}
 
-    def _refuse_quantised(self, changes: Changes, how: Holding) -> None:
+    def _refuse_quantised(self, changes: Changes, policy: ComponentPolicy) -> None:
         for name in changes:
             if self._specs[name].quantised:
                 raise ResidencyError(
-                    f"{self.name} is quantised, and mode {how.mode} would merge an adapter into it "
-                    f"(the first weight is {name}): use mode dynamic"
+                    f"{self.name} is quantised, and mode {policy.mode} would merge an adapter into "
+                    f"it (the first weight is {name}): use mode dynamic"
                 )

@@ -11,13 +11,13 @@ from entracte.errors import ResidencyError
 from entracte.residency.backends.protocol import Backend
 
 from .adapters import OpenAdapter, no_adapters
-from .budget import ManagerPlan, Moment, check_budgets
+from .budget import ConcurrentUse, ManagerPlan, check_budgets
 from .component import ComponentSpec
-from .managed import HeldComponent
-from .phase_run import ComponentRun
-from .policy import Residency, holding
+from .managed import ManagedComponent
+from .phase_run import PhaseRun
+from .policy import Residency, resolve_policy
 from .pool import HostBudget
-from .recorder import ComponentJournal, Journal, Record
+from .recorder import ComponentRecorder, Record, Recorder
 from .usage import Row, residency_rows
 from .weights import WeightPhase, WeightSet
 
@@ -31,7 +31,7 @@ class DeviceManager:
 
     adapted: the component that has several weight sets in a request; mode and dials are its.
     adapters: what adapters do to the components.
-    moments: which components are on loan together (default: one at a time).
+    concurrent_uses: which components are on loan together (default: one at a time).
     """
 
     def __init__(
@@ -42,23 +42,25 @@ class DeviceManager:
         *,
         adapted: str | None = None,
         adapters: OpenAdapter = no_adapters,
-        moments: Sequence[Moment] | None = None,
+        concurrent_uses: Sequence[ConcurrentUse] | None = None,
     ) -> None:
         self.backend = backend
         self.adapted = specs[0].name if adapted is None else adapted
         names = [spec.name for spec in specs]
-        self._moments = moments or [Moment(frozenset([name])) for name in names]
+        self._concurrent_uses = concurrent_uses or [
+            ConcurrentUse(frozenset([name])) for name in names
+        ]
         self._lent: Mapping[str, WeightSet] | None = None  # by the request under way
-        self._journal = Journal(backend)
+        self._recorder = Recorder(backend)
         self._budget = HostBudget()
         self._components = {
-            spec.name: HeldComponent(
+            spec.name: ManagedComponent(
                 spec,
                 backend,
                 self._budget,
                 adapters,
-                backend.copies if spec.name == self.adapted else backend.loans,
-                ComponentJournal(self._journal, spec.name),
+                backend.copies if spec.name == self.adapted else backend.on_demand,
+                ComponentRecorder(self._recorder, spec.name),
             )
             for spec in specs
         }
@@ -73,10 +75,12 @@ class DeviceManager:
             if name not in self._components:
                 known = ", ".join(self._components)
                 raise ResidencyError(f"no component {name!r} to place; there are {known}")
-        holdings = {name: holding(name, name == self.adapted, wanted) for name in self._components}
+        policies = {
+            name: resolve_policy(name, name == self.adapted, wanted) for name in self._components
+        }
         for name, held in self._components.items():
-            held.make_plan(held.once, holdings[name])
-        self._holdings = holdings
+            held.make_plan(held.once, policies[name])
+        self._policies = policies
         self.wanted = wanted
         self._budget.set_limits(wanted.host_memory, wanted.pinned_memory)
 
@@ -95,7 +99,7 @@ class DeviceManager:
     @contextmanager
     def request(
         self, phases: Sequence[WeightPhase], lent: Mapping[str, WeightSet] = NO_SETS
-    ) -> Iterator[ComponentRun]:
+    ) -> Iterator[PhaseRun]:
         """The adapted component's way through its phases; other components may be borrowed within.
 
         lent: with which weights they are (default: their own).
@@ -126,7 +130,7 @@ class DeviceManager:
         held = self._components[name]
         phases = held.phases(self._lent or NO_SETS)
         with (
-            held.run(held.make_plan(phases, self._holdings[name])) as run,
+            held.run(held.make_plan(phases, self._policies[name])) as run,
             run.phase(0, kind) as it,
         ):
             yield it
@@ -134,13 +138,13 @@ class DeviceManager:
     @contextmanager
     def recording(self, with_blocks: bool = False) -> Iterator[Record]:
         """What happens within, for a trace; with_blocks: the run of every block too."""
-        arenas = {name: held.stores for name, held in self._components.items()}
+        buffers = {name: held.pool for name, held in self._components.items()}
         record = Record(self.adapted, self._components[self.adapted].blocks)
-        self._journal.start(record, arenas, with_blocks)
+        self._recorder.start(record, buffers, with_blocks)
         try:
             yield record
         finally:
-            self._journal.stop()
+            self._recorder.stop()
 
     @property
     def largest_unit(self) -> int:
@@ -152,7 +156,7 @@ class DeviceManager:
         return [
             row
             for name, held in self._components.items()
-            for row in residency_rows(name, held.stores)
+            for row in residency_rows(name, held.pool)
         ]
 
     def release(self) -> None:
@@ -184,10 +188,10 @@ class DeviceManager:
             {
                 name: held.make_plan(
                     phases if name == self.adapted else held.phases(lent),
-                    holding(name, name == self.adapted, wanted),
+                    resolve_policy(name, name == self.adapted, wanted),
                 )
                 for name, held in self._components.items()
             },
-            tuple(self._moments),
+            tuple(self._concurrent_uses),
             self.adapted,
         )

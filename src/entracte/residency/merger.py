@@ -1,4 +1,4 @@
-"""Merging adapters into a unit's weights, from one arena into another or in place."""
+"""Merging adapters into a unit's weights, from one buffer into another or in place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from entracte.residency.backends.protocol import Backend, MergeProgram
 
-from .buffer import Arena, ArenaKey, Content
+from .buffer import BlockWeights, Buffer, BufferKey
 from .factors import AdapterFactors
 from .layout import Layout
 from .merge import WeightMerge
 from .plan import SLOTS
-from .pool import Stores
+from .pool import WeightPool
 from .weights import WeightSet
 
-# An arena that holds an adapter's factors for a unit, the adapter, and its strength.
-Ready = tuple[Arena, AdapterFactors, float]
+# A buffer that holds an adapter's factors for a unit, the adapter, and its strength.
+Ready = tuple[Buffer, AdapterFactors, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,90 +38,90 @@ class _Prepared:
 class Merger:
     """Merges units of one component.
 
-    adapter: an adapter by its name. fill_factors: makes an arena hold an adapter's factors.
+    adapter: an adapter by its name. fill_factors: makes a buffer hold an adapter's factors.
     """
 
     def __init__(
         self,
         backend: Backend,
-        stores: Stores,
+        pool: WeightPool,
         layouts: tuple[Layout, ...],
         adapter: Callable[[str], AdapterFactors],
-        fill_factors: Callable[[Arena, Content], None],
+        fill_factors: Callable[[Buffer, BlockWeights], None],
     ) -> None:
         self._backend = backend
-        self._stores = stores
+        self._pool = pool
         self._layouts = layouts
         self._adapter = adapter
         self._fill_factors = fill_factors
         self._programs: dict[tuple[object, ...], _Prepared] = {}
         self._turn = 0
 
-    def merge(self, source: Arena, target: Arena, content: Content) -> None:
+    def merge(self, source: Buffer, target: Buffer, content: BlockWeights) -> None:
         """Make the target hold merged weights. The source, or the target itself, has the base."""
         merges = self._backend.merges
         factors = self.factors(content.unit, content.of_weights)
         program = self._program(source, target, content, factors)
-        read = [arena for arena, _, _ in factors]
+        read = [buffer for buffer, _, _ in factors]
         if source is not target:
             read.append(source)
-        for arena in read:
-            arena.acquire(merges)
+        for buffer in read:
+            buffer.acquire(merges)
         try:
             with target.writing(merges, content):
                 merges.merge(program)
         finally:
-            for arena in read:
-                arena.release(merges)
+            for buffer in read:
+                buffer.release(merges)
 
     def forget(self) -> None:
         """Drop all that was prepared: another plan needs other merges."""
         self._programs.clear()
 
-    def prepare(self, target: Arena, content: Content) -> None:
-        """Prepare the merge that will fill an arena, where its factors stay on the device."""
+    def prepare(self, target: Buffer, content: BlockWeights) -> None:
+        """Prepare the merge that will fill a buffer, where its factors stay on the device."""
         if content.weights is None or not content.weights.adapters:
             return
         found: list[Ready] = []
         for adapter in content.weights.adapters:
-            arena = self._stores.get(ArenaKey("device", "factors", content.unit, adapter.name))
+            buffer = self._pool.get(BufferKey("device", "factors", content.unit, adapter.name))
             factors = self._adapter(adapter.name)
             if factors.names[content.unit]:
-                if arena is None:
+                if buffer is None:
                     return
-                found.append((arena, factors, adapter.strength))
-        base = self._stores.get(ArenaKey("device", "weights", content.unit))
+                found.append((buffer, factors, adapter.strength))
+        base = self._pool.get(BufferKey("device", "weights", content.unit))
         self._program(base or target, target, content, found)
 
     def factors(self, unit: int, weights: WeightSet) -> list[Ready]:
-        """Arenas that hold the factors of a set's adapters for a unit, filled if need be."""
+        """Buffers that hold the factors of a set's adapters for a unit, filled if need be."""
         found = []
         self._turn = (self._turn + 1) % SLOTS
         for adapter in weights.adapters:
             factors = self._adapter(adapter.name)
             if not factors.names[unit]:
                 continue
-            arena = self._stores.get(ArenaKey("device", "factors", unit, adapter.name))
-            if arena is None:
-                arena = self._stores.ensure(
-                    ArenaKey("device", "factor slot", self._turn, adapter.name)
+            buffer = self._pool.get(BufferKey("device", "factors", unit, adapter.name))
+            if buffer is None:
+                buffer = self._pool.ensure(
+                    BufferKey("device", "factor slot", self._turn, adapter.name)
                 )
-            content = Content(unit, adapter=adapter.name)
-            if arena.content != content:
-                self._fill_factors(arena, content)
-            found.append((arena, factors, adapter.strength))
+            content = BlockWeights(unit, adapter=adapter.name)
+            if buffer.content != content:
+                self._fill_factors(buffer, content)
+            found.append((buffer, factors, adapter.strength))
         return found
 
     def _program(
-        self, source: Arena, target: Arena, content: Content, factors: list[Ready]
+        self, source: Buffer, target: Buffer, content: BlockWeights, factors: list[Ready]
     ) -> MergeProgram:
-        """The merge of a unit between given arenas, prepared once.
+        """The merge of a unit between given buffers, prepared once.
 
         It is still right when the memory was given back since and has come again.
         """
-        arenas = (source, target, *(arena for arena, _, _ in factors))
-        memory = tuple(arena.memory for arena in arenas)
-        key = (content, *(arena.key for arena in arenas))
+        buffers = (source, target, *(buffer for buffer, _, _ in factors))
+        memory = tuple(buffer.memory for buffer in buffers)
+        key = (content, *(buffer.key for buffer in buffers))
         prepared = self._programs.get(key)
         if prepared is None or not prepared.serves(memory):
             merges, copies = self._steps(source, target, content, factors)
@@ -133,14 +133,14 @@ class Merger:
     @torch.inference_mode(False)
     def _steps(
         self,
-        source: Arena,
-        target: Arena,
-        content: Content,
+        source: Buffer,
+        target: Buffer,
+        content: BlockWeights,
         ready: list[Ready],
     ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]]]:
         """What to merge, and what to copy because no adapter changes it."""
         factors = [
-            (each.views(content.unit, arena.memory), strength) for arena, each, strength in ready
+            (each.views(content.unit, buffer.memory), strength) for buffer, each, strength in ready
         ]
         layout = self._layouts[content.unit]
         before, after = layout.views(source.memory), layout.views(target.memory)

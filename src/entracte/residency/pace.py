@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from entracte.residency.backends.protocol import Backend
 
-from .buffer import Arena, Content
+from .buffer import BlockWeights, Buffer
 from .fill import Filler
 
 
-class Pace:
-    """Fills arenas one by one while blocks change hands.
+class Throttle:
+    """Fills buffers one by one while blocks change hands.
 
     hand_overs: how often they do in the phase. A tenth of them is left for the last copies to end.
     """
@@ -19,7 +19,7 @@ class Pace:
         self,
         backend: Backend,
         filler: Filler,
-        wanted: Sequence[tuple[Arena, Content]],
+        wanted: Sequence[tuple[Buffer, BlockWeights]],
         hand_overs: int,
     ) -> None:
         self._backend = backend

@@ -10,67 +10,67 @@ from torch import nn
 from entracte.errors import ResidencyError
 from entracte.residency.backends.protocol import Backend
 
-from .buffer import Arena, ArenaKey, Content
-from .checksum import BaseProof
+from .buffer import BlockWeights, Buffer, BufferKey
+from .checksum import BaseChecksum
 from .fill import Filler
-from .pace import Pace
+from .pace import Throttle
 from .plan import Plan
-from .pool import Stores
+from .pool import WeightPool
 from .prepare import prepare
-from .recorder import ComponentJournal
-from .ring import Ring
+from .recorder import ComponentRecorder
+from .ring import SlotRing
 from .weights import WeightSet
 
 M = TypeVar("M", bound=nn.Module)
 
-# A unit's weights in a phase, and the arena that has them; None is a slot.
-Use = tuple[Content, ArenaKey | None]
+# A unit's weights in a phase, and the buffer that has them; None is a slot.
+Use = tuple[BlockWeights, BufferKey | None]
 
 
-class ComponentRun:
+class PhaseRun:
     """Brings every unit's weights before they are used, and the next ones after.
 
-    shell: the module of a unit over an arena, for use under a weight set.
+    bound_module: the module of a unit over a buffer, for use under a weight set.
     """
 
     def __init__(
         self,
         plan: Plan,
         backend: Backend,
-        stores: Stores,
+        pool: WeightPool,
         filler: Filler,
-        proof: BaseProof,
-        shell: Callable[[Arena, int, WeightSet], nn.Module],
-        journal: ComponentJournal,
+        checksum: BaseChecksum,
+        bound_module: Callable[[Buffer, int, WeightSet], nn.Module],
+        recorder: ComponentRecorder,
     ) -> None:
         self._plan = plan
         self._backend = backend
-        self._stores = stores
+        self._pool = pool
         self._filler = filler
-        self._proof = proof
-        self._shell = shell
-        self._journal = journal
+        self._checksum = checksum
+        self._bound_module = bound_module
+        self._recorder = recorder
         self._uses = [
             [
-                (Content(unit, plan.held(phase.weights)), place)
+                (BlockWeights(unit, plan.stored(phase.weights)), place)
                 for unit, place in enumerate(plan.places[phase.weights])
             ]
             for phase in plan.phases
         ]
-        slots = [stores[ArenaKey("device", "slot", number)] for number in range(plan.slots)]
-        self._ring = Ring(slots, filler.fill)
+        slots = [pool[BufferKey("device", "slot", number)] for number in range(plan.slots)]
+        self._ring = SlotRing(slots, filler.fill)
         self._entered = -1
         self._inside = False
         self._sweeps_left = 0
         self._swept = False  # whether the phase's last sweep has come to its end
         self._sweeping: Generator[nn.Module] | None = None
-        self._pace = Pace(backend, filler, [], 0)
+        self._pace = Throttle(backend, filler, [], 0)
 
     def begin(self) -> None:
         """Start to bring the first phase's weights."""
-        prepare(self._plan, self._stores, self._filler)
+        prepare(self._plan, self._pool, self._filler)
         self._catch_up(0)
-        if self._plan.holding.mode == "snapshot":
+        if self._plan.policy.mode == "snapshot":
             self._fill_what_is_outside()
         self._fill_factors()
         self._ring.expect(self._slotted(0))
@@ -91,12 +91,12 @@ class ComponentRun:
         content, rest = self._rest(index)
         weights = self._plan.phases[index].weights
         lent = [rest, *(self._unmerged_factors() if weights.adapters else ())]
-        for arena in lent:
-            arena.acquire(self._backend.compute)
-            self._backend.lend(arena.memory)
+        for buffer in lent:
+            buffer.acquire(self._backend.compute)
+            self._backend.lend(buffer.memory)
         try:
             with self._backend.computing():
-                module = self._shell(rest, content.unit, weights)
+                module = self._bound_module(rest, content.unit, weights)
                 if not isinstance(module, kind):
                     found, name = type(module).__name__, self._plan.component
                     raise TypeError(f"{name} is a {found}, not a {kind.__name__}")
@@ -107,14 +107,14 @@ class ComponentRun:
                 self._sweeping.close()
             if not self._swept:
                 self._release_blocks()
-            for arena in lent:
-                self._backend.take_back(arena.memory)
-                arena.release(self._backend.compute)
+            for buffer in lent:
+                self._backend.take_back(buffer.memory)
+                buffer.release(self._backend.compute)
         self._ring.advance()
         if self._plan.rolling:
             self._catch_up(index + 1)
         if index + 1 == len(self._uses):
-            self._stores.release("phase")
+            self._pool.release("phase")
 
     def sweep(self) -> Iterator[nn.Module]:
         """The blocks from first to last, each ready to compute."""
@@ -133,23 +133,23 @@ class ComponentRun:
         compute, ring = self._backend.compute, self._ring
         with self._backend.in_step():
             for content, key in self._uses[self._entered][:-1]:
-                arena = ring.take(content) if key is None else self._stores[key]
-                arena.acquire(compute)
-                self._backend.lend(arena.memory)
-                began = self._journal.mark_compute()
+                buffer = ring.take(content) if key is None else self._pool[key]
+                buffer.acquire(compute)
+                self._backend.lend(buffer.memory)
+                began = self._recorder.mark_compute()
                 try:
-                    yield self._shell(arena, content.unit, weights)
+                    yield self._bound_module(buffer, content.unit, weights)
                 finally:
                     if began is not None:
-                        self._journal.ran(content.unit, began)
-                    self._backend.take_back(arena.memory)
+                        self._recorder.ran(content.unit, began)
+                    self._backend.take_back(buffer.memory)
                     if key is None or not self._sweeps_left:
-                        arena.release(compute)
+                        buffer.release(compute)
                 if key is None:
                     ring.give_back()
                     ring.advance()
                 elif not self._sweeps_left and self._plan.rolling:
-                    self._replace(arena, content.unit)
+                    self._replace(buffer, content.unit)
                 self._pace.keep()
         self._swept = not self._sweeps_left
 
@@ -157,11 +157,11 @@ class ComponentRun:
         """Order what comes later after all sweeps, where the last one did not do it."""
         for _, key in self._uses[self._entered]:
             if key is not None:
-                self._stores[key].release(self._backend.compute)
+                self._pool[key].release(self._backend.compute)
 
     def _enter(self, index: int) -> None:
         if index == 0:
-            self._stores.allocate("phase")
+            self._pool.allocate("phase")
         if not self._plan.rolling:
             self._catch_up(index)
         if self._sweeps_left:  # fewer than declared were made
@@ -171,21 +171,21 @@ class ComponentRun:
         self._inside = True
         self._sweeps_left = self._plan.phases[index].sweeps
         self._swept = False
-        self._proof.check(self._stores, self._uses[index], self._plan)
+        self._checksum.check(self._pool, self._uses[index], self._plan)
         hand_overs = (len(self._uses[index]) - 1) * self._sweeps_left
-        self._pace = Pace(self._backend, self._filler, self._ahead(index), hand_overs)
+        self._pace = Throttle(self._backend, self._filler, self._ahead(index), hand_overs)
 
-    def _rest(self, index: int) -> tuple[Content, Arena]:
+    def _rest(self, index: int) -> tuple[BlockWeights, Buffer]:
         content, key = self._uses[index][-1]
         if key is None:
-            raise RuntimeError("what is outside the blocks has no arena of its own")
-        return content, self._stores[key]
+            raise RuntimeError("what is outside the blocks has no buffer of its own")
+        return content, self._pool[key]
 
     def _following(self, index: int) -> int | None:
         """The phase after: the next request is taken to begin as this one did."""
         if index < len(self._uses):
             return index
-        return 0 if self._plan.holding.stays else None
+        return 0 if self._plan.policy.stays else None
 
     def _catch_up(self, index: int) -> None:
         """Bring what a phase will use and does not have."""
@@ -194,66 +194,66 @@ class ComponentRun:
             return
         *blocks, rest = self._uses[following]
         for content, key in (rest, *blocks):
-            arena = None if key is None else self._stores.get(key)
-            if arena is not None and arena.content != content:
-                self._filler.fill(arena, content)
+            buffer = None if key is None else self._pool.get(key)
+            if buffer is not None and buffer.content != content:
+                self._filler.fill(buffer, content)
 
     def _fill_what_is_outside(self) -> None:
-        """Bring what is outside the blocks for every phase: it has arenas of its own, and stays."""
+        """Load what is outside the blocks for every phase: it has its own buffers, and stays."""
         for *_, (content, key) in self._uses:
-            arena = None if key is None else self._stores.get(key)
-            if arena is not None and arena.content is None:
-                self._filler.fill(arena, content)
+            buffer = None if key is None else self._pool.get(key)
+            if buffer is not None and buffer.content is None:
+                self._filler.fill(buffer, content)
 
-    def _replace(self, arena: Arena, unit: int) -> None:
-        """Bring a unit's next weights into an arena that is done with the present ones."""
+    def _replace(self, buffer: Buffer, unit: int) -> None:
+        """Bring a unit's next weights into a buffer that is done with the present ones."""
         following = self._following(self._entered + 1)
         if following is not None:
             content, key = self._uses[following][unit]
-            if key == arena.key and arena.content != content:
-                self._filler.fill(arena, content)
+            if key == buffer.key and buffer.content != content:
+                self._filler.fill(buffer, content)
 
-    def _ahead(self, index: int) -> list[tuple[Arena, Content]]:
+    def _ahead(self, index: int) -> list[tuple[Buffer, BlockWeights]]:
         """What the next phase has memory of its own for, to be copied while this one goes on."""
-        if self._plan.holding.policy != "aggressive" or index + 1 == len(self._uses):
+        if self._plan.policy.snapshot_policy != "aggressive" or index + 1 == len(self._uses):
             return []
         present = {key for _, key in self._uses[index]}
         ahead = []
         for content, key in self._uses[index + 1]:
-            if key is not None and key not in present and self._stores[key].content != content:
-                ahead.append((self._stores[key], content))
+            if key is not None and key not in present and self._pool[key].content != content:
+                ahead.append((self._pool[key], content))
         return ahead
 
     def _fill_factors(self) -> None:
         """Bring the factors that stay on the device, before they are needed."""
-        for arena in self._factors():
-            content = Content(arena.key.index, adapter=str(arena.key.of))
-            if arena.content != content:
-                self._filler.fill_factors(arena, content)
+        for buffer in self._factors():
+            content = BlockWeights(buffer.key.index, adapter=str(buffer.key.of))
+            if buffer.content != content:
+                self._filler.fill_factors(buffer, content)
 
-    def _factors(self) -> list[Arena]:
-        keys = [planned.key for planned in self._plan.arenas]
-        return [self._stores[key] for key in keys if key.tier == "device" and key.role == "factors"]
+    def _factors(self) -> list[Buffer]:
+        keys = [planned.key for planned in self._plan.buffers]
+        return [self._pool[key] for key in keys if key.tier == "device" and key.role == "factors"]
 
     def _make_ready(self) -> None:
         """Make all modules that will be lent, and prepare merges, so that no step waits for it."""
         slots = self._ring.slots
         for uses, phase in zip(self._uses, self._plan.phases, strict=True):
             for content, key in uses:
-                arenas = slots if key is None else [self._stores.get(key)]
-                for arena in arenas:
-                    if arena is not None:
-                        self._shell(arena, content.unit, phase.weights)
-                        self._filler.prepare(arena, content)
+                buffers = slots if key is None else [self._pool.get(key)]
+                for buffer in buffers:
+                    if buffer is not None:
+                        self._bound_module(buffer, content.unit, phase.weights)
+                        self._filler.prepare(buffer, content)
 
-    def _unmerged_factors(self) -> list[Arena]:
+    def _unmerged_factors(self) -> list[Buffer]:
         return self._factors() if self._plan.unmerged else []
 
-    def _slotted(self, first: int) -> Iterator[Content]:
+    def _slotted(self, first: int) -> Iterator[BlockWeights]:
         """What passes through the slots, in order, from a phase on; then what comes next."""
         for index in range(first, len(self._uses)):
             for _ in range(self._plan.phases[index].sweeps):
                 yield from (content for content, key in self._uses[index] if key is None)
-        if self._plan.holding.stays:
+        if self._plan.policy.stays:
             first_sweep = (content for content, key in self._uses[0] if key is None)
             yield from islice(first_sweep, self._plan.slots)

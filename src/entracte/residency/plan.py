@@ -1,6 +1,6 @@
-"""The plan of one component: every arena that it will have, and which weights go where.
+"""The plan of one component: every buffer that it will have, and which weights go where.
 
-A plan is data. It is made from sizes alone, before any weight is read, and the arenas of the
+A plan is data. It is made from sizes alone, before any weight is read, and the buffers of the
 component are exactly those that it lists.
 """
 
@@ -10,8 +10,8 @@ from typing import Literal
 
 from entracte.errors import ResidencyError
 
-from .buffer import STAGING, ArenaKey, Tier
-from .policy import ADAPTING, Holding
+from .buffer import STAGING, BufferKey, Tier
+from .policy import ADAPTING, ComponentPolicy
 from .weights import WeightPhase, WeightSet, distinct
 
 # always: as long as the plan stands. run: while a request is under way. phase: from the first
@@ -37,10 +37,10 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class ArenaPlan:
-    """An arena to be: its name, its size in bytes, and when it exists."""
+class BufferPlan:
+    """A buffer to be: its name, its size in bytes, and when it exists."""
 
-    key: ArenaKey
+    key: BufferKey
     nbytes: int
     lifetime: Lifetime = "always"
 
@@ -49,17 +49,17 @@ class ArenaPlan:
 class Plan:
     """How one component will be held for some phases.
 
-    places: for every weight set, the arena of every unit; None is a slot.
+    places: for every weight set, the buffer of every unit; None is a slot.
     """
 
     component: str
-    holding: Holding
+    policy: ComponentPolicy
     phases: tuple[WeightPhase, ...]
-    places: Mapping[WeightSet, tuple[ArenaKey | None, ...]]
+    places: Mapping[WeightSet, tuple[BufferKey | None, ...]]
     resident: frozenset[int]
     kept: frozenset[int]
     slots: int
-    arenas: tuple[ArenaPlan, ...]
+    buffers: tuple[BufferPlan, ...]
 
     @property
     def blocks(self) -> int:
@@ -69,42 +69,46 @@ class Plan:
     @property
     def unmerged(self) -> bool:
         """Whether adapters are applied beside the weights instead of merged into them."""
-        return self.holding.mode == "dynamic"
+        return self.policy.mode == "dynamic"
 
     @property
     def rolling(self) -> bool:
         """Whether a unit's next weights are brought as soon as it is done with its present ones."""
-        return self.holding.mode != "original"
+        return self.policy.mode != "original"
 
-    def held(self, weights: WeightSet) -> WeightSet:
+    def stored(self, weights: WeightSet) -> WeightSet:
         """The weights that are in memory where `weights` are used."""
         return weights.plain if self.unmerged else weights
 
     def nbytes(self, tier: Tier, *lifetimes: Lifetime) -> int:
-        """Bytes of all arenas of a tier that exist in the given lifetimes."""
+        """Bytes of all buffers of a tier that exist in the given lifetimes."""
         return sum(
-            arena.nbytes
-            for arena in self.arenas
-            if arena.key.tier == tier and arena.lifetime in lifetimes
+            buffer.nbytes
+            for buffer in self.buffers
+            if buffer.key.tier == tier and buffer.lifetime in lifetimes
         )
 
 
 def make_plan(
-    component: str, sizes: Sizes, phases: tuple[WeightPhase, ...], how: Holding, unified: bool
+    component: str,
+    sizes: Sizes,
+    phases: tuple[WeightPhase, ...],
+    policy: ComponentPolicy,
+    unified: bool,
 ) -> Plan:
-    """The plan; raises ResidencyError where the holding does not fit the component.
+    """The plan; raises ResidencyError where the policy does not fit the component.
 
     unified: whether files can be read into device memory without staging.
     """
     n = sizes.blocks
     if not phases:
         raise ResidencyError(f"{component} is to be used in no phase at all")
-    _check(component, n, phases, how)
-    m = n if how.resident_blocks is None else how.resident_blocks
+    _check(component, n, phases, policy)
+    m = n if policy.resident_blocks is None else policy.resident_blocks
     streamed = spread(range(n), n - m)
     resident = frozenset(range(n + 1)) - frozenset(streamed)
     # A kept block that would have to be streamed saves more than one whose base is at hand.
-    k = how.merged_blocks
+    k = policy.merged_blocks
     others = [block for block in range(n) if block not in streamed]
     kept = frozenset(
         [*spread(streamed, min(k, len(streamed))), *spread(others, max(0, k - len(streamed))), n]
@@ -112,18 +116,18 @@ def make_plan(
     sets = distinct(phases)
     places = {
         weights: tuple(
-            _place(how, weights, index, unit, n, resident, kept) for unit in range(n + 1)
+            _place(policy, weights, index, unit, n, resident, kept) for unit in range(n + 1)
         )
         for index, weights in enumerate(sets)
     }
-    slots = _slots(how, sets, places, resident)
-    plan = Plan(component, how, phases, places, resident, kept, slots, ())
-    arenas = (*_device_arenas(plan, sizes, sets), *_host_arenas(plan, sizes, sets))
-    if how.home == "disk" and not unified:
+    slots = _slots(policy, sets, places, resident)
+    plan = Plan(component, policy, phases, places, resident, kept, slots, ())
+    buffers = (*_device_buffers(plan, sizes, sets), *_host_buffers(plan, sizes, sets))
+    if policy.home == "disk" and not unified:
         largest = max([*sizes.units, *(max(each) for each in sizes.factors.values())])
-        staging = ArenaPlan(STAGING, largest, "always" if how.stays else "run")
-        arenas = (*arenas, staging)
-    return Plan(component, how, phases, places, resident, kept, slots, arenas)
+        staging = BufferPlan(STAGING, largest, "always" if policy.stays else "run")
+        buffers = (*buffers, staging)
+    return Plan(component, policy, phases, places, resident, kept, slots, buffers)
 
 
 def spread(candidates: "range | tuple[int, ...] | list[int]", count: int) -> tuple[int, ...]:
@@ -132,52 +136,57 @@ def spread(candidates: "range | tuple[int, ...] | list[int]", count: int) -> tup
     return tuple(candidates[int((number + 0.5) * step)] for number in range(count))
 
 
-def _check(component: str, n: int, phases: tuple[WeightPhase, ...], how: Holding) -> None:
-    for name, number in (("resident", how.resident_blocks), ("merged", how.merged_blocks)):
+def _check(
+    component: str, n: int, phases: tuple[WeightPhase, ...], policy: ComponentPolicy
+) -> None:
+    for name, number in (("resident", policy.resident_blocks), ("merged", policy.merged_blocks)):
         if number is not None and number > n:
             if n == 0:
                 raise ResidencyError(f"{component} has no blocks that could be {name}")
             raise ResidencyError(
                 f"{number} {name} blocks are asked for; {component} has {n}: give 0 to {n}"
             )
-    if n == 0 and how.resident_blocks == 0:
+    if n == 0 and policy.resident_blocks == 0:
         raise ResidencyError(
             f"{component} cannot be streamed, for it has no sequence of blocks: place it snapshot, "
             "disk or resident"
         )
     sources = {weights.source for weights in distinct(phases)}
-    if how.mode in ADAPTING and len(sources) > 1:
+    if policy.mode in ADAPTING and len(sources) > 1:
         raise ResidencyError(
-            f"mode {how.mode} merges adapters into one base; {component} has "
+            f"mode {policy.mode} merges adapters into one base; {component} has "
             f"{' and '.join(sorted(sources))}: use snapshot or resident"
         )
 
 
 def _place(
-    how: Holding,
+    policy: ComponentPolicy,
     weights: WeightSet,
     index: int,
     unit: int,
     outside: int,
     resident: frozenset[int],
     kept: frozenset[int],
-) -> ArenaKey | None:
-    """The arena in which a unit has its weights of the index-th set; None for a slot."""
-    if how.mode == "fused" and weights.adapters:
-        return ArenaKey("device", "kept", unit) if unit in kept else None
-    own_copy = how.mode == "resident" or (how.mode, how.policy) == ("snapshot", "aggressive")
+) -> BufferKey | None:
+    """The buffer in which a unit has its weights of the index-th set; None for a slot."""
+    if policy.mode == "fused" and weights.adapters:
+        return BufferKey("device", "kept", unit) if unit in kept else None
+    own_copy = policy.mode == "resident" or (policy.mode, policy.snapshot_policy) == (
+        "snapshot",
+        "aggressive",
+    )
     # What is outside the blocks is used last in a phase and first in the next: swapping it in place
     # would have the next phase wait for all copies before it.
-    if how.mode == "snapshot" and how.stays and unit == outside > 0:
+    if policy.mode == "snapshot" and policy.stays and unit == outside > 0:
         own_copy = True
     copy = index if own_copy else 0
-    return ArenaKey("device", "weights", unit, copy) if unit in resident else None
+    return BufferKey("device", "weights", unit, copy) if unit in resident else None
 
 
 def _slots(
-    how: Holding,
+    policy: ComponentPolicy,
     sets: tuple[WeightSet, ...],
-    places: Mapping[WeightSet, tuple[ArenaKey | None, ...]],
+    places: Mapping[WeightSet, tuple[BufferKey | None, ...]],
     resident: frozenset[int],
 ) -> int:
     """How many slots there are: no more than there are blocks to go through them."""
@@ -185,76 +194,76 @@ def _slots(
     for weights in sets:
         slotted = [unit for unit, place in enumerate(places[weights]) if place is None]
         most = max(most, len(slotted))
-        merged = weights.adapters and how.mode in ("fused", "original")
+        merged = weights.adapters and policy.mode in ("fused", "original")
         if merged and any(unit not in resident for unit in slotted):
             wanted = SLOTS_TO_MERGE_ON_ARRIVAL
     return min(wanted, most)
 
 
-def _device_arenas(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[ArenaPlan]:
-    how, n = plan.holding, sizes.blocks
-    stays: Lifetime = "always" if how.stays else "run"
+def _device_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[BufferPlan]:
+    policy, n = plan.policy, sizes.blocks
+    stays: Lifetime = "always" if policy.stays else "run"
     keys = dict.fromkeys(key for weights in sets for key in plan.places[weights] if key)
-    if how.mode in ADAPTING:  # the base is merged from, even if no phase runs it
-        keys |= dict.fromkeys(ArenaKey("device", "weights", u) for u in sorted(plan.resident))
-    aggressive = (how.mode, how.policy) == ("snapshot", "aggressive")
-    arenas = [
-        ArenaPlan(key, sizes.units[key.index], "phase" if aggressive and key.of else stays)
+    if policy.mode in ADAPTING:  # the base is merged from, even if no phase runs it
+        keys |= dict.fromkeys(BufferKey("device", "weights", u) for u in sorted(plan.resident))
+    aggressive = (policy.mode, policy.snapshot_policy) == ("snapshot", "aggressive")
+    buffers = [
+        BufferPlan(key, sizes.units[key.index], "phase" if aggressive and key.of else stays)
         for key in keys
     ]
     largest = max(sizes.units[:n], default=0)
-    arenas += [
-        ArenaPlan(ArenaKey("device", "slot", number), largest, stays)
+    buffers += [
+        BufferPlan(BufferKey("device", "slot", number), largest, stays)
         for number in range(plan.slots)
     ]
     for name in adapters(sets):
         factors = sizes.factors[name]
-        if how.mode in ("fused", "dynamic"):
-            arenas += [
-                ArenaPlan(ArenaKey("device", "factors", unit, name), nbytes)
+        if policy.mode in ("fused", "dynamic"):
+            buffers += [
+                BufferPlan(BufferKey("device", "factors", unit, name), nbytes)
                 for unit, nbytes in enumerate(factors)
                 if nbytes
             ]
         else:
-            lifetime: Lifetime = "always" if how.mode == "original" else "prepare"
-            arenas += [
-                ArenaPlan(ArenaKey("device", "factor slot", number, name), max(factors), lifetime)
+            lifetime: Lifetime = "always" if policy.mode == "original" else "prepare"
+            buffers += [
+                BufferPlan(BufferKey("device", "factor slot", number, name), max(factors), lifetime)
                 for number in range(SLOTS)
             ]
-    return arenas
+    return buffers
 
 
-def _host_arenas(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[ArenaPlan]:
+def _host_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[BufferPlan]:
     """Copies of what the device will need again, pinned."""
-    how, n = plan.holding, sizes.blocks
+    policy, n = plan.policy, sizes.blocks
     every, streamed = range(n + 1), [u for u in range(n) if u not in plan.resident]
-    wanted: dict[ArenaKey, int] = {}
+    wanted: dict[BufferKey, int] = {}
 
     def want(weights: WeightSet, units: "range | list[int]") -> None:
-        if weights.adapters or how.home == "host":
+        if weights.adapters or policy.home == "host":
             for unit in units:
-                wanted[ArenaKey("host", "weights", unit, weights)] = sizes.units[unit]
+                wanted[BufferKey("host", "weights", unit, weights)] = sizes.units[unit]
 
     for index, weights in enumerate(sets):
-        match how.mode:
+        match policy.mode:
             case "original":
                 want(weights.plain, every)
             case "dynamic" | "fused":
                 want(weights.plain, streamed)
             case "snapshot":
-                first_stays = how.policy == "aggressive" and index == 0 and how.stays
+                first_stays = policy.snapshot_policy == "aggressive" and index == 0 and policy.stays
                 want(weights, streamed if first_stays else every)
-            case "resident" if not how.stays:
+            case "resident" if not policy.stays:
                 want(weights, every)
-    arenas = [ArenaPlan(key, nbytes) for key, nbytes in wanted.items()]
-    if how.mode == "original" and how.home == "host":
-        arenas += [
-            ArenaPlan(ArenaKey("host", "factors", unit, name), nbytes)
+    buffers = [BufferPlan(key, nbytes) for key, nbytes in wanted.items()]
+    if policy.mode == "original" and policy.home == "host":
+        buffers += [
+            BufferPlan(BufferKey("host", "factors", unit, name), nbytes)
             for name in adapters(sets)
             for unit, nbytes in enumerate(sizes.factors[name])
             if nbytes
         ]
-    return arenas
+    return buffers
 
 
 def adapters(sets: tuple[WeightSet, ...]) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class Residency:
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class ComponentPolicy:
     """How one component is held, as its plan is made from.
 
     home: where weights that are not on the device are copied from: host memory, or the files.
@@ -79,24 +79,24 @@ class Holding:
     """
 
     mode: Mode = "resident"
-    policy: SnapshotPolicy = "low-vram"
+    snapshot_policy: SnapshotPolicy = "low-vram"
     resident_blocks: int | None = None
     merged_blocks: int = 0
     home: Literal["host", "disk"] = "host"
     stays: bool = True
 
 
-def holding(component: str, adapted: bool, wanted: Residency) -> Holding:
+def resolve_policy(component: str, adapted: bool, wanted: Residency) -> ComponentPolicy:
     """What the wishes mean for one component; raises ResidencyError where they contradict."""
     place = wanted.places.get(component)
     if not adapted:
         match place:
             case None | "resident":
-                return Holding()
+                return ComponentPolicy()
             case "streamed":
-                return Holding("snapshot", resident_blocks=0, stays=False)
+                return ComponentPolicy("snapshot", resident_blocks=0, stays=False)
             case "snapshot" | "disk":
-                return Holding(home="disk" if place == "disk" else "host", stays=False)
+                return ComponentPolicy(home="disk" if place == "disk" else "host", stays=False)
     if wanted.mode == AUTO:
         raise ResidencyError("mode auto is a planner's to resolve: name a mode")
     m = wanted.resident_blocks
@@ -109,7 +109,7 @@ def holding(component: str, adapted: bool, wanted: Residency) -> Holding:
             other = f"{m} resident blocks are" if m else "mode resident is"
             raise ResidencyError(f"{component} is placed streamed, and {other} asked for")
         m = 0
-    return Holding(
+    return ComponentPolicy(
         wanted.mode,
         wanted.snapshot_policy,
         m,

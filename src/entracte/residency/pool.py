@@ -1,4 +1,4 @@
-"""A component's arenas: made, kept over a change of plan where they still serve, and given back."""
+"""A component's buffers: allocated, kept across plans while they still serve, and freed."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,9 +7,9 @@ from torch import Tensor
 from entracte.errors import OutOfMemory
 from entracte.residency.backends.protocol import Backend, HostMemory
 
-from .buffer import Arena, ArenaKey, Content, Tier
-from .plan import ArenaPlan, Lifetime, Plan
-from .recorder import ComponentJournal
+from .buffer import BlockWeights, Buffer, BufferKey, Tier
+from .plan import BufferPlan, Lifetime, Plan
+from .recorder import ComponentRecorder
 
 
 class HostBudget:
@@ -41,52 +41,52 @@ class HostBudget:
             self._pinned += nbytes
 
 
-class Stores:
-    """The arenas of one component, by their keys. What an arena holds outlives a change of plan.
+class WeightPool:
+    """The buffers of one component, by their keys. What a buffer holds outlives a change of plan.
 
-    on_free: called with an arena before its memory is given back.
+    on_free: called with a buffer before its memory is given back.
     """
 
     def __init__(
         self,
         backend: Backend,
         budget: HostBudget,
-        journal: ComponentJournal,
-        on_free: Callable[[Arena], None],
+        recorder: ComponentRecorder,
+        on_free: Callable[[Buffer], None],
     ) -> None:
         self._backend = backend
-        self._journal = journal
+        self._recorder = recorder
         self._budget = budget
         self._on_free = on_free
-        self._weights: dict[int, list[Arena]] = {}  # on the device, by unit
-        self._copies: dict[tuple[int, object], Arena] = {}  # on the host, by unit and weight set
-        self._arenas: dict[ArenaKey, Arena] = {}
-        self._freed: dict[ArenaKey, Tensor] = {}  # memory that may come again
-        self._planned: dict[ArenaKey, ArenaPlan] = {}
+        self._weights: dict[int, list[Buffer]] = {}  # on the device, by unit
+        self._copies: dict[tuple[int, object], Buffer] = {}  # on the host, by unit and weight set
+        self._buffers: dict[BufferKey, Buffer] = {}
+        self._freed: dict[BufferKey, Tensor] = {}  # memory that may come again
+        self._planned: dict[BufferKey, BufferPlan] = {}
 
-    def __iter__(self) -> Iterator[Arena]:
-        return iter(self._arenas.values())
+    def __iter__(self) -> Iterator[Buffer]:
+        return iter(self._buffers.values())
 
-    def get(self, key: ArenaKey) -> Arena | None:
-        return self._arenas.get(key)
+    def get(self, key: BufferKey) -> Buffer | None:
+        return self._buffers.get(key)
 
-    def __getitem__(self, key: ArenaKey) -> Arena:
-        return self._arenas[key]
+    def __getitem__(self, key: BufferKey) -> Buffer:
+        return self._buffers[key]
 
     def adopt(self, plan: Plan) -> bool:
-        """Take a plan's list of arenas; nothing is dropped or allocated yet.
+        """Take a plan's list of buffers; nothing is dropped or allocated yet.
 
-        Returns whether its host arenas have room beside the present ones.
+        Returns whether its host buffers have room beside the present ones.
         """
-        self._planned = {arena.key: arena for arena in plan.arenas}
-        new = [p for p in plan.arenas if p.key.tier == "host" and p.key not in self._arenas]
+        self._planned = {buffer.key: buffer for buffer in plan.buffers}
+        new = [p for p in plan.buffers if p.key.tier == "host" and p.key not in self._buffers]
         return self._budget.has_room(sum(planned.nbytes for planned in new))
 
     def drop_unlisted(self, tier: Tier) -> None:
         """Give back what the plan does not list, or lists with another size."""
-        for key in [key for key in self._arenas if key.tier == tier and key.role != "staging"]:
+        for key in [key for key in self._buffers if key.tier == tier and key.role != "staging"]:
             planned = self._planned.get(key)
-            if planned is None or planned.nbytes != self._arenas[key].memory.nbytes:
+            if planned is None or planned.nbytes != self._buffers[key].memory.nbytes:
                 self._free(key)
         self._freed = {key: memory for key, memory in self._freed.items() if key in self._planned}
 
@@ -96,88 +96,88 @@ class Stores:
         Raises OutOfMemory; what was allocated stays, and a later call goes on from there.
         """
         for planned in self._planned.values():
-            if planned.lifetime in lifetimes and planned.key not in self._arenas:
+            if planned.lifetime in lifetimes and planned.key not in self._buffers:
                 self.add(planned.key, planned.nbytes)
 
     def allocate_host(self) -> None:
-        """Allocate the plan's host arenas; see `allocate`."""
+        """Allocate the plan's host buffers; see `allocate`."""
         for planned in self._planned.values():
-            if planned.key.tier == "host" and planned.key not in self._arenas:
+            if planned.key.tier == "host" and planned.key not in self._buffers:
                 self.add(planned.key, planned.nbytes)
 
-    def ensure(self, key: ArenaKey) -> Arena:
-        """An arena of the plan, allocated if it is not there."""
-        arena = self._arenas.get(key)
-        return self.add(key, self._planned[key].nbytes) if arena is None else arena
+    def ensure(self, key: BufferKey) -> Buffer:
+        """A buffer of the plan, allocated if it is not there."""
+        buffer = self._buffers.get(key)
+        return self.add(key, self._planned[key].nbytes) if buffer is None else buffer
 
-    def add(self, key: ArenaKey, nbytes: int) -> Arena:
-        """Allocate one arena; raises OutOfMemory."""
+    def add(self, key: BufferKey, nbytes: int) -> Buffer:
+        """Allocate one buffer; raises OutOfMemory."""
         try:
             if key.tier == "device":
                 again = self._freed.pop(key, None)
                 if again is not None and again.nbytes != nbytes:
                     again = None
-                arena = Arena(key, self._backend.allocate(nbytes, again), self._journal)
+                buffer = Buffer(key, self._backend.allocate(nbytes, again), self._recorder)
             else:
-                arena = self._host_arena(key, nbytes)
+                buffer = self._host_buffer(key, nbytes)
         except OutOfMemory as error:
             raise OutOfMemory(f"no memory for {key.role} {key.index}: {error}") from error
-        self._arenas[key] = arena
-        self._journal.memory(key, nbytes, arena.pinned)
+        self._buffers[key] = buffer
+        self._recorder.memory(key, nbytes, buffer.pinned)
         if key.tier == "device" and key.role == "weights":
-            self._weights.setdefault(key.index, []).append(arena)
+            self._weights.setdefault(key.index, []).append(buffer)
         elif key.role == "weights":
-            self._copies[key.index, key.of] = arena
-        return arena
+            self._copies[key.index, key.of] = buffer
+        return buffer
 
-    def _host_arena(self, key: ArenaKey, nbytes: int) -> Arena:
+    def _host_buffer(self, key: BufferKey, nbytes: int) -> Buffer:
         host = self._backend.allocate_host(nbytes, pinned=self._budget.may_pin(nbytes))
         self._budget.count(nbytes, host.pinned)
-        return Arena(key, host.bytes, self._journal, host.pinned)
+        return Buffer(key, host.bytes, self._recorder, host.pinned)
 
     def release(self, *lifetimes: Lifetime) -> None:
-        """Give the arenas of some lifetimes back."""
+        """Give the buffers of some lifetimes back."""
         for planned in self._planned.values():
-            if planned.lifetime in lifetimes and planned.key in self._arenas:
+            if planned.lifetime in lifetimes and planned.key in self._buffers:
                 self._free(planned.key)
 
-    def discard(self, key: ArenaKey) -> None:
-        """Give one arena back, if it is there, once the reader thread is done with it."""
-        if key in self._arenas:
-            for arena in self:
-                arena.retire()
+    def discard(self, key: BufferKey) -> None:
+        """Give one buffer back, if it is there, once the reader thread is done with it."""
+        if key in self._buffers:
+            for buffer in self:
+                buffer.retire()
             self._free(key)
 
-    def host_copy(self, content: Content) -> Arena | None:
-        """The host arena that holds a unit's weights."""
-        arena = self._copies.get((content.unit, content.weights))
-        return arena if arena is not None and arena.content == content else None
+    def host_copy(self, content: BlockWeights) -> Buffer | None:
+        """The host buffer that holds a unit's weights."""
+        buffer = self._copies.get((content.unit, content.weights))
+        return buffer if buffer is not None and buffer.content == content else None
 
-    def holding(self, content: Content) -> Arena | None:
-        """A device arena that holds a unit's weights at a place of their own."""
-        for arena in self._weights.get(content.unit, ()):
-            if arena.content == content:
-                return arena
+    def on_device(self, content: BlockWeights) -> Buffer | None:
+        """A device buffer that holds a unit's weights at a place of their own."""
+        for buffer in self._weights.get(content.unit, ()):
+            if buffer.content == content:
+                return buffer
         return None
 
     def close(self) -> None:
         """Give everything back."""
-        for key in list(self._arenas):
+        for key in list(self._buffers):
             self._free(key)
 
-    def _free(self, key: ArenaKey) -> None:
-        arena = self._arenas.pop(key)
-        arena.retire()
-        self._on_free(arena)
-        self._journal.memory(key, -arena.memory.nbytes, arena.pinned)
+    def _free(self, key: BufferKey) -> None:
+        buffer = self._buffers.pop(key)
+        buffer.retire()
+        self._on_free(buffer)
+        self._recorder.memory(key, -buffer.memory.nbytes, buffer.pinned)
         if key.tier == "device":
-            arena.settle(self._backend.compute)
+            buffer.settle(self._backend.compute)
             if key.role == "weights":
-                self._weights[key.index].remove(arena)
-            self._backend.free(arena.memory)
-            self._freed[key] = arena.memory
+                self._weights[key.index].remove(buffer)
+            self._backend.free(buffer.memory)
+            self._freed[key] = buffer.memory
         else:
             self._copies.pop((key.index, key.of), None)
-            self._budget.count(-arena.memory.nbytes, arena.pinned)
-            with self._journal.host_waits(arena.content, "copy"):
-                self._backend.free_host(HostMemory(arena.memory, arena.pinned))
+            self._budget.count(-buffer.memory.nbytes, buffer.pinned)
+            with self._recorder.host_waits(buffer.content, "copy"):
+                self._backend.free_host(HostMemory(buffer.memory, buffer.pinned))

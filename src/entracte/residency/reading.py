@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 
 from entracte.residency.backends.protocol import Backend, Stream
 
-from .buffer import STAGING, Arena, Content
+from .buffer import STAGING, BlockWeights, Buffer
 from .component import WeightSource
 from .factors import AdapterFactors
 from .layout import Layout
-from .pool import Stores
+from .pool import WeightPool
 
 
 class FileReader:
-    """Fills arenas of one component from its sources and adapters, in the reader thread.
+    """Fills buffers of one component from its sources and adapters, in the reader thread.
 
     adapter: an adapter by its name. copies: the stream in which it copies to the device.
     """
@@ -20,35 +20,35 @@ class FileReader:
     def __init__(
         self,
         backend: Backend,
-        stores: Stores,
+        pool: WeightPool,
         layouts: tuple[Layout, ...],
         sources: Mapping[str, WeightSource],
         adapter: Callable[[str], AdapterFactors],
         copies: Stream,
     ) -> None:
         self._backend = backend
-        self._stores = stores
+        self._pool = pool
         self._layouts = layouts
         self._sources = sources
         self._adapter = adapter
         self._copies = copies
 
-    def nbytes(self, content: Content) -> int:
+    def nbytes(self, content: BlockWeights) -> int:
         """How much memory a content takes."""
         if content.adapter is not None:
             return self._adapter(content.adapter).layouts[content.unit].nbytes
         return self._layouts[content.unit].nbytes
 
-    def to_host(self, target: Arena, content: Content) -> None:
-        """Fill an arena in host memory."""
+    def to_host(self, target: Buffer, content: BlockWeights) -> None:
+        """Fill a buffer in host memory."""
         target.expect(
             content,
             lambda: self._backend.read_ahead(lambda: self._read(target, content)),
             "read",
         )
 
-    def to_device(self, target: Arena, content: Content) -> None:
-        """Fill an arena on the device, by way of the staging arena if need be."""
+    def to_device(self, target: Buffer, content: BlockWeights) -> None:
+        """Fill a buffer on the device, by way of the staging buffer if need be."""
         if self._backend.unified:
             self.to_host(target, content)
             return
@@ -62,17 +62,17 @@ class FileReader:
 
         target.expect(content, lambda: self._backend.read_ahead(task), "read")
 
-    def _staging(self, nbytes: int) -> Arena:
-        staging = self._stores.get(STAGING)
+    def _staging(self, nbytes: int) -> Buffer:
+        staging = self._pool.get(STAGING)
         if staging is not None and staging.memory.nbytes < nbytes:
-            self._stores.discard(STAGING)
+            self._pool.discard(STAGING)
             staging = None
         if staging is None:
             largest = max(layout.nbytes for layout in self._layouts)
-            staging = self._stores.add(STAGING, max(largest, nbytes))
+            staging = self._pool.add(STAGING, max(largest, nbytes))
         return staging
 
-    def _read(self, target: Arena, content: Content) -> None:
+    def _read(self, target: Buffer, content: BlockWeights) -> None:
         with target.writing_on_host(content):
             self._backend.host_writes(target.memory[: self.nbytes(content)])
             if content.adapter is not None:

@@ -12,30 +12,30 @@ from entracte.residency.backends.host import Instant
 from entracte.residency.backends.protocol import Backend, Mark, Stream
 
 if TYPE_CHECKING:
-    from .buffer import Arena, ArenaKey, Content
+    from .buffer import BlockWeights, Buffer, BufferKey
 
-Lane = Literal["compute", "copies", "loans", "merges", "reader"]
+Lane = Literal["compute", "copies", "on_demand", "merges", "reader"]
 Work = Literal["copy", "merge", "read"]
 
 
 @dataclass(frozen=True, slots=True)
-class ArenaState:
-    """An arena as it was when recording began."""
+class BufferState:
+    """A buffer as it was when recording began."""
 
     component: str
-    key: "ArenaKey"
-    content: "Content | None"
+    key: "BufferKey"
+    content: "BlockWeights | None"
     nbytes: int
     pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Weights were brought into an arena."""
+    """Weights were brought into a buffer."""
 
     component: str
-    key: "ArenaKey"
-    content: "Content"
+    key: "BufferKey"
+    content: "BlockWeights"
     what: Work
     lane: Lane
     nbytes: int
@@ -69,10 +69,10 @@ class BlockRun:
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """An arena was allocated, or given back (negative bytes), at a time of the host."""
+    """A buffer was allocated, or given back (negative bytes), at a time of the host."""
 
     component: str
-    key: "ArenaKey"
+    key: "BufferKey"
     nbytes: int
     pinned: bool
     seconds: float
@@ -87,15 +87,15 @@ class Record:
 
     adapted: str
     adapted_blocks: int
-    arenas: list[ArenaState] = field(default_factory=list)
+    buffers: list[BufferState] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
     blocks: list[BlockRun] = field(default_factory=list)
     memory: list[MemoryChange] = field(default_factory=list)
 
 
-class Journal:
-    """Records what all components' arenas and runs tell it, between `start` and `stop`."""
+class Recorder:
+    """Records what all components' buffers and runs tell it, between `start` and `stop`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -104,18 +104,18 @@ class Journal:
         self.lanes: Mapping[int, Lane] = {
             id(backend.compute): "compute",
             id(backend.copies): "copies",
-            id(backend.loans): "loans",
+            id(backend.on_demand): "on_demand",
             id(backend.merges): "merges",
         }
 
     def start(
-        self, record: Record, arenas: Mapping[str, Iterable["Arena"]], with_blocks: bool
+        self, record: Record, buffers: Mapping[str, Iterable["Buffer"]], with_blocks: bool
     ) -> None:
         """Begin to record. with_blocks: every block's run too."""
-        record.arenas = [
-            ArenaState(name, arena.key, arena.content, arena.memory.nbytes, arena.pinned)
-            for name, held in arenas.items()
-            for arena in held
+        record.buffers = [
+            BufferState(name, buffer.key, buffer.content, buffer.memory.nbytes, buffer.pinned)
+            for name, held in buffers.items()
+            for buffer in held
         ]
         self.with_blocks = with_blocks
         self.record = record
@@ -125,92 +125,94 @@ class Journal:
         self.record = None
 
 
-class ComponentJournal:
-    """The journal, for one component. Where a method returns None, nothing is being recorded."""
+class ComponentRecorder:
+    """The recorder, for one component. Where a method returns None, nothing is being recorded."""
 
-    def __init__(self, journal: Journal, component: str) -> None:
-        self._journal = journal
+    def __init__(self, recorder: Recorder, component: str) -> None:
+        self._recorder = recorder
         self._component = component
 
     def mark(self, stream: Stream) -> Mark | None:
         """The stream's point before something that will be told."""
-        return None if self._journal.record is None else stream.mark()
+        return None if self._recorder.record is None else stream.mark()
 
     def mark_compute(self) -> Mark | None:
         """The compute stream's point, where blocks are recorded."""
-        journal = self._journal
-        if journal.record is None or not journal.with_blocks:
+        recorder = self._recorder
+        if recorder.record is None or not recorder.with_blocks:
             return None
-        return journal.backend.compute.mark()
+        return recorder.backend.compute.mark()
 
     def work_of(self, stream: Stream) -> Work:
         """What a stream does with weights."""
-        return "merge" if stream is self._journal.backend.merges else "copy"
+        return "merge" if stream is self._recorder.backend.merges else "copy"
 
-    def waited(self, stream: Stream, begin: Mark, content: "Content | None", cause: Work) -> None:
+    def waited(
+        self, stream: Stream, begin: Mark, content: "BlockWeights | None", cause: Work
+    ) -> None:
         """A stream has been made to wait; of interest where it is the compute stream."""
-        journal = self._journal
-        if journal.record is not None and stream is journal.backend.compute:
+        recorder = self._recorder
+        if recorder.record is not None and stream is recorder.backend.compute:
             unit = None if content is None else content.unit
             wait = Wait(self._component, unit, cause, (begin,), stream.mark())
-            journal.record.waits.append(wait)
+            recorder.record.waits.append(wait)
 
     @contextmanager
-    def host_waits(self, content: "Content | None", cause: Work) -> Iterator[None]:
+    def host_waits(self, content: "BlockWeights | None", cause: Work) -> Iterator[None]:
         """The host itself waits for the reader thread."""
-        journal = self._journal
-        record = journal.record
+        recorder = self._recorder
+        record = recorder.record
         if record is None:
             yield
             return
         unit = None if content is None else content.unit
-        begins = Instant(journal.backend.now()), journal.backend.compute.mark()
+        begins = Instant(recorder.backend.now()), recorder.backend.compute.mark()
         try:
             yield
         finally:
-            end = Instant(journal.backend.now())
+            end = Instant(recorder.backend.now())
             record.waits.append(Wait(self._component, unit, cause, begins, end))
 
     def transferred(
-        self, stream: Stream, begin: Mark, arena: "Arena", content: "Content", in_task: bool
+        self, stream: Stream, begin: Mark, buffer: "Buffer", content: "BlockWeights", in_task: bool
     ) -> None:
-        """A stream was given the work of bringing weights into an arena."""
-        journal = self._journal
-        if journal.record is None:
+        """A stream was given the work of bringing weights into a buffer."""
+        recorder = self._recorder
+        if recorder.record is None:
             return
-        what, lane, end = self.work_of(stream), journal.lanes[id(stream)], stream.mark()
-        nbytes = arena.memory.nbytes
-        journal.record.transfers.append(
-            Transfer(self._component, arena.key, content, what, lane, nbytes, begin, end)
+        what, lane, end = self.work_of(stream), recorder.lanes[id(stream)], stream.mark()
+        nbytes = buffer.memory.nbytes
+        recorder.record.transfers.append(
+            Transfer(self._component, buffer.key, content, what, lane, nbytes, begin, end)
         )
-        if journal.backend.unified and not in_task:
+        if recorder.backend.unified and not in_task:
             # There the work was done at once, by who would have computed.
-            journal.record.waits.append(Wait(self._component, content.unit, what, (begin,), end))
+            recorder.record.waits.append(Wait(self._component, content.unit, what, (begin,), end))
 
     @contextmanager
-    def reading(self, arena: "Arena", content: "Content") -> Iterator[None]:
-        """The reader thread reads weights from files into an arena."""
-        journal = self._journal
-        if journal.record is None:
+    def reading(self, buffer: "Buffer", content: "BlockWeights") -> Iterator[None]:
+        """The reader thread reads weights from files into a buffer."""
+        recorder = self._recorder
+        if recorder.record is None:
             yield
             return
-        record, begin = journal.record, Instant(journal.backend.now())
+        record, begin = recorder.record, Instant(recorder.backend.now())
         yield
-        end, nbytes = Instant(journal.backend.now()), arena.memory.nbytes
+        end, nbytes = Instant(recorder.backend.now()), buffer.memory.nbytes
         record.transfers.append(
-            Transfer(self._component, arena.key, content, "read", "reader", nbytes, begin, end)
+            Transfer(self._component, buffer.key, content, "read", "reader", nbytes, begin, end)
         )
 
     def ran(self, unit: int, begin: Mark) -> None:
         """A block has been given the compute stream, from `begin` to now."""
-        journal = self._journal
-        if journal.record is not None:
-            end = journal.backend.compute.mark()
-            journal.record.blocks.append(BlockRun(self._component, unit, begin, end))
+        recorder = self._recorder
+        if recorder.record is not None:
+            end = recorder.backend.compute.mark()
+            recorder.record.blocks.append(BlockRun(self._component, unit, begin, end))
 
-    def memory(self, key: "ArenaKey", nbytes: int, pinned: bool) -> None:
-        """An arena was allocated, or given back (negative bytes)."""
-        journal = self._journal
-        if journal.record is not None:
-            now = journal.backend.now()
-            journal.record.memory.append(MemoryChange(self._component, key, nbytes, pinned, now))
+    def memory(self, key: "BufferKey", nbytes: int, pinned: bool) -> None:
+        """A buffer was allocated, or given back (negative bytes)."""
+        recorder = self._recorder
+        if recorder.record is not None:
+            now = recorder.backend.now()
+            recorder.record.memory.append(MemoryChange(self._component, key, nbytes, pinned, now))

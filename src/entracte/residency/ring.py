@@ -1,27 +1,27 @@
-"""Slots: a few arenas through which blocks pass, each brought while earlier ones compute."""
+"""Slots: a few buffers through which blocks pass, each brought while earlier ones compute."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from .buffer import Arena, Content
+from .buffer import BlockWeights, Buffer
 
 
-class Ring:
+class SlotRing:
     """Fills slots ahead of their use, in the order of use.
 
-    fill: makes an arena hold a content, without waiting for it.
+    fill: makes a buffer hold a content, without waiting for it.
     """
 
-    def __init__(self, slots: list[Arena], fill: Callable[[Arena, Content], None]) -> None:
+    def __init__(self, slots: list[Buffer], fill: Callable[[Buffer, BlockWeights], None]) -> None:
         self.slots = slots
         self._fill = fill
-        self._upcoming: Iterator[Content] = iter(())
-        self._next: Content | None = None
-        self._ahead: deque[tuple[Content, Arena]] = deque()
-        self._lent: Arena | None = None
-        self._oldest: deque[Arena] = deque(slots)
+        self._upcoming: Iterator[BlockWeights] = iter(())
+        self._next: BlockWeights | None = None
+        self._ahead: deque[tuple[BlockWeights, Buffer]] = deque()
+        self._lent: Buffer | None = None
+        self._oldest: deque[Buffer] = deque(slots)
 
-    def expect(self, upcoming: Iterable[Content]) -> None:
+    def expect(self, upcoming: Iterable[BlockWeights]) -> None:
         """Say which contents will be taken, in order; what was expected before is forgotten."""
         self._upcoming = iter(upcoming)
         self._ahead.clear()
@@ -39,7 +39,7 @@ class Ring:
             self._ahead.append((self._next, slot))
             self._next = next(self._upcoming, None)
 
-    def take(self, content: Content) -> Arena:
+    def take(self, content: BlockWeights) -> Buffer:
         """The slot that holds the next content, lent until `give_back`."""
         if not self._ahead:
             self.advance()
@@ -56,7 +56,7 @@ class Ring:
             self._oldest.append(self._lent)
             self._lent = None
 
-    def _slot_for(self, content: Content) -> Arena | None:
+    def _slot_for(self, content: BlockWeights) -> Buffer | None:
         """The slot that holds the content already, or the free one that was used longest ago."""
         busy = [slot for _, slot in self._ahead]
         for slot in self.slots:

@@ -18,7 +18,7 @@ Unmerged = Mapping[str, Sequence[tuple[Change, float]]]
 KINDS: Mapping[type[Change], str] = {Hadamard: "LoHa", Kronecker: "LoKr", Dora: "DoRA"}
 
 
-class AdaptedLinear(nn.Module):
+class LoraLinear(nn.Module):
     """A linear with adapters applied beside its weight: y = Wx + b + sum of s * B(Ax).
 
     Full differences of the weight and of the bias are applied in the same way. It has a linear's
@@ -65,7 +65,7 @@ def adapt(module: nn.Module, prefix: str, changes: Unmerged) -> None:
             raise TypeError(f"{path} is a {type(linear).__name__}")
         of_weight, of_bias = (changes.get(f"{path}.{leaf}", ()) for leaf in ("weight", "bias"))
         owner, _, leaf = path.removeprefix(prefix).rpartition(".")
-        adapted = AdaptedLinear(linear, of_weight, of_bias)
+        adapted = LoraLinear(linear, of_weight, of_bias)
         module.get_submodule(owner).register_module(leaf, adapted)
 
 

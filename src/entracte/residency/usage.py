@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .buffer import Arena, Role
+from .buffer import Buffer, Role
 
 Where = Literal["device", "pinned", "pageable"]
 
@@ -25,17 +25,17 @@ class Row:
     nbytes: int
 
 
-def residency_rows(component: str, arenas: Iterable[Arena]) -> list[Row]:
+def residency_rows(component: str, buffers: Iterable[Buffer]) -> list[Row]:
     """A component's memory, summed up by what it is for and what it holds."""
     sums: dict[tuple[Where, Role, str], tuple[int, int]] = {}
-    for arena in arenas:
+    for buffer in buffers:
         where: Where = "device"
-        if arena.key.tier == "host":
-            where = "pinned" if arena.pinned else "pageable"
+        if buffer.key.tier == "host":
+            where = "pinned" if buffer.pinned else "pageable"
         content = "empty"
-        if arena.content is not None:
-            content = "factors" if arena.content.weights is None else str(arena.content.weights)
-        key = (where, arena.key.role, content)
+        if buffer.content is not None:
+            content = "factors" if buffer.content.weights is None else str(buffer.content.weights)
+        key = (where, buffer.key.role, content)
         units, nbytes = sums.get(key, (0, 0))
-        sums[key] = (units + 1, nbytes + arena.memory.nbytes)
+        sums[key] = (units + 1, nbytes + buffer.memory.nbytes)
     return [Row(component, *key, *counted) for key, counted in sorted(sums.items())]

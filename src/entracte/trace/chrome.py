@@ -13,7 +13,7 @@ from .read_dump import Dump, DumpError, Place, Points, Recording, Span
 PROCESS = 1
 PLACES: tuple[Place, ...] = ("device", "pinned", "pageable")
 # The order of the lanes that we know; any other comes after them.
-LANES = ("compute", "copies", "loans", "merges", "reader", "host")
+LANES = ("compute", "copies", "on_demand", "merges", "reader", "host")
 
 # Two spans of a thread that overlap by less do so by rounding or by two clocks' difference.
 SLACK_NS = 50_000

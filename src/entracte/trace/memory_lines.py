@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from entracte.residency import ArenaKey, Record, Where
+from entracte.residency import BufferKey, Record, Where
 
 from .clock import Moments
 
@@ -13,8 +13,8 @@ MemoryLines = dict[str, dict[Where, list[tuple[float, int]]]]
 def memory_lines(record: Record, moments: Moments) -> MemoryLines:
     """Staircases in bytes from 0 s on, times in seconds as `moments` has them."""
     now: dict[tuple[str, Where], int] = defaultdict(int)
-    for arena in record.arenas:
-        now[arena.component, _where(arena.key, arena.pinned)] += arena.nbytes
+    for buffer in record.buffers:
+        now[buffer.component, _where(buffer.key, buffer.pinned)] += buffer.nbytes
     lines = {kind: [(0.0, nbytes)] for kind, nbytes in now.items()}
     for change in record.memory:
         kind = change.component, _where(change.key, change.pinned)
@@ -49,7 +49,7 @@ def peak_on_device(lines: MemoryLines, begin: float, end: float) -> int:
     return peak
 
 
-def _where(key: ArenaKey, pinned: bool) -> Where:
+def _where(key: BufferKey, pinned: bool) -> Where:
     if key.tier == "device":
         return "device"
     return "pinned" if pinned else "pageable"

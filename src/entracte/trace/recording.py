@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from entracte.residency import BlockRun, Content, Transfer
+from entracte.residency import BlockRun, BlockWeights, Transfer
 
 from .clock import Moments
 from .memory import MEBIBYTE
@@ -149,7 +149,7 @@ def _blocks(blocks: Sequence[BlockRun], moments: Moments) -> list[dict[str, Any]
     return found
 
 
-def _weights(content: Content) -> str:
+def _weights(content: BlockWeights) -> str:
     if content.weights is None:
         return "factors"
     return "merged" if content.weights.adapters else "base"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from entracte.residency import ArenaKey, Content, Record
+from entracte.residency import BlockWeights, BufferKey, Record
 
 from .clock import Moments
 
@@ -12,18 +12,18 @@ STATES = ("disk", "host", "in flight", "device", "merged", "both")
 
 @dataclass(slots=True)
 class _Held:
-    """What an arena holds, and what is being written into it."""
+    """What a buffer holds, and what is being written into it."""
 
-    content: Content | None = None
-    coming: Content | None = None
+    content: BlockWeights | None = None
+    coming: BlockWeights | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """An arena's next state, at a time; None: it is given back."""
+    """A buffer's next state, at a time; None: it is given back."""
 
     seconds: float
-    key: ArenaKey
+    key: BufferKey
     held: _Held | None
 
 
@@ -42,22 +42,22 @@ class ResidencyMap:
 def residency_map(record: Record, moments: Moments) -> ResidencyMap:
     """The map of the adapted component, times in seconds as `moments` has them."""
     component, blocks = record.adapted, record.adapted_blocks
-    arenas = {
+    buffers = {
         each.key: _Held(each.content)
-        for each in record.arenas
+        for each in record.buffers
         if each.component == component and _shown(each.key)
     }
-    found = ResidencyMap(component, [[(0.0, _state(arenas, unit))] for unit in range(blocks)])
+    found = ResidencyMap(component, [[(0.0, _state(buffers, unit))] for unit in range(blocks)])
     for change in sorted(_changes(record, component, moments), key=lambda each: each.seconds):
-        before = arenas.pop(change.key, _Held())
+        before = buffers.pop(change.key, _Held())
         after = change.held
         if after is not None:
-            arenas[change.key] = after
+            buffers[change.key] = after
         touched = {before.content, before.coming}
         touched |= set() if after is None else {after.content, after.coming}
         for unit in {content.unit for content in touched if content is not None}:
             if unit < blocks:
-                _note(found.blocks[unit], change.seconds, _state(arenas, unit))
+                _note(found.blocks[unit], change.seconds, _state(buffers, unit))
     return found
 
 
@@ -75,13 +75,13 @@ def _changes(record: Record, component: str, moments: Moments) -> Iterator[_Chan
             yield _Change(moments.since_zero(change.seconds), change.key, None)
 
 
-def _shown(key: ArenaKey) -> bool:
+def _shown(key: BufferKey) -> bool:
     return key.role in ("weights", "kept", "slot")
 
 
-def _state(arenas: dict[ArenaKey, _Held], unit: int) -> int:
+def _state(buffers: dict[BufferKey, _Held], unit: int) -> int:
     base = merged = coming = on_host = False
-    for key, held in arenas.items():
+    for key, held in buffers.items():
         if key.tier == "device":
             coming |= held.coming is not None and held.coming.unit == unit
             if held.content is not None and held.content.unit == unit:

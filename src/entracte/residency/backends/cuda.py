@@ -50,7 +50,7 @@ class CudaBackend(Unchecked):
         self.copies: Stream = CudaStream(
             torch.cuda.Stream(self.device), self.traffic, lock, self._clock
         )
-        self.loans: Stream = CudaStream(
+        self.on_demand: Stream = CudaStream(
             torch.cuda.Stream(self.device), self.traffic, lock, self._clock
         )
         self.merges: Stream = CudaStream(self._merges, self.traffic, lock, self._clock)
@@ -77,7 +77,7 @@ class CudaBackend(Unchecked):
             ) from error
         # The allocator may hand out what earlier compute work still uses: it counts on its order.
         ready = self.compute.record()
-        for stream in (self.copies, self.loans, self.merges):
+        for stream in (self.copies, self.on_demand, self.merges):
             stream.wait(ready)
         if nbytes > 0:
             self._memory[memory.data_ptr()] = memory
@@ -98,7 +98,7 @@ class CudaBackend(Unchecked):
         return self._host.allocate(nbytes, pinned)
 
     def free_host(self, memory: HostMemory) -> None:
-        for stream in (self.compute, self.copies, self.loans, self.merges):
+        for stream in (self.compute, self.copies, self.on_demand, self.merges):
             stream.record().synchronize()
         self._host.free(memory)
 

@@ -94,7 +94,7 @@ class HostBackend(Unchecked):
         self.traffic = Traffic()
         self.compute: Stream = HostStream(self.traffic)
         self.copies: Stream = HostStream(self.traffic)
-        self.loans: Stream = HostStream(self.traffic)
+        self.on_demand: Stream = HostStream(self.traffic)
         self.merges: Stream = HostStream(self.traffic)
         self.device_bytes = 0
         self.host_bytes = 0

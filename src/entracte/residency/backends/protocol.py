@@ -117,7 +117,7 @@ class Backend(Protocol):
     unified: bool  # whether device memory is host memory, which the host may write
     compute: Stream  # where modules run
     copies: Stream  # host to device, and back
-    loans: Stream  # the same, for what is wanted soon: it does not queue behind `copies`
+    on_demand: Stream  # the same, for what is wanted soon: it does not queue behind `copies`
     merges: Stream
     traffic: Traffic
 

@@ -52,7 +52,7 @@ class SimulatedAccelerator(Gauges):
         self.traffic = machine.traffic
         self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
         self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
-        self.loans: Stream = SimulatedStream(machine, machine.loans, rates)
+        self.on_demand: Stream = SimulatedStream(machine, machine.on_demand, rates)
         self.merges: Stream = SimulatedStream(machine, machine.merges, rates)
 
     def fail(self, what: Operation, after: int = 0) -> None:

@@ -14,7 +14,7 @@ from .memory import Allocation, MemoryBook
 from .ordering import Moment, Participant
 from .races import HostWaitInStep, NotLent
 
-STREAMS = ("compute", "copies", "loans", "merges")
+STREAMS = ("compute", "copies", "on_demand", "merges")
 NAMES = (*STREAMS, "host", "reader")
 
 
@@ -32,7 +32,7 @@ class Machine:
         self.traffic = Traffic()
         self.participants = [Participant(name, i, len(NAMES)) for i, name in enumerate(NAMES)]
         self.streams = self.participants[: len(STREAMS)]
-        self.compute, self.copies, self.loans, self.merges = self.streams
+        self.compute, self.copies, self.on_demand, self.merges = self.streams
         self.host, self.reader = self.participants[len(STREAMS) :]
         self.current = self.host
         self.steps = 0
