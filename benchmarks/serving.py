@@ -24,7 +24,7 @@ import httpx2
 import psutil
 
 from entracte.errors import CheckpointError
-from entracte.serve.worker.maker import Maker
+from entracte.serve.worker.protocol import Runner
 
 PAUSE = 1.0
 
@@ -37,18 +37,18 @@ class OpenRandom:
     folder: str
     usual: dict[str, Any]
 
-    def __call__(self) -> Maker:
+    def __call__(self) -> Runner:
         from entracte.engine import DTYPES, Engine
         from entracte.machine.torch_device import pick_device
         from entracte.residency import open_backend
-        from entracte.serve.worker.runner import EngineMaker
+        from entracte.serve.worker.runner import EngineRunner
         from entracte.synthetic.random_model import SIZES, random_model
 
         for size in SIZES:
             if size == self.size:
                 source = random_model(size, Path(self.folder))
                 backend = open_backend(pick_device("auto"))
-                return EngineMaker(Engine(source, backend, DTYPES["bfloat16"]), self.usual, True)
+                return EngineRunner(Engine(source, backend, DTYPES["bfloat16"]), self.usual, True)
         raise CheckpointError(f"no random model is {self.size!r}")
 
 
@@ -84,13 +84,13 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     check(settings)
     usual = usual_request(settings)
 
-    def maker_of(device: str) -> OpenEngine | OpenRandom:
+    def runner_of(device: str) -> OpenEngine | OpenRandom:
         if options.model is None:
             return OpenRandom(options.random_weights, str(folder / "random"), usual)
         return OpenEngine(settings, device, usual, warm=True)
 
     with (folder / "log").open("w") as log:
-        service = Service(settings, maker_of, open_log("json", log))
+        service = Service(settings, runner_of, open_log("json", log))
         _, key = service.keys.add("benchmark")
         listener = bind(settings)
         said = json.dumps({"port": listener.getsockname()[1], "key": key})

@@ -25,7 +25,7 @@ from entracte.serve.keys import KeyStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
 
-from ..serve.fake_maker import OpenFake
+from ..serve.fake_runner import OpenFake
 from ..serve.running import Local, local, settings_for, small, wait_for
 
 PROMPT, UNWANTED = "A secret garden", "a fence"

@@ -14,7 +14,7 @@ from entracte.serve.http.app import make_app
 from entracte.serve.logs import open_log
 from entracte.serve.service import Service
 
-from ..serve.fake_maker import OpenFake
+from ..serve.fake_runner import OpenFake
 from ..serve.http.asking import png
 from ..serve.running import settings_for, small
 from .mutate import fuzz

@@ -10,7 +10,7 @@ from .running import Command, Local, local
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    """With fake makers. Tests leave its settings alone, and end what they begin."""
+    """With fake runners. Tests leave its settings alone, and end what they begin."""
     with local(tmp_path_factory.mktemp("service") / "data") as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""`entracte serve` in a process of its own, with fake makers: for what concerns a whole process."""
+"""`entracte serve` in a process of its own with fake runners, for what concerns a whole process."""
 
 import json
 import resource
@@ -14,7 +14,7 @@ from entracte.serve.logs import process_log
 from entracte.serve.server import bind, run
 from entracte.serve.service import Service
 
-from .fake_maker import OpenFake
+from .fake_runner import OpenFake
 from .running import settings_for
 
 

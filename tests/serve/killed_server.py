@@ -9,7 +9,7 @@ from pathlib import Path
 from entracte.serve.logs import open_log
 from entracte.serve.service import Service
 
-from .fake_maker import OpenFake
+from .fake_runner import OpenFake
 from .running import settings_for
 
 

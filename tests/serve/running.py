@@ -1,4 +1,4 @@
-"""A service that runs: in this process with fake makers, or as the command with the real engine."""
+"""A running service: in this process with fake runners, or as the command with the real engine."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from entracte.serve.logs import open_log
 from entracte.serve.server import bind, server_config
 from entracte.serve.service import Service
 
-from .fake_maker import OpenFake
+from .fake_runner import OpenFake
 
 
 def settings_for(folder: Path, **more: Any) -> ServeSettings:
@@ -82,12 +82,12 @@ def small(prompt: str = "A street", **fields: Any) -> dict[str, Any]:
 
 @contextmanager
 def local(
-    folder: Path, maker: OpenFake | None = None, ready: bool = True, **settings: Any
+    folder: Path, runner: OpenFake | None = None, ready: bool = True, **settings: Any
 ) -> Iterator[Local]:
     """Serve on a free port of this machine until the block ends."""
     log = StringIO()
     service = Service(
-        settings_for(folder, **settings), lambda _: maker or OpenFake(), open_log("json", log)
+        settings_for(folder, **settings), lambda _: runner or OpenFake(), open_log("json", log)
     )
     _, key = service.keys.add(f"test {time.time_ns()}")
     listener = bind(service.settings.model_copy(update={"port": 0}))
@@ -105,7 +105,7 @@ def local(
                 wait_for(lambda: service.ready)
             yield Local(service, url, key, client, log)
     finally:
-        service.feed.close()
+        service.events.close()
         server.should_exit = True
         thread.join(10)
         service.stop()
@@ -191,7 +191,7 @@ class Command:
         wait_for(self._ready)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = PATIENCE) -> int:
-        """Tell it to stop; its exit code."""
+        """Report it to stop; its exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
 

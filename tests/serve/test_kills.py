@@ -23,7 +23,7 @@ from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
 from entracte.serve.worker import supervisor
 
-from .fake_maker import FRAMES, OpenFake
+from .fake_runner import FRAMES, OpenFake
 from .running import Hooks, local, settings_for, small, wait_for
 
 KILLS_OF_WORKERS = 88

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from .fake_maker import OpenFake
+from .fake_runner import OpenFake
 from .running import Local, local, small, wait_for
 
 CLIENTS = 100
@@ -28,8 +28,8 @@ async def ask_all(running: Local) -> list[httpx2.Response]:
 def test_accepted_ones_finish_in_order_and_others_are_told_when_to_come_back(
     tmp_path: Path,
 ) -> None:
-    maker = OpenFake(step_s=0.02, estimate_s=3.0)
-    with local(tmp_path / "data", maker, max_queued=QUEUE) as running:
+    runner = OpenFake(step_s=0.02, estimate_s=3.0)
+    with local(tmp_path / "data", runner, max_queued=QUEUE) as running:
         answers = asyncio.run(ask_all(running))
         granted = [a.json()["id"] for a in answers if a.status_code == 200]
         refused = [a for a in answers if a.status_code != 200]

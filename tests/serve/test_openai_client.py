@@ -10,7 +10,7 @@ import pytest
 
 from entracte.serve.webhooks.dispatcher import webhook_secret
 
-from .fake_maker import OpenFake
+from .fake_runner import OpenFake
 from .running import Hooks, local, wait_for
 
 PROGRAM = "tests.serve.openai_client"
@@ -26,8 +26,8 @@ def test_everything_that_the_client_does(tmp_path: Path, version: str) -> None:
             pytest.skip(f"openai 2.30.0 is not in {OLDER}; `make test` puts it there")
         path = f"{OLDER}{os.pathsep}{path}"
     hooks = Hooks()
-    maker = OpenFake(step_s=0.05, estimate_s=1.0)
-    with local(tmp_path / "data", maker, max_queued=2, **hooks.settings) as running:
+    runner = OpenFake(step_s=0.05, estimate_s=1.0)
+    with local(tmp_path / "data", runner, max_queued=2, **hooks.settings) as running:
         for _ in range(2):
             running.ended(running.create()["id"])
         wait_for(lambda: len(hooks.taken) == 2)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entracte.serve.jobs.job import Job
-from entracte.serve.queue_view import UNKNOWN_SECONDS, line_up, remaining
-from entracte.serve.worker.latency_correction import Experience
+from entracte.serve.queue_view import UNKNOWN_SECONDS, predict_queue, remaining
+from entracte.serve.worker.latency_correction import LatencyCorrection
 
 JOB = Job(
     id="a",
@@ -45,18 +45,18 @@ def test_what_remains_is_said_or_estimated() -> None:
 
 
 def test_one_worker_makes_them_one_after_another() -> None:
-    line = line_up(waiting(10.0, None, 5.0), [running(3.0)], 1, NOW)
-    assert [place.position for place in line.places.values()] == [1, 2, 3]
-    etas = [place.eta_s for place in line.places.values()]
+    queue = predict_queue(waiting(10.0, None, 5.0), [running(3.0)], 1, NOW)
+    assert [place.position for place in queue.places.values()] == [1, 2, 3]
+    etas = [place.eta_s for place in queue.places.values()]
     assert etas == [13.0, 13.0 + UNKNOWN_SECONDS, 18.0 + UNKNOWN_SECONDS]
-    assert (line.queued, line.running, line.next_s, line.seconds) == (3, 1, 3.0, etas[-1])
+    assert (queue.queued, queue.running, queue.next_s, queue.seconds) == (3, 1, 3.0, etas[-1])
 
 
 def test_idle_workers_begin_at_once() -> None:
-    line = line_up(waiting(10.0, 4.0, 1.0), [], 2, NOW)
-    assert [place.eta_s for place in line.places.values()] == [10.0, 4.0, 5.0]
-    assert line.seconds == 5.0
-    assert line_up([], [], 2, NOW).seconds == 0.0
+    queue = predict_queue(waiting(10.0, 4.0, 1.0), [], 2, NOW)
+    assert [place.eta_s for place in queue.places.values()] == [10.0, 4.0, 5.0]
+    assert queue.seconds == 5.0
+    assert predict_queue([], [], 2, NOW).seconds == 0.0
 
 
 @given(st.lists(st.floats(0.1, 100)), st.lists(st.floats(0.1, 100), max_size=4), st.integers(1, 4))
@@ -64,19 +64,19 @@ def test_more_workers_are_never_later(
     seconds: list[float], left: list[float], workers: int
 ) -> None:
     jobs, busy = waiting(*seconds), [running(each) for each in left[:workers]]
-    few, many = line_up(jobs, busy, workers, NOW), line_up(jobs, busy, workers + 1, NOW)
+    few, many = predict_queue(jobs, busy, workers, NOW), predict_queue(jobs, busy, workers + 1, NOW)
     assert many.seconds <= few.seconds + 1e-9
 
 
 def test_experience_corrects_by_the_middle_of_late_ratios() -> None:
-    experience = Experience()
-    assert experience.corrected(10.0) == 10.0
-    assert experience.corrected(None) is None
-    experience.learn(None, 5.0)
-    assert experience.corrected(10.0) == 10.0
+    correction = LatencyCorrection()
+    assert correction.corrected(10.0) == 10.0
+    assert correction.corrected(None) is None
+    correction.learn(None, 5.0)
+    assert correction.corrected(10.0) == 10.0
     for took in (15.0, 15.0, 400.0):
-        experience.learn(10.0, took)
-    assert experience.corrected(4.0) == 6.0
+        correction.learn(10.0, took)
+    assert correction.corrected(4.0) == 6.0
     for _ in range(10):
-        experience.learn(10.0, 5.0)
-    assert experience.corrected(4.0) == 2.0
+        correction.learn(10.0, 5.0)
+    assert correction.corrected(4.0) == 2.0

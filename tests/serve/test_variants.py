@@ -7,7 +7,7 @@ from PIL import Image
 
 from entracte.serve.variants import DamagedVideo, make_variant
 
-from .fake_maker import video_bytes
+from .fake_runner import video_bytes
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The feed: tells those who listen that something changed.
+"""The event bus: what happens to videos and to the engine, published to subscribers.
 
-Changes come from any thread; listeners live on the event loop. A listener that is slow gets the
-newest state of each thing and misses states between, so it costs no more than there are things.
+Events come from any thread; subscribers live on the event loop. A slow subscriber gets the newest
+event of each kind and video and misses those before it, so its backlog is bounded.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ Kind = Literal["video", "deleted", "preview", "engine"]
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class ServerEvent:
     """A change: of a video, whose owner may know of it, or of the engine (owner None).
 
     image: of a preview, WebP. step: of a preview.
@@ -28,76 +28,76 @@ class News:
     step: int = 0
 
 
-class Listener:
-    """What one listener has not heard yet."""
+class Subscriber:
+    """A queue of the events that one client has not received yet."""
 
-    def __init__(self, wants: Callable[[News], bool]) -> None:
+    def __init__(self, wants: Callable[[ServerEvent], bool]) -> None:
         self.wants = wants
         self._loop = asyncio.get_running_loop()
-        self._news: dict[tuple[Kind, str], News] = {}
-        self._some = asyncio.Event()
+        self._pending: dict[tuple[Kind, str], ServerEvent] = {}
+        self._arrived = asyncio.Event()
         self.closed = False
 
-    def put(self, news: News) -> None:
+    def put(self, event: ServerEvent) -> None:
         """From any thread."""
-        with suppress(RuntimeError):  # after the loop has closed there is nobody to tell
-            self._loop.call_soon_threadsafe(self._put, news)
+        with suppress(RuntimeError):  # after the loop has closed there is no one to receive it
+            self._loop.call_soon_threadsafe(self._put, event)
 
     def close(self) -> None:
-        """From any thread: there will be no more news."""
+        """From any thread: no more events will come."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._close)
 
-    async def hear(self, timeout: float) -> list[News]:
-        """What is new; empty after `timeout` seconds without news."""
+    async def receive(self, timeout: float) -> list[ServerEvent]:
+        """The events since the last call; empty after `timeout` seconds without one."""
         try:
             async with asyncio.timeout(timeout):
-                await self._some.wait()
+                await self._arrived.wait()
         except TimeoutError:
             return []
-        self._some.clear()
-        news, self._news = list(self._news.values()), {}
-        return news
+        self._arrived.clear()
+        events, self._pending = list(self._pending.values()), {}
+        return events
 
-    def _put(self, news: News) -> None:
-        self._news[news.kind, news.video_id] = news
-        self._some.set()
+    def _put(self, event: ServerEvent) -> None:
+        self._pending[event.kind, event.video_id] = event
+        self._arrived.set()
 
     def _close(self) -> None:
         self.closed = True
-        self._some.set()
+        self._arrived.set()
 
 
-class Feed:
-    """All listeners."""
+class EventBus:
+    """Passes every event on to the subscribers that want it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._listeners: set[Listener] = set()
+        self._subscribers: set[Subscriber] = set()
 
     @contextmanager
-    def listening(self, wants: Callable[[News], bool]) -> Iterator[Listener]:
-        """A listener on the running event loop, for as long as the block lasts."""
-        listener = Listener(wants)
+    def subscribe(self, wants: Callable[[ServerEvent], bool]) -> Iterator[Subscriber]:
+        """A subscriber on the running event loop, for as long as the block lasts."""
+        subscriber = Subscriber(wants)
         with self._lock:
-            self._listeners.add(listener)
+            self._subscribers.add(subscriber)
         try:
-            yield listener
+            yield subscriber
         finally:
             with self._lock:
-                self._listeners.discard(listener)
+                self._subscribers.discard(subscriber)
 
-    def tell(self, news: News) -> None:
+    def publish(self, event: ServerEvent) -> None:
         """From any thread."""
         with self._lock:
-            listeners = list(self._listeners)
-        for listener in listeners:
-            if listener.wants(news):
-                listener.put(news)
+            subscribers = list(self._subscribers)
+        for subscriber in subscribers:
+            if subscriber.wants(event):
+                subscriber.put(event)
 
     def close(self) -> None:
-        """The server stops: everybody may go."""
+        """Tell all subscribers that the server stops."""
         with self._lock:
-            listeners = list(self._listeners)
-        for listener in listeners:
-            listener.close()
+            subscribers = list(self._subscribers)
+        for subscriber in subscribers:
+            subscriber.close()

@@ -3,7 +3,7 @@
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder, DataFolderError
-from .events import Feed, News
+from .events import EventBus, ServerEvent
 from .jobs.store import JobStore
 from .trouble import Loop
 
@@ -17,14 +17,14 @@ class Housekeeping(Loop):
         self,
         store: JobStore,
         folder: DataFolder,
-        feed: Feed,
+        events: EventBus,
         log: FilteringBoundLogger,
         keep_bytes: int | None,
     ) -> None:
         super().__init__("housekeeping", EVERY_SECONDS, log)
         self._store = store
         self._folder = folder
-        self._feed = feed
+        self._events = events
         self._log = log
         self._keep_bytes = keep_bytes
 
@@ -35,5 +35,5 @@ class Housekeeping(Loop):
                 self._folder.remove(job.id)
             except DataFolderError as error:  # the next start removes what is left
                 self._log.error("files not removed", video=job.id, why=str(error))
-            self._feed.tell(News("deleted", job.id, job.owner))
+            self._events.publish(ServerEvent("deleted", job.id, job.owner))
             self._log.info("video expired", video=job.id)

@@ -7,21 +7,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .jobs.job import Job
-from .queue_view import Line
-from .worker.state import WorkerView
+from .queue_view import QueueSnapshot
+from .worker.state import WorkerSnapshot
 
 STAGE_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
 HTTP_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 class Metrics:
-    """line, workers: asked when the metrics are."""
+    """queue, workers: asked when the metrics are."""
 
     def __init__(
-        self, line: Callable[[], Line], workers: Callable[[], Sequence[WorkerView]]
+        self, queue: Callable[[], QueueSnapshot], workers: Callable[[], Sequence[WorkerSnapshot]]
     ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Now(line, workers))
+        self._registry.register(_Now(queue, workers))
         self._videos = Counter(
             "entracte_videos", "Videos that ended", ["outcome", "reason"], registry=self._registry
         )
@@ -80,15 +80,15 @@ class _Now(Collector):
     """What is true at the moment."""
 
     def __init__(
-        self, line: Callable[[], Line], workers: Callable[[], Sequence[WorkerView]]
+        self, queue: Callable[[], QueueSnapshot], workers: Callable[[], Sequence[WorkerSnapshot]]
     ) -> None:
-        self._line = line
+        self._queue = queue
         self._workers = workers
 
     def collect(self) -> Iterable[Metric]:
-        line = self._line()
-        yield GaugeMetricFamily("entracte_queued", "Videos that wait", line.queued)
-        yield GaugeMetricFamily("entracte_running", "Videos that are being made", line.running)
+        queue = self._queue()
+        yield GaugeMetricFamily("entracte_queued", "Videos that wait", queue.queued)
+        yield GaugeMetricFamily("entracte_running", "Videos that are being made", queue.running)
         up = GaugeMetricFamily("entracte_worker_up", "1 where it can work", labels=["worker"])
         restarts = CounterMetricFamily(
             "entracte_worker_restarts", "Processes that ended", labels=["worker"]

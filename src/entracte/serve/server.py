@@ -110,8 +110,8 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
         asyncio.run(server.serve(sockets=[listener]))
     finally:
         service.stop()
-    if service.refused is not None:
-        raise ServerError(service.refused)
+    if service.startup_error is not None:
+        raise ServerError(service.startup_error)
 
 
 def server_config(service: Service) -> uvicorn.Config:
@@ -155,7 +155,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._asked:
             self._end_within(0)
-            self._service.feed.close()
+            self._service.events.close()
             super().handle_exit(sig, frame)
             return
         self._asked = True
@@ -166,7 +166,7 @@ class _Server(uvicorn.Server):
         settings = self._service.settings
         self._service.log.info("stopping", drain_seconds=settings.drain_seconds)
         self._service.drain(settings.drain_seconds)
-        self._service.feed.close()
+        self._service.events.close()
         self.should_exit = True
 
     def _end_within(self, seconds: float) -> None:
@@ -190,6 +190,6 @@ class _Server(uvicorn.Server):
             self._greet()
         for supervisor in self._service.supervisors:
             supervisor.join()
-        if self._service.refused is not None:
-            self._service.feed.close()
+        if self._service.startup_error is not None:
+            self._service.events.close()
             self.should_exit = True

@@ -12,10 +12,10 @@ from structlog.typing import FilteringBoundLogger
 
 from entracte.config.residency import parse_size
 from entracte.config.serve import ServeSettings
-from entracte.serve.webhooks.dispatcher import Postman, webhook_secret
+from entracte.serve.webhooks.dispatcher import Dispatcher, webhook_secret
 
 from .data_folder import DataFolder, DataFolderError
-from .events import Feed, News
+from .events import EventBus, ServerEvent
 from .housekeeping import Housekeeping
 from .http.errors import ApiError
 from .jobs.admission import OwnerGone, QueueLimits
@@ -28,14 +28,14 @@ from .loras import LoraFolder
 from .metrics import Metrics
 from .outbound.gate import Outbound
 from .probe import Probe
-from .queue_view import LineView
+from .queue_view import QueueReader
 from .sessions import SessionStore
 from .submission import Submission, refusal, request_arguments
 from .trouble import Loop
-from .worker.maker import OpenMaker, WorkFailed
-from .worker.messages import Done, Work
+from .worker.messages import Done, RunJob
 from .worker.process_handle import KILL_SECONDS
-from .worker.state import WorkerView
+from .worker.protocol import OpenRunner, WorkFailed
+from .worker.state import WorkerSnapshot
 from .worker.supervisor import STOP_PATIENCE, Supervisor
 
 DAY = 86_400.0
@@ -47,14 +47,14 @@ STOP_SECONDS = STOP_PATIENCE + KILL_SECONDS
 ESTIMATE_SECONDS = 1.0
 
 # Takes a worker's device; gives what opens its engine, in the worker's process.
-MakerOf = Callable[[str], OpenMaker]
+RunnerOf = Callable[[str], OpenRunner]
 
 
 class Service:
     """Owns the data folder, the queue and the workers. `start` it, and `stop` it in the end."""
 
     def __init__(
-        self, settings: ServeSettings, maker_of: MakerOf, log: FilteringBoundLogger
+        self, settings: ServeSettings, runner_of: RunnerOf, log: FilteringBoundLogger
     ) -> None:
         self.settings = settings
         self.log = log
@@ -67,23 +67,23 @@ class Service:
         outbox = Outbox(self._database, settings.webhook_url)
         keep_s = None if math.isinf(settings.keep_days) else settings.keep_days * DAY
         self.store = JobStore(self._database, outbox, keep_s)
-        self.feed = Feed()
+        self.events = EventBus()
         self.limits = QueueLimits(
             settings.max_queued, settings.max_queued_per_key, settings.max_queued_bytes
         )
         devices = settings.devices or (settings.device,)
         self.supervisors = [
-            self._supervisor(number, device, maker_of(device))
+            self._supervisor(number, device, runner_of(device))
             for number, device in enumerate(devices)
         ]
-        self.line = LineView(self.store, len(self.supervisors))
-        self.metrics = Metrics(self.line.now, self.workers)
+        self.queue = QueueReader(self.store, len(self.supervisors))
+        self.metrics = Metrics(self.queue.now, self.workers)
         self.outbound = Outbound(settings)
         self.loras = LoraFolder(settings.lora_folder, log)
         keep_bytes = parse_size("keep_size", settings.keep_size)
         self._threads = (
-            Housekeeping(self.store, self.folder, self.feed, log, keep_bytes),
-            Postman(outbox, self.outbound, webhook_secret(self.folder), self.metrics, log),
+            Housekeeping(self.store, self.folder, self.events, log, keep_bytes),
+            Dispatcher(outbox, self.outbound, webhook_secret(self.folder), self.metrics, log),
             Probe(self.store, log),
         )
         self.draining = threading.Event()
@@ -107,7 +107,7 @@ class Service:
         self.draining.set()
         for supervisor in self.supervisors:
             supervisor.drain()
-        self.feed.tell(News("engine"))
+        self.events.publish(ServerEvent("engine"))
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not all(each.idle for each in self.supervisors):
             time.sleep(0.1)
@@ -115,7 +115,7 @@ class Service:
     def stop(self) -> None:
         """End all workers; what they still make goes back to the queue."""
         self.draining.set()
-        self.feed.close()
+        self.events.close()
         for thread in self._threads:
             thread.stop()
         for supervisor in self.supervisors:
@@ -128,13 +128,13 @@ class Service:
         self._database.dispose()
         self._open.close()
 
-    def workers(self) -> list[WorkerView]:
+    def workers(self) -> list[WorkerSnapshot]:
         return [each.view for each in self.supervisors]
 
     @property
-    def refused(self) -> str | None:
+    def startup_error(self) -> str | None:
         """Why no engine can be opened, where none can."""
-        words = [each.refused for each in self.supervisors]
+        words = [each.startup_error for each in self.supervisors]
         return words[0] if all(words) else None
 
     @property
@@ -142,7 +142,7 @@ class Service:
         """What keeps the server from its work, beside workers that are not ready. Never waits."""
         threads: tuple[Loop | Supervisor, ...] = (*self._threads, *self.supervisors)
         for thread in threads:
-            if thread.ident is not None and not thread.is_alive() and self.refused is None:
+            if thread.ident is not None and not thread.is_alive() and self.startup_error is None:
                 return f"The server's thread {thread.name} has ended."
             if thread.trouble.words is not None:
                 return f"The server's {thread.name} cannot work: {thread.trouble.words}."
@@ -160,7 +160,7 @@ class Service:
         return able and not self.draining.is_set() and self.trouble is None
 
     def estimate(self, submission: Submission, images: int = 0) -> float | None:
-        """The seconds that a video would take, by whichever worker can tell.
+        """How many seconds a video would take, by the first worker that can estimate it.
 
         Raises ApiError for what a worker would refuse to make.
         """
@@ -172,7 +172,7 @@ class Service:
             [{**still, "frame": number} for number in range(images)],
         )
         for supervisor in self.supervisors:
-            answer = supervisor.ask(arguments, ESTIMATE_SECONDS)
+            answer = supervisor.estimate(arguments, ESTIMATE_SECONDS)
             if answer is None:
                 continue
             if answer.code:
@@ -191,22 +191,22 @@ class Service:
             job = self.store.submit(new, self.limits)
         except OwnerGone:
             raise ApiError(401, "This API key is not known.", "invalid_api_key") from None
-        self.line.forget()
+        self.queue.invalidate()
         if job.id == new.id:
             self.log.info(
                 "video queued", video=job.id, size=job.size, frames=job.settings["num_frames"]
             )
-            self.feed.tell(News("video", job.id, job.owner))
+            self.events.publish(ServerEvent("video", job.id, job.owner))
         return job
 
     def cancel(self, job: Job) -> Job | None:
         cancelled = self.store.cancel(job)
-        self.line.forget()
+        self.queue.invalidate()
         if cancelled is not None:
             if job.status == "queued" and cancelled.ended:
                 self.metrics.ended(cancelled)
                 self.forget_files(job.id)
-            self.feed.tell(News("video", job.id, job.owner))
+            self.events.publish(ServerEvent("video", job.id, job.owner))
         return cancelled
 
     def delete(self, job: Job) -> None:
@@ -215,8 +215,8 @@ class Service:
         Raises DataFolderError where files cannot be removed; the video is still there then.
         """
         self.store.delete(job, self.folder.remove)
-        self.line.forget()
-        self.feed.tell(News("deleted", job.id, job.owner))
+        self.queue.invalidate()
+        self.events.publish(ServerEvent("deleted", job.id, job.owner))
 
     def forget_files(self, video_id: str) -> None:
         """Remove files that no video needs any more; what stays goes at the next start."""
@@ -225,13 +225,13 @@ class Service:
         except DataFolderError as error:
             self.log.error("files not removed", video=video_id, why=str(error))
 
-    def _supervisor(self, number: int, device: str, open_maker: OpenMaker) -> Supervisor:
+    def _supervisor(self, number: int, device: str, open_runner: OpenRunner) -> Supervisor:
         return Supervisor(
             f"worker-{number}",
             device,
-            open_maker,
+            open_runner,
             self.store,
-            self.feed,
+            self.events,
             self._work_of,
             self._ended,
             self.log,
@@ -239,7 +239,7 @@ class Service:
             self.settings.nice,
         )
 
-    def _work_of(self, job: Job) -> Work:
+    def _work_of(self, job: Job) -> RunJob:
         images = [
             {"path": self.folder.image(job.id, number), **image}
             for number, image in enumerate(job.images)
@@ -255,10 +255,10 @@ class Service:
             words = "The server cannot write the video."
             raise WorkFailed("storage_failed", words, str(error)) from None
         output = str(self.folder.video(job.id))
-        return Work(job.id, arguments, output, bool(job.settings.get("preview", False)))
+        return RunJob(job.id, arguments, output, bool(job.settings.get("preview", False)))
 
     def _ended(self, job: Job, done: Done | None) -> None:
-        self.line.forget()
+        self.queue.invalidate()
         self.metrics.ended(job)
         took = None if done is None else round(done.seconds, 3)
         self.log.info(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from entracte.serve.http.content import file_stem
 
-from ..fake_maker import OpenFake
+from ..fake_runner import OpenFake
 from ..running import Local, local, small, wait_for
 from .asking import PROMPT, error_of, png
 
@@ -260,8 +260,8 @@ def test_a_deleted_video_does_not_come_back_by_its_idempotency_key(shared: Local
 
 
 def test_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
-    maker = OpenFake(estimate_s=7.0)
-    with local(tmp_path / "data", maker, max_queued=3, max_queued_per_key=2) as running:
+    runner = OpenFake(estimate_s=7.0)
+    with local(tmp_path / "data", runner, max_queued=3, max_queued_per_key=2) as running:
         headers = {"Authorization": f"Bearer {running.service.keys.add('other')[1]}"}
         key = secrets.token_hex(8)
         first = running.create(SLOW)["id"]

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ..fake_maker import OpenFake
+from ..fake_runner import OpenFake
 from ..running import Local, local, small
 from .asking import png
 

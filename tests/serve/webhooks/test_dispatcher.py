@@ -16,7 +16,7 @@ from entracte.serve.webhooks.dispatcher import (
     OF_A_KEY,
     OF_KEYS,
     OF_OPERATOR,
-    Told,
+    InFlight,
     webhook_secret,
 )
 from tests.serve.running import Hooks, local, settings_for, small, wait_for
@@ -49,25 +49,25 @@ def test_hosts_that_never_answer_keep_nobody_waiting(tmp_path: Path) -> None:
 
 
 def test_a_url_is_told_of_one_message_after_the_other() -> None:
-    told, message = Told(), delivery("https://a.example/x", "ann")
-    assert told.begin(message)
-    assert not told.begin(delivery(message.url, "bob"))
-    told.end(message)
-    assert told.begin(message)
+    in_flight, message = InFlight(), delivery("https://a.example/x", "ann")
+    assert in_flight.begin(message)
+    assert not in_flight.begin(delivery(message.url, "bob"))
+    in_flight.end(message)
+    assert in_flight.begin(message)
 
 
 def test_who_is_told_at_once_is_bounded_by_host_by_key_and_in_all() -> None:
     def begun(*messages: Delivery) -> int:
-        return sum(told.begin(each) for each in messages)
+        return sum(in_flight.begin(each) for each in messages)
 
     def of(owner: str, count: int = 100) -> list[Delivery]:
         return [delivery(f"https://{owner}-{n}.example/x", owner) for n in range(count)]
 
-    told = Told()
+    in_flight = InFlight()
     one_host = [delivery(f"https://one.example/{n}", f"owner {n}") for n in range(100)]
     assert begun(*one_host) == OF_A_HOST
     assert begun(delivery("https://one.example:8443/", "ann")) == 1  # another host, for us
-    told = Told()
+    in_flight = InFlight()
     assert begun(*of("ann")) == OF_A_KEY
     assert begun(*of("bob")) == OF_A_KEY
     others = [message for n in range(10) for message in of(f"owner{n}")]

@@ -15,7 +15,7 @@ from entracte.serve import probe, trouble
 from entracte.serve.jobs import database
 from entracte.serve.jobs.database import open_database
 from entracte.serve.worker import process_handle, supervisor
-from tests.serve.fake_maker import OpenFake
+from tests.serve.fake_runner import OpenFake
 from tests.serve.running import Local, local, small, wait_for
 
 
@@ -31,7 +31,7 @@ def health(running: Local) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-# Questions
+# PendingEstimates
 
 
 def test_an_estimate_that_fails_leaves_the_worker_hearing(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_engine_that_never_opens_is_given_up(
     monkeypatch.setattr(supervisor, "BACK_OFF", (0.0,))
     monkeypatch.setattr(supervisor, "MAX_OPENINGS", 2)
     with local(tmp_path / "data", OpenFake(opening=opening), ready=False) as running:
-        assert wait_for(lambda: running.service.refused) == words
+        assert wait_for(lambda: running.service.startup_error) == words
         assert health(running)[0] == 503
 
 

@@ -19,9 +19,9 @@ from entracte.residency.simulated import SimulatedAccelerator
 from entracte.sampling.guidance import Guidance
 from entracte.serve.http.fields import VideoFields
 from entracte.serve.submission import request_arguments, resolve
-from entracte.serve.worker.maker import WorkFailed
-from entracte.serve.worker.messages import Memory, Preview, Step, Work
-from entracte.serve.worker.runner import EngineMaker
+from entracte.serve.worker.messages import MemoryReport, PreviewImage, RunJob, Step
+from entracte.serve.worker.protocol import WorkFailed
+from entracte.serve.worker.runner import EngineRunner
 from entracte.synthetic.demo import DISTILLED_LORA
 from tests.serve.running import settings_for, small
 
@@ -34,26 +34,26 @@ def arguments(tmp_path: Path, **fields: Any) -> dict[str, Any]:
     return request_arguments(wanted.prompt, wanted.settings, {})
 
 
-def work(tmp_path: Path, previews: bool = False, **fields: Any) -> Work:
-    return Work("id", arguments(tmp_path, **fields), str(tmp_path / "v.mp4"), previews)
+def job(tmp_path: Path, previews: bool = False, **fields: Any) -> RunJob:
+    return RunJob("id", arguments(tmp_path, **fields), str(tmp_path / "v.mp4"), previews)
 
 
 @pytest.fixture(scope="module")
-def maker(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineMaker]:
+def runner(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineRunner]:
     usual = arguments(tmp_path_factory.mktemp("usual"))
-    made = EngineMaker(Engine.open(demo_model, device="cpu"), usual, warm=True)
+    made = EngineRunner(Engine.open(demo_model, device="cpu"), usual, warm=True)
     told: list[Any] = []
     made.warm_up(told.append)
-    assert isinstance(told[-1], Memory)
+    assert isinstance(told[-1], MemoryReport)
     yield made
     made.close()
 
 
-def test_a_video_with_steps_previews_and_memory(maker: EngineMaker, tmp_path: Path) -> None:
+def test_a_video_with_steps_previews_and_memory(runner: EngineRunner, tmp_path: Path) -> None:
     told: list[Any] = []
     output = tmp_path / "v.mp4"
-    done = maker.make(
-        work(tmp_path, previews=True, size="180x120"),
+    done = runner.run(
+        job(tmp_path, previews=True, size="180x120"),
         told.append,
         lambda: False,
     )
@@ -67,22 +67,22 @@ def test_a_video_with_steps_previews_and_memory(maker: EngineMaker, tmp_path: Pa
     assert [(s.step, s.steps) for s in steps if s.stage == "refine"][-1] == (3, 3)
     assert [s.fraction for s in steps] == sorted(s.fraction for s in steps)
     assert steps[-1].fraction == 1
-    previews = [each for each in told if isinstance(each, Preview)]
+    previews = [each for each in told if isinstance(each, PreviewImage)]
     assert [p.step for p in previews] == [1, 2, 1, 2, 3]
     picture = Image.open(BytesIO(previews[-1].image))
     assert picture.format == "WEBP"
     assert picture.width / picture.height == pytest.approx(192 / 128)
-    memory = [each for each in told if isinstance(each, Memory)][-1]
+    memory = [each for each in told if isinstance(each, MemoryReport)][-1]
     assert {row.component for row in memory.rows} >= {"transformer", "video_vae"}
     assert all(row.content in ("base", "merged", "factors", "empty") for row in memory.rows)
     assert str(tmp_path) not in repr(told)
 
 
-def test_an_estimate_is_near_once_a_video_was_made(maker: EngineMaker, tmp_path: Path) -> None:
+def test_an_estimate_is_near_once_a_video_was_made(runner: EngineRunner, tmp_path: Path) -> None:
     wanted = arguments(tmp_path, num_inference_steps=6)
-    done = maker.make(work(tmp_path, num_inference_steps=6), lambda _: None, lambda: False)
-    longer = maker.estimate(arguments(tmp_path, num_inference_steps=30))
-    estimated = maker.estimate(wanted)
+    done = runner.run(job(tmp_path, num_inference_steps=6), lambda _: None, lambda: False)
+    longer = runner.estimate(arguments(tmp_path, num_inference_steps=30))
+    estimated = runner.estimate(wanted)
     assert estimated is not None
     assert longer is not None
     assert longer > estimated > 0
@@ -105,13 +105,13 @@ def damaged_lora(folder: Path) -> LoraSpec:
     ],
 )
 def test_what_cannot_be_made_is_refused_when_it_is_asked_for(
-    maker: EngineMaker, tmp_path: Path, changes: Any, code: str, words: str
+    runner: EngineRunner, tmp_path: Path, changes: Any, code: str, words: str
 ) -> None:
     wanted = {**arguments(tmp_path), **changes(tmp_path)}
-    piece = Work("id", wanted, str(tmp_path / "v.mp4"))
+    piece = RunJob("id", wanted, str(tmp_path / "v.mp4"))
     for refuse in (
-        lambda: maker.estimate(wanted),
-        lambda: maker.make(piece, lambda _: None, lambda: False),
+        lambda: runner.estimate(wanted),
+        lambda: runner.run(piece, lambda _: None, lambda: False),
     ):
         with pytest.raises(WorkFailed, match=words) as failed:
             refuse()
@@ -120,7 +120,7 @@ def test_what_cannot_be_made_is_refused_when_it_is_asked_for(
 
 
 def test_a_lora_is_called_as_the_client_knows_it(
-    maker: EngineMaker, demo_model: Path, tmp_path: Path
+    runner: EngineRunner, demo_model: Path, tmp_path: Path
 ) -> None:
     tensors = load_file(demo_model / DISTILLED_LORA) | {"other.lora_A.weight": torch.ones(2, 2)}
     path = tmp_path / "secret place.safetensors"
@@ -135,8 +135,8 @@ def test_a_lora_is_called_as_the_client_knows_it(
 
     output = str(tmp_path / "v.mp4")
     for ask in (
-        lambda: maker.estimate(asked(False)),
-        lambda: maker.make(Work("id", asked(False), output), lambda _: None, lambda: False),
+        lambda: runner.estimate(asked(False)),
+        lambda: runner.run(RunJob("id", asked(False), output), lambda _: None, lambda: False),
     ):
         with pytest.raises(WorkFailed) as refused:
             ask()
@@ -146,13 +146,13 @@ def test_a_lora_is_called_as_the_client_knows_it(
         assert '"partial": true' in refused.value.message
         assert "--" not in refused.value.message
         assert "secret" not in refused.value.message
-    done = maker.make(Work("id", asked(True), output), lambda _: None, lambda: False)
+    done = runner.run(RunJob("id", asked(True), output), lambda _: None, lambda: False)
     (warning,) = done.warnings
     assert (warning["lora"], warning["keys"]) == ("My Style", ["other.lora_A.weight"])
     assert "secret" not in repr(done)
     path.write_bytes(b"<html>")
     with pytest.raises(WorkFailed, match="The LoRA 'My Style' cannot be used: ") as refused:
-        maker.estimate(asked(True))
+        runner.estimate(asked(True))
     assert "secret" not in refused.value.message
 
 
@@ -162,21 +162,21 @@ def test_without_room_for_the_usual_video_smaller_ones_are_made(
     usual = arguments(tmp_path, size="512x512", num_frames=97)
     accelerator = SimulatedAccelerator(device_limit=8_000_000)
     engine = Engine.open(demo_model, backend=accelerator, residency=Residency("fused"))
-    maker = EngineMaker(engine, usual, warm=True)
-    maker.warm_up(lambda _: None)
+    runner = EngineRunner(engine, usual, warm=True)
+    runner.warm_up(lambda _: None)
     assert "no room for the default video" in caplog.text
-    maker.close()
+    runner.close()
 
 
-def test_cancelling_leaves_no_file(maker: EngineMaker, tmp_path: Path) -> None:
+def test_cancelling_leaves_no_file(runner: EngineRunner, tmp_path: Path) -> None:
     told: list[Any] = []
 
     def after_one_step() -> bool:
         return any(isinstance(each, Step) and each.step == 1 for each in told)
 
     with pytest.raises(WorkFailed) as failed:
-        maker.make(
-            work(tmp_path),
+        runner.run(
+            job(tmp_path),
             told.append,
             after_one_step,
         )
@@ -196,7 +196,7 @@ def test_cancelling_leaves_no_file(maker: EngineMaker, tmp_path: Path) -> None:
     ],
 )
 def test_errors_have_words_for_clients_without_paths(
-    maker: EngineMaker,
+    runner: EngineRunner,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -208,8 +208,8 @@ def test_errors_have_words_for_clients_without_paths(
 
     monkeypatch.setattr(Engine, "generate", fail)
     with pytest.raises(WorkFailed) as failed:
-        maker.make(
-            work(tmp_path),
+        runner.run(
+            job(tmp_path),
             lambda _: None,
             lambda: False,
         )
@@ -218,9 +218,9 @@ def test_errors_have_words_for_clients_without_paths(
     assert failed.value.detail == str(error)
 
 
-def test_an_output_that_cannot_be_written(maker: EngineMaker, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written(runner: EngineRunner, tmp_path: Path) -> None:
     output = str(tmp_path / "gone" / "v.mp4")
     with pytest.raises(WorkFailed) as failed:
-        maker.make(Work("id", arguments(tmp_path), output), lambda _: None, lambda: False)
+        runner.run(RunJob("id", arguments(tmp_path), output), lambda _: None, lambda: False)
     assert failed.value.code == "storage_failed"
     assert str(tmp_path) not in failed.value.message

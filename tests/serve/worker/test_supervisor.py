@@ -15,7 +15,7 @@ from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.worker import supervisor
 from tests.faults import full_disk
-from tests.serve.fake_maker import OpenFake
+from tests.serve.fake_runner import OpenFake
 from tests.serve.running import Local, local, small, wait_for
 
 
@@ -165,7 +165,7 @@ def test_health_follows_the_worker(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_open_its_engine_says_why(tmp_path: Path) -> None:
     with local(tmp_path / "data", OpenFake(opening="refuse"), ready=False) as running:
-        words = wait_for(lambda: running.service.refused)
+        words = wait_for(lambda: running.service.startup_error)
         assert words == "cannot read model.safetensors: there is none"
         wait_for(lambda: running.client.get("/v1/engine").json()["status"] == "down")
 

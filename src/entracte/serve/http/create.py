@@ -69,7 +69,7 @@ async def create(
         raise
     if job.id != new.id:  # the same request came before
         service.forget_files(new.id)
-    return video_view(job, await pools.intake.run(key.id, service.line.now))
+    return video_view(job, await pools.intake.run(key.id, service.queue.now))
 
 
 @router.post(
@@ -91,7 +91,7 @@ async def estimate(request: Request, service: TheService, key: TheKey) -> Estima
     _require_frames(frames, submission.settings["num_frames"])
     await _require_webhook(service, pools, fields.webhook_url)
     seconds = await pools.estimates.run(key.id, service.estimate, submission, len(frames))
-    return estimate_view(submission, seconds, await pools.intake.run(key.id, service.line.now))
+    return estimate_view(submission, seconds, await pools.intake.run(key.id, service.queue.now))
 
 
 def _resolve(service: Service, fields: VideoFields) -> Submission:
@@ -131,7 +131,7 @@ def _submit(service: Service, new: Job) -> Job:
         return service.submit(new)
     except QueueFull as error:
         least, most = RETRY_SECONDS
-        seconds = max(least, min(most, round(service.line.now().next_s)))
+        seconds = max(least, min(most, round(service.queue.now().next_s)))
         headers = {"Retry-After": str(seconds)}
         words = f"{str(error).capitalize()}. Ask again later."
         raise ApiError(429, words, "queue_full", headers=headers) from None

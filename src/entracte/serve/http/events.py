@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from entracte.serve.events import Listener, News
+from entracte.serve.events import ServerEvent, Subscriber
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import FRESH_SECONDS, LOCAL, Key
 from entracte.serve.service import Service
@@ -21,7 +21,7 @@ from .serializers import engine_view, video_view
 
 router = APIRouter(prefix="/v1")
 
-# Without news, something is said all the same, or the connection would be taken for dead.
+# Without event, something is said all the same, or the connection would be taken for dead.
 QUIET_SECONDS = 15.0
 QUIET = ": quiet\n\n"
 
@@ -85,12 +85,12 @@ async def of_all(service: TheService, key: TheKey) -> EventStream:
 
 
 async def _one(service: Service, key: Key, job: Job, seen: int) -> AsyncIterator[str]:
-    with service.feed.listening(lambda news: news.video_id == job.id) as listener:
-        heard = [News("video", job.id, job.owner)]
-        while await _may_listen(service, key, listener):
-            for news in heard:
-                if news.kind == "preview":
-                    yield _preview(news)
+    with service.events.subscribe(lambda event: event.video_id == job.id) as subscriber:
+        received = [ServerEvent("video", job.id, job.owner)]
+        while await _may_listen(service, key, subscriber):
+            for event in received:
+                if event.kind == "preview":
+                    yield _preview(event)
                     continue
                 now = await anyio.to_thread.run_sync(service.store.find, job.id)
                 if now is None:
@@ -101,73 +101,75 @@ async def _one(service: Service, key: Key, job: Job, seen: int) -> AsyncIterator
                     yield await _video(service, now)
                 if now.ended:
                     return
-            heard = await _hear(service, key, listener, QUIET_SECONDS)
-            if not heard:  # another process may have ended it: `entracte jobs cancel`
+            received = await _receive(service, key, subscriber, QUIET_SECONDS)
+            if not received:  # another process may have ended it: `entracte jobs cancel`
                 yield QUIET
-                heard = [News("video", job.id, job.owner)]
+                received = [ServerEvent("video", job.id, job.owner)]
 
 
 async def _all(service: Service, key: Key) -> AsyncIterator[str]:
-    def mine(news: News) -> bool:
-        return news.owner in (None, key.id)
+    def mine(event: ServerEvent) -> bool:
+        return event.owner in (None, key.id)
 
-    with service.feed.listening(mine) as listener:
+    with service.events.subscribe(mine) as subscriber:
         engine_at: float | None = anyio.current_time()  # when to tell of the engine; None: not due
         told_at = -ENGINE_SECONDS
-        while await _may_listen(service, key, listener):
+        while await _may_listen(service, key, subscriber):
             now = anyio.current_time()
             if engine_at is not None and engine_at <= now:
                 engine_at, told_at = None, now
                 yield await _engine(service, key)
             wait = QUIET_SECONDS if engine_at is None else engine_at - now
-            heard = await _hear(service, key, listener, wait)
-            if not heard:  # another process may have changed the queue: `entracte jobs cancel`
+            received = await _receive(service, key, subscriber, wait)
+            if not received:  # another process may have changed the queue: `entracte jobs cancel`
                 engine_at = anyio.current_time()
-            for news in heard:
-                if news.kind == "engine":
+            for event in received:
+                if event.kind == "engine":
                     engine_at = engine_at or max(now, told_at + ENGINE_SECONDS)
-                elif news.kind == "preview":
-                    yield _preview(news)
-                elif news.kind == "deleted":
-                    yield _event("deleted", {"id": news.video_id})
+                elif event.kind == "preview":
+                    yield _preview(event)
+                elif event.kind == "deleted":
+                    yield _event("deleted", {"id": event.video_id})
                 else:
-                    job = await anyio.to_thread.run_sync(service.store.find, news.video_id, key.id)
+                    job = await anyio.to_thread.run_sync(service.store.find, event.video_id, key.id)
                     if job is not None:
                         yield await _video(service, job)
 
 
-async def _hear(service: Service, key: Key, listener: Listener, seconds: float) -> list[News]:
+async def _receive(
+    service: Service, key: Key, subscriber: Subscriber, seconds: float
+) -> list[ServerEvent]:
     """What is new within so many seconds; sooner nothing, where the key is revoked."""
     end = anyio.current_time() + seconds
     while (left := end - anyio.current_time()) > 0:
-        heard = await listener.hear(min(left, FRESH_SECONDS))
-        if heard or not await _may_listen(service, key, listener):
-            return heard
+        received = await subscriber.receive(min(left, FRESH_SECONDS))
+        if received or not await _may_listen(service, key, subscriber):
+            return received
     return []
 
 
-async def _may_listen(service: Service, key: Key, listener: Listener) -> bool:
+async def _may_listen(service: Service, key: Key, subscriber: Subscriber) -> bool:
     """A stream outlives the check at its beginning: the key may have been revoked since."""
-    if listener.closed or key == LOCAL or service.keys.is_fresh:
-        return not listener.closed and service.keys.holds(key)
+    if subscriber.closed or key == LOCAL or service.keys.is_fresh:
+        return not subscriber.closed and service.keys.holds(key)
     return await anyio.to_thread.run_sync(service.keys.holds, key)
 
 
 async def _engine(service: Service, key: Key) -> str:
-    line = await anyio.to_thread.run_sync(service.line.now)
+    queue = await anyio.to_thread.run_sync(service.queue.now)
     draining = service.draining.is_set()
-    view = engine_view(service.workers(), line, service.settings, draining, key)
+    view = engine_view(service.workers(), queue, service.settings, draining, key)
     return _event("engine", view)
 
 
 async def _video(service: Service, job: Job) -> str:
-    line = await anyio.to_thread.run_sync(service.line.now)
-    return _event("video", video_view(job, line), job.revision)
+    queue = await anyio.to_thread.run_sync(service.queue.now)
+    return _event("video", video_view(job, queue), job.revision)
 
 
-def _preview(news: News) -> str:
-    image = f"data:image/webp;base64,{base64.b64encode(news.image).decode()}"
-    return _event("preview", {"id": news.video_id, "step": news.step, "image": image})
+def _preview(event: ServerEvent) -> str:
+    image = f"data:image/webp;base64,{base64.b64encode(event.image).decode()}"
+    return _event("preview", {"id": event.video_id, "step": event.step, "image": image})
 
 
 def _event(kind: str, data: BaseModel | dict[str, Any], number: int | None = None) -> str:

@@ -8,9 +8,9 @@ from entracte.recipes import RECIPES
 from entracte.request import MAX_FRAMES, MAX_SIDE
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
-from entracte.serve.queue_view import Line, remaining
+from entracte.serve.queue_view import QueueSnapshot, remaining
 from entracte.serve.submission import Submission, default_fields, render_size
-from entracte.serve.worker import state
+from entracte.serve.worker.state import WorkerSnapshot
 
 from .schemas import (
     EngineStatus,
@@ -27,9 +27,9 @@ from .schemas import (
 )
 
 
-def video_view(job: Job, line: Line) -> Video:
+def video_view(job: Job, queue: QueueSnapshot) -> Video:
     settings = job.settings
-    place = line.places.get(job.id)
+    place = queue.places.get(job.id)
     eta = None if place is None else place.eta_s
     if job.status == "in_progress":
         eta = remaining(job, time.time())
@@ -71,7 +71,9 @@ def video_view(job: Job, line: Line) -> Video:
     )
 
 
-def estimate_view(submission: Submission, estimated_s: float | None, line: Line) -> Estimate:
+def estimate_view(
+    submission: Submission, estimated_s: float | None, queue: QueueSnapshot
+) -> Estimate:
     width, height = (int(pixels) for pixels in submission.size.split("x"))
     return Estimate(
         size=submission.size,
@@ -82,11 +84,11 @@ def estimate_view(submission: Submission, estimated_s: float | None, line: Line)
         height=height,
         render_size=_size(submission.render_size),
         estimated_s=estimated_s,
-        queue_s=line.seconds,
+        queue_s=queue.seconds,
     )
 
 
-def engine_status(workers: Sequence[state.WorkerView], draining: bool) -> EngineStatus:
+def engine_status(workers: Sequence[WorkerSnapshot], draining: bool) -> EngineStatus:
     states = {each.state for each in workers}
     if draining:
         return "draining"
@@ -96,8 +98,8 @@ def engine_status(workers: Sequence[state.WorkerView], draining: bool) -> Engine
 
 
 def engine_view(
-    workers: Sequence[state.WorkerView],
-    line: Line,
+    workers: Sequence[WorkerSnapshot],
+    queue: QueueSnapshot,
     settings: ServeSettings,
     draining: bool,
     key: Key,
@@ -107,10 +109,10 @@ def engine_view(
         status=engine_status(workers, draining),
         workers=[_worker_view(each, key) for each in workers],
         queue=QueueView(
-            queued=line.queued if key.operator else line.queued_of.get(key.id, 0),
-            running=line.running if key.operator else line.running_of.get(key.id, 0),
+            queued=queue.queued if key.operator else queue.queued_of.get(key.id, 0),
+            running=queue.running if key.operator else queue.running_of.get(key.id, 0),
             limit=settings.max_queued,
-            seconds=line.seconds,
+            seconds=queue.seconds,
         ),
         limits=LimitsView(
             max_prompt_chars=settings.max_prompt_chars,
@@ -127,7 +129,7 @@ def engine_view(
     )
 
 
-def _worker_view(worker: state.WorkerView, key: Key) -> WorkerView:
+def _worker_view(worker: WorkerSnapshot, key: Key) -> WorkerView:
     memory = worker.memory if key.operator else None
     own = worker.owner == key.id
     return WorkerView(

@@ -36,7 +36,7 @@ def list_videos(
         if number is None:
             raise no_such_video("after")
     jobs = service.store.page(key.id, number, limit + 1, order == "desc")
-    line = service.line.now()
+    line = service.queue.now()
     videos = [video_view(job, line) for job in jobs[:limit]]
     return VideoList(
         data=videos,
@@ -51,7 +51,7 @@ async def retrieve(job: TheJob, service: TheService, response: Response) -> Vide
     """How a video is. A failed one is an answer as well: `status` and `error` say so."""
     if not job.ended:
         response.headers["openai-poll-after-ms"] = str(POLL_MS)
-    return video_view(job, service.line.now())
+    return video_view(job, service.queue.now())
 
 
 @router.post(
@@ -68,7 +68,7 @@ def cancel(job: TheJob, service: TheService) -> Video:
     cancelled = service.cancel(job)
     if cancelled is None:
         raise no_such_video()
-    return video_view(cancelled, service.line.now())
+    return video_view(cancelled, service.queue.now())
 
 
 @router.delete(

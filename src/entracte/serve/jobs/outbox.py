@@ -1,4 +1,4 @@
-"""The outbox: who is still to be told that a video ended. Written together with the end itself."""
+"""The outbox: webhooks that are still to be sent, written in the transaction that ends a job."""
 
 import json
 import uuid
@@ -29,7 +29,7 @@ class Delivery:
 
 
 class Outbox:
-    """urls: those that are told of every video, whoever asked for it."""
+    """urls: those that get a message for every video, whoever asked for it."""
 
     def __init__(self, engine: Engine, urls: Sequence[str] = ()) -> None:
         self._engine = engine

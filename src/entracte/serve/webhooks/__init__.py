@@ -1,1 +1,1 @@
-"""Telling others of videos that ended."""
+"""Webhooks: calls to others when a video has ended."""

@@ -1,4 +1,4 @@
-"""The postman: delivers webhooks from the outbox, again and again until they arrive."""
+"""The dispatcher: delivers webhooks from the outbox, with retries."""
 
 import os
 import random
@@ -23,23 +23,23 @@ from .signing import new_secret, sign
 
 EVERY_SECONDS = 1.0
 
-# So many URLs are told at once: of the operator, of all keys together, of one key, and of one host.
-# Who does not answer keeps only those waiting who are told at the same place, or by the same key.
+# Concurrent deliveries: to the operator's URLs, to those of all keys, of one key, and to one host.
+# A receiver that does not answer delays only those of its host and its key.
 OF_OPERATOR = 8
 OF_KEYS = 24
 OF_A_KEY = 8
 OF_A_HOST = 2
 
 
-class Told:
-    """Who is being told at the moment. From any thread."""
+class InFlight:
+    """The URLs that are being delivered to, within the limits above; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owners: dict[str, str] = {}  # by URL
 
     def begin(self, delivery: Delivery) -> bool:
-        """Whether its URL may be told now; `end` it then."""
+        """Whether a delivery to its URL may start now; if so, `end` it later."""
         url, owner = delivery.url, delivery.owner
         with self._lock:
             owners = Counter(self._owners.values())
@@ -59,7 +59,7 @@ class Told:
             del self._owners[delivery.url]
 
 
-class Postman(Loop):
+class Dispatcher(Loop):
     """secret: with which messages are signed."""
 
     def __init__(
@@ -70,22 +70,22 @@ class Postman(Loop):
         metrics: Metrics,
         log: FilteringBoundLogger,
     ) -> None:
-        super().__init__("postman", EVERY_SECONDS, log)
+        super().__init__("dispatcher", EVERY_SECONDS, log)
         self._outbox = outbox
         self._outbound = outbound
         self._secret = secret
         self._metrics = metrics
         self._log = log
         self._random = random.Random()
-        self._told = Told()
+        self._in_flight = InFlight()
 
     def turn(self) -> None:
         for messages in self._outbox.due(time.time()):
-            if self._told.begin(messages[0]):
+            if self._in_flight.begin(messages[0]):
                 # A stop does not wait for a host that does not answer.
-                threading.Thread(target=self._tell, args=(messages,), daemon=True).start()
+                threading.Thread(target=self._deliver_all, args=(messages,), daemon=True).start()
 
-    def _tell(self, messages: Sequence[Delivery]) -> None:
+    def _deliver_all(self, messages: Sequence[Delivery]) -> None:
         """Deliver messages for one URL, until it takes no more."""
         try:
             for delivery in messages:
@@ -94,7 +94,7 @@ class Postman(Loop):
         except DatabaseError as error:
             self._log.error("the database failed", error=str(error))
         finally:
-            self._told.end(messages[0])
+            self._in_flight.end(messages[0])
 
     def _deliver(self, delivery: Delivery) -> Outcome:
         outcome = self._outbound.deliver(self._secret, delivery)

@@ -6,7 +6,7 @@ from typing import Any
 
 from entracte.config.model import ModelSettings
 
-from .maker import Maker
+from .protocol import Runner
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class OpenEngine:
     usual: Mapping[str, Any]
     warm: bool
 
-    def __call__(self) -> Maker:
+    def __call__(self) -> Runner:
         from entracte.config.opening import open_engine
         from entracte.config.residency import build_residency
 
-        from .runner import EngineMaker
+        from .runner import EngineRunner
 
         settings = self.settings.model_copy(update={"device": self.device})
         engine = open_engine(settings, build_residency(settings))
-        return EngineMaker(engine, self.usual, self.warm)
+        return EngineRunner(engine, self.usual, self.warm)

@@ -1,15 +1,15 @@
-"""What earlier videos took, beside what was predicted: later predictions heed it."""
+"""Corrects predictions by how long earlier videos took, compared with their predictions."""
 
 import threading
 from collections import deque
 from statistics import median
 
-# The latest so many count: the machine, or what else it does, may have changed.
+# Only the latest count: the machine, or its load, may have changed.
 REMEMBERED = 7
 
 
-class Experience:
-    """From any thread."""
+class LatencyCorrection:
+    """Scales by the median of measured over predicted time; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

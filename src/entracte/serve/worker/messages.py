@@ -1,4 +1,4 @@
-"""What server and worker tell each other. Plain data: it is pickled through a pipe."""
+"""The messages between server and worker: plain data, pickled through a pipe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RunJob:
     """Make a video. request: the arguments of a `Request`. output: where the file goes."""
 
     job_id: str
@@ -16,50 +16,50 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """Stop that work at its next step."""
+class CancelJob:
+    """Stop that job at its next step."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """How long would this take?"""
+class EstimateRequest:
+    """Ask how long a request would take. number: returned in the reply."""
 
     number: int
     request: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Give all memory back, and end."""
+class Shutdown:
+    """Release all memory, and exit."""
 
 
-ToWorker = Work | Cancel | Ask | Stop
+ToWorker = RunJob | CancelJob | EstimateRequest | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
 class Warming:
-    """The model is open; its weights are being brought."""
+    """The model is open; its weights are being loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Work may come. device: its name."""
+    """The worker takes jobs. device: its name."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """The engine cannot be opened as it is told to; the words are for the operator."""
+class StartupFailed:
+    """The engine cannot be opened with these settings. message: for the operator."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """The worker lives."""
+class Heartbeat:
+    """The worker is alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class MemoryRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryReport:
     """What the worker has of memory. device figures: None where there is no device but the host.
 
     mode: where the transformer's weights live. plan: the planner's words for it.
@@ -111,7 +111,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class PreviewImage:
     """A small picture of what is being made, WebP."""
 
     job_id: str
@@ -146,7 +146,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EstimateReply:
     """How long it would take, in seconds; None where nobody can tell.
 
     code, message: why it would be refused, in a client's words.
@@ -159,5 +159,15 @@ class Answer:
 
 
 FromWorker = (
-    Warming | Ready | Refused | Beat | Log | Step | Memory | Preview | Done | Failed | Answer
+    Warming
+    | Ready
+    | StartupFailed
+    | Heartbeat
+    | Log
+    | Step
+    | MemoryReport
+    | PreviewImage
+    | Done
+    | Failed
+    | EstimateReply
 )

@@ -1,7 +1,7 @@
-"""The worker's process: takes work from a pipe, one piece at a time, and tells how it goes.
+"""The worker's process: takes jobs from a pipe, one at a time, and reports how they go.
 
-What a request causes fails that request. What leaves the process unable to hear, to answer or to
-compute ends it, and the server starts another.
+An error that a request causes fails that request. One that leaves the process unable to receive,
+to reply or to compute ends the process, and the server starts another.
 """
 
 import logging
@@ -16,43 +16,43 @@ from multiprocessing.connection import Connection
 
 from entracte.errors import DeviceFault, EntracteError, OutOfMemory
 
-from .maker import MEMORY_WORDS, Maker, OpenMaker, WorkFailed
 from .messages import (
-    Answer,
-    Ask,
-    Beat,
-    Cancel,
+    CancelJob,
+    EstimateReply,
+    EstimateRequest,
     Failed,
     FromWorker,
+    Heartbeat,
     Log,
     Ready,
-    Refused,
-    Stop,
+    RunJob,
+    Shutdown,
+    StartupFailed,
     Warming,
-    Work,
 )
+from .protocol import MEMORY_WORDS, OpenRunner, Runner, WorkFailed
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 2.0
 
-# How the process ends where it is in no state to go on.
+# Exit code of a process that is in no state to go on.
 EXIT_UNFIT = 3
 
-# After so many unforeseen errors in a row the engine itself is taken to be broken.
+# After this many unforeseen errors in a row the engine itself is taken to be broken.
 MAX_UNFORESEEN = 3
 
 MISTAKE_WORDS = "The server made a mistake while it made this video."
 
 
-class Line:
-    """The pipe to the server; several threads tell things."""
+class Channel:
+    """The pipe to the server; several threads send."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
 
-    def tell(self, message: FromWorker) -> None:
+    def send(self, message: FromWorker) -> None:
         with self._lock:
             try:
                 self._connection.send(message)
@@ -60,44 +60,44 @@ class Line:
                 os._exit(0)  # the server is gone, and so is whoever wants the work
 
 
-class LineHandler(logging.Handler):
+class ChannelHandler(logging.Handler):
     """Sends what is logged to the server, which has one log for all."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, channel: Channel) -> None:
         super().__init__()
-        self._line = line
+        self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
         trace = ""
         if record.exc_info:
             trace = "".join(traceback.format_exception(*record.exc_info))
-        self._line.tell(Log(record.levelno, record.name, record.getMessage(), trace))
+        self._channel.send(Log(record.levelno, record.name, record.getMessage(), trace))
 
 
-def serve(connection: Connection, open_maker: OpenMaker, nice: int = 0) -> None:
+def serve(connection: Connection, open_runner: OpenRunner, nice: int = 0) -> None:
     """Run until told to stop, or until the server is gone."""
-    # Whoever stops the server tells the server, which tells us.
+    # Signals are for the server, which sends Shutdown.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
     os.umask(0o077)  # videos are their owner's alone
-    line = Line(connection)
-    logging.basicConfig(level=logging.WARNING, handlers=[LineHandler(line)])
-    desk = Desk(connection, line)
-    for loop in (desk.listen, desk.answer, partial(_beat, line)):
+    channel = Channel(connection)
+    logging.basicConfig(level=logging.WARNING, handlers=[ChannelHandler(channel)])
+    inbox = Inbox(connection, channel)
+    for loop in (inbox.receive, inbox.reply, partial(_send_heartbeats, channel)):
         threading.Thread(target=_or_end, args=(loop,), daemon=True).start()
-    maker = _open(open_maker, line)
-    if maker is None:
+    runner = _open(open_runner, channel)
+    if runner is None:
         return
-    desk.maker = maker
-    line.tell(Ready(maker.device))
+    inbox.runner = runner
+    channel.send(Ready(runner.device))
     unforeseen = 0
-    while (piece := desk.work.get()) is not None:
-        outcome = _carry_out(maker, piece, line, desk)
+    while (job := inbox.jobs.get()) is not None:
+        outcome = _run(runner, job, channel, inbox)
         unforeseen = unforeseen + 1 if outcome == "unforeseen" else 0
         if outcome == "unfit" or unforeseen == MAX_UNFORESEEN:
             os._exit(EXIT_UNFIT)
-    maker.close()
+    runner.close()
 
 
 def _or_end(loop: Callable[[], None]) -> None:
@@ -109,99 +109,99 @@ def _or_end(loop: Callable[[], None]) -> None:
     os._exit(EXIT_UNFIT)
 
 
-def _open(open_maker: OpenMaker, line: Line) -> Maker | None:
-    """The maker, warm; None where the server was told that there can be none."""
+def _open(open_runner: OpenRunner, channel: Channel) -> Runner | None:
+    """The runner, warm; None where the server was told that it cannot be opened."""
     try:
-        maker = open_maker()
-        line.tell(Warming())
-        maker.warm_up(line.tell)
+        runner = open_runner()
+        channel.send(Warming())
+        runner.warm_up(channel.send)
     except (DeviceFault, OutOfMemory, MemoryError):
         logger.exception("the engine cannot be opened now")
         os._exit(EXIT_UNFIT)  # another attempt may go well
     except EntracteError as error:
-        line.tell(Refused(str(error)))
+        channel.send(StartupFailed(str(error)))
         return None
     except BaseException as error:  # whatever a model's files cause, they will cause it again
         logger.exception("the engine cannot be opened")
-        line.tell(Refused(f"the model cannot be opened: {type(error).__name__}: {error}"))
+        channel.send(StartupFailed(f"the model cannot be opened: {type(error).__name__}: {error}"))
         return None
-    return maker
+    return runner
 
 
-def _carry_out(maker: Maker, piece: Work, line: Line, desk: "Desk") -> str:
-    """Make a video, and tell how that ended: `well`, `unforeseen`, or `unfit` for more work."""
+def _run(runner: Runner, job: RunJob, channel: Channel, inbox: "Inbox") -> str:
+    """Run a job and send its outcome. Returns `well`, `unforeseen`, or `unfit` for more work."""
 
     def should_stop() -> bool:
-        return piece.job_id in desk.cancelled
+        return job.job_id in inbox.cancelled
 
     try:
-        done = maker.make(piece, line.tell, should_stop)
+        done = runner.run(job, channel.send, should_stop)
     except WorkFailed as failure:
         code, message = failure.code, failure.message
-        line.tell(Failed(piece.job_id, code, message, failure.detail, failure.fatal))
+        channel.send(Failed(job.job_id, code, message, failure.detail, failure.fatal))
         return "unfit" if failure.fatal else "well"
     except BaseException as error:  # this request's failure; panics are not an Exception
         logger.exception("a video failed for a reason that was not foreseen")
         detail = f"{type(error).__name__}: {error}"
         if isinstance(error, MemoryError):
-            line.tell(Failed(piece.job_id, "out_of_memory", MEMORY_WORDS, detail, fatal=True))
+            channel.send(Failed(job.job_id, "out_of_memory", MEMORY_WORDS, detail, fatal=True))
             return "unfit"
-        line.tell(Failed(piece.job_id, "internal_error", MISTAKE_WORDS, detail))
+        channel.send(Failed(job.job_id, "internal_error", MISTAKE_WORDS, detail))
         return "unforeseen"
     finally:
-        desk.cancelled.discard(piece.job_id)
-    line.tell(done)
+        inbox.cancelled.discard(job.job_id)
+    channel.send(done)
     return "well"
 
 
-class Desk:
-    """Takes what the server says, while work goes on.
+class Inbox:
+    """Receives messages while a job runs.
 
-    Questions wait for each other, and nothing else waits for them. work: what is to be made, None
-    at the end. cancelled: ids of work to be stopped.
+    Estimates are computed one after another, in a thread of their own, so that nothing else waits
+    for them. jobs: to be run, None at the end. cancelled: ids of jobs to be stopped.
     """
 
-    def __init__(self, connection: Connection, line: Line) -> None:
+    def __init__(self, connection: Connection, channel: Channel) -> None:
         self._connection = connection
-        self._line = line
-        self._asked: queue.SimpleQueue[Ask] = queue.SimpleQueue()
-        self.work: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self.maker: Maker | None = None
+        self._channel = channel
+        self._requests: queue.SimpleQueue[EstimateRequest] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[RunJob | None] = queue.SimpleQueue()
+        self.runner: Runner | None = None
         self.cancelled: set[str] = set()
 
-    def listen(self) -> None:
+    def receive(self) -> None:
         while True:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(0)  # the server is gone: nobody may keep the device from the next one
+                os._exit(0)  # the server is gone: leave the device to the next one
             match message:
-                case Work():
-                    self.work.put(message)
-                case Cancel(job_id):
+                case RunJob():
+                    self.jobs.put(message)
+                case CancelJob(job_id):
                     self.cancelled.add(job_id)
-                case Ask():
-                    self._asked.put(message)
-                case Stop():
-                    self.work.put(None)
+                case EstimateRequest():
+                    self._requests.put(message)
+                case Shutdown():
+                    self.jobs.put(None)
 
-    def answer(self) -> None:
+    def reply(self) -> None:
         while True:
-            self._line.tell(self._estimate(self._asked.get()))
+            self._channel.send(self._estimate(self._requests.get()))
 
-    def _estimate(self, ask: Ask) -> Answer:
-        if self.maker is None:
-            return Answer(ask.number)
+    def _estimate(self, request: EstimateRequest) -> EstimateReply:
+        if self.runner is None:
+            return EstimateReply(request.number)
         try:
-            return Answer(ask.number, self.maker.estimate(ask.request))
+            return EstimateReply(request.number, self.runner.estimate(request.request))
         except WorkFailed as refused:
-            return Answer(ask.number, None, refused.code, refused.message)
+            return EstimateReply(request.number, None, refused.code, refused.message)
         except BaseException:  # what is asked for may be anything; panics are not an Exception
             logger.exception("an estimate failed")
-            return Answer(ask.number)
+            return EstimateReply(request.number)
 
 
-def _beat(line: Line) -> None:
+def _send_heartbeats(channel: Channel) -> None:
     pause = threading.Event()
-    while not pause.wait(BEAT_SECONDS):
-        line.tell(Beat())
+    while not pause.wait(HEARTBEAT_SECONDS):
+        channel.send(Heartbeat())

@@ -1,4 +1,4 @@
-"""One worker process, from the server's side: started, spoken to, and its end noticed.
+"""One worker process, seen from the server: started, sent messages, and its end noticed.
 
 A process may stop to read, to write or to exist at any moment. Two threads of the handle wait for
 it; whoever uses the handle waits no longer than it says.
@@ -12,39 +12,39 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import wait
 
-from .maker import OpenMaker
 from .messages import FromWorker, ToWorker
 from .process import serve
+from .protocol import OpenRunner
 
-# Messages that the process has not taken yet. More are dropped: it will not be heard of again.
+# Messages that the process has not read yet. More are dropped: it has stopped reading.
 MAX_UNSENT = 16
 
-# How many messages are handed over at once.
-MAX_HEARD = 100
+# Most messages that one `receive` returns.
+MAX_RECEIVED = 100
 
-# How long the system may take to end a process that was killed.
+# How long the operating system may take to end a process that was killed.
 KILL_SECONDS = 5.0
 
 
 class ProcessHandle:
-    """A process that runs `serve`. It is begun afresh rather than forked: CUDA and threads do not
+    """A process that runs `serve`. It is spawned rather than forked: CUDA and threads do not
     survive a fork.
     """
 
-    def __init__(self, name: str, open_maker: OpenMaker, nice: int) -> None:
+    def __init__(self, name: str, open_runner: OpenRunner, nice: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(theirs, open_maker, nice), name=name, daemon=True
+            target=serve, args=(theirs, open_runner, nice), name=name, daemon=True
         )
         self._process.start()
         theirs.close()  # or we would never see the pipe's end
-        self._to_say: queue.Queue[ToWorker | None] = queue.Queue(MAX_UNSENT)
-        self._told: queue.SimpleQueue[FromWorker | None] = queue.SimpleQueue()
-        self._silent = False
+        self._outgoing: queue.Queue[ToWorker | None] = queue.Queue(MAX_UNSENT)
+        self._incoming: queue.SimpleQueue[FromWorker | None] = queue.SimpleQueue()
+        self._closed = False
         self._threads = [
             threading.Thread(target=target, name=f"{name} {target.__name__}", daemon=True)
-            for target in (self._speak, self._listen)
+            for target in (self._send_all, self._receive_all)
         ]
         for thread in self._threads:
             thread.start()
@@ -53,41 +53,41 @@ class ProcessHandle:
     def pid(self) -> int | None:
         return self._process.pid
 
-    def say(self, message: ToWorker) -> bool:
-        """Tell the process something, from any thread, without waiting.
+    def send(self, message: ToWorker) -> bool:
+        """Send the process a message, from any thread, without waiting.
 
-        False where it has stopped to listen.
+        False if it has stopped reading.
         """
         try:
-            self._to_say.put_nowait(message)
+            self._outgoing.put_nowait(message)
         except queue.Full:
             return False
         return True
 
-    def hear(self, timeout: float) -> list[FromWorker] | None:
-        """What the process told since; None once it has died and everything was heard."""
-        heard: list[FromWorker] = []
+    def receive(self, timeout: float) -> list[FromWorker] | None:
+        """The messages since the last call; None once it has died and all were received."""
+        received: list[FromWorker] = []
         deadline = time.monotonic() + timeout
-        while not self._silent and len(heard) < MAX_HEARD:
-            wait_s = 0.0 if heard else max(0.0, deadline - time.monotonic())
+        while not self._closed and len(received) < MAX_RECEIVED:
+            wait_s = 0.0 if received else max(0.0, deadline - time.monotonic())
             try:
-                message = self._told.get(timeout=wait_s)
+                message = self._incoming.get(timeout=wait_s)
             except queue.Empty:
                 break
             if message is None:
-                self._silent = True
+                self._closed = True
             else:
-                heard.append(message)
-        return None if self._silent and not heard else heard
+                received.append(message)
+        return None if self._closed and not received else received
 
     def end(self, patience: float) -> None:
-        """Wait for the process to end; kill it where it does not."""
+        """Wait for the process to end; kill it if it does not."""
         self._process.join(patience)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join(KILL_SECONDS)
         with suppress(queue.Full):  # where it is full, the thread fails at what it is sending
-            self._to_say.put_nowait(None)
+            self._outgoing.put_nowait(None)
         for thread in self._threads:
             thread.join(1)
         if not any(thread.is_alive() for thread in self._threads):
@@ -106,18 +106,18 @@ class ProcessHandle:
             return f"killed by {names.get(-code, f'signal {-code}')}"
         return f"exit code {code}"
 
-    def _speak(self) -> None:
+    def _send_all(self) -> None:
         try:
-            while (message := self._to_say.get()) is not None:
+            while (message := self._outgoing.get()) is not None:
                 self._connection.send(message)
         except OSError:
             return  # it is dead
 
-    def _listen(self) -> None:
+    def _receive_all(self) -> None:
         try:
             while self._connection in wait([self._connection, self._process.sentinel]):
-                self._told.put(self._connection.recv())
+                self._incoming.put(self._connection.recv())
         except (EOFError, OSError):
             pass  # it is dead
         finally:
-            self._told.put(None)
+            self._incoming.put(None)

@@ -1,4 +1,4 @@
-"""The engine as a maker of videos: what a worker's process really does."""
+"""Runs jobs with an engine, in a worker's process."""
 
 import io
 import logging
@@ -34,9 +34,9 @@ from entracte.progress import Progress
 from entracte.request import Request
 from entracte.trace.memory import read_memory
 
-from .latency_correction import Experience
-from .maker import MEMORY_WORDS, Tell, WorkFailed
-from .messages import Done, Memory, MemoryRow, Preview, Step, Work
+from .latency_correction import LatencyCorrection
+from .messages import Done, MemoryReport, MemoryRow, PreviewImage, RunJob, Step
+from .protocol import MEMORY_WORDS, Report, WorkFailed
 
 logger = logging.getLogger(__name__)
 
@@ -58,23 +58,23 @@ KEYS_SHOWN = 100
 TAIL = ("decode audio", "decode video", "mux")
 
 
-class EngineMaker:
+class EngineRunner:
     """Makes videos with one engine.
 
-    usual: the request that is to start at once. warm: whether to make a small video beforehand.
+    usual: the request that is to start at once. warm: whether to run a small video beforehand.
     """
 
     def __init__(self, engine: Engine, usual: Mapping[str, Any], warm: bool) -> None:
         self._engine = engine
         self._usual = usual
         self._warm = warm
-        self._experience = Experience()
+        self._correction = LatencyCorrection()
 
     @property
     def device(self) -> str:
         return str(self._engine.backend.device)
 
-    def warm_up(self, tell: Tell) -> None:
+    def warm_up(self, report: Report) -> None:
         """What has no room for the usual video is there for smaller ones, and says so."""
         usual = Request(**self._usual)
         try:
@@ -85,37 +85,37 @@ class EngineMaker:
                 self._engine.plan(usual)  # which measures the machine
         except (BudgetError, OutOfMemory) as error:
             logger.warning("there is no room for the default video: %s", error)
-        tell(self._memory())
+        report(self._memory())
 
-    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
+    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
         begun, predicted = time.perf_counter(), None
-        with _words_for_clients(_names(work.request)):
-            wanted = Request(**work.request)
+        with _words_for_clients(_names(job.request)):
+            wanted = Request(**job.request)
             predicted = self._engine.predict(wanted)
-            journal = Journal(work.job_id, _tail(predicted), tell, self._memory)
+            reporter = ProgressReporter(job.job_id, _tail(predicted), report, self._memory)
             result = self._engine.generate(
                 wanted,
-                output_path=work.output,
-                progress=journal.note,
+                output_path=job.output,
+                progress=reporter.note,
                 should_stop=should_stop,
                 keep_frames=False,
-                preview=(lambda seen: tell(_preview(work.job_id, seen))) if work.previews else None,
+                preview=(lambda seen: report(_preview(job.job_id, seen))) if job.previews else None,
             )
         took = time.perf_counter() - begun
-        self._experience.learn(None if predicted is None else predicted.latency_s, took)
-        tell(self._memory())
+        self._correction.learn(None if predicted is None else predicted.latency_s, took)
+        report(self._memory())
         spans = result.trace.spans
         durations: dict[str, float] = {}
         for span in spans:
             durations[span.name] = durations.get(span.name, 0.0) + span.seconds
         peaks = [span.memory.peak_mb for span in spans if span.memory is not None]
         return Done(
-            work.job_id,
+            job.job_id,
             took,
             durations,
             max(peaks, default=None),
-            Path(work.output).stat().st_size,
-            _warnings(result.warnings, _names(work.request)),
+            Path(job.output).stat().st_size,
+            _warnings(result.warnings, _names(job.request)),
         )
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
@@ -126,12 +126,12 @@ class EngineMaker:
             if failure.code in REFUSED and not failure.fatal:
                 raise
             return None  # it may go better when it is its turn
-        return self._experience.corrected(None if prediction is None else prediction.latency_s)
+        return self._correction.corrected(None if prediction is None else prediction.latency_s)
 
     def close(self) -> None:
         self._engine.close()
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> MemoryReport:
         device = self._engine.backend.device
         total = used = None
         if device.type == "cuda":
@@ -143,7 +143,7 @@ class EngineMaker:
         )
         plan = self._engine.decision
         prediction = None if plan is None else plan.chosen.prediction
-        return Memory(
+        return MemoryReport(
             rows,
             total,
             used,
@@ -153,13 +153,15 @@ class EngineMaker:
         )
 
 
-class Journal:
+class ProgressReporter:
     """Turns the engine's progress into steps with times. tail: seconds behind the last step."""
 
-    def __init__(self, job_id: str, tail: float, tell: Tell, memory: Callable[[], Memory]) -> None:
+    def __init__(
+        self, job_id: str, tail: float, report: Report, memory: Callable[[], MemoryReport]
+    ) -> None:
         self._job_id = job_id
         self._tail = tail
-        self._tell = tell
+        self._report = report
         self._memory = memory
         self._durations: dict[str, float] = {}
         self._stage = ""
@@ -172,9 +174,9 @@ class Journal:
                 before = self._durations.get(self._stage, 0.0)
                 self._durations[self._stage] = before + now - self._since
             self._stage, self._since = progress.stage, now
-            self._tell(self._memory())
+            self._report(self._memory())
         left = None if progress.seconds_left is None else progress.seconds_left + self._tail
-        self._tell(
+        self._report(
             Step(
                 self._job_id,
                 progress.stage,
@@ -201,7 +203,7 @@ def _tail(prediction: Prediction | None) -> float:
     return sum(stage.seconds for stage in stages if stage.name in TAIL)
 
 
-def _preview(job_id: str, seen: preview.Preview) -> Preview:
+def _preview(job_id: str, seen: preview.Preview) -> PreviewImage:
     picture = Image.fromarray(seen.pixels.numpy())
     scale = max(1, PREVIEW_WIDTH // picture.width)
     picture = picture.resize(
@@ -209,7 +211,7 @@ def _preview(job_id: str, seen: preview.Preview) -> Preview:
     )
     encoded = io.BytesIO()
     picture.save(encoded, format="WEBP", quality=75)
-    return Preview(job_id, seen.step, encoded.getvalue())
+    return PreviewImage(job_id, seen.step, encoded.getvalue())
 
 
 def _content(content: str) -> str:
@@ -252,7 +254,7 @@ def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
     except (OutOfMemory, MemoryError) as error:
         raise WorkFailed("out_of_memory", MEMORY_WORDS, str(error), fatal=True) from error
     except DeviceFault as error:
-        words = "The server's device failed. Ask again."
+        words = "The server's device failed. EstimateRequest again."
         raise WorkFailed("device_fault", words, str(error), fatal=True) from error
     except RequestError as error:
         raise WorkFailed("invalid_request", str(error)) from error
@@ -280,4 +282,4 @@ def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
         words = "The model made numbers that are none. A LoRA, or too large a scale, may be why."
         raise WorkFailed("not_finite", words, str(error)) from error
     except EntracteError as error:
-        raise WorkFailed("failed", "The server cannot make this video.", str(error)) from error
+        raise WorkFailed("failed", "The server cannot run this video.", str(error)) from error

@@ -1,4 +1,4 @@
-"""The job that a worker is at: what was heard of it, and what of that the store knows."""
+"""The job that a worker runs: what it reported, and what of that is in the store."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from entracte.serve.jobs.store import JobStore
 
 from .messages import Done, Step
 
-# Steps may be many a second; the store, and those who listen, hear of them so often.
+# There may be many steps a second; the store and subscribers are updated this often.
 NOTE_SECONDS = 0.4
 
 
@@ -23,10 +23,10 @@ class Ending:
     done: Done | None = None
 
 
-class CurrentJob:
-    """job: as it was claimed. What is heard waits here until the store can take it.
+class RunningJob:
+    """job: as it was claimed. What the worker reports waits here until the store can take it.
 
-    stage: the latest that was heard of. ending: None while it is being made.
+    stage: the latest that was reported. ending: None while it is being made.
     """
 
     def __init__(self, job: Job, store: JobStore, lease_s: float) -> None:
@@ -35,15 +35,15 @@ class CurrentJob:
         self.ending: Ending | None = None
         self._store = store
         self._lease_s = lease_s
-        self._beaten = False
+        self._heartbeat_due = False
         self._step: Step | None = None
         self._noted_stage: str | None = None
         self._noted_at = 0.0
         self._cancelled = False
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """The worker lives."""
-        self._beaten = True
+        self._heartbeat_due = True
 
     def advance(self, step: Step) -> None:
         """The worker is so far."""
@@ -69,7 +69,7 @@ class CurrentJob:
         self.ending = Ending(lambda: self._store.give_back(self.job))
 
     def note(self) -> Job | None:
-        """Tell the store what is worth it; the job as it is now, where it has advanced.
+        """Report the store what is worth it; the job as it is now, where it has advanced.
 
         Raises DatabaseError.
         """
@@ -88,12 +88,12 @@ class CurrentJob:
                 step.stage_durations,
             )
             job = self._store.heartbeat(self.job, self._lease_s, advance)
-            self._step, self._beaten = None, False
+            self._step, self._heartbeat_due = None, False
             self._noted_stage, self._noted_at = step.stage, now
             return job
-        if self._beaten:
+        if self._heartbeat_due:
             self._store.heartbeat(self.job, self._lease_s)
-            self._beaten = False
+            self._heartbeat_due = False
         return None
 
     def to_be_cancelled(self) -> bool:

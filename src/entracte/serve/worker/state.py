@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .messages import Memory
+from .messages import MemoryReport
 
 # failed: its engine cannot be opened as it is told to.
 WorkerState = Literal["starting", "warming", "ready", "busy", "restarting", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerSnapshot:
     """A moment of a worker. video_id, owner: of what it is making."""
 
     name: str
@@ -19,5 +19,5 @@ class WorkerView:
     video_id: str | None = None
     owner: str | None = None
     stage: str | None = None
-    memory: Memory | None = None
+    memory: MemoryReport | None = None
     restarts: int = 0

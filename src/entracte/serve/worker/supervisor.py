@@ -12,38 +12,38 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from entracte.serve.events import Feed, News
+from entracte.serve.events import EventBus, ServerEvent
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import CANCELLED, Job
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.trouble import Trouble
 
-from .maker import OpenMaker, WorkFailed
+from .estimates import PendingEstimates
 from .messages import (
-    Answer,
-    Beat,
-    Cancel,
+    CancelJob,
     Done,
+    EstimateReply,
     Failed,
     FromWorker,
+    Heartbeat,
     Log,
-    Memory,
-    Preview,
+    MemoryReport,
+    PreviewImage,
     Ready,
-    Refused,
+    RunJob,
+    Shutdown,
+    StartupFailed,
     Step,
-    Stop,
     Warming,
-    Work,
 )
 from .process_handle import KILL_SECONDS, ProcessHandle
-from .questions import Questions
-from .running_job import CurrentJob
-from .state import WorkerState, WorkerView
+from .protocol import OpenRunner, WorkFailed
+from .running_job import RunningJob
+from .state import WorkerSnapshot, WorkerState
 
 POLL_SECONDS = 0.2
 
-# A process that has told nothing for so long is dead, though the system does not know it.
+# A process that has sent nothing for so long is taken for dead, though it still exists.
 LEASE_SECONDS = 30.0
 
 # How long a process may take to stop by itself.
@@ -59,48 +59,48 @@ CRASH_WORDS = "The worker's process died while it made this video"
 
 
 class Supervisor(threading.Thread):
-    """work_of: what a worker is told of a job; raises WorkFailed. ended: called with every job that
+    """work_of: the message that starts a job; raises WorkFailed. ended: called with every job that
     ended here.
 
-    A crash fails the job that was being made; the next one gets a new process. What the database
-    cannot take is kept, and told again later.
+    A crash fails the running job; the next one gets a new process. What the database cannot take
+    is kept, and written later.
     """
 
     def __init__(
         self,
         name: str,
         device: str,
-        open_maker: OpenMaker,
+        open_runner: OpenRunner,
         store: JobStore,
-        feed: Feed,
-        work_of: Callable[[Job], Work],
+        events: EventBus,
+        work_of: Callable[[Job], RunJob],
         ended: Callable[[Job, Done | None], None],
         log: FilteringBoundLogger,
         running_per_owner: int | None = None,
         nice: int = 0,
     ) -> None:
         super().__init__(name=name, daemon=True)
-        self._open_maker = open_maker
+        self._open_runner = open_runner
         self._store = store
-        self._feed = feed
+        self._events = events
         self._work_of = work_of
         self._ended = ended
         self._log = log.bind(worker=name)
         self._running_per_owner = running_per_owner
         self._nice = nice
-        self._view = WorkerView(name, device, "starting")
+        self._view = WorkerSnapshot(name, device, "starting")
         self._process: ProcessHandle | None = None
-        self._current: CurrentJob | None = None
+        self._current: RunningJob | None = None
         self._draining = threading.Event()
         self._stopping = threading.Event()
-        self._questions = Questions()
+        self._estimates = PendingEstimates()
         self._was_ready = self._was_ever_ready = False
         self._store_at = 0.0  # when the store may be asked again
         self.trouble = Trouble(self._log)
-        self.refused: str | None = None
+        self.startup_error: str | None = None
 
     @property
-    def view(self) -> WorkerView:
+    def view(self) -> WorkerSnapshot:
         """The worker now; from any thread."""
         current = self._current
         if current is None:
@@ -108,12 +108,12 @@ class Supervisor(threading.Thread):
         job = current.job
         return replace(self._view, video_id=job.id, owner=job.owner, stage=current.stage)
 
-    def ask(self, request: Mapping[str, Any], timeout: float) -> Answer | None:
-        """What the worker says of a request; None where it cannot tell in time."""
+    def estimate(self, request: Mapping[str, Any], timeout: float) -> EstimateReply | None:
+        """How long a request would take; None if the worker does not reply in time."""
         process = self._process
         if process is None or self._view.state not in ("ready", "busy"):
             return None
-        return self._questions.ask(process.say, request, timeout)
+        return self._estimates.request(process.send, request, timeout)
 
     def drain(self) -> None:
         """Take no further job."""
@@ -138,14 +138,14 @@ class Supervisor(threading.Thread):
         deaths = 0
         while not self._stopping.wait(BACK_OFF[min(deaths, len(BACK_OFF) - 1)]):
             try:
-                how = self._one_life()
+                how = self._run_process()
             except Exception as error:  # whatever it is: a worker without supervisor is none
                 how = type(error).__name__
                 self._log.exception("the supervisor failed; the worker starts again")
             deaths = 0 if self._was_ready else deaths + 1
             if deaths >= MAX_OPENINGS and not self._was_ever_ready:
-                self.refused = f"the worker died {deaths} times before it was ready ({how})"
-            if self.refused is not None:
+                self.startup_error = f"the worker died {deaths} times before it was ready ({how})"
+            if self.startup_error is not None:
                 self._show("failed")
                 return
             self._was_ready = False
@@ -154,44 +154,44 @@ class Supervisor(threading.Thread):
             self._settle()
         self._show("stopped")
 
-    def _one_life(self) -> str:
-        """Of a process; how it ended."""
-        process = ProcessHandle(self.name, self._open_maker, self._nice)
+    def _run_process(self) -> str:
+        """Run one process from start to end; returns how it ended."""
+        process = ProcessHandle(self.name, self._open_runner, self._nice)
         self._process = process
         self._log.info("worker started", pid=process.pid)
         try:
-            self._look_after(process)
+            self._supervise(process)
         finally:
             process.end(0)
             self._process = None
-            self._questions.forget()
+            self._estimates.forget()
             current = self._current
             if current is not None and current.ending is None:
                 current.lose("worker_crashed", f"{CRASH_WORDS}.")
         return process.how_it_died()
 
-    def _look_after(self, process: ProcessHandle) -> None:
-        """Until the process has ended."""
-        heard_at = time.monotonic()
+    def _supervise(self, process: ProcessHandle) -> None:
+        """Handle messages and find work until the process has ended."""
+        received_at = time.monotonic()
         while not self._stopping.is_set():
-            heard = process.hear(POLL_SECONDS)
-            if heard is None:
+            received = process.receive(POLL_SECONDS)
+            if received is None:
                 self._died(process)
                 return
-            if heard:
-                heard_at = time.monotonic()
-            silence = time.monotonic() - heard_at
+            if received:
+                received_at = time.monotonic()
+            silence = time.monotonic() - received_at
             if silence > LEASE_SECONDS:
                 process.kill()
             if silence > LEASE_SECONDS + KILL_SECONDS:  # the system cannot end it
                 self._died(process)
                 return
-            for message in heard:
-                self._hear(message)
-            self._turn_to_store(process)
+            for message in received:
+                self._handle(message)
+            self._sync_store(process)
         self._shut_down(process)
 
-    def _hear(self, message: FromWorker) -> None:
+    def _handle(self, message: FromWorker) -> None:
         current = self._current
         match message:
             case Warming():
@@ -201,24 +201,24 @@ class Supervisor(threading.Thread):
                 self._log.info("worker ready", device=device)
                 self._was_ready = self._was_ever_ready = True
                 self._show("ready")
-            case Refused(words):
-                self.refused = words
-                self._log.error("worker refuses", why=words)
+            case StartupFailed(words):
+                self.startup_error = words
+                self._log.error("worker cannot start", why=words)
             case Log(level, name, text, trace):
                 more = {"exception": trace} if trace else {}
                 self._log.log(level, text, logger=name, **more)
-            case Memory():
+            case MemoryReport():
                 self._view = replace(self._view, memory=message)
-                self._feed.tell(News("engine"))
-            case Answer():
-                self._questions.heard(message)
-            case Beat() if current is not None:
-                current.beat()
+                self._events.publish(ServerEvent("engine"))
+            case EstimateReply():
+                self._estimates.resolve(message)
+            case Heartbeat() if current is not None:
+                current.heartbeat()
             case Step(job_id) if current is not None and job_id == current.job.id:
                 current.advance(message)
-            case Preview(video_id, step, image) if current is not None:
+            case PreviewImage(video_id, step, image) if current is not None:
                 owner = current.job.owner
-                self._feed.tell(News("preview", video_id, owner, image, step))
+                self._events.publish(ServerEvent("preview", video_id, owner, image, step))
             case Done(job_id) if current is not None and job_id == current.job.id:
                 current.complete(message)
             case Failed(job_id) if current is not None and job_id == current.job.id:
@@ -226,33 +226,33 @@ class Supervisor(threading.Thread):
                 if message.fatal:
                     self._show("restarting")
             case _:
-                pass  # of work that is no longer ours
+                pass  # of a job that is no longer ours
 
-    def _failed(self, current: CurrentJob, why: Failed) -> None:
+    def _failed(self, current: RunningJob, why: Failed) -> None:
         self._log.warning("video failed", video=current.job.id, code=why.code, detail=why.detail)
         current.fail(why.code, why.message)
 
     def _died(self, process: ProcessHandle) -> None:
         process.end(0)
-        if self.refused is not None:
+        if self.startup_error is not None:
             return  # it ended as it should
         how = process.how_it_died()
         self._log.error("worker died", how=how)
         current = self._current
         if current is None or current.ending is not None:
             return
-        if current.stage is None:  # it may have died before it heard of the video
+        if current.stage is None:  # it may have died before it received of the video
             current.lose("worker_crashed", f"{CRASH_WORDS} ({how}).")
         else:
             current.fail("worker_crashed", f"{CRASH_WORDS} ({how}).")
 
-    def _turn_to_store(self, process: ProcessHandle) -> None:
-        """Note what was heard, and look for work. A failure costs time, and no worker."""
+    def _sync_store(self, process: ProcessHandle) -> None:
+        """Note what was received, and look for work. A failure costs time, and no worker."""
         if time.monotonic() < self._store_at:
             return
         try:
             if self.trouble.words is not None and self._current is None:
-                self._take_back()
+                self._recover()
             if self._current is not None:
                 self._note(process, self._current)
             if self._current is None and self._takes_work:
@@ -266,34 +266,34 @@ class Supervisor(threading.Thread):
     def _takes_work(self) -> bool:
         return self._view.state == "ready" and not self._draining.is_set()
 
-    def _take_back(self) -> None:
+    def _recover(self) -> None:
         """A job that the database gave us just when it failed, so that we never knew."""
         for job in self._store.recover(self.name):
             self._log.warning("video taken up again", video=job.id, status=job.status)
 
-    def _note(self, process: ProcessHandle, current: CurrentJob) -> None:
+    def _note(self, process: ProcessHandle, current: RunningJob) -> None:
         if current.ending is not None:
             self._finish(current)
             return
         if (job := current.note()) is not None:
-            self._tell_of(job)
+            self._publish(job)
         if current.to_be_cancelled():
-            process.say(Cancel(current.job.id))
+            process.send(CancelJob(current.job.id))
 
     def _begin_next(self, process: ProcessHandle) -> None:
         job = self._store.claim(self.name, LEASE_SECONDS, self._running_per_owner)
         if job is None:
             return
-        self._current = current = CurrentJob(job, self._store, LEASE_SECONDS)
+        self._current = current = RunningJob(job, self._store, LEASE_SECONDS)
         self._log.info("video started", video=job.id, attempt=job.attempts)
-        self._tell_of(job)
+        self._publish(job)
         self._show("busy")
         try:
-            process.say(self._work_of(job))
+            process.send(self._work_of(job))
         except WorkFailed as failure:
             self._failed(current, Failed(job.id, failure.code, failure.message, failure.detail))
 
-    def _finish(self, current: CurrentJob) -> None:
+    def _finish(self, current: RunningJob) -> None:
         """Write down how the job ended; the worker is free then. Raises DatabaseError."""
         assert current.ending is not None
         job = current.ending.note()
@@ -306,7 +306,7 @@ class Supervisor(threading.Thread):
         if job.ended:
             self._ended(job, current.ending.done)
         if not job.deleted:
-            self._tell_of(job)
+            self._publish(job)
 
     def _settle(self) -> None:
         """Note how the last process's job ended, if the database lets us; else later."""
@@ -319,17 +319,17 @@ class Supervisor(threading.Thread):
     def _shut_down(self, process: ProcessHandle) -> None:
         current = self._current
         if current is not None and current.ending is None:
-            process.say(Cancel(current.job.id))
-        process.say(Stop())
+            process.send(CancelJob(current.job.id))
+        process.send(Shutdown())
         deadline = time.monotonic() + STOP_PATIENCE
         while current is not None and current.ending is None and time.monotonic() < deadline:
-            heard = process.hear(POLL_SECONDS)
-            if heard is None:
+            received = process.receive(POLL_SECONDS)
+            if received is None:
                 break
-            for message in heard:
+            for message in received:
                 # A job that we stopped ourselves is not a cancelled one.
                 if not isinstance(message, Failed) or message.code != CANCELLED:
-                    self._hear(message)
+                    self._handle(message)
         process.end(max(0.0, deadline - time.monotonic()))
         if current is None:
             return
@@ -340,7 +340,7 @@ class Supervisor(threading.Thread):
 
     def _show(self, state: WorkerState) -> None:
         self._view = replace(self._view, state=state)
-        self._feed.tell(News("engine"))
+        self._events.publish(ServerEvent("engine"))
 
-    def _tell_of(self, job: Job) -> None:
-        self._feed.tell(News("video", job.id, job.owner))
+    def _publish(self, job: Job) -> None:
+        self._events.publish(ServerEvent("video", job.id, job.owner))

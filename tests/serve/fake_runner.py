@@ -1,4 +1,4 @@
-"""A maker without an engine: what it does is in the prompt. It runs in a real worker's process."""
+"""A runner without an engine: what it does is in the prompt. It runs in a real worker's process."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ import numpy as np
 
 from entracte.errors import CheckpointError, OutOfMemory
 from entracte.files import write_atomically
-from entracte.serve.worker.maker import Tell, WorkFailed
-from entracte.serve.worker.messages import Done, Memory, MemoryRow, Preview, Step, Work
+from entracte.serve.worker.messages import Done, MemoryReport, MemoryRow, PreviewImage, RunJob, Step
+from entracte.serve.worker.protocol import Report, WorkFailed
 
 FRAMES = 9
 
@@ -28,7 +28,7 @@ class OpenFake:
     estimate_s: float | None = 2.0
     opening: Literal["", "refuse", "raise", "panic", "die", "memory"] = ""
 
-    def __call__(self) -> "FakeMaker":
+    def __call__(self) -> "FakeRunner":
         match self.opening:
             case "refuse":
                 raise CheckpointError("cannot read model.safetensors: there is none")
@@ -40,45 +40,45 @@ class OpenFake:
                 raise OutOfMemory("another process has it")
             case "die":
                 os.kill(os.getpid(), signal.SIGBUS)
-        return FakeMaker(self)
+        return FakeRunner(self)
 
 
 class Panic(BaseException):
     """As Rust libraries have them: not an Exception."""
 
 
-class FakeMaker:
+class FakeRunner:
     device = "fake"
 
     def __init__(self, options: OpenFake) -> None:
         self._options = options
 
-    def warm_up(self, tell: Tell) -> None:
-        tell(
-            Memory(
+    def warm_up(self, report: Report) -> None:
+        report(
+            MemoryReport(
                 (MemoryRow("transformer", "device", "base", 1000),), 5000, 1200, 300, "fused", "f"
             )
         )
 
-    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
-        word, _, number = work.request["prompt"].partition(" ")
+    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
+        word, _, number = job.request["prompt"].partition(" ")
         steps = int(number) if word == "steps" else 4
         begun = time.perf_counter()
         for step in range(1, steps + 1):
             if should_stop():
                 raise WorkFailed("cancelled", "Cancelled.")
             time.sleep(self._options.step_s)
-            tell(Step(work.job_id, "denoise", step, steps, step / steps, (steps - step) * 0.1))
-            if work.previews:
+            report(Step(job.job_id, "denoise", step, steps, step / steps, (steps - step) * 0.1))
+            if job.previews:
                 time.sleep(0.3)  # until somebody looks
-                tell(Preview(work.job_id, step, b"RIFF picture"))
+                report(PreviewImage(job.job_id, step, b"RIFF picture"))
             if step == 2:
                 self._misbehave(word)
-        data = video_bytes(work.request["width"], work.request["height"])
-        with write_atomically(Path(work.output)) as part:
+        data = video_bytes(job.request["width"], job.request["height"])
+        with write_atomically(Path(job.output)) as part:
             part.write_bytes(data)
         took = time.perf_counter() - begun
-        return Done(work.job_id, took, {"denoise": took}, 12.5, len(data))
+        return Done(job.job_id, took, {"denoise": took}, 12.5, len(data))
 
     def _misbehave(self, word: str) -> None:
         if word == "crash":

@@ -1,22 +1,22 @@
-"""What a worker's process does its work with."""
+"""The runner: what a worker's process runs jobs with."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from entracte.errors import EntracteError
 
-from .messages import Done, Memory, Preview, Step, Work
+from .messages import Done, MemoryReport, PreviewImage, RunJob, Step
 
-# What a client is told where memory ran out.
+# The client's message when memory ran out.
 MEMORY_WORDS = "The server ran out of memory. A smaller or shorter video takes less."
 
-Tell = Callable[[Step | Memory | Preview], None]
+Report = Callable[[Step | MemoryReport | PreviewImage], None]
 
 
 class WorkFailed(EntracteError):
     """A video cannot be made. code and message: for the client; detail: for the operator.
 
-    fatal: the process can make no other one after it.
+    fatal: the process can run no other one after it.
     """
 
     def __init__(self, code: str, message: str, detail: str = "", fatal: bool = False) -> None:
@@ -27,19 +27,19 @@ class WorkFailed(EntracteError):
         self.fatal = fatal
 
 
-class Maker(Protocol):
-    """Makes videos, one at a time."""
+class Runner(Protocol):
+    """Runs jobs, one at a time."""
 
     @property
     def device(self) -> str:
         """What it computes on."""
 
-    def warm_up(self, tell: Tell) -> None:
+    def warm_up(self, report: Report) -> None:
         """Do now what would keep the first video waiting; raises EntracteError where it never can
         be made.
         """
 
-    def make(self, work: Work, tell: Tell, should_stop: Callable[[], bool]) -> Done:
+    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
         """Make a video; raises WorkFailed, with the code `cancelled` where it was to stop."""
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
@@ -49,8 +49,8 @@ class Maker(Protocol):
         """
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Release all memory."""
 
 
-# Opens a maker in the worker's process; raises EntracteError where it is told something wrong.
-OpenMaker = Callable[[], Maker]
+# Opens a runner in the worker's process; raises EntracteError for wrong settings.
+OpenRunner = Callable[[], Runner]
