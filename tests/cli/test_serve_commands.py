@@ -15,7 +15,7 @@ import pytest
 
 from entracte.cli.main import run
 from entracte.serve.data_folder import DataFolder
-from entracte.serve.http.fields import VideoFields
+from entracte.serve.fields import VideoFields
 from entracte.serve.jobs.admission import OwnerGone, QueueLimits
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.job import Completion, Job

@@ -8,7 +8,7 @@ import pytest
 from entracte.cli.main import run
 from entracte.cli.terminal import BIDI_CONTROLS, REPLACED, clean
 from entracte.serve.data_folder import DataFolder
-from entracte.serve.http.fields import VideoFields
+from entracte.serve.fields import VideoFields
 from entracte.serve.jobs.admission import QueueLimits
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.outbox import Outbox

@@ -13,7 +13,17 @@ SETTINGS = ROOT / "docs" / "settings.md"
 SOURCE = Path(entracte.serve.__file__).parent
 
 # Where the code of an error is among the arguments.
-CODES = {"ApiError": 2, "bad_request": 2, "_refuse": 2, "WorkFailed": 0, "fail": 0, "lose": 0}
+CODES = {
+    "ApiError": 2,
+    "bad_request": 2,
+    "RequestRefused": 2,
+    "UnknownModel": 2,
+    "ImageTooLarge": 2,
+    "_refuse": 2,
+    "WorkFailed": 0,
+    "fail": 0,
+    "lose": 0,
+}
 
 
 def code_blocks(text: str, language: str) -> list[tuple[int, str]]:

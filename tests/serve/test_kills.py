@@ -14,7 +14,7 @@ import av
 import pytest
 
 from entracte.serve.data_folder import DataFolder
-from entracte.serve.http.fields import VideoFields
+from entracte.serve.fields import VideoFields
 from entracte.serve.jobs.admission import QueueLimits
 from entracte.serve.jobs.database import open_database
 from entracte.serve.jobs.outbox import Outbox

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from entracte.serve.http.errors import ApiError
-from entracte.serve.http.fields import VideoFields
+from entracte.serve.errors import RequestRefused
+from entracte.serve.fields import VideoFields
+from entracte.serve.http.errors import of_refused
 from entracte.serve.submission import resolve
 
 from .running import settings_for, small
@@ -32,9 +33,10 @@ def lora(number: int, strength: float = 1.0) -> dict[str, Any]:
     ],
 )
 def test_too_much_is_refused(tmp_path: Path, fields: dict[str, Any], param: str, code: str) -> None:
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(RequestRefused) as refused:
         resolve(VideoFields(**small(**fields)), settings_for(tmp_path), LORAS)
-    assert (refused.value.status, refused.value.param, refused.value.code) == (400, param, code)
+    told = of_refused(refused.value)
+    assert (told.status, told.param, told.code) == (400, param, code)
 
 
 @pytest.mark.parametrize(

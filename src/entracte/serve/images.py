@@ -12,8 +12,8 @@ from entracte.files import write_atomically
 from entracte.media.read_image import decode_image
 
 from .data_folder import DataFolder
-from .http.errors import ApiError, bad_request
-from .http.fields import ImageField, VideoFields
+from .errors import ImageTooLarge, RequestRefused
+from .fields import ImageField, VideoFields
 
 DATA_URL = re.compile(r"data:[\w.+/-]{0,100}(;[\w.+=-]{0,100})*;base64,", re.ASCII)
 
@@ -23,7 +23,7 @@ PARAM = "input_reference"
 def collect(
     fields: VideoFields, files: Sequence[bytes], settings: ServeSettings
 ) -> list[tuple[ImageField, bytes | str]]:
-    """Every image, as what is said of it and its bytes or URL; raises ApiError."""
+    """Every image, as what is said of it and its bytes or URL; raises RequestRefused."""
     said = list(fields.images or [])
     if fields.input_reference is not None:
         said.insert(0, ImageField(image=fields.input_reference))
@@ -31,7 +31,7 @@ def collect(
         said.append(ImageField())
     missing = sum(each.image is None for each in said) - len(files)
     if missing > 0:
-        raise bad_request(f"images names {missing} more images than there are files.", "images")
+        raise RequestRefused(f"images names {missing} more images than there are files.", "images")
     require_few(len(said), settings)
     for each in said:
         if (
@@ -43,15 +43,15 @@ def collect(
                 f"{PARAM}: is to be a file or a data URL. A part of a form that has no filename is "
                 "no file."
             )
-            raise bad_request(words, PARAM, "url_not_allowed")
+            raise RequestRefused(words, PARAM, "url_not_allowed")
     left = iter(files)
     return [(each, next(left) if each.image is None else each.image) for each in said]
 
 
 def require_few(count: int, settings: ServeSettings) -> None:
-    """Raises ApiError for more images than are taken."""
+    """Raises RequestRefused for more images than are taken."""
     if count > settings.max_images:
-        raise bad_request(f"At most {settings.max_images} images are taken.", PARAM, "too_many")
+        raise RequestRefused(f"At most {settings.max_images} images are taken.", PARAM, "too_many")
 
 
 def is_elsewhere(url: str) -> bool:
@@ -65,17 +65,17 @@ def write_image(
     """Decode an image and write it as PNG; returns the bytes that it takes.
 
     source: its bytes, or a data URL. Nothing of what the client sent is kept but pixels. Raises
-    ApiError for one that cannot be used.
+    RequestRefused for one that cannot be used.
     """
     data = source if isinstance(source, bytes) else _of_data_url(source)
     limit = settings.max_image_bytes
     if len(data) > limit:
         words = f"An image has {len(data) / 2**20:.0f} MiB; at most {limit / 2**20:g} are taken."
-        raise ApiError(413, words, "image_too_large", PARAM)
+        raise ImageTooLarge(words, PARAM, "image_too_large")
     try:
         image = decode_image(data, f"number {number + 1}", settings.max_image_pixels)
     except MediaError as error:
-        raise bad_request(f"{error}.", PARAM, "invalid_image") from None
+        raise RequestRefused(f"{error}.", PARAM, "invalid_image") from None
     path = folder.image(video_id, number)
     with write_atomically(path) as part:
         image.save(part, format="PNG", compress_level=1)
@@ -90,8 +90,8 @@ def placed(images: Sequence[ImageField]) -> list[dict[str, Any]]:
 def _of_data_url(url: str) -> bytes:
     head = DATA_URL.match(url)
     if head is None:
-        raise bad_request("An image is to be data:image/…;base64,… .", PARAM, "invalid_image")
+        raise RequestRefused("An image is to be data:image/…;base64,… .", PARAM, "invalid_image")
     try:
         return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        raise bad_request("An image's base64 is damaged.", PARAM, "invalid_image") from None
+        raise RequestRefused("An image's base64 is damaged.", PARAM, "invalid_image") from None

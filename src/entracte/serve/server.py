@@ -15,6 +15,7 @@ from entracte.config.serve import ServeSettings
 from entracte.errors import EntracteError, RequestError
 from entracte.serve.worker.engine_factory import OpenEngine
 
+from .errors import RequestRefused
 from .http.app import LOOPBACK, make_app
 from .http.connections import (
     ConnectionLimits,
@@ -24,7 +25,6 @@ from .http.connections import (
     raise_open_files,
 )
 from .http.cors import require_origins
-from .http.errors import ApiError
 from .loras import require_folder
 from .service import STOP_SECONDS, Service
 from .submission import usual_request
@@ -70,7 +70,7 @@ def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
     check(settings)
     try:
         usual = usual_request(settings)
-    except ApiError as error:
+    except RequestRefused as error:
         raise RequestError(f"the default video cannot be made: {error.message}") from None
     return Service(
         settings, lambda device: OpenEngine(settings, device, usual, settings.warm_up), log

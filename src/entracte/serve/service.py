@@ -15,10 +15,10 @@ from entracte.config.serve import ServeSettings
 from entracte.serve.webhooks.dispatcher import Dispatcher, webhook_secret
 
 from .data_folder import DataFolder, DataFolderError
+from .errors import Draining, RequestRefused
 from .events import EventBus, ServerEvent
 from .housekeeping import Housekeeping
-from .http.errors import ApiError
-from .jobs.admission import OwnerGone, QueueLimits
+from .jobs.admission import QueueLimits
 from .jobs.database import open_database
 from .jobs.job import Job
 from .jobs.outbox import Outbox
@@ -162,7 +162,7 @@ class Service:
     def estimate(self, submission: Submission, images: int = 0) -> float | None:
         """How many seconds a video would take, by the first worker that can estimate it.
 
-        Raises ApiError for what a worker would refuse to make.
+        Raises RequestRefused for what a worker would refuse to make.
         """
         still = {"path": "-", "strength": 1.0}
         arguments = request_arguments(
@@ -182,15 +182,13 @@ class Service:
         return None
 
     def submit(self, new: Job) -> Job:
-        """Add a job to the queue; raises ApiError where the queue is full or the server stops."""
+        """Add a job to the queue.
+
+        Raises QueueFull, KeyReused, OwnerGone, and Draining where the server stops.
+        """
         if self.draining.is_set():
-            raise ApiError(
-                503, "The server is stopping.", "draining", headers={"Retry-After": "10"}
-            )
-        try:
-            job = self.store.submit(new, self.limits)
-        except OwnerGone:
-            raise ApiError(401, "This API key is not known.", "invalid_api_key") from None
+            raise Draining("the server is stopping")
+        job = self.store.submit(new, self.limits)
         self.queue.invalidate()
         if job.id == new.id:
             self.log.info(
@@ -247,7 +245,7 @@ class Service:
         loras = self.loras.paths()
         try:
             arguments = request_arguments(job.prompt, job.settings, loras, images)
-        except ApiError as error:  # its LoRA is gone
+        except RequestRefused as error:  # its LoRA is gone
             raise WorkFailed(error.code or "invalid_request", error.message) from None
         try:
             self.folder.make_room(job.id)

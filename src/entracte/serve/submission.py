@@ -12,8 +12,9 @@ from entracte.errors import RequestError
 from entracte.recipes import DEFAULTS, RECIPES
 from entracte.request import DEFAULT_VERSION, ImageCondition, LoraSpec, Request
 from entracte.sampling.lengths import TIME
-from entracte.serve.http.errors import ApiError, bad_request
-from entracte.serve.http.fields import LoraField, VideoFields
+
+from .errors import RequestRefused, UnknownModel
+from .fields import LoraField, VideoFields
 
 # A request's fields under the names that clients know.
 PARAMS: Mapping[str, str] = {
@@ -56,14 +57,14 @@ class Submission:
 
 
 def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Path]) -> Submission:
-    """Raises ApiError, naming the field, for what cannot be made or is not allowed here."""
+    """Raises RequestRefused, naming the field, for what cannot be made or is not allowed here."""
     model = fields.model or settings.model_name[0]
     if model not in settings.model_name:
-        raise ApiError(404, f"There is no model {model[:100]!r}.", "model_not_found", "model")
+        raise UnknownModel(f"There is no model {model[:100]!r}.", "model", "model_not_found")
     for name, words in (("prompt", fields.prompt), ("negative_prompt", fields.negative_prompt)):
         if words is not None and len(words) > settings.max_prompt_chars:
             limit = settings.max_prompt_chars
-            raise bad_request(f"{name} has over {limit:,} characters.", name, "too_long")
+            raise RequestRefused(f"{name} has over {limit:,} characters.", name, "too_long")
     defaults = DEFAULTS[DEFAULT_VERSION]
     pipeline = fields.pipeline or settings.pipeline
     recipe = RECIPES[pipeline]
@@ -121,7 +122,7 @@ def request_arguments(
 ) -> dict[str, Any]:
     """The arguments of the `Request` that settings stand for.
 
-    images: `{path, frame, strength, crf}`. Raises ApiError for a LoRA that there is not, and
+    images: `{path, frame, strength, crf}`. Raises RequestRefused for a LoRA that there is not, and
     RequestError for an image that does not fit.
     """
     width, height = _pixels(settings["size"])
@@ -148,7 +149,7 @@ def request_arguments(
 
 
 def usual_request(settings: ServeSettings) -> dict[str, Any]:
-    """The arguments of the request that leaves everything open; raises ApiError."""
+    """The arguments of the request that leaves everything open; raises RequestRefused."""
     submission = resolve(VideoFields(prompt="Anything"), settings, {})
     return request_arguments(submission.prompt, submission.settings, {})
 
@@ -171,10 +172,10 @@ def _size(fields: VideoFields, settings: ServeSettings) -> tuple[int, int]:
     if fields.width is None and fields.height is None:
         return _pixels(fields.size or settings.default_size)
     if fields.size is not None and _pixels(fields.size) != (fields.width, fields.height):
-        raise bad_request("Give size, or width and height, not both.", "size", "contradiction")
+        raise RequestRefused("Give size, or width and height, not both.", "size", "contradiction")
     if fields.width is None or fields.height is None:
         missing = "width" if fields.width is None else "height"
-        raise bad_request(f"Give width and height together; {missing} is missing.", missing)
+        raise RequestRefused(f"Give width and height together; {missing} is missing.", missing)
     return fields.width, fields.height
 
 
@@ -186,7 +187,7 @@ def _pixels(size: str) -> tuple[int, int]:
 def _require_steps(found: Mapping[str, Any], settings: ServeSettings) -> None:
     if found.get("num_inference_steps", 0) > settings.max_steps:
         words = f"num_inference_steps: at most {settings.max_steps} are allowed here."
-        raise bad_request(words, "num_inference_steps", "too_many_steps")
+        raise RequestRefused(words, "num_inference_steps", "too_many_steps")
 
 
 def _require_length(frames: int, fps: float, settings: ServeSettings) -> None:
@@ -196,22 +197,22 @@ def _require_length(frames: int, fps: float, settings: ServeSettings) -> None:
             f"seconds: {frames} frames at {fps:g} a second last {frames / fps:.1f} seconds; at "
             f"most {settings.max_seconds:g} are allowed here."
         )
-        raise bad_request(words, "seconds", "too_long")
+        raise RequestRefused(words, "seconds", "too_long")
 
 
 def _require_loras(loras: Sequence[LoraField], settings: ServeSettings) -> None:
     if len(loras) > settings.max_loras:
         words = f"loras: at most {settings.max_loras} are allowed here."
-        raise bad_request(words, "loras", "too_many")
+        raise RequestRefused(words, "loras", "too_many")
     names = [lora.name for lora in loras]
     for lora in loras:
         if names.count(lora.name) > 1:
             words = f"loras: {lora.name[:100]!r} is given twice; add up its strengths."
-            raise bad_request(words, "loras", "given_twice")
+            raise RequestRefused(words, "loras", "given_twice")
         if abs(lora.strength) > settings.max_lora_strength:
             limit = settings.max_lora_strength
             words = f"loras: {lora.name[:100]!r} has a strength beyond {limit:g}, either way."
-            raise bad_request(words, "loras", "invalid_value")
+            raise RequestRefused(words, "loras", "invalid_value")
 
 
 def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, Path]) -> None:
@@ -224,35 +225,35 @@ def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, 
             f"{width}x{height} pixels in {frames} frames are more than is allowed here; ask for "
             f"{factor:.0%} of the length, or a smaller size."
         )
-        raise bad_request(words, "size", "too_large")
+        raise RequestRefused(words, "size", "too_large")
     try:
         Request(**request_arguments(submission.prompt, submission.settings, loras))
     except RequestError as error:
         raise from_request(error) from None
 
 
-def from_request(error: RequestError) -> ApiError:
+def from_request(error: RequestError) -> RequestRefused:
     """A request's own words, under the name that the client knows the field by."""
     line = str(error).splitlines()[0]
     name, colon, words = line.partition(": ")
     if not colon or not name.replace("_", "").replace(".", "").isalnum():
-        return bad_request(line, code="invalid_value")
+        return RequestRefused(line, code="invalid_value")
     known = name.partition(".")[0]
     param = PARAMS.get(known, known)
-    return bad_request(f"{param}: {words}", param, "invalid_value")
+    return RequestRefused(f"{param}: {words}", param, "invalid_value")
 
 
-def refusal(code: str, message: str) -> ApiError:
+def refusal(code: str, message: str) -> RequestRefused:
     """A worker's words about a request that it would not carry out."""
     if code == "invalid_request":
         return from_request(RequestError(message))
-    return bad_request(message, "loras" if code == "invalid_lora" else None, code)
+    return RequestRefused(message, "loras" if code == "invalid_lora" else None, code)
 
 
 def _lora(given: Mapping[str, Any], loras: Mapping[str, Path]) -> LoraSpec:
     name: str = given["name"]
     if name not in loras:
-        raise bad_request(f"There is no LoRA {name[:100]!r} here.", "loras", "lora_not_found")
+        raise RequestRefused(f"There is no LoRA {name[:100]!r} here.", "loras", "lora_not_found")
     return LoraSpec(
         path=loras[name],
         strength=given["strength"],

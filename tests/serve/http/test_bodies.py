@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from entracte.serve.http.limits import LARGEST_AT_ONCE, LARGEST_OF_A_KEY, Bodies
-from entracte.serve.http.strict_json import MOST_PARTS, GivenTwice, TooManyParts, parse
+from entracte.serve.strict_json import MOST_PARTS, GivenTwice, TooManyParts, parse
 
 from ..fake_server import fake_server
 from ..running import Local, small

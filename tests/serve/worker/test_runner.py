@@ -17,7 +17,7 @@ from entracte.request import LoraSpec
 from entracte.residency.policy import Residency
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.sampling.guidance import Guidance
-from entracte.serve.http.fields import VideoFields
+from entracte.serve.fields import VideoFields
 from entracte.serve.submission import request_arguments, resolve
 from entracte.serve.worker.messages import MemoryReport, PreviewImage, RunJob, Step
 from entracte.serve.worker.protocol import WorkFailed

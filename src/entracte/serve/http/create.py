@@ -7,6 +7,7 @@ from typing import Annotated
 import anyio
 from fastapi import APIRouter, Header, Request
 
+from entracte.serve.fields import ImageField, VideoFields
 from entracte.serve.images import collect, is_elsewhere, placed, require_few, write_image
 from entracte.serve.jobs.admission import KeyReused, QueueFull
 from entracte.serve.jobs.job import Job
@@ -17,7 +18,6 @@ from entracte.serve.submission import Submission, resolve
 
 from .depends import TheKey, TheService
 from .errors import ApiError, bad_request
-from .fields import ImageField, VideoFields
 from .openapi import errors, json_body, video_body
 from .read_body import read_body, read_json, understood
 from .schemas import Estimate, Video

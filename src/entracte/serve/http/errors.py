@@ -13,18 +13,27 @@ from starlette.status import (
     HTTP_403_FORBIDDEN,
     HTTP_404_NOT_FOUND,
     HTTP_405_METHOD_NOT_ALLOWED,
+    HTTP_413_CONTENT_TOO_LARGE,
     HTTP_429_TOO_MANY_REQUESTS,
 )
 from structlog.typing import FilteringBoundLogger
 
 from entracte.errors import MediaError
 from entracte.serve.data_folder import DataFolderError
+from entracte.serve.errors import Draining, ImageTooLarge, RequestRefused, UnknownModel
+from entracte.serve.jobs.admission import OwnerGone
 from entracte.serve.jobs.database import DatabaseError
 from entracte.validation import plain
 
 TYPES: Mapping[int, str] = {
     HTTP_403_FORBIDDEN: "permission_error",
     HTTP_429_TOO_MANY_REQUESTS: "rate_limit_error",
+}
+
+# Of requests that are refused; 400 for the others.
+STATUSES: Mapping[type[RequestRefused], int] = {
+    UnknownModel: HTTP_404_NOT_FOUND,
+    ImageTooLarge: HTTP_413_CONTENT_TOO_LARGE,
 }
 
 
@@ -60,6 +69,11 @@ def storage_failed() -> ApiError:
     return ApiError(503, words, "storage_failed", headers={"Retry-After": "10"})
 
 
+def of_refused(error: RequestRefused) -> ApiError:
+    status = STATUSES.get(type(error), HTTP_400_BAD_REQUEST)
+    return ApiError(status, error.message, error.code, error.param)
+
+
 def error_body(
     status: int, message: str, code: str | None = None, param: str | None = None
 ) -> dict[str, Any]:
@@ -93,6 +107,20 @@ def add_error_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
     @app.exception_handler(ApiError)
     async def of_ours(_: Request, error: ApiError) -> JSONResponse:
         return error_response(error)
+
+    @app.exception_handler(RequestRefused)
+    async def of_requests(_: Request, error: RequestRefused) -> JSONResponse:
+        return error_response(of_refused(error))
+
+    @app.exception_handler(OwnerGone)
+    async def of_revoked_keys(_: Request, __: OwnerGone) -> JSONResponse:
+        return error_response(ApiError(401, "This API key is not known.", "invalid_api_key"))
+
+    @app.exception_handler(Draining)
+    async def of_the_end(_: Request, __: Draining) -> JSONResponse:
+        headers = {"Retry-After": "10"}
+        words = "The server is stopping."
+        return error_response(ApiError(503, words, "draining", headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def of_parameters(_: Request, error: RequestValidationError) -> JSONResponse:

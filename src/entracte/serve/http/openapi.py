@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from entracte.serve.fields import VideoFields
+
 from .auth import OPEN
 from .credentials import COOKIE
-from .fields import VideoFields
 from .schemas import ErrorBody
 
 WORDS: Mapping[int, str] = {

@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from entracte.serve.keys import Key
+from entracte.serve.strict_json import GivenTwice, TooManyParts, parse
 from entracte.validation import plain
 
 from .errors import ApiError, bad_request
-from .strict_json import GivenTwice, TooManyParts, parse
 from .turns import Pools
 
 FILES = "input_reference"

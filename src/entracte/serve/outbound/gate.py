@@ -1,9 +1,7 @@
 """All that the service asks of other machines: images by URL, and webhooks. Off until allowed."""
 
 from entracte.config.serve import ServeSettings
-from entracte.serve.http.errors import ApiError, bad_request
-from entracte.serve.jobs.outbox import Delivery
-from entracte.serve.webhooks.deliveries import Outcome, deliver
+from entracte.serve.errors import RequestRefused
 
 from .errors import (
     NotHttps,
@@ -30,39 +28,38 @@ def host_of(url: str) -> str:
 
 
 class Outbound:
-    """One guard for images and one for webhooks, whose hosts are allowed apart."""
+    """One guard for images and one for webhooks, whose hosts are allowed apart.
+
+    webhooks: the client that delivers events.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         networks, http = settings.allow_network, settings.allow_http
         self._images = Client(Guard(settings.image_host, http, networks))
         # The operator's own URLs need no further leave.
         hosts = [_host_to_tell(url) for url in settings.webhook_url]
-        self._webhooks = Client(Guard([*settings.webhook_host, *hosts], http, networks))
+        self.webhooks = Client(Guard([*settings.webhook_host, *hosts], http, networks))
         for url in settings.webhook_url:
-            _require_sendable(self._webhooks.guard, url)
+            _require_sendable(self.webhooks.guard, url)
 
     def require_webhook(self, url: str | None) -> None:
-        """Raise ApiError for a URL that may not be told anything."""
+        """Raise RequestRefused for a URL that may not be told anything."""
         if url is None:
             return
         try:
-            self._webhooks.guard.check(url)
+            self.webhooks.guard.check(url)
         except OutboundRefused as error:
-            raise bad_request(f"{WEBHOOK}: {error}", WEBHOOK, "url_not_allowed") from None
+            raise RequestRefused(f"{WEBHOOK}: {error}", WEBHOOK, "url_not_allowed") from None
 
     def fetch_image(self, url: str, max_bytes: int, seconds: float) -> bytes:
-        """An image from elsewhere; raises ApiError where that is not allowed, or fails."""
+        """An image from elsewhere; raises RequestRefused where that is not allowed, or fails."""
         try:
             data, _ = self._images.get(url, max_bytes, seconds)
         except OutboundRefused as error:
-            raise bad_request(f"{IMAGE}: {error}", IMAGE, "url_not_allowed") from None
+            raise RequestRefused(f"{IMAGE}: {error}", IMAGE, "url_not_allowed") from None
         except OutboundFailed as error:
-            raise ApiError(400, f"{IMAGE}: {error}", "url_failed", IMAGE) from None
+            raise RequestRefused(f"{IMAGE}: {error}", IMAGE, "url_failed") from None
         return data
-
-    def deliver(self, secret: str, delivery: Delivery) -> Outcome:
-        """Try once to tell of an event."""
-        return deliver(self._webhooks, secret, delivery)
 
 
 def _host_to_tell(url: str) -> str:

@@ -18,7 +18,7 @@ from entracte.serve.outbound.errors import SetupError
 from entracte.serve.outbound.gate import Outbound, host_of
 from entracte.serve.trouble import Loop
 
-from .deliveries import Outcome, next_attempt
+from .deliveries import Outcome, deliver, next_attempt
 from .signing import new_secret, sign
 
 EVERY_SECONDS = 1.0
@@ -72,7 +72,7 @@ class Dispatcher(Loop):
     ) -> None:
         super().__init__("dispatcher", EVERY_SECONDS, log)
         self._outbox = outbox
-        self._outbound = outbound
+        self._client = outbound.webhooks
         self._secret = secret
         self._metrics = metrics
         self._log = log
@@ -97,7 +97,7 @@ class Dispatcher(Loop):
             self._in_flight.end(messages[0])
 
     def _deliver(self, delivery: Delivery) -> Outcome:
-        outcome = self._outbound.deliver(self._secret, delivery)
+        outcome = deliver(self._client, self._secret, delivery)
         pause = None
         if outcome == "again":
             pause = next_attempt(delivery.attempts + 1, self._random)
