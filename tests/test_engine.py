@@ -188,7 +188,7 @@ def test_a_lora_that_fits_in_part_is_noticed(
     tensors = load_file(demo_model / DISTILLED_LORA) | {"other.lora_A.weight": torch.ones(2, 2)}
     path = tmp_path / "part.safetensors"
     save_file(tensors, path)
-    with pytest.raises(LoraError, match=r"1 of its 329 keys.*other\.lora_A.*--lora-partial"):
+    with pytest.raises(LoraError, match=r"1 of its 329 keys.*other\.lora_A.*partial=True"):
         engine.prepare(small(loras=(LoraSpec(path),)))
     result = engine.generate(small(loras=(LoraSpec(path, partial=True),)), keep_frames=False)
     (warning,) = result.warnings
@@ -451,11 +451,11 @@ class TestOpening:
         assert torch.equal(latents[0]["stage1.video_latent"], latents[1]["stage1.video_latent"])
 
     def test_no_model(self) -> None:
-        with pytest.raises(CheckpointError, match="no model is named: give --model"):
+        with pytest.raises(CheckpointError, match="no model is named: give `model`"):
             Engine.open()
 
     def test_no_gemma(self, demo_model: Path) -> None:
-        with pytest.raises(CheckpointError, match="text encoder is missing: give --gemma-root"):
+        with pytest.raises(CheckpointError, match="text encoder is missing: give `gemma_root`"):
             Engine.open(checkpoint_path=demo_model / CHECKPOINT)
 
     def test_gemma_without_tokenizer(self, demo_model: Path, tmp_path: Path) -> None:

@@ -1,10 +1,22 @@
-"""Errors that a user can act on: each says what was wrong, where, and what would be right."""
+"""Errors that a user can act on: each says what was wrong, where, and what would be right.
 
+Texts name settings as Python does, in backticks (`gemma_root`); commands put their flags there.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 class EntracteError(Exception):
-    """The root of every error that this package raises for a reason outside its own code."""
+    """The root of every error that this package raises for a reason outside its own code.
+
+    settings: those that the text names in backticks.
+    """
+
+    def __init__(self, *message: object, settings: tuple[str, ...] = ()) -> None:
+        super().__init__(*message)
+        self.settings = settings
 
 
 class RequestError(EntracteError):
@@ -27,7 +39,7 @@ class LoraError(CheckpointError):
     """
 
     def __init__(self, path: Path, reason: str, partly: bool = False) -> None:
-        advice = ". To apply the rest: --lora-partial, or LoraSpec(partial=True)" if partly else ""
+        advice = ". To apply the rest: LoraSpec(partial=True)" if partly else ""
         super().__init__(f"LoRA {path}: {reason}{advice}")
         self.path = path
         self.reason = reason
@@ -59,7 +71,33 @@ class ResidencyError(EntracteError):
 
 
 class BudgetError(ResidencyError):
-    """The weights do not fit the memory that they may take; says what would."""
+    """The weights do not fit the memory that they may take.
+
+    reason: what does not fit, in words. missing: the bytes that each memory lacks.
+    nearest: the arguments of the `Residency` that fits, or else of the one that takes least; None
+    where neither is known. needs: what that one takes, in words; empty where it fits.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        missing: Mapping[str, int] | None = None,
+        nearest: Mapping[str, Any] | None = None,
+        needs: str = "",
+    ) -> None:
+        self.reason = reason
+        self.missing = missing or {}
+        self.nearest = nearest
+        self.needs = needs
+        super().__init__(self.worded(_as_call))
+
+    def worded(self, plan: Callable[[Mapping[str, Any]], str]) -> str:
+        """The message, with the nearest plan in the words of `plan`."""
+        if self.nearest is None:
+            return self.reason
+        if not self.needs:
+            return f"{self.reason}. This fits: {plan(self.nearest)}"
+        return f"{self.reason}. The smallest plan, {plan(self.nearest)}, needs {self.needs}"
 
 
 class OutOfMemory(ResidencyError):
@@ -68,3 +106,8 @@ class OutOfMemory(ResidencyError):
 
 class DeviceFault(ResidencyError):
     """The device did something wrong, and what its memory holds is no longer known."""
+
+
+def _as_call(arguments: Mapping[str, Any]) -> str:
+    """What to write in Python to have a plan."""
+    return f"Residency({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

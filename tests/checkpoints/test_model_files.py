@@ -45,7 +45,7 @@ def test_what_a_diffusers_repository_needs() -> None:
 
 
 def test_a_file_instead_of_a_folder(demo_model: Path) -> None:
-    with pytest.raises(CheckpointError, match="is a file; give it as --checkpoint-path"):
+    with pytest.raises(CheckpointError, match="is a file; give it as `checkpoint_path`"):
         open_model(str(demo_model / CHECKPOINT), ModelPaths(), distilled=False)
 
 

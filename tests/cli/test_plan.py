@@ -108,7 +108,7 @@ def test_a_named_mode_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
     err = refused(capsys, "--gpu", "rtx-4090", "--device-memory", "2GiB")
-    assert "no plan fits. The smallest, --mode" in err
+    assert "no plan fits. The smallest plan, --mode" in err
 
 
 def test_what_is_given_replaces_the_card_s_numbers(capsys: pytest.CaptureFixture[str]) -> None:

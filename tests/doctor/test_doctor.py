@@ -8,6 +8,7 @@ import torch
 
 from entracte.cli import plan_inputs
 from entracte.cli.main import run
+from entracte.config.wording import worded
 from entracte.doctor.diagnosis import Check, Findings, diagnose, examine
 from entracte.doctor.findings import duration, gigabytes
 from entracte.errors import BudgetError, RequestError
@@ -131,14 +132,14 @@ def test_what_does_not_fit_is_told_in_the_planners_words(
 ) -> None:
     """Doctor and plan say the same smallest plan of the same machine."""
     small = replace(on_cpu().hardware, device_memory=10 * GB, host_memory=10 * GB)
-    with pytest.raises(BudgetError, match="The smallest, --mode .* of memory") as refused:
+    with pytest.raises(BudgetError, match="The smallest plan, .* of memory") as refused:
         forecast(small)
-    check = checked(replace(on_cpu(), full_size=str(refused.value)), "full-size model")
+    check = checked(replace(on_cpu(), full_size=worded(refused.value)), "full-size model")
     assert (check.found, check.verdict) == ("does not fit", "warning")
-    assert str(refused.value) in check.advice
+    assert worded(refused.value) in check.advice
     monkeypatch.setattr(plan_inputs, "this_machine", lambda *_: small)
     assert run(["plan", "--height", "512", "--width", "768"]) == 2
-    assert capsys.readouterr().err == f"entracte: {refused.value}\n"
+    assert capsys.readouterr().err == f"entracte: {worded(refused.value)}\n"
 
 
 # The device.

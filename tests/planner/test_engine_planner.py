@@ -203,7 +203,7 @@ def test_named_modes_are_not_changed(demo_model: Path, refusals: Callable[[int],
 
 def test_what_fits_nowhere_is_refused_before_anything_is_read(demo_model: Path) -> None:
     engine = open_engine(demo_model, 1_000_000)
-    with pytest.raises(BudgetError, match=r"no plan fits\. The smallest, --mode"):
+    with pytest.raises(BudgetError, match=r"no plan fits\. The smallest plan, Residency"):
         latents(engine)
     assert engine.residency() == []
 

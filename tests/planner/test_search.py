@@ -13,7 +13,7 @@ from entracte.machine.cards import card
 from entracte.machine.hardware import Hardware
 from entracte.planner.candidates import placements, ways
 from entracte.planner.cost_model import Costs, predict
-from entracte.planner.decision import decide, flags
+from entracte.planner.decision import arguments, decide
 from entracte.planner.forecast import forecast
 from entracte.planner.limits import (
     DEVICE_RESERVE,
@@ -135,13 +135,14 @@ def test_a_mode_that_does_not_fit_says_by_how_much_and_what_does() -> None:
         decide(c, wanted, Limits(needed - 1000, 10**9))
     with pytest.raises(BudgetError) as refused:
         decide(c, wanted, Limits(needed - 1000, 10**9))
-    suggested = str(refused.value).split("This fits: ")[1]
     best = decide(c, AUTO, Limits(needed - 1000, 10**9)).chosen.prediction
-    assert suggested == flags(best)
+    assert refused.value.nearest == arguments(best)
 
 
 def test_where_nothing_fits_the_smallest_plan_is_named() -> None:
-    with pytest.raises(BudgetError, match=r"no plan fits\. The smallest, --mode .* needs"):
+    with pytest.raises(
+        BudgetError, match=r"no plan fits\. The smallest plan, Residency\(mode=.*\), needs"
+    ):
         decide(request(0.1, 0.01, (0.1, 0.1)), AUTO, Limits(1000, 1000))
 
 

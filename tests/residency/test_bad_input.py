@@ -194,23 +194,27 @@ def test_single_blocks_cannot_be_had(pick: Callable[[Net], object]) -> None:
 
 def test_too_small_a_budget_names_what_fits() -> None:
     manager = make_manager(HostBackend(), Residency("resident", device_memory=20_000))
-    with pytest.raises(BudgetError, match="more than the .* allowed. This fits: --mode") as error:
+    with pytest.raises(BudgetError, match="than the .* allowed. This fits: Residency") as error:
         manager.plan(PHASES)
-    assert named(str(error.value), manager.wanted).mode != "resident"
+    assert named(error.value, manager.wanted).mode != "resident"
 
 
-def named(message: str, wanted: Residency) -> Residency:
-    """What a message says fits, as a user would ask for it."""
-    mode = re.search(r"--mode (\S+)", message)
-    blocks = re.search(r"--resident-blocks (\d+)", message)
-    assert mode is not None
+def named(error: BudgetError, wanted: Residency) -> Residency:
+    """What an error says fits, as a user would ask for it."""
+    assert error.nearest is not None
+    asked = Residency(**error.nearest)
+    assert str(error).endswith(f"This fits: {call(error.nearest)}")
     return replace(
         wanted,
-        mode=mode[1],
-        resident_blocks=int(blocks[1]) if blocks else None,
+        mode=asked.mode,
+        resident_blocks=asked.resident_blocks,
         merged_blocks=None,
-        places=dict(each.split("=") for each in re.findall(r"--place (\S+)", message)),
+        places=asked.places,
     )
+
+
+def call(arguments: Mapping[str, Any]) -> str:
+    return f"Residency({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
 @given(
@@ -224,15 +228,19 @@ def test_what_a_message_names_does_fit(mode: Any, device: int, host: int | None,
     backend = SimulatedAccelerator(device_limit=device, host_limit=host)
     wanted = Residency(mode, device_memory=device, host_memory=host)
     manager = DeviceManager(specs, backend, wanted, adapters=ADAPTERS)
+    refused = None
     try:
         manager.plan(PHASES)
     except BudgetError as error:
-        message = str(error)
+        refused = error
+    if refused is not None:
         assert (backend.peak_device_bytes, backend.peak_host_bytes) == (0, 0)
-        if "This fits" not in message:
-            assert re.search(r"The smallest plan, --mode .*, needs .* and .* of the host", message)
+        assert refused.missing
+        if refused.needs:
+            words = r"The smallest plan, Residency\(.*\), needs .* and .* of the host"
+            assert re.search(words, str(refused))
             return
-        manager.configure(named(message, wanted))
+        manager.configure(named(refused, wanted))
         manager.plan(PHASES)
     assume(host is None)  # loading takes a little more of the host for a moment
     results = perform(manager)
@@ -242,14 +250,14 @@ def test_what_a_message_names_does_fit(mode: Any, device: int, host: int | None,
 
 def test_where_nothing_fits_the_smallest_plan_is_named() -> None:
     manager = make_manager(HostBackend(), Residency("resident", device_memory=2000))
-    with pytest.raises(BudgetError, match="The smallest plan, --mode .* --resident-blocks 0"):
+    with pytest.raises(BudgetError, match="The smallest plan, Residency.*, resident_blocks=0"):
         manager.plan(PHASES)
 
 
 def test_a_component_in_one_piece_is_told_what_fits_too() -> None:
     wanted = Residency("resident", device_memory=30_000)
     manager = DeviceManager([without_blocks()], HostBackend(), wanted, adapters=ADAPTERS)
-    with pytest.raises(BudgetError, match="This fits: --mode snapshot"):
+    with pytest.raises(BudgetError, match="This fits: Residency.mode='snapshot'"):
         manager.plan(PHASES)
 
 

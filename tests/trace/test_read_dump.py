@@ -138,7 +138,7 @@ def test_nested_too_deeply(tmp_path: Path) -> None:
 def test_not_a_dump(data: Any, tmp_path: Path) -> None:
     message = refused(write(tmp_path, data))
     assert "not a performance dump" in message
-    assert "--perf-dump-path" in message
+    assert "`perf_dump_path`" in message
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from entracte.config.wording import worded
 from entracte.engine import Engine
 from entracte.errors import BudgetError, OutOfMemory
 from entracte.planner.prediction import Prediction
@@ -113,7 +114,7 @@ def measure(
             if not warm:
                 runs.append(run_of(result))
     except (BudgetError, OutOfMemory) as error:
-        return Measured(mode, None, skipped=str(error))
+        return Measured(mode, None, skipped=worded(error))
     if result.decision is not None:
         prediction = result.decision.chosen.prediction
     return Measured(mode, prediction, tuple(runs), last=result)

@@ -126,7 +126,8 @@ def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
     """
     if not found.checkpoints:
         raise CheckpointError(
-            f"{found.path} holds no LTX checkpoint; give --checkpoint-path{found.why_not()}"
+            f"{found.path} holds no LTX checkpoint; give `checkpoint_path`{found.why_not()}",
+            settings=("checkpoint_path",),
         )
     whole = [each for each in found.checkpoints if "transformer" in each.components]
     named = [each for each in whole if ("distilled" in each.name) == distilled] or whole
@@ -135,7 +136,8 @@ def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
     if len(named) > 1:
         names = ", ".join(each.name for each in named)
         raise CheckpointError(
-            f"{found.path} holds several checkpoints ({names}); name one with --checkpoint-path"
+            f"{found.path} holds several checkpoints ({names}); name one with `checkpoint_path`",
+            settings=("checkpoint_path",),
         )
     if len(whole) > 1:
         kind = "distilled" if distilled else "base"

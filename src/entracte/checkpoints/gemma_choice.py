@@ -54,7 +54,8 @@ def choose_gemma(found: Folder, connectors: ComponentSource | None) -> Path:
     if len(taken) > 1:
         raise CheckpointError(
             f"{found.path} holds several text encoders that fit ({', '.join(names)}); name one "
-            "with --gemma-root"
+            "with `gemma_root`",
+            settings=("gemma_root",),
         )
     if len(names) > 1:
         why = "the one that fits" if len(fitting) == 1 else "the official one"

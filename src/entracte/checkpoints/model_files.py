@@ -41,9 +41,10 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
     """
     if model is None and not paths.checkpoint:
         raise CheckpointError(
-            "no model is named: give --model (a folder, or a hub repository such as "
-            "Lightricks/LTX-2.3), or --checkpoint-path and --gemma-root. To try without weights: "
-            "entracte demo-model DIR"
+            "no model is named: give `model` (a folder, or a hub repository such as "
+            "Lightricks/LTX-2.3), or `checkpoint_path` and `gemma_root`. To try without weights: "
+            "entracte demo-model DIR",
+            settings=("model", "checkpoint_path", "gemma_root"),
         )
     folder = None if model is None else _folder(model, distilled)
     found = None if folder is None else scan(folder)
@@ -107,9 +108,10 @@ def _gemma(found: Folder | None, connectors: ComponentSource | None, from_hub: b
         return choose_gemma(found, connectors)
     if not from_hub:
         raise CheckpointError(
-            "the text encoder is missing: give --gemma-root, the folder of "
+            "the text encoder is missing: give `gemma_root`, the folder of "
             f"{hub.GEMMA_REPOSITORY}, or put it into the model's folder"
-            f"{'' if found is None else found.why_not()}"
+            f"{'' if found is None else found.why_not()}",
+            settings=("gemma_root",),
         )
 
     def is_whole(folder: Path) -> bool:

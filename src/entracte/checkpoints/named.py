@@ -23,7 +23,8 @@ def find_folder(model: str) -> Path | None:
         return path
     if path.exists():
         raise CheckpointError(
-            f"{model} is a file; give it as --checkpoint-path, or name its folder"
+            f"{model} is a file; give it as `checkpoint_path`, or name its folder",
+            settings=("checkpoint_path",),
         )
     if is_repository(model):
         return None

@@ -84,7 +84,7 @@ def worded_with_flags() -> Iterator[None]:
         yield
     except RequestError as error:
         lines = map(_with_flag, str(error).splitlines())
-        raise RequestError("\n".join(lines)) from None
+        raise RequestError("\n".join(lines), settings=error.settings) from None
 
 
 def _with_flag(line: str) -> str:

@@ -203,7 +203,8 @@ def summarise(result: "Result") -> dict[str, Any]:
 def plan_json(decision: "Decision", trace: "Trace") -> dict[str, Any]:
     """The planner's choice and reason, and what it predicted beside what was measured."""
     from entracte.planner.model_planner import measured
-    from entracte.planner.summary import option_json
+
+    from .decision_json import option_json
 
     found = measured(trace)
     return option_json(decision.chosen) | {

@@ -21,6 +21,7 @@ from entracte.cli import (
 )
 from entracte.cli.parser import Parser
 from entracte.cli.terminal import say
+from entracte.config.wording import worded
 from entracte.errors import EntracteError
 
 COMMANDS = (
@@ -73,9 +74,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _report(error: EntracteError, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"error": {"type": type(error).__name__, "message": str(error)}}))
+        print(json.dumps({"error": {"type": type(error).__name__, "message": worded(error)}}))
     else:
-        for line in str(error).splitlines():
+        for line in worded(error).splitlines():
             say(f"entracte: {line}", sys.stderr)
 
 

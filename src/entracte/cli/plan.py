@@ -86,8 +86,8 @@ def run(options: argparse.Namespace) -> None:
     from entracte.planner.decision import decide
     from entracte.planner.forecast import weight_phases
     from entracte.planner.limits import limits_of
-    from entracte.planner.summary import decision_json
 
+    from .decision_json import decision_json
     from .plan_tables import print_plan
 
     hardware, wanted = heed_memory(find_machine(options), wanted)

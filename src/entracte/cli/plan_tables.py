@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from entracte.config.wording import residency_flags
 from entracte.machine.hardware import Hardware, Origin
-from entracte.planner.decision import MODES, Decision, Option, flags
+from entracte.planner.decision import MODES, Decision, Option, arguments
 from entracte.planner.prediction import Prediction
 from entracte.planner.search import TICK
 from entracte.planner.workload import PhaseLoad, Workload
@@ -38,7 +39,7 @@ def print_plan(decision: Decision, hardware: Hardware, load: Workload) -> None:
     print()
     say(f"{chosen.name}: {chosen.reason}")
     say(f"  {_places(chosen.prediction)}")
-    say(f"  to have it: {flags(chosen.prediction)}")
+    say(f"  to have it: {residency_flags(arguments(chosen.prediction))}")
     print()
     console.print(_stages(chosen.prediction))
     print()

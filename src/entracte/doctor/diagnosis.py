@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from entracte.config.wording import worded
 from entracte.errors import BudgetError, RequestError
 from entracte.machine import survey
 from entracte.machine.device import driver_version
@@ -34,7 +35,7 @@ def examine(
     try:
         full_size: Prediction | str = forecast(surveyed.hardware)
     except BudgetError as error:
-        full_size = str(error)
+        full_size = worded(error)
     return Findings(
         survey=surveyed,
         full_size=full_size,

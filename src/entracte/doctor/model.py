@@ -1,7 +1,8 @@
 """Whether the full-size model works, and how: what the planner says."""
 
-from entracte.planner.decision import flags
-from entracte.planner.forecast import FLAGS, HEIGHT, WIDTH
+from entracte.config.wording import residency_flags
+from entracte.planner.decision import arguments
+from entracte.planner.forecast import HEIGHT, WIDTH
 
 from .findings import Check, Findings, duration, gigabytes
 
@@ -21,8 +22,9 @@ def full_size(findings: Findings) -> Check:
             f"{gigabytes(found.peak_host_bytes)} of the host"
         )
     from_files = found.way.home == "disk"
-    advice = f"{VIDEO} takes {duration(found.latency_s)} and {memory}, with {flags(found)}"
+    flags = residency_flags(arguments(found))
+    advice = f"{VIDEO} takes {duration(found.latency_s)} and {memory}, with {flags}"
     if from_files:
         advice += ", which reads the transformer from the disk at every step"
-    advice += f". `entracte plan {FLAGS}` says more."
+    advice += f". `entracte plan --height {HEIGHT} --width {WIDTH}` says more."
     return Check(name, "fits", "warning" if from_files else "good", advice)

@@ -83,12 +83,14 @@ class Preparer:
         if recipe.upsamples and "upsampler" not in self._source.components:
             raise CheckpointError(
                 f"the {recipe.name} pipeline needs the latent upsampler: give "
-                "--spatial-upsampler-path, or put it into the model's folder"
+                "`spatial_upsampler_path`, or put it into the model's folder",
+                settings=("spatial_upsampler_path",),
             )
         if recipe.uses_distilled_lora and self._source.distilled_lora is None:
             raise CheckpointError(
-                f"the {recipe.name} pipeline needs the distilled LoRA: give --distilled-lora, or "
-                "put it into the model's folder"
+                f"the {recipe.name} pipeline needs the distilled LoRA: give `distilled_lora`, or "
+                "put it into the model's folder",
+                settings=("distilled_lora",),
             )
 
     def _warn_of_base_checkpoint(self) -> None:
@@ -96,7 +98,7 @@ class Preparer:
         if "-dev" in located.file.path.name:
             logger.warning(
                 "the distilled pipeline is given a base checkpoint; use a distilled one, or add "
-                "the distilled LoRA with --lora"
+                "the distilled LoRA to the request's"
             )
 
     def _weight_set(self, loras: Sequence[tuple[OpenLora, float]], phase: Phase) -> WeightSet:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from entracte.errors import BudgetError
 from entracte.residency import AUTO, Mode, Residency, SnapshotPolicy
@@ -62,7 +63,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
     if wanted.mode == AUTO:
         fitting = [each for each in options if each.fits and each.name != "dynamic"]
         if not fitting:
-            raise BudgetError(_nothing_fits(options, limits))
+            raise _no_plan("no plan fits", options, limits, ". A smaller video takes less")
         best = _best(fitting).prediction
         plan: Plan = best.way, best.places
     else:
@@ -71,9 +72,10 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
         missing = limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
         if missing and strict:
             fitting = [each for each in options if each.fits]
-            advice = f"This fits: {flags(_best(fitting).prediction)}" if fitting else ""
             words = f"{said(prediction)} does not fit: {_over(missing)}"
-            raise BudgetError(f"{words}. {advice or _smallest(options, limits)}")
+            if not fitting:
+                raise _no_plan(words, options, limits)
+            raise BudgetError(words, missing, arguments(_best(fitting).prediction))
     chosen = predict(c, *plan)
     missing = limits.excess(chosen.peak_device_bytes, chosen.peak_host_bytes)
     reason = _why(chosen, options, wanted)
@@ -89,20 +91,20 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
     return Decision(Option(chosen, not missing, reason), others, residency, limits)
 
 
-def flags(prediction: Prediction) -> str:
-    """The command's flags that ask for a plan."""
+def arguments(prediction: Prediction) -> dict[str, Any]:
+    """The arguments of the `Residency` that asks for a plan."""
     way = prediction.way
-    words = [f"--mode {way.mode}"]
+    found: dict[str, Any] = {"mode": way.mode}
     if way.mode == "snapshot":
-        words.append(f"--snapshot-policy {way.policy}")
+        found["snapshot_policy"] = way.policy
     if way.mode != "resident":
-        words.append(f"--resident-blocks {way.resident}")
+        found["resident_blocks"] = way.resident
     if way.mode == "fused":
-        words.append(f"--merged-blocks {way.merged}")
-    places = [f"{name}={place}" for name, place in prediction.places.items() if place != "resident"]
+        found["merged_blocks"] = way.merged
+    places = {name: place for name, place in prediction.places.items() if place != "resident"}
     if way.home == "disk":
-        places.append(f"{TRANSFORMER}=disk")
-    return " ".join([*words, *(f"--place {each}" for each in places)])
+        places[TRANSFORMER] = "disk"
+    return found | ({"places": places} if places else {})
 
 
 def said(prediction: Prediction) -> str:
@@ -167,21 +169,20 @@ def _why_not(option: Option, chosen: Prediction, limits: Limits) -> str:
     )
 
 
-def _nothing_fits(options: list[Option], limits: Limits) -> str:
-    return f"no plan fits. {_smallest(options, limits)}. A smaller video takes less"
-
-
-def _smallest(options: Iterable[Option], limits: Limits) -> str:
-    """What the least demanding plan is, and the memory that it needs."""
+def _no_plan(
+    reason: str, options: Iterable[Option], limits: Limits, advice: str = ""
+) -> BudgetError:
+    """An error that names the least demanding plan, and the memory that it needs."""
     found = smallest(options, limits)
     peaks = found.peak_device_bytes, found.peak_host_bytes
+    missing = limits.excess(*peaks)
     device, host = map(_rounded_up, limits.machine_for(*peaks))
     needs = f"{device} of memory"
     if not limits.unified:
         needs = f"{device} of device memory and {host} of host memory"
     if (limits.device_reserve, limits.host_reserve) != (NOTHING, NOTHING):
         needs += ", with what is left free"
-    return f"The smallest, {flags(found)}, needs {needs}: {_over(limits.excess(*peaks))}"
+    return BudgetError(reason, missing, arguments(found), f"{needs}: {_over(missing)}{advice}")
 
 
 def smallest(options: Iterable[Option], limits: Limits) -> Prediction:

@@ -15,9 +15,8 @@ from .model_profile import DISTILLED, ModelFigures, published
 from .prediction import Prediction
 from .workload import Workload
 
-# A usual video, and the flags of `entracte plan` that ask for it.
+# A usual video.
 HEIGHT, WIDTH = 512, 768
-FLAGS = f"--height {HEIGHT} --width {WIDTH}"
 
 
 def forecast(hardware: Hardware) -> Prediction:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from entracte.errors import BudgetError, ResidencyError
 from entracte.units import size
@@ -53,43 +54,45 @@ def check_budgets(
     plan: ManagerPlan, wanted: Residency, replan: Callable[[Residency], ManagerPlan]
 ) -> None:
     """Raise BudgetError where a plan does not fit, naming the nearest that does."""
-    excess = _excess(plan, wanted)
-    if not excess:
+    reason, missing = _excess(plan, wanted)
+    if not missing:
         return
-    smallest: tuple[int, str, ManagerPlan] | None = None
+    smallest: tuple[int, Residency, ManagerPlan] | None = None
     for other in _smaller(plan, wanted):
         try:
             tried = replan(other)
         except ResidencyError:
             continue
-        if not _excess(tried, wanted):
-            raise BudgetError(f"{excess}. This fits: {_describe(other)}")
+        if not _excess(tried, wanted)[1]:
+            raise BudgetError(reason, missing, _arguments(other))
         total = (0 if wanted.device_memory is None else tried.device_bytes) + (
             0 if wanted.host_memory is None else tried.host_bytes
         )
         if smallest is None or total < smallest[0]:
-            smallest = (total, _describe(other), tried)
-    least = ""
-    if smallest is not None:
-        flags, needs = smallest[1], smallest[2]
-        device, host = size(needs.device_bytes, 2), size(needs.host_bytes, 2)
-        least = f". The smallest plan, {flags}, needs {device} of the device and {host} of the host"
-    raise BudgetError(f"{excess}{least}")
+            smallest = (total, other, tried)
+    if smallest is None:
+        raise BudgetError(reason, missing)
+    _, least, takes = smallest
+    needs = (
+        f"{size(takes.device_bytes, 2)} of the device and {size(takes.host_bytes, 2)} of the host"
+    )
+    raise BudgetError(reason, missing, _arguments(least), needs)
 
 
-def _excess(plan: ManagerPlan, wanted: Residency) -> str:
-    """What does not fit, in words; empty where all fits."""
-    found = []
+def _excess(plan: ManagerPlan, wanted: Residency) -> tuple[str, dict[str, int]]:
+    """What does not fit, in words, and the bytes that are missing; both empty where all fits."""
+    words, missing = [], {}
     for what, needed, limit in (
         ("the device", plan.device_bytes, wanted.device_memory),
         ("host memory", plan.host_bytes, wanted.host_memory),
     ):
         if limit is not None and needed > limit:
-            found.append(
+            missing[what] = needed - limit
+            words.append(
                 f"the weights need {size(needed, 2)} of {what}, {size(needed - limit, 2)} more "
                 f"than the {size(limit, 2)} allowed"
             )
-    return " and ".join(found)
+    return " and ".join(words), missing
 
 
 def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
@@ -122,12 +125,13 @@ def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
                     )
 
 
-def _describe(wanted: Residency) -> str:
-    """The flags that ask for it."""
-    flags = [f"--mode {wanted.mode}"]
+def _arguments(wanted: Residency) -> dict[str, Any]:
+    """The arguments that ask for it."""
+    found: dict[str, Any] = {"mode": wanted.mode}
     if wanted.mode == "snapshot":
-        flags.append(f"--snapshot-policy {wanted.snapshot_policy}")
+        found["snapshot_policy"] = wanted.snapshot_policy
     if wanted.resident_blocks is not None:
-        flags.append(f"--resident-blocks {wanted.resident_blocks}")
-    flags += [f"--place {name}={place}" for name, place in wanted.places.items()]
-    return " ".join(flags)
+        found["resident_blocks"] = wanted.resident_blocks
+    if wanted.places:
+        found["places"] = dict(wanted.places)
+    return found

@@ -58,7 +58,8 @@ class DataFolder:
             if not self.database.is_file():
                 raise DataFolderError(
                     f"{self.root} is not a service's data folder: it has no {DATABASE}. "
-                    "Name the right one with --data-folder; `entracte serve` makes one"
+                    "Name the right one with `data_folder`; `entracte serve` makes one",
+                    settings=("data_folder",),
                 )
             self._require_ours()
 
@@ -134,7 +135,8 @@ class DataFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataFolderError(
-                    f"another server uses {self.root}; stop it, or give --data-folder"
+                    f"another server uses {self.root}; stop it, or give `data_folder`",
+                    settings=("data_folder",),
                 ) from None
             yield
         finally:
@@ -152,8 +154,9 @@ class DataFolder:
             more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
             raise DataFolderError(
                 f"{self.root} is not ours to use: it holds {names}{more}, and no {DATABASE} with "
-                "content. Give --data-folder a new or an empty folder; if the database was lost, "
-                "put it back, or move the videos elsewhere"
+                "content. Give `data_folder` a new or an empty folder; if the database was lost, "
+                "put it back, or move the videos elsewhere",
+                settings=("data_folder",),
             )
 
     @contextmanager

@@ -100,4 +100,4 @@ class LoraFolder:
 def require_folder(folder: Path | None) -> None:
     """Raise RequestError for a folder that is not there."""
     if folder is not None and not folder.is_dir():
-        raise RequestError(f"--lora-folder {folder} is not a folder")
+        raise RequestError(f"`lora_folder` {folder} is not a folder", settings=("lora_folder",))

@@ -58,8 +58,9 @@ def check(settings: ServeSettings) -> None:
     """Raise RequestError for settings that contradict themselves."""
     if settings.auth == "off" and settings.host not in LOOPBACK:
         raise RequestError(
-            f"--auth off lets everybody who reaches {settings.host} do everything; listen at "
-            "127.0.0.1, or use keys (`entracte keys add NAME`)"
+            f"`auth` off lets everybody who reaches {settings.host} do everything; listen at "
+            "127.0.0.1, or use keys (`entracte keys add NAME`)",
+            settings=("auth",),
         )
     require_origins(settings.cors_origin)
     require_folder(settings.lora_folder)

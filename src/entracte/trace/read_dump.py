@@ -248,7 +248,8 @@ def read_dump(path: Path) -> Dump:
     data = _read_json(path)
     if not isinstance(data, dict) or "total_duration_ms" not in data or "steps" not in data:
         raise DumpError(
-            f"{path} is not a performance dump; `entracte generate --perf-dump-path` makes one"
+            f"{path} is not a performance dump; `entracte generate` writes one to `perf_dump_path`",
+            settings=("perf_dump_path",),
         )
     recording = data.get("recording")
     if isinstance(recording, dict) and recording.get("version") != VERSION:

@@ -195,7 +195,7 @@ def test_a_refused_preflight_is_an_error_as_others_are(with_cors: Local) -> None
     + ["https://*.example.com", "https://user@example.com", "https://exämple.com", f" {STUDIO}"],
 )
 def test_an_origin_that_never_fits_or_fits_all_is_refused(tmp_path: Path, origin: str) -> None:
-    with pytest.raises(RequestError, match=r"--cors-origin"):
+    with pytest.raises(RequestError, match=r"`cors_origin`"):
         check(settings_for(tmp_path, cors_origin=(STUDIO, origin)))
 
 

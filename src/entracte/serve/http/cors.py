@@ -57,4 +57,4 @@ def require_origins(origins: Sequence[str]) -> None:
             words = f"has the usual port, which browsers leave out; leave out :{found['port']}"
         else:
             continue
-        raise RequestError(f"--cors-origin {origin!r} {words}")
+        raise RequestError(f"`cors_origin` {origin!r} {words}", settings=("cors_origin",))

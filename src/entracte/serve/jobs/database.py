@@ -148,8 +148,9 @@ def _require_columns(connection: Connection, path: Path) -> None:
 
 def _not_ours(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"{path} is not a database of entracte: its tables are others. Give --data-folder another "
-        "folder"
+        f"{path} is not a database of entracte: its tables are others. Give `data_folder` another "
+        "folder",
+        settings=("data_folder",),
     )
 
 

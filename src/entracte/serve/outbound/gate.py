@@ -66,7 +66,7 @@ def _host_to_tell(url: str) -> str:
     try:
         return read_url(url).authority
     except OutboundRefused as error:
-        raise SetupError(f"--webhook-url: {error}") from None
+        raise SetupError(f"`webhook_url`: {error}", settings=("webhook_url",)) from None
 
 
 def _require_sendable(guard: Guard, url: str) -> None:
@@ -76,6 +76,12 @@ def _require_sendable(guard: Guard, url: str) -> None:
     except Unresolved:
         pass  # it may have an address later
     except NotHttps:
-        raise SetupError(f"--webhook-url: {host_of(url)} needs https, or --allow-http") from None
+        raise SetupError(
+            f"`webhook_url`: {host_of(url)} needs https, or `allow_http`",
+            settings=("webhook_url", "allow_http"),
+        ) from None
     except NotPublic as error:
-        raise SetupError(f"--webhook-url: {error}; --allow-network allows it") from None
+        raise SetupError(
+            f"`webhook_url`: {error}; `allow_network` allows it",
+            settings=("webhook_url", "allow_network"),
+        ) from None

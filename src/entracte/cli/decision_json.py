@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from .decision import Decision, Option, flags
-from .prediction import StagePrediction
+from entracte.config.wording import residency_flags
+from entracte.planner.decision import Decision, Option, arguments
+from entracte.planner.prediction import StagePrediction
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def option_json(option: Option) -> dict[str, Any]:
         "fits": option.fits,
         "reason": option.reason,
         "stages": [_stage_json(stage) for stage in p.stages],
-        "flags": flags(p),
+        "flags": residency_flags(arguments(p)),
     }
 
 
