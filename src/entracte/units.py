@@ -5,13 +5,26 @@ KB, MB, GB = 10**3, 10**6, 10**9
 
 
 def size(nbytes: float, digits: int = 1) -> str:
-    """A number of bytes, in decimal units: `38.0 GB`."""
+    """A number of bytes in decimal units: `38.0 GB`, `512 bytes`."""
     for unit, of in (("GB", GB), ("MB", MB), ("kB", KB)):
         if nbytes >= of:
             return f"{nbytes / of:,.{digits}f} {unit}"
     return f"{nbytes:,.0f} bytes"
 
 
+def mebibytes(nbytes: float) -> str:
+    """A number of bytes as limits are set: `50 MiB`."""
+    return f"{nbytes / MIB:g} MiB"
+
+
 def duration(seconds: float) -> str:
-    """A time: `9.60 s`, `140 ms`."""
-    return f"{seconds:,.2f} s" if seconds >= 1 else f"{seconds * 1e3:,.0f} ms"
+    """A time: `0.42 ms`, `140 ms`, `9.60 s`, `13 min 20 s`, `8 h 20 min`."""
+    if seconds < 1:
+        ms = seconds * 1e3
+        return f"{ms:,.2f} ms" if 0 < ms < 10 else f"{ms:,.0f} ms"
+    if seconds < 120:
+        return f"{seconds:,.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"

@@ -248,7 +248,7 @@ def test_jobs_are_pruned(
     done, failed, waits = complete(store, folder), submit(store, folder), None
     store.cancel(failed)
     waits = submit(store, folder)
-    assert "would delete 2 jobs, 0.0 MiB" in said(capsys, "jobs", "prune", "--dry-run")
+    assert "would delete 2 jobs, 0 bytes" in said(capsys, "jobs", "prune", "--dry-run")
     assert told(capsys, "jobs", "prune", "--older-than", "1") == {"deleted": [], "bytes": 0}
     assert told(capsys, "jobs", "prune", "--failed")["deleted"] == [failed.id]
     assert folder.video(done.id).is_file()

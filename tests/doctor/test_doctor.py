@@ -8,19 +8,18 @@ import torch
 
 from entracte.cli import plan_inputs
 from entracte.cli.main import run
-from entracte.config.wording import worded
+from entracte.config.wording import residency_flags, worded
 from entracte.doctor.diagnosis import Check, Findings, diagnose, examine
-from entracte.doctor.findings import duration, gigabytes
 from entracte.errors import BudgetError, RequestError
 from entracte.machine import Survey
 from entracte.machine.cards import GIB, card
 from entracte.machine.device import DeviceFacts, Link
 from entracte.machine.hardware import Rates
 from entracte.machine.host import HostFacts
-from entracte.planner.decision import flags
 from entracte.planner.forecast import forecast
 from entracte.planner.prediction import Prediction
 from entracte.residency.backends.host import HostBackend
+from entracte.units import size
 
 GB = 10**9
 
@@ -119,8 +118,9 @@ def prediction() -> Prediction:
 def test_a_plan_that_fits_is_told_with_its_flags() -> None:
     check = checked(replace(on_gpu(), full_size=prediction()), "full-size model")
     assert (check.found, check.verdict) == ("fits", "good")
-    assert f"with {flags(prediction())}. `entracte plan --height 512 --width 768`" in check.advice
-    assert gigabytes(prediction().peak_device_bytes) in check.advice
+    flags = residency_flags(arguments(prediction()))
+    assert f"with {flags}. `entracte plan --height 512 --width 768`" in check.advice
+    assert size(prediction().peak_device_bytes) in check.advice
     from_disk = replace(prediction(), way=replace(prediction().way, home="disk"))
     check = checked(replace(on_gpu(), full_size=from_disk), "full-size model")
     assert (check.found, check.verdict) == ("fits", "warning")
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_told_in_the_planners_words(
 def test_no_gpu_is_a_warning_and_says_how_long_a_video_takes() -> None:
     check = checked(with_rates(on_cpu(), matmul=200e9), "device")
     assert check.verdict == "warning"
-    assert "8 hours" in check.advice
+    assert "8 h 20 min" in check.advice
     assert "--device cuda" in checked(replace(on_cpu(), gpu_seen=True), "device").advice
 
 
@@ -284,7 +284,7 @@ def test_pageable(rate: float, verdict: str) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "verdict", "takes"),
-    [(7.8e9, "good", "78.0 GB takes 10 s"), (0.1e9, "warning", "takes 13 minutes")],
+    [(7.8e9, "good", "78.0 GB takes 10.00 s"), (0.1e9, "warning", "takes 13 min 0 s")],
 )
 def test_disk(rate: float, verdict: str, takes: str) -> None:
     check = checked(with_rates(on_gpu(), disk=rate), "disk")
@@ -328,16 +328,3 @@ def test_this_machine(demo_model: Path) -> None:
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is no folder"):
         examine(HostBackend(), torch.float32, tmp_path / "gone")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.0204, "20 ms"), (1.25, "1.2 s"), (79.7, "80 s"), (119.9, "120 s"), (7500, "2 hours")],
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-def test_sizes() -> None:
-    assert gigabytes(23.52e9) == "23.5 GB"
-    assert gigabytes(141e9) == "141 GB"

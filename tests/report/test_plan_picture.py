@@ -6,6 +6,7 @@ import pytest
 
 from entracte.planner.candidates import Way
 from entracte.planner.prediction import Prediction, StagePrediction
+from entracte.report.colours import COMPONENTS, GREY
 from entracte.report.plan_layout import ACTIVATIONS, LEAST_WIDTH, stacking
 from entracte.report.plan_picture import plan_svg
 
@@ -127,9 +128,16 @@ def test_it_needs_nothing_else_and_is_always_the_same() -> None:
     assert svg == plan_svg(PREDICTION, LIMIT, "a plan")
     addresses = re.findall(r"https?://[^\"' )]+", svg)
     assert set(addresses) == {"http://www.w3.org/2000/svg"}
-    assert re.findall(r"url\(([^)]*)\)", svg) == ["#stalls"]
+    assert set(re.findall(r"url\(([^)]*)\)", svg)) == {"#plan-stalls"}
     assert "prefers-color-scheme: dark" in svg
     assert "@media print" in svg
+
+
+def test_a_component_has_one_colour_in_every_picture() -> None:
+    for rect in areas(drawn()):
+        if rect["data-part"] in COMPONENTS:
+            assert rect["fill"] == COMPONENTS[rect["data-part"]]
+    assert {rect["fill"] for rect in areas(drawn()) if rect["data-part"] == ACTIVATIONS} == {GREY}
 
 
 def test_what_is_prepared_beforehand_is_said() -> None:

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from entracte.report.colours import COMPONENTS, OTHERS, STAGES, STATES, WAITS
+from entracte.report.colours import ACTIVATIONS, COMPONENTS, OTHERS, STAGES, STATES, WAITS
 from entracte.report.memory_chart import COLUMNS, HEIGHT, memory_chart, staircase
 from entracte.report.page import report_page
 from entracte.report.residency_map import residency_map, zoom_window
@@ -337,7 +337,7 @@ def test_what_comes_from_a_dump_is_escaped() -> None:
 
 def test_colours_differ() -> None:
     for palette in (
-        [*COMPONENTS.values(), *OTHERS],
+        [*COMPONENTS.values(), *OTHERS, ACTIVATIONS],
         [*STAGES],
         [*WAITS.values()],
         [kind for kind, _ in STATES.values()],

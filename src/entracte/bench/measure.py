@@ -16,9 +16,9 @@ from entracte.planner.prediction import Prediction
 from entracte.request import Request
 from entracte.residency import Residency
 from entracte.result import Result
-from entracte.trace.memory import MEBIBYTE
 from entracte.trace.trace import TraceOptions
 from entracte.trace.waits import Parts
+from entracte.units import MIB, size
 
 # Modes as the tables name them.
 MODES: Mapping[str, Residency] = MappingProxyType(
@@ -101,9 +101,7 @@ def measure(
         prediction = decision.chosen.prediction
         missing = decision.limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
         if missing:
-            lacks = " and ".join(
-                f"{nbytes / 1e9:,.1f} GB of {what}" for what, nbytes in missing.items()
-            )
+            lacks = " and ".join(f"{size(nbytes)} of {what}" for what, nbytes in missing.items())
             return Measured(mode, prediction, skipped=f"lacks {lacks}")
         runs = []
         for number in range(warmups + repeats):
@@ -132,8 +130,8 @@ def run_of(result: Result) -> Run:
         stages,
         trace.seconds,
         parts,
-        round(max(each.peak_allocated_mb for each in memory) * MEBIBYTE),
-        round(max(each.peak_host_anon_mb for each in memory) * MEBIBYTE),
+        round(max(each.peak_allocated_mb for each in memory) * MIB),
+        round(max(each.peak_host_anon_mb for each in memory) * MIB),
         parts.total / trace.seconds,
         digest(result.latents),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from entracte.errors import RequestError
+from entracte.units import size
 
 from .data import add_data_folder, open_data, serve_settings
 from .parser import at_least_zero, whole
@@ -136,7 +137,7 @@ def _prune(options: argparse.Namespace) -> None:
         print(json.dumps({"deleted": [job.id for job in jobs], "bytes": freed}))
     else:
         word = "would delete" if options.dry_run else "deleted"
-        print(f"{word} {len(jobs)} jobs, {freed / 2**20:,.1f} MiB of video")
+        print(f"{word} {len(jobs)} jobs, {size(freed)} of video")
 
 
 def _as_json(job: "Job", with_prompt: bool = False) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal
 import platformdirs
 from pydantic import Field
 
+from entracte.units import MIB
+
 from .base import Flag, Number, Size
 from .model import ModelSettings
-
-MEBIBYTE = 2**20
 
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -65,15 +65,15 @@ class ServeSettings(ModelSettings):
     ] = 50
     max_queued_bytes: Annotated[
         int, Flag("limits", "of the images of one key's videos that wait", "BYTES"), Field(ge=0)
-    ] = 2048 * MEBIBYTE
+    ] = 2048 * MIB
     max_running_per_key: Annotated[
         int | None, Flag("limits", "videos of one key that run at once", "N"), Field(ge=1)
     ] = None
     max_body_bytes: Annotated[int, Flag("limits", "of a request", "BYTES"), Field(ge=1024)] = (
-        64 * MEBIBYTE
+        64 * MIB
     )
     max_image_bytes: Annotated[int, Flag("limits", "of an image", "BYTES"), Field(ge=1024)] = (
-        50 * MEBIBYTE
+        50 * MIB
     )
     max_image_pixels: Annotated[int, Flag("limits", "of an image", "N"), Field(ge=1)] = 50_000_000
     max_images: Annotated[int, Flag("limits", "of a request", "N"), Field(ge=0)] = 8

@@ -2,7 +2,9 @@
 
 import re
 
-from .findings import TRANSFORMER, Check, Findings, duration, gigabytes
+from entracte.units import duration, size
+
+from .findings import TRANSFORMER, Check, Findings
 
 OLDEST_TORCH = (2, 11)
 OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
@@ -97,9 +99,9 @@ def device_memory(findings: Findings) -> Check:
     """What there is of the device's memory."""
     memory = findings.hardware.device_memory
     total = findings.survey.device.total
-    found = f"{gigabytes(memory)} can be had"
+    found = f"{size(memory)} can be had"
     if total is not None:
-        found += f" of {gigabytes(total)}"
+        found += f" of {size(total)}"
     return Check("device memory", found, "good")
 
 
@@ -115,7 +117,7 @@ def link(findings: Findings) -> Check:
         "PCIe link",
         words,
         "warning",
-        f"It carries about {gigabytes(found.bytes_per_second)} a second, so streaming the "
+        f"It carries about {size(found.bytes_per_second)} a second, so streaming the "
         f"transformer takes {duration(TRANSFORMER / found.bytes_per_second)} a pass. Use a slot "
         "of generation 4 or 5 with 16 lanes, or keep many blocks resident.",
     )

@@ -7,10 +7,10 @@ from entracte.machine import Survey
 from entracte.machine.cards import Card, card_for_device
 from entracte.machine.hardware import Hardware
 from entracte.planner.prediction import Prediction
+from entracte.units import GB
 
 Verdict = Literal["good", "warning", "problem"]
 
-GB = 1e9
 # Of the full-size model, in bytes: docs/modes.md.
 TRANSFORMER = 38 * GB
 MODEL = 78 * GB  # all files
@@ -56,19 +56,3 @@ class Findings:
     def card(self) -> Card | None:
         """What the data sheet says of the device, if it is a known one."""
         return card_for_device(self.survey.device.name) if self.on_gpu else None
-
-
-def gigabytes(nbytes: float) -> str:
-    """Bytes for people, such as `23.5 GB`."""
-    return f"{nbytes / GB:,.1f} GB" if nbytes < 100 * GB else f"{nbytes / GB:,.0f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, to about two digits."""
-    if seconds < 1:
-        return f"{seconds * 1e3:,.0f} ms"
-    if seconds < 120:
-        return f"{seconds:,.1f} s" if seconds < 10 else f"{seconds:,.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:,.0f} minutes"
-    return f"{seconds / 3600:,.0f} hours"

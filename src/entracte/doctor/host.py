@@ -1,6 +1,8 @@
 """Checks of the host's memory."""
 
-from .findings import GB, TRANSFORMER, Check, Findings, gigabytes
+from entracte.units import GB, size
+
+from .findings import TRANSFORMER, Check, Findings
 
 SWAP_IN_USE = 1 * GB
 
@@ -10,8 +12,8 @@ def host_memory(findings: Findings) -> Check:
     facts, memory = findings.survey.host, findings.hardware.host_memory
     if facts.total is None:
         advice = "This system does not say. Limit what weights take with --host-memory."
-        return Check("host memory", f"unknown; {gigabytes(memory)} assumed", "warning", advice)
-    found = f"{gigabytes(memory)} can be had of {gigabytes(facts.total)}"
+        return Check("host memory", f"unknown; {size(memory)} assumed", "warning", advice)
+    found = f"{size(memory)} can be had of {size(facts.total)}"
     if facts.limit is not None:
         found += ", a limit of the control group"
     return Check("host memory", found, "good")
@@ -36,7 +38,7 @@ def pinned_memory(findings: Findings) -> Check:
         )
     return Check(
         "pinned memory",
-        f"about {gigabytes(limit)}",
+        f"about {size(limit)}",
         "good" if limit >= TRANSFORMER else "warning",
         "Windows lets about half of memory be pinned; what is beyond copies slower.",
     )
@@ -49,7 +51,7 @@ def swap(findings: Findings) -> Check:
         return Check("swap", "unknown", "good")
     if facts.swap == 0:
         return Check("swap", "none", "good")
-    found = f"{gigabytes(facts.swap_used)} of {gigabytes(facts.swap)} in use"
+    found = f"{size(facts.swap_used)} of {size(facts.swap)} in use"
     if facts.swap_used < SWAP_IN_USE:
         return Check("swap", found, "good")
     advice = "The host is short of memory: weights may be swapped out. Close other programs."

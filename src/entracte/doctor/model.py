@@ -3,8 +3,9 @@
 from entracte.config.wording import residency_flags
 from entracte.planner.decision import arguments
 from entracte.planner.forecast import HEIGHT, WIDTH
+from entracte.units import duration, size
 
-from .findings import Check, Findings, duration, gigabytes
+from .findings import Check, Findings
 
 VIDEO = f"A video of {WIDTH}x{HEIGHT} and 121 frames"
 
@@ -15,11 +16,11 @@ def full_size(findings: Findings) -> Check:
     if isinstance(found, str):
         advice = f"{VIDEO}: {found}. The demonstration model works."
         return Check(name, "does not fit", "warning", advice)
-    memory = gigabytes(found.peak_device_bytes + found.peak_host_bytes)
+    memory = size(found.peak_device_bytes + found.peak_host_bytes)
     if not findings.hardware.unified:
         memory = (
-            f"{gigabytes(found.peak_device_bytes)} of the device and "
-            f"{gigabytes(found.peak_host_bytes)} of the host"
+            f"{size(found.peak_device_bytes)} of the device and "
+            f"{size(found.peak_host_bytes)} of the host"
         )
     from_files = found.way.home == "disk"
     flags = residency_flags(arguments(found))

@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 from entracte.machine.cards import practical_rates
 from entracte.machine.hardware import Rates
+from entracte.units import duration, size
 
-from .findings import TRANSFORMER, Check, Findings, Verdict, duration, gigabytes
+from .findings import TRANSFORMER, Check, Findings, Verdict
 
 LEAST_SHARE = 0.6  # of what the card should reach
 SLOW_LOAD = 120  # seconds
@@ -77,7 +78,7 @@ def disk(findings: Findings) -> Check:
     """How long loading the model takes at first."""
     rate, survey = findings.hardware.rates.disk, findings.survey
     load = findings.model_bytes / rate
-    takes = f"The first load of {gigabytes(findings.model_bytes)} takes {duration(load)}"
+    takes = f"The first load of {size(findings.model_bytes)} takes {duration(load)}"
     if survey.hardware.origins.get("disk") != "measured":
         found = _words("disk", rate, "assumed")
         if not findings.folder_given:

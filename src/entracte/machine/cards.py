@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 from entracte.errors import RequestError
+from entracte.units import GIB
 
 from .hardware import Hardware, Origin, Rates
-
-GIB = 2**30
 
 # Measured on an H200: 4.3 of 4.8 TB/s, 790 of 989 TFLOP/s.
 COPY_SHARE = 4.3 / 4.8

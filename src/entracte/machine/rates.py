@@ -10,11 +10,11 @@ from torch import Tensor
 
 from entracte.models.transformer.linear import Linear
 from entracte.residency import Backend, Direction, Factors, HostMemory, WeightMerge
+from entracte.units import MIB
 
 from .clock import clock_of, median_seconds
 from .refused import PinningRefused
 
-MIB = 2**20
 SECONDS = 0.12  # that a rate's samples take together
 
 

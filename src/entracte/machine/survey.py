@@ -12,10 +12,11 @@ import torch
 
 from entracte.errors import EntracteError
 from entracte.residency import Backend, device_errors
+from entracte.units import GIB
 from entracte.version import __version__
 
 from . import cache
-from .cards import CARDS, GIB, card_for_device, practical_rates
+from .cards import CARDS, card_for_device, practical_rates
 from .device import DeviceFacts, device_facts
 from .disk import disk_rate
 from .hardware import Hardware, Origin, Rates
@@ -30,7 +31,7 @@ CPU_RATES = Rates(
     matmul=200e9, merge=50e9, device_copy=10e9, h2d=5e9, d2h=5e9, pageable=5e9, disk=7e9
 )
 LEAST_CARD = next(each for each in CARDS if each.name == "l4")  # stands in for unknown cards
-UNKNOWN_HOST_MEMORY = 16 * 2**30
+UNKNOWN_HOST_MEMORY = 16 * GIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from entracte.errors import MediaError
+from entracte.units import MIB, mebibytes
 
 from .srgb import to_srgb
 
-MAX_BYTES = 50 * 2**20
+MAX_BYTES = 50 * MIB
 MAX_PIXELS = 50_000_000
 
 # The re-compression as H.264 takes sides of 2 to 16,384 pixels.
@@ -54,7 +55,9 @@ def read_image(path: Path) -> Image.Image:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise MediaError(f"image {path} has {size / 2**20:.0f} MiB; at most 50 are read")
+            raise MediaError(
+                f"image {path} has {mebibytes(size)}; at most {mebibytes(MAX_BYTES)} are read"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise MediaError(f"cannot read image {path}: {error.strerror}") from None

@@ -7,8 +7,7 @@ import numpy as np
 
 from entracte.machine.hardware import Hardware
 from entracte.residency import Residency
-
-GIB = 2**30
+from entracte.units import GIB
 
 # A share of a memory, and bytes.
 Reserve = tuple[float, int]

@@ -11,15 +11,13 @@ from entracte.machine.hardware import Hardware
 from entracte.pipeline.resolved import Prepared
 from entracte.residency import AUTO, Backend, Changes, Residency, WeightPhase
 from entracte.trace.trace import Trace
+from entracte.units import MIB
 
 from .decision import Decision
 from .model_profile import AdapterFigures, adapter_figures, figures_of
 from .planner import Measured, Planner
 from .prediction import Prediction
 from .workload import Workload
-
-MEBIBYTE = 2**20
-
 
 # Figures of LoRAs that are kept for later requests.
 KEPT_FIGURES = 64
@@ -116,4 +114,4 @@ def measured(trace: Trace) -> Measured:
     for span in trace.spans:
         stages[span.name] = stages.get(span.name, 0.0) + span.seconds
     peaks = [span.memory.peak_allocated_mb for span in trace.spans if span.memory is not None]
-    return Measured(stages, int(max(peaks, default=0.0) * MEBIBYTE))
+    return Measured(stages, int(max(peaks, default=0.0) * MIB))

@@ -1,4 +1,4 @@
-"""The colours of the report, by what they stand for.
+"""The palette of the report, the plan's picture and the page, by what colours stand for.
 
 They are Okabe and Ito's, or as far apart in lightness, so that they can be told apart with every
 kind of colour vision and in grey. What is told by colour is also told by words or a pattern.
@@ -25,7 +25,8 @@ COMPONENTS: Mapping[str, str] = MappingProxyType(
         "upsampler": SKY,
     }
 )
-OTHERS = (PURPLE, GREY, "#44505c", "#b9a77c")
+OTHERS = (PURPLE, "#b9a77c", "#44505c")
+ACTIVATIONS = GREY  # and all else that is not weights
 
 # Of the stages that take longest, calm, as what they wait for is the news.
 STAGES = ("#2f6fb0", "#7db3dc", "#3f8f7f", "#a5cdb9", "#8a80bd")
@@ -65,6 +66,8 @@ _LIGHT = """
 .chart .lens { fill: none; stroke: #1d2126; stroke-width: 1.4; }
 .chart .beam { fill: #1d2126; fill-opacity: 0.06; }
 .chart .runs { fill: #10141a; }
+.chart .limit { stroke: #c0272d; stroke-width: 1.6; stroke-dasharray: 7 4; }
+.chart .limit-name { fill: #c0272d; font-weight: 600; }
 .chart .s-disk { fill: #e9ecef; }
 .chart .s-host { fill: #bcc5cf; }
 .chart .s-flight { fill: #f7dc3f; }
@@ -91,6 +94,8 @@ _DARK = """
 .chart .beam { fill: #ffffff; }
 .chart .runs { fill: #0b0e12; }
 .chart rect.runs { stroke: #a2aab4; }
+.chart .limit { stroke: #ff7b72; }
+.chart .limit-name { fill: #ff7b72; }
 .chart .s-disk { fill: #262c33; }
 .chart .s-host { fill: #55606c; }
 .chart .s-flight { fill: #ffe65c; }
@@ -114,6 +119,14 @@ def component_colours(names: Sequence[str]) -> dict[str, str]:
     return {
         name: COMPONENTS.get(name) or OTHERS[others.index(name) % len(OTHERS)] for name in names
     }
+
+
+def palette_css() -> str:
+    """Custom properties for pages: `--component-NAME`, `--component-other-N`, `--activations`."""
+    colours = {f"component-{name}": colour for name, colour in COMPONENTS.items()}
+    colours |= {f"component-other-{n}": colour for n, colour in enumerate(OTHERS)}
+    colours["activations"] = ACTIVATIONS
+    return "".join([":root {\n", *(f"  --{n}: {c};\n" for n, c in colours.items()), "}\n"])
 
 
 def letters_on(colour: str) -> str:

@@ -5,9 +5,10 @@ from itertools import pairwise
 from typing import Literal
 
 from entracte.trace.read_dump import Place, Points, Recording
+from entracte.units import size
 
 from .colours import component_colours
-from .svg import LINE_LOOK, document, legend, line, number, safe, size, step_size, text
+from .svg import LINE_LOOK, document, legend, line, number, safe, step_size, text
 from .time_axis import BAND, LEFT, PLOT, WIDTH, TimeScale, end_of, stage_bands, time_axis
 
 HEIGHT = 210

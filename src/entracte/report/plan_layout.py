@@ -1,40 +1,23 @@
-"""Where everything in a plan's picture goes, and in which colour."""
+"""Where everything in a plan's picture goes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from entracte.planner.prediction import StagePrediction
 
+from .svg import LETTER
+
 ACTIVATIONS = "activations"
 
-# Of the known components, so that all pictures agree; dark enough for white letters.
-COLOURS: Mapping[str, str] = MappingProxyType(
-    {
-        "transformer": "#3566a8",
-        "text_encoder": "#b0552c",
-        "connectors": "#7b5ba8",
-        "video_vae": "#2b7f60",
-        "audio_vae": "#a8457a",
-        "vocoder": "#86681a",
-        "upsampler": "#217f92",
-        ACTIVATIONS: "#70757c",
-    }
-)
-OTHER_COLOURS = ("#5c6b1f", "#8f3d3d", "#4a5a8c", "#6f5a4a")
-
-GB = 1e9
 LEFT, RIGHT = 56, 72  # room for the axis, and for the name of the limit
 LEAST_WIDTH = 62  # of a stage: a word of its name
 WIDTH = 960  # of all stages, unless they need more
 LEAST_HATCH = 0.5
 HEIGHT = 300
-LINE = 15
-LETTER = 6.6  # about what one takes at 12 px
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class StageColumn:
     """Where a stage is drawn."""
 
     stage: StagePrediction
@@ -55,7 +38,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class ByteScale:
     """bottom: where 0 bytes are. top_bytes: what the whole height stands for."""
 
     bottom: float
@@ -72,7 +55,7 @@ def stacking(stages: Sequence[StagePrediction]) -> list[str]:
     return sorted(names, key=lambda name: (-min(held[name]), -max(held[name]), name))
 
 
-def columns_of(stages: Sequence[StagePrediction]) -> tuple[list[Column], float]:
+def columns_of(stages: Sequence[StagePrediction]) -> tuple[list[StageColumn], float]:
     """Widths in proportion to seconds, but for stages too short for that, and the seconds below
     which they are.
     """
@@ -88,7 +71,7 @@ def columns_of(stages: Sequence[StagePrediction]) -> tuple[list[Column], float]:
     columns, x = [], float(LEFT)
     for number, stage in enumerate(stages):
         width = left * stage.seconds / time if number in long else float(LEAST_WIDTH)
-        columns.append(Column(stage, x, width))
+        columns.append(StageColumn(stage, x, width))
         x += width
     return columns, LEAST_WIDTH * time / left if long and len(long) < len(stages) else 0.0
 
@@ -112,8 +95,3 @@ def lines(name: str) -> list[str]:
         else:
             found.append(word)
     return found or [name]
-
-
-def colour(name: str, names: Sequence[str]) -> str:
-    others = [each for each in names if each not in COLOURS]
-    return COLOURS.get(name) or OTHER_COLOURS[others.index(name) % len(OTHER_COLOURS)]

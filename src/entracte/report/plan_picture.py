@@ -1,67 +1,37 @@
 """A plan as a picture: what its stages keep on the device, as a self-contained SVG."""
 
-import re
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
 
 from entracte.planner.decision import said
 from entracte.planner.prediction import Prediction
-from entracte.units import duration, size
+from entracte.units import GB, duration, size
 
+from . import colours
+from .colours import component_colours, letters_on
 from .plan_layout import (
     ACTIVATIONS,
-    COLOURS,
-    GB,
     HEIGHT,
     LEFT,
-    LETTER,
-    LINE,
     RIGHT,
     WIDTH,
-    Column,
-    Scale,
-    colour,
+    ByteScale,
+    StageColumn,
     columns_of,
     layers,
     lines,
     stacking,
 )
+from .svg import LETTER, LINE, document, legend, line, rect, safe, step_size, text
 
-STYLE = """
-text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #1d2126; }
-.title { font-size: 16px; font-weight: 600; }
-.quiet { fill: #5b626b; }
-.inside { fill: #ffffff; }
-.paper { fill: #ffffff; }
-.grid { stroke: #d9dde2; }
-.axis { stroke: #5b626b; }
-.area { stroke: #ffffff; stroke-width: 0.6; }
-.limit { stroke: #c0272d; stroke-width: 1.6; stroke-dasharray: 7 4; }
-.limit-name { fill: #c0272d; font-weight: 600; }
-.hatch { stroke: #ffffff; stroke-width: 2.4; }
-.stall { fill: url(#stalls); stroke: #ffffff; stroke-width: 1; }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6e9ed; }
-  .quiet { fill: #a2aab4; }
-  .inside { fill: #ffffff; }
-  .paper { fill: #16191d; }
-  .grid { stroke: #343a42; }
-  .axis { stroke: #a2aab4; }
-  .area { stroke: #16191d; }
-  .limit { stroke: #ff7b72; }
-  .limit-name { fill: #ff7b72; }
-}
-@media print {
-  text { fill: #000000; }
-  .inside { fill: #ffffff; }
-  .paper { fill: #ffffff; }
-  .grid { stroke: #d9dde2; }
-  .area { stroke: #ffffff; }
-  .limit { stroke: #c0272d; }
-  .limit-name { fill: #c0272d; }
-  rect { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
-"""
+IDENT = "plan"
+STALL = f'class="stall" fill="url(#{IDENT}-stalls)"'
+
+# Over areas of any colour.
+STALLS = (
+    f'<pattern id="{IDENT}-stalls" width="7" height="7" patternUnits="userSpaceOnUse" '
+    'patternTransform="rotate(45)"><rect width="7" height="7" fill="#000" fill-opacity="0.25"/>'
+    '<path d="M2 0v7" stroke="#fff" stroke-width="2.4"/></pattern>'
+)
 
 
 def plan_svg(prediction: Prediction, limit: int, title: str) -> str:
@@ -69,58 +39,58 @@ def plan_svg(prediction: Prediction, limit: int, title: str) -> str:
     columns, least = columns_of(prediction.stages)
     plot = columns[-1].x + columns[-1].width - LEFT if columns else WIDTH
     names = stacking(prediction.stages)
-    legend = list(_legend(columns, names, plot))
-    head = 62 + LINE * (1 + max(row for row, _, _, _ in legend))
+    fills = {**component_colours(names), ACTIVATIONS: colours.ACTIVATIONS}
+    boxes, tall = legend(_entries(columns, fills), LEFT, 58, plot)
     peak = max((s.peak_device_bytes for s in prediction.stages), default=0)
-    scale = Scale(head + 22 + HEIGHT, 1.06 * max(limit, peak, 1))
+    scale = ByteScale(58 + tall + 26 + HEIGHT, 1.06 * max(limit, peak, 1))
     notes = _notes(prediction, peak, least)
     words = max((len(lines(c.stage.name)) for c in columns), default=1)
     below = scale.bottom + LINE * (words + 2) + 10
-    width, height = LEFT + plot + RIGHT, below + LINE * len(notes) + 8
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" '
-        f'width="{_n(width)}" height="{_n(height)}" role="img" aria-labelledby="title">',
-        f'<title id="title">{_safe(title)}</title>',
-        f"<style>{STYLE}</style>",
-        '<defs><pattern id="stalls" width="7" height="7" patternUnits="userSpaceOnUse" '
-        'patternTransform="rotate(45)"><line class="hatch" x1="2" y1="0" x2="2" y2="7"/>'
-        "</pattern></defs>",
-        f'<rect class="paper" width="{_n(width)}" height="{_n(height)}"/>',
-        _text(LEFT, 26, title, "title"),
-        _text(LEFT, 46, _summary(prediction), "quiet"),
-        *_drawn_legend(legend),
+    summary = _summary(prediction)
+    body = [
+        f"<defs>{STALLS}</defs>",
+        text(LEFT, 26, title, "title"),
+        text(LEFT, 46, summary, "quiet"),
+        *boxes,
         *_axis(scale, plot),
-        *_areas(columns, names, scale),
-        *_inside_names(columns, names, scale),
+        *_areas(columns, names, fills, scale),
+        *_inside_names(columns, names, fills, scale),
         *_stage_names(columns, scale.bottom),
         *_limit(limit, scale, plot),
-        *(_text(LEFT, below + LINE * row, note, "quiet") for row, note in enumerate(notes)),
+        *(text(LEFT, below + LINE * row, note, "quiet") for row, note in enumerate(notes)),
     ]
-    return "\n".join([*parts, "</svg>", ""])
+    extent = LEFT + plot + RIGHT, below + LINE * len(notes) + 8
+    return document(body, extent, IDENT, title, f"{summary}. {' '.join(notes)}", alone=True) + "\n"
 
 
-def _areas(columns: Sequence[Column], names: Sequence[str], scale: Scale) -> Iterator[str]:
+def _areas(
+    columns: Sequence[StageColumn],
+    names: Sequence[str],
+    fills: Mapping[str, str],
+    scale: ByteScale,
+) -> Iterator[str]:
     for column in columns:
         stage = column.stage
+        of_stage = f'data-stage="{safe(stage.name)}"'
         for name, below, nbytes in layers(stage, names):
             top, bottom = scale.y(below + nbytes), scale.y(below)
-            yield (
-                f'<rect class="area" data-stage="{_safe(stage.name)}" data-part="{_safe(name)}" '
-                f'x="{_n(column.x)}" y="{_n(top)}" width="{_n(column.width)}" '
-                f'height="{_n(bottom - top)}" fill="{colour(name, names)}">'
-                f"<title>{_safe(f'{stage.name}: {name}, {size(nbytes)}')}</title></rect>"
-            )
+            look = f'class="edge" fill="{fills[name]}"'
+            words = f"{stage.name}: {name}, {size(nbytes)}"
+            part = f'{of_stage} data-part="{safe(name)}"'
+            yield rect(column.x, top, column.width, bottom - top, look, words, part)
         share = column.waiting
         if share > 0:
             top = scale.y(stage.peak_device_bytes)
-            yield (
-                f'<rect class="stall" data-stage="{_safe(stage.name)}" x="{_n(column.x)}" '
-                f'y="{_n(top)}" width="{_n(share)}" height="{_n(scale.bottom - top)}">'
-                f"<title>{_safe(f'{stage.name}: waits {duration(stage.stall_s)}')}</title></rect>"
-            )
+            words = f"{stage.name}: waits {duration(stage.stall_s)}"
+            yield rect(column.x, top, share, scale.bottom - top, STALL, words, of_stage)
 
 
-def _inside_names(columns: Sequence[Column], names: Sequence[str], scale: Scale) -> Iterator[str]:
+def _inside_names(
+    columns: Sequence[StageColumn],
+    names: Sequence[str],
+    fills: Mapping[str, str],
+    scale: ByteScale,
+) -> Iterator[str]:
     """Names in the largest area of each part, where there is room for them."""
     for name in (*names, ACTIVATIONS):
         rooms = []
@@ -134,69 +104,44 @@ def _inside_names(columns: Sequence[Column], names: Sequence[str], scale: Scale)
                     rooms.append((free * height, at))
         if rooms:
             _, (x, y) = max(rooms)
-            yield _text(x, y, name, "inside", "middle")
+            yield text(x, y, name, letters_on(fills[name]), "middle")
 
 
-def _stage_names(columns: Sequence[Column], bottom: float) -> Iterator[str]:
+def _stage_names(columns: Sequence[StageColumn], bottom: float) -> Iterator[str]:
     for column in columns:
         words = lines(column.stage.name)
         for row, word in enumerate(words):
-            yield _text(column.middle, bottom + 17 + LINE * row, word, "", "middle")
+            yield text(column.middle, bottom + 17 + LINE * row, word, "", "middle")
         y = bottom + 17 + LINE * len(words)
-        yield _text(column.middle, y, duration(column.stage.seconds), "quiet", "middle")
+        yield text(column.middle, y, duration(column.stage.seconds), "quiet", "middle")
 
 
-def _axis(scale: Scale, plot: float) -> Iterator[str]:
-    step = next(
-        s
-        for power in range(-9, 9)
-        for s in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)
-        if scale.top_bytes / GB / s <= 7
-    )
-    yield _text(LEFT - 8, scale.y(scale.top_bytes) - 10, "GB", "quiet", "end")
+def _axis(scale: ByteScale, plot: float) -> Iterator[str]:
+    step = step_size(scale.top_bytes / GB, 7)
+    yield text(LEFT - 8, scale.y(scale.top_bytes) - 10, "GB", "quiet", "end")
     for number in range(int(scale.top_bytes / GB / step) + 1):
         y = scale.y(number * step * GB)
-        kind = "grid" if number else "axis"
-        yield f'<line class="{kind}" x1="{LEFT}" y1="{_n(y)}" x2="{_n(LEFT + plot)}" y2="{_n(y)}"/>'
-        yield _text(LEFT - 8, y + 4, f"{number * step:g}", "quiet", "end")
+        yield line("grid" if number else "axis", LEFT, y, LEFT + plot, y)
+        yield text(LEFT - 8, y + 4, f"{number * step:g}", "quiet", "end")
 
 
-def _limit(limit: int, scale: Scale, plot: float) -> Iterator[str]:
+def _limit(limit: int, scale: ByteScale, plot: float) -> Iterator[str]:
     y = scale.y(limit)
     end = LEFT + plot + 4
-    yield f'<line class="limit" x1="{LEFT}" y1="{_n(y)}" x2="{_n(end)}" y2="{_n(y)}"/>'
-    yield _text(end + 4, y - 3, "limit", "limit-name")
-    yield _text(end + 4, y + 11, size(limit), "limit-name")
+    yield line("limit", LEFT, y, end, y)
+    yield text(end + 4, y - 3, "limit", "limit-name")
+    yield text(end + 4, y + 11, size(limit), "limit-name")
 
 
-def _legend(
-    columns: Sequence[Column], names: Sequence[str], plot: float
-) -> Iterator[tuple[int, float, str, str]]:
-    """Row, x, fill and words of every entry."""
-    row, x = 0, float(LEFT)
+def _entries(columns: Sequence[StageColumn], fills: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The legend: how each part looks, and its name with the most that a stage has of it."""
     stages = [column.stage for column in columns]
-    most = {name: max(stage.weights.get(name, 0) for stage in stages) for name in names}
+    most = {name: max((s.weights.get(name, 0) for s in stages), default=0) for name in fills}
     most[ACTIVATIONS] = max((stage.activations for stage in stages), default=0)
-    entries = [(colour(n, names), f"{n} {size(b)}") for n, b in most.items()]
+    entries = [(f'fill="{fills[name]}"', f"{name} {size(b)}") for name, b in most.items()]
     if any(column.waiting for column in columns):
-        entries.append(("stall", "waits for weights"))
-    for fill, words in entries:
-        wide = 30 + LETTER * len(words)
-        if x + wide > LEFT + plot and x > LEFT:
-            row, x = row + 1, float(LEFT)
-        yield row, x, fill, words
-        x += wide
-
-
-def _drawn_legend(entries: Sequence[tuple[int, float, str, str]]) -> Iterator[str]:
-    for row, x, fill, words in entries:
-        y = 58 + LINE * row
-        box = f'x="{_n(x)}" y="{y}" width="11" height="11"'
-        if fill == "stall":
-            yield f'<rect {box} fill="{COLOURS[ACTIVATIONS]}"/><rect class="stall" {box}/>'
-        else:
-            yield f'<rect {box} fill="{fill}"/>'
-        yield _text(x + 16, y + 10, words, "")
+        entries.append((STALL, "waits for weights"))
+    return entries
 
 
 def _summary(p: Prediction) -> str:
@@ -217,20 +162,3 @@ def _notes(p: Prediction, peak: int, least: float) -> list[str]:
             f"Before the first request, preparing weights takes {size(p.peak_device_bytes)}."
         )
     return notes
-
-
-def _text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
-    of_kind = f' class="{kind}"' if kind else ""
-    return f'<text{of_kind} x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{_safe(words)}</text>'
-
-
-def _safe(words: str) -> str:
-    """Escaped, and without what XML cannot hold."""
-    return escape(
-        re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", words)
-    )
-
-
-def _n(value: float) -> str:
-    """A number without needless digits, the same on every machine."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from entracte.trace.read_dump import Recording, Residency
+from entracte.units import duration
 
 from .colours import STATES, WAITS
-from .svg import document, duration, legend, line, number, rect, text, wait_look, wait_patterns
+from .svg import document, legend, line, number, rect, text, wait_look, wait_patterns
 from .time_axis import (
     BAND,
     LEFT,
@@ -218,9 +219,9 @@ def describe(recording: Recording, held: Residency, lens: TimeScale | None) -> s
         if lens.shows(start, start + stage.duration_ms)
     ]
     return (
-        f"{words} Shown again, larger: {duration(lens.end_ms - lens.start_ms)} from "
-        f"{duration(lens.start_ms)} on, in {', '.join(within)}, in which the change goes through "
-        "the blocks."
+        f"{words} Shown again, larger: {duration((lens.end_ms - lens.start_ms) / 1e3)} from "
+        f"{duration(lens.start_ms / 1e3)} on, in {', '.join(within)}, in which the change goes "
+        "through the blocks."
     )
 
 

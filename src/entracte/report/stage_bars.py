@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from entracte.trace.read_dump import BETWEEN_STAGES, CAUSES, Dump
+from entracte.units import duration
 
 from .colours import OTHER_STAGES, STAGES, letters_on
 from .stage_rows import StageRow, stage_rows
-from .svg import document, duration, legend, line, rect, share, text, wait_look, wait_patterns
+from .svg import document, legend, line, rect, share, text, wait_look, wait_patterns
 from .time_axis import LEFT, PLOT, WIDTH, TimeScale, fitting, time_axis
 
 Labelled = Sequence[tuple[str, Dump]]
@@ -103,11 +104,11 @@ def _legend(dumps: Labelled, colours: Mapping[str, str], ident: str) -> list[tup
 
 
 def _result(dump: Dump) -> str:
-    words = duration(dump.total_duration_ms)
+    words = duration(dump.total_duration_ms / 1e3)
     if dump.recording is None:
         return words
     stall = sum(row.stall_ms for row in stage_rows(dump))
     if not stall:
         return f"{words}, with no wait for weights"
     waits = share(stall, dump.total_duration_ms)
-    return f"{words}, of which {duration(stall)} ({waits}) wait for weights"
+    return f"{words}, of which {duration(stall / 1e3)} ({waits}) wait for weights"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entracte.trace.read_dump import BETWEEN_STAGES, Dump, Parts
+from entracte.units import MIB
 
-MEBIBYTE = 2**20
 SEEN_MS = 1e-3  # less than this between the stages is rounding
 
 
@@ -67,4 +67,4 @@ def _peak(dump: Dump, name: str) -> float | None:
     checkpoint = dump.memory_checkpoints.get(name)
     if checkpoint is None or not checkpoint.peak_allocated_mb:
         return None
-    return checkpoint.peak_allocated_mb * MEBIBYTE
+    return checkpoint.peak_allocated_mb * MIB

@@ -1,4 +1,4 @@
-"""Small pieces of SVG, and words and numbers as people read them."""
+"""Small pieces of SVG."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -127,21 +127,6 @@ def step_size(span: float, most: int) -> float:
             if span / step <= most:
                 return step
     return span
-
-
-def duration(ms: float) -> str:
-    """A time as people read it."""
-    if ms >= 1000:
-        return f"{ms / 1e3:,.2f} s"
-    return f"{ms:,.0f} ms" if ms >= 10 or not ms else f"{ms:,.2f} ms"
-
-
-def size(nbytes: float) -> str:
-    """A number of bytes as people read it."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= scale:
-            return f"{nbytes / scale:,.1f} {unit}"
-    return f"{nbytes:,.0f} B"
 
 
 def share(part: float, whole: float) -> str:

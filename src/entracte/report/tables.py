@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from entracte.trace.read_dump import Dump, Recording
+from entracte.units import MIB, duration, size
 
-from .stage_rows import MEBIBYTE, StageRow, all_names, peak_of, stage_rows
-from .svg import duration, safe, share, size
+from .stage_rows import StageRow, all_names, peak_of, stage_rows
+from .svg import safe, share
 
 COLUMNS = ("time", "share", "stall", "host", "peak")
 
@@ -72,7 +73,7 @@ def checkpoint_table(dump: Dump) -> str:
     rows = []
     for name, each in dump.memory_checkpoints.items():
         cells = "".join(
-            f"<td>{'–' if mb is None else size(mb * MEBIBYTE)}</td>"
+            f"<td>{'–' if mb is None else size(mb * MIB)}</td>"
             for mb in (each.allocated_mb, each.peak_allocated_mb)
         )
         rows.append(f'<tr><th scope="row">{safe(name)}</th>{cells}</tr>')
@@ -87,10 +88,10 @@ def checkpoint_table(dump: Dump) -> str:
 def key_figures(dump: Dump) -> Iterator[tuple[str, str, str]]:
     """What one wants to know first: what it is, the figure, and a remark."""
     total = dump.total_duration_ms
-    yield "end to end", duration(total), _denoising(dump)
+    yield "end to end", duration(total / 1e3), _denoising(dump)
     if dump.recording is not None:
         stall = sum(row.stall_ms for row in stage_rows(dump))
-        yield "waiting for weights", duration(stall), f"{share(stall, total)} of end to end"
+        yield "waiting for weights", duration(stall / 1e3), f"{share(stall, total)} of end to end"
     peak = peak_of(dump)
     if peak is not None:
         yield "peak of the device", size(peak), _weights_peak(dump.recording)

@@ -10,6 +10,7 @@ from entracte.config.serve import ServeSettings
 from entracte.errors import MediaError
 from entracte.files import write_atomically
 from entracte.media.read_image import decode_image
+from entracte.units import mebibytes
 
 from .data_folder import DataFolder
 from .errors import ImageTooLarge, RequestRefused
@@ -70,7 +71,7 @@ def write_image(
     data = source if isinstance(source, bytes) else _of_data_url(source)
     limit = settings.max_image_bytes
     if len(data) > limit:
-        words = f"An image has {len(data) / 2**20:.0f} MiB; at most {limit / 2**20:g} are taken."
+        words = f"An image has {mebibytes(len(data))}; at most {mebibytes(limit)} are taken."
         raise ImageTooLarge(words, PARAM, "image_too_large")
     try:
         image = decode_image(data, f"number {number + 1}", settings.max_image_pixels)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-MEBIBYTE = 2**20
+from entracte.units import MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class Memory:
 
 def read_memory(device: torch.device) -> Memory:
     """Memory of this process now."""
-    host = _host_bytes() / MEBIBYTE
+    host = _host_bytes() / MIB
     if device.type != "cuda":
         return Memory(0.0, 0.0, 0.0, 0.0, host)
     return Memory(
-        torch.cuda.memory_allocated(device) / MEBIBYTE,
-        torch.cuda.memory_reserved(device) / MEBIBYTE,
-        torch.cuda.max_memory_allocated(device) / MEBIBYTE,
-        torch.cuda.max_memory_reserved(device) / MEBIBYTE,
+        torch.cuda.memory_allocated(device) / MIB,
+        torch.cuda.memory_reserved(device) / MIB,
+        torch.cuda.max_memory_allocated(device) / MIB,
+        torch.cuda.max_memory_reserved(device) / MIB,
         host,
     )
 

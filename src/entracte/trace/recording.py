@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from entracte.residency import BlockRun, BlockWeights, Transfer
+from entracte.units import MIB
 
 from .clock import Moments
-from .memory import MEBIBYTE
 from .memory_lines import MemoryLines, memory_lines, peak_on_device
 from .residency_map import STATES, residency_map
 from .trace import StageSpan, Trace
@@ -98,9 +98,9 @@ def _memory(span: StageSpan, lines: MemoryLines) -> dict[str, int | None] | None
         return None
     on_device = span.memory.peak_allocated_mb
     return {
-        "device_bytes": round(on_device * MEBIBYTE) if on_device else None,
+        "device_bytes": round(on_device * MIB) if on_device else None,
         "weights_bytes": peak_on_device(lines, span.start, span.start + span.seconds),
-        "host_bytes": round(span.memory.peak_host_anon_mb * MEBIBYTE),
+        "host_bytes": round(span.memory.peak_host_anon_mb * MIB),
     }
 
 

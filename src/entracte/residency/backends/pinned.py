@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import DeviceFault, OutOfMemory
+from entracte.units import size
 
 from .protocol import HostMemory
 
@@ -100,9 +101,9 @@ class HostAllocator:
             return True
         logger.log(
             logging.DEBUG if self._warned else logging.WARNING,
-            "The system refused to pin %.2f GB of host memory (%s). Copies between it and the "
+            "The system refused to pin %s of host memory (%s). Copies between it and the "
             "device will be around 20 times slower, and will stop the host meanwhile.",
-            memory.nbytes / 1e9,
+            size(memory.nbytes, 2),
             refusal,
         )
         self._warned = True

@@ -6,6 +6,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from entracte.serve.keys import Key
+from entracte.units import MIB, mebibytes
 
 from .errors import ApiError, error_response
 
@@ -93,7 +94,7 @@ class BodyLimit:
 
 
 def _too_large(limit: int) -> ApiError:
-    size = f"{limit / 2**20:g} MiB" if limit >= 2**20 else f"{limit:,} bytes"
+    size = mebibytes(limit) if limit >= MIB else f"{limit:,} bytes"
     return ApiError(413, f"The request is larger than {size}.", "body_too_large")
 
 

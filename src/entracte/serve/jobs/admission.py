@@ -6,6 +6,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from entracte.errors import EntracteError
+from entracte.units import mebibytes
 
 from .job import Job
 from .tables import keys
@@ -69,5 +70,6 @@ def require_room(session: Session, job: Job, limits: QueueLimits) -> None:
     sizes = sizes.where(Job.status == "queued", Job.owner == job.owner)
     held = session.scalars(sizes).one() + job.input_bytes
     if limits.input_bytes is not None and job.input_bytes and held > limits.input_bytes:
-        limit = limits.input_bytes / 2**20
-        raise QueueFull(f"the images of your waiting videos would be over {limit:g} MiB")
+        raise QueueFull(
+            f"the images of your waiting videos would be over {mebibytes(limits.input_bytes)}"
+        )

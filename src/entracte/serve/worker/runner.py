@@ -33,6 +33,7 @@ from entracte.planner.prediction import Prediction
 from entracte.progress import Progress
 from entracte.request import Request
 from entracte.trace.memory import read_memory
+from entracte.units import MIB
 
 from .latency_correction import LatencyCorrection
 from .messages import Done, MemoryReport, MemoryRow, PreviewImage, RunJob, Step
@@ -40,7 +41,6 @@ from .protocol import MEMORY_WORDS, Report, WorkFailed
 
 logger = logging.getLogger(__name__)
 
-MEBIBYTE = 2**20
 
 # What the first video waits for, but for its own size: files, kernels, text encoder and decoders.
 WARM_UP: Mapping[str, Any] = {"height": 256, "width": 256, "num_frames": 9}
@@ -147,7 +147,7 @@ class EngineRunner:
             rows,
             total,
             used,
-            int(read_memory(device).peak_host_anon_mb * MEBIBYTE),
+            int(read_memory(device).peak_host_anon_mb * MIB),
             None if prediction is None else prediction.way.mode,
             None if prediction is None else said(prediction),
         )
