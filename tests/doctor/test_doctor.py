@@ -12,14 +12,15 @@ from entracte.config.wording import residency_flags, worded
 from entracte.doctor.diagnosis import Check, Findings, diagnose, examine
 from entracte.errors import BudgetError, RequestError
 from entracte.machine import Survey
-from entracte.machine.cards import GIB, card
+from entracte.machine.cards import card
 from entracte.machine.device import DeviceFacts, Link
 from entracte.machine.hardware import Rates
 from entracte.machine.host import HostFacts
+from entracte.planner.decision import arguments
 from entracte.planner.forecast import forecast
 from entracte.planner.prediction import Prediction
 from entracte.residency.backends.host import HostBackend
-from entracte.units import size
+from entracte.units import GIB, size
 
 GB = 10**9
 
