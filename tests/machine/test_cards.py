@@ -1,7 +1,8 @@
 import pytest
 
 from entracte.errors import RequestError
-from entracte.machine.cards import CARDS, GIB, RATE_NAMES, card, card_for_device
+from entracte.machine.cards import CARDS, RATE_NAMES, card, card_for_device
+from entracte.units import GIB
 
 GB = 10**9
 
