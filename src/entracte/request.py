@@ -6,9 +6,17 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from entracte.errors import RequestError
 from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
@@ -27,8 +35,6 @@ MAX_LORAS = 32
 MAX_LORA_STRENGTH = 100.0
 
 DEFAULT_VERSION = "2.3"
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -106,7 +112,7 @@ class LoraSpec(_Frozen):
     positional = ("path", "strength")
 
     path: Path
-    strength: Finite = Field(default=1.0, ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)
+    strength: FiniteFloat = Field(default=1.0, ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)
     partial: bool = False
     name: str | None = None
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from entracte.machine import rates as rates_module
-from entracte.machine.clock import CudaClock, WallClock, median_seconds
-from entracte.machine.rates import MEASURES, Bench, Sizes
+from entracte.machine.clock import CudaEventClock, WallClock, median_seconds
+from entracte.machine.rates import MEASURES, Bench, ProbeSizes
 from entracte.residency.backends.host import HostBackend
 
 MIB = 2**20
-SMALL = Sizes(
+SMALL = ProbeSizes(
     tokens=64, inward=256, outward=256, merged=((256, 128),), rank=8, copied=MIB, pageable=MIB
 )
 
@@ -51,7 +51,7 @@ def test_the_wall_clock_counts_all_work() -> None:
 
 def test_the_cuda_clock_wants_a_cuda_stream() -> None:
     with pytest.raises(TypeError, match="no CUDA stream"):
-        CudaClock().seconds(HostBackend().compute, lambda: None)
+        CudaEventClock().seconds(HostBackend().compute, lambda: None)
 
 
 @pytest.mark.gpu
@@ -60,7 +60,7 @@ def test_the_cuda_clock() -> None:
 
     backend = CudaBackend(torch.device("cuda", 0))
     with backend.computing():
-        elapsed = CudaClock().seconds(backend.compute, lambda: torch.cuda._sleep(200_000_000))
+        elapsed = CudaEventClock().seconds(backend.compute, lambda: torch.cuda._sleep(200_000_000))
     assert 0.03 < elapsed < 1
     backend.close()
 

@@ -22,7 +22,7 @@ from entracte.planner.limits import (
     Limits,
     Reserve,
 )
-from entracte.planner.search import TICK, Rank, Search, rank
+from entracte.planner.search import TICK, PlanRank, Search, rank
 from entracte.residency.policy import Residency
 
 from .simulation import RANK, SIDE, machine, two_stage
@@ -46,7 +46,7 @@ def request(
     return two_stage(BLOCKS, hardware, seconds, others=OTHERS, end=0.4, gap=0.05).costs()
 
 
-def brute_force(c: Costs, limits: Limits) -> Rank | None:
+def brute_force(c: Costs, limits: Limits) -> PlanRank | None:
     """By predicting every plan there is."""
     found = []
     every = list(ways(BLOCKS, c.sets, c.adapted > 0, AUTO))
@@ -57,7 +57,7 @@ def brute_force(c: Costs, limits: Limits) -> Rank | None:
     return min(found, default=None)
 
 
-def chosen(c: Costs, limits: Limits) -> Rank | None:
+def chosen(c: Costs, limits: Limits) -> PlanRank | None:
     plan = Search(c, AUTO, limits).best()
     if plan is None:
         return None

@@ -12,13 +12,11 @@ from typing import Any
 from diffusers import AutoencoderKLLTX2Video
 from torch import nn
 
-from entracte.checkpoints.diffusers_vae import KINDS
+from entracte.checkpoints.diffusers_vae import KINDS, DiffusersConfig
 from entracte.errors import CheckpointError
 from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 
 DIFFUSERS_KINDS = {ours: theirs for theirs, ours in KINDS.items()}
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class _Blocks:
         return [options.get("multiplier", 2) for _, options in self.resampling]
 
 
-def video_vae(config: Config) -> nn.Module:
+def video_vae(config: DiffusersConfig) -> nn.Module:
     """The autoencoder of a published config.
 
     Where diffusers cannot express its encoder, which begins with another width than the latents',
@@ -104,7 +102,7 @@ def video_vae(config: Config) -> nn.Module:
     return model
 
 
-def video_vae_names(config: Config) -> Callable[[str], str]:
+def video_vae_names(config: DiffusersConfig) -> Callable[[str], str]:
     """From diffusers' parameter names to ours, for an autoencoder of this config."""
     down, up = _both_sides(config)
 
@@ -126,7 +124,7 @@ def video_vae_names(config: Config) -> Callable[[str], str]:
     return rename
 
 
-def _both_sides(config: Config) -> tuple[_Blocks, _Blocks]:
+def _both_sides(config: DiffusersConfig) -> tuple[_Blocks, _Blocks]:
     """The encoder's and the decoder's blocks; the config lists the latter from pixels inwards."""
     return (
         _Blocks.group(config["encoder_blocks"]),

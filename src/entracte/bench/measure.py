@@ -38,7 +38,7 @@ EXACT = tuple(name for name in MODES if name != "dynamic")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class MeasuredRun:
     """One request. Times in seconds, memory in bytes; stages of one name are added up.
 
     device_bytes: the peak of what was allocated there, 0 without a device. closed: the sum of all
@@ -55,7 +55,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredMode:
     """A mode's runs; none where it was not run, for the reason that `skipped` has.
 
     predicted: by the planner, before. last: the last run's result.
@@ -63,14 +63,14 @@ class Measured:
 
     mode: str
     predicted: Prediction | None
-    runs: tuple[Run, ...] = ()
+    runs: tuple[MeasuredRun, ...] = ()
     skipped: str | None = None
     last: Result | None = None
 
-    def median(self, of: Callable[[Run], float]) -> float:
+    def median(self, of: Callable[[MeasuredRun], float]) -> float:
         return statistics.median(of(run) for run in self.runs)
 
-    def spread(self, of: Callable[[Run], float]) -> float:
+    def spread(self, of: Callable[[MeasuredRun], float]) -> float:
         """The largest less the smallest, as a share of the median."""
         values = [of(run) for run in self.runs]
         middle = statistics.median(values)
@@ -90,7 +90,7 @@ def measure(
     repeats: int,
     options: TraceOptions,
     tell: Callable[[str], None],
-) -> Measured:
+) -> MeasuredMode:
     """Measure one mode; it is skipped, with the reason, where it does not fit.
 
     residency: the mode, with the budgets that all modes have. tell: is told what is being done.
@@ -102,7 +102,7 @@ def measure(
         missing = decision.limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
         if missing:
             lacks = " and ".join(f"{size(nbytes)} of {what}" for what, nbytes in missing.items())
-            return Measured(mode, prediction, skipped=f"lacks {lacks}")
+            return MeasuredMode(mode, prediction, skipped=f"lacks {lacks}")
         runs = []
         for number in range(warmups + repeats):
             warm = number < warmups
@@ -112,13 +112,13 @@ def measure(
             if not warm:
                 runs.append(run_of(result))
     except (BudgetError, OutOfMemory) as error:
-        return Measured(mode, None, skipped=worded(error))
+        return MeasuredMode(mode, None, skipped=worded(error))
     if result.decision is not None:
         prediction = result.decision.chosen.prediction
-    return Measured(mode, prediction, tuple(runs), last=result)
+    return MeasuredMode(mode, prediction, tuple(runs), last=result)
 
 
-def run_of(result: Result) -> Run:
+def run_of(result: Result) -> MeasuredRun:
     """What a result's trace says."""
     trace = result.trace
     stages: dict[str, float] = {}
@@ -126,7 +126,7 @@ def run_of(result: Result) -> Run:
         stages[span.name] = stages.get(span.name, 0.0) + span.seconds
     parts = sum(trace.parts(), Parts())
     memory = [span.memory for span in trace.spans if span.memory is not None]
-    return Run(
+    return MeasuredRun(
         stages,
         trace.seconds,
         parts,

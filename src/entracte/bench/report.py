@@ -10,7 +10,7 @@ from entracte.planner.decision import said
 from entracte.request import Request
 from entracte.residency import Backend
 
-from .measure import EXACT, Measured, Run
+from .measure import EXACT, MeasuredMode, MeasuredRun
 from .table import Theirs
 
 
@@ -26,7 +26,7 @@ def machine(backend: Backend) -> dict[str, Any]:
 
 
 def bench_json(
-    backend: Backend, request: Request, found: Sequence[Measured], theirs: Theirs | None
+    backend: Backend, request: Request, found: Sequence[MeasuredMode], theirs: Theirs | None
 ) -> dict[str, Any]:
     """Every run of every mode; seconds and bytes. It holds no prompt."""
     digests = {run.digest for each in found if each.mode in EXACT for run in each.runs}
@@ -51,7 +51,7 @@ def bench_json(
     }
 
 
-def _mode(each: Measured) -> dict[str, Any]:
+def _mode(each: MeasuredMode) -> dict[str, Any]:
     p = each.predicted
     return {
         "mode": each.mode,
@@ -68,7 +68,7 @@ def _mode(each: Measured) -> dict[str, Any]:
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: MeasuredRun) -> dict[str, Any]:
     parts = run.parts
     return {
         "stages": dict(run.stages),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .measure import EXACT, Measured
+from .measure import EXACT, MeasuredMode
 from .published import COLUMNS, ROWS
 
 Table = list[list[str]]  # the first row has the heads
@@ -22,7 +22,7 @@ class Theirs:
     distances: dict[str, float]
 
 
-def stage_table(found: Sequence[Measured], theirs: Theirs | None, published: bool) -> Table:
+def stage_table(found: Sequence[MeasuredMode], theirs: Theirs | None, published: bool) -> Table:
     """Milliseconds stage by stage, end to end, and peak memory: medians, ours and others'."""
     ran = [each for each in found if each.runs]
     columns = list(COLUMNS.values()) if published else []
@@ -58,7 +58,7 @@ def stage_table(found: Sequence[Measured], theirs: Theirs | None, published: boo
     return [*table, line + [f"{each.peak_memory:.2f}" if on_device else "" for each in columns]]
 
 
-def waiting_table(found: Sequence[Measured], theirs: Theirs | None) -> Table:
+def waiting_table(found: Sequence[MeasuredMode], theirs: Theirs | None) -> Table:
     """What each mode's time consists of, how far it was predicted, and how runs differed."""
     heads = ["mode", "end to end s", "spread", "compute s", "copy ms", "merge ms", "read ms"]
     heads += ["host ms", "stall", "closes to", "predicted s", "predicted GB", "latents"]
@@ -91,7 +91,7 @@ def waiting_table(found: Sequence[Measured], theirs: Theirs | None) -> Table:
     return [list(row) for row in zip(*table, strict=True)]  # a column a mode, as above
 
 
-def _sameness(each: Measured, exact: set[str]) -> str:
+def _sameness(each: MeasuredMode, exact: set[str]) -> str:
     if len({run.digest for run in each.runs}) > 1:
         return "DIFFER from run to run"
     if each.mode not in EXACT:
@@ -107,7 +107,7 @@ def markdown(table: Table) -> str:
     )
 
 
-def _peak(each: Measured, on_device: bool) -> float:
+def _peak(each: MeasuredMode, on_device: bool) -> float:
     return each.median(lambda run: run.device_bytes if on_device else run.host_bytes)
 
 

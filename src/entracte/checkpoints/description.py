@@ -11,7 +11,7 @@ from .adapter_folder import is_adapter_folder, lora_path
 from .diffusers_layout import is_diffusers_folder, open_diffusers
 from .folder import (
     Folder,
-    Weights,
+    WeightFiles,
     choose_checkpoint,
     choose_distilled_lora,
     choose_upsampler,
@@ -28,7 +28,7 @@ from .sources import ComponentSource, Located
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DescribedPart:
     """One component of a file."""
 
     name: str
@@ -45,7 +45,7 @@ class Description:
     path: Path
     kind: str
     version: str | None
-    parts: list[Part]
+    parts: list[DescribedPart]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def describe_path(path: Path) -> list[Description]:
     """
     path = expand(path)
     if path.name.endswith(INDEX_SUFFIX):
-        return [_describe_weights(Weights(tuple(map(SafetensorsFile, shards_of(path)))))]
+        return [_describe_weights(WeightFiles(tuple(map(SafetensorsFile, shards_of(path)))))]
     if not is_folder(path):
         return [_describe_file(SafetensorsFile(path))]
     if is_adapter_folder(path):
@@ -106,7 +106,7 @@ def _names(files: Iterable[SafetensorsFile]) -> str:
     return ", ".join(file.path.name for file in files)
 
 
-def _describe_weights(weights: Weights) -> Description:
+def _describe_weights(weights: WeightFiles) -> Description:
     first = weights.files[0]
     if len(weights.files) == 1:
         return _describe_file(first)
@@ -142,13 +142,13 @@ def _describe_gemma(root: Path) -> Description:
     return Description(root, "Gemma 3 folder", None, [_component(source)], {"layers": layers})
 
 
-def _component(source: ComponentSource) -> Part:
+def _component(source: ComponentSource) -> DescribedPart:
     return _part(source.name, source.tensors.values())
 
 
-def _part(name: str, tensors: Iterable[Located]) -> Part:
+def _part(name: str, tensors: Iterable[Located]) -> DescribedPart:
     infos = [located.info for located in tensors]
-    return Part(
+    return DescribedPart(
         name,
         len(infos),
         sum(info.parameters for info in infos),

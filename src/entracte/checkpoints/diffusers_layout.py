@@ -4,14 +4,14 @@ Configs are translated to the published header's form, and names to ours, so tha
 this file knows which layout a model came in.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from entracte.errors import CheckpointError
 
 from .diffusers_names import connectors_to_published, transformer_to_published
-from .diffusers_vae import vae_config, vae_names
+from .diffusers_vae import DiffusersConfig, vae_config, vae_names
 from .gemma_folder import open_gemma
 from .json_file import read_json
 from .published import require_plain
@@ -21,8 +21,6 @@ from .sources import ComponentSource, Located
 MODEL_INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model"
 UPSAMPLER = "latent_upsampler"
-
-Config = Mapping[str, Any]
 
 
 def is_diffusers_folder(folder: Path) -> bool:
@@ -55,8 +53,8 @@ def open_diffusers(folder: Path) -> dict[str, ComponentSource]:
 def _open(
     folder: Path,
     subfolder: str,
-    translate: Callable[[Config], dict[str, Any]],
-    names: Callable[[Config], Callable[[str], str]],
+    translate: Callable[[DiffusersConfig], dict[str, Any]],
+    names: Callable[[DiffusersConfig], Callable[[str], str]],
     component: str | None = None,
 ) -> ComponentSource:
     root = folder / subfolder
@@ -74,19 +72,19 @@ def _open(
     return ComponentSource(component or subfolder, translated, tensors)
 
 
-def _transformer_names(_: Config) -> Callable[[str], str]:
+def _transformer_names(_: DiffusersConfig) -> Callable[[str], str]:
     return transformer_to_published
 
 
-def _connectors_names(_: Config) -> Callable[[str], str]:
+def _connectors_names(_: DiffusersConfig) -> Callable[[str], str]:
     return connectors_to_published
 
 
-def _nested_names(_: Config) -> Callable[[str], str]:
+def _nested_names(_: DiffusersConfig) -> Callable[[str], str]:
     return "model.{}".format
 
 
-def transformer_config(config: Config) -> dict[str, Any]:
+def transformer_config(config: DiffusersConfig) -> dict[str, Any]:
     """The published form of the config of diffusers' transformer."""
     return {
         "rope_type": config["rope_type"],
@@ -122,7 +120,7 @@ def transformer_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _connectors_config(config: Config) -> dict[str, Any]:
+def _connectors_config(config: DiffusersConfig) -> dict[str, Any]:
     translated = {
         "norm_eps": 1e-6,
         "positional_embedding_theta": config["rope_theta"],
@@ -134,7 +132,7 @@ def _connectors_config(config: Config) -> dict[str, Any]:
     return translated
 
 
-def _audio_vae_config(config: Config) -> dict[str, Any]:
+def _audio_vae_config(config: DiffusersConfig) -> dict[str, Any]:
     sizes = {
         "ch": config["base_channels"],
         "out_ch": config["output_channels"],
@@ -159,7 +157,7 @@ def _audio_vae_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _vocoder_config(config: Config) -> dict[str, Any]:
+def _vocoder_config(config: DiffusersConfig) -> dict[str, Any]:
     def generator(prefix: str) -> dict[str, Any]:
         return {
             "resblock": "AMP1",
@@ -187,7 +185,7 @@ def _vocoder_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _upsampler_config(config: Config) -> dict[str, Any]:
+def _upsampler_config(config: DiffusersConfig) -> dict[str, Any]:
     return {
         "in_channels": config["in_channels"],
         "mid_channels": config["mid_channels"],

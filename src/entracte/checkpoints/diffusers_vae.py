@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Config = Mapping[str, Any]
+DiffusersConfig = Mapping[str, Any]
 
 KINDS = {
     "spatial": "compress_space",
@@ -17,7 +17,7 @@ KINDS = {
 }
 
 
-def vae_config(config: Config) -> dict[str, Any]:
+def vae_config(config: DiffusersConfig) -> dict[str, Any]:
     """The published form of diffusers' config."""
     encoder: list[list[Any]] = []
     width = config["latent_channels"]
@@ -63,7 +63,7 @@ def vae_config(config: Config) -> dict[str, Any]:
     }
 
 
-def vae_names(config: Config) -> Callable[[str], str]:
+def vae_names(config: DiffusersConfig) -> Callable[[str], str]:
     """From diffusers' names to ours, for a model of this config."""
     last_down = 2 * len(config["block_out_channels"])
 

@@ -24,7 +24,7 @@ OTHER_FORMATS = ("*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin")
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightFiles:
     """Files that belong together: one, or the shards of one."""
 
     files: tuple[SafetensorsFile, ...]
@@ -47,7 +47,7 @@ class Folder:
     """
 
     path: Path
-    checkpoints: list[Weights] = field(default_factory=list)
+    checkpoints: list[WeightFiles] = field(default_factory=list)
     upsamplers: list[SafetensorsFile] = field(default_factory=list)
     loras: list[SafetensorsFile] = field(default_factory=list)
     gemmas: list[Path] = field(default_factory=list)
@@ -91,7 +91,7 @@ def scan(path: Path) -> Folder:
         try:
             members = shards_of(each)
             seen.update(members)
-            _add(found, Weights(tuple(SafetensorsFile(member) for member in members)))
+            _add(found, WeightFiles(tuple(SafetensorsFile(member) for member in members)))
         except CheckpointError as error:
             found.unreadable[each] = str(error)
     for each in others:
@@ -103,7 +103,7 @@ def scan(path: Path) -> Folder:
     return found
 
 
-def _add(found: Folder, weights: Weights) -> None:
+def _add(found: Folder, weights: WeightFiles) -> None:
     first = weights.files[0]
     for file in weights.files:
         require_plain(file)

@@ -19,7 +19,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-Size = Annotated[int, Field(gt=0, lt=2**24)]
+GemmaSize = Annotated[int, Field(gt=0, lt=2**24)]
 
 
 class TextConfig(BaseModel):
@@ -27,14 +27,14 @@ class TextConfig(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    hidden_size: Size = 1
-    intermediate_size: Size = 1
+    hidden_size: GemmaSize = 1
+    intermediate_size: GemmaSize = 1
     num_hidden_layers: Annotated[int, Field(gt=0, le=1000)] | None = None
-    num_attention_heads: Size = 1
-    num_key_value_heads: Size = 1
-    head_dim: Size = 1
-    vocab_size: Size = 1
-    sliding_window: Size = 1
+    num_attention_heads: GemmaSize = 1
+    num_key_value_heads: GemmaSize = 1
+    head_dim: GemmaSize = 1
+    vocab_size: GemmaSize = 1
+    sliding_window: GemmaSize = 1
     layer_types: Annotated[list[str], Field(max_length=1000)] | None = None
 
 

@@ -18,7 +18,7 @@ MAX_BYTES = 100 * 2**20  # the library's limit
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Entry(BaseModel):
+class HeaderEntry(BaseModel):
     """A tensor as the header has it; offsets count from the end of the header."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -28,7 +28,7 @@ class Entry(BaseModel):
     data_offsets: Annotated[list[Count], Field(min_length=2, max_length=2)]
 
 
-ENTRIES = TypeAdapter(dict[str, Entry], config=ConfigDict(strict=True))
+ENTRIES = TypeAdapter(dict[str, HeaderEntry], config=ConfigDict(strict=True))
 METADATA = TypeAdapter(dict[str, str], config=ConfigDict(strict=True))
 
 
@@ -37,7 +37,7 @@ class Header:
     """data_start: where tensors begin, in bytes from the beginning of the file."""
 
     metadata: dict[str, str]
-    tensors: dict[str, Entry]
+    tensors: dict[str, HeaderEntry]
     data_start: int
 
 
@@ -63,7 +63,7 @@ def read_header(file: OpenFile) -> Header:
     return Header(metadata, tensors, data_start)
 
 
-def _check_places(file: OpenFile, tensors: dict[str, Entry], data_start: int) -> None:
+def _check_places(file: OpenFile, tensors: dict[str, HeaderEntry], data_start: int) -> None:
     """Tensors must fill what is behind the header without holes or overlaps."""
     end = 0
     for name, entry in sorted(tensors.items(), key=lambda item: item[1].data_offsets):

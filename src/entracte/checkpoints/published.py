@@ -18,7 +18,7 @@ UNUSED = ("vae.per_channel_statistics.channel", "vae.per_channel_statistics.mean
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PublishedPart:
     """A component's keys in the file, and its part of the header's config."""
 
     component: str
@@ -31,17 +31,19 @@ def _same(key: str) -> str:
     return key
 
 
-def _parts() -> Iterator[Part]:
+def _parts() -> Iterator[PublishedPart]:
     """Every part; the first whose prefix fits a key has it."""
     for root in ("model.diffusion_model.", "diffusion_model."):
         for connector in CONNECTORS:
-            yield Part("connectors", root + connector, "transformer", f"{connector}{{}}".format)
-        yield Part("transformer", root, "transformer", _same)
+            yield PublishedPart(
+                "connectors", root + connector, "transformer", f"{connector}{{}}".format
+            )
+        yield PublishedPart("transformer", root, "transformer", _same)
     projection = "text_embedding_projection."
-    yield Part("connectors", projection, "transformer", f"{projection}{{}}".format)
-    yield Part("video_vae", "vae.", "vae", video_vae.file_to_module)
-    yield Part("audio_vae", "audio_vae.", "audio_vae", audio_vae.file_to_module)
-    yield Part("vocoder", "vocoder.", "vocoder", vocoder.file_to_module)
+    yield PublishedPart("connectors", projection, "transformer", f"{projection}{{}}".format)
+    yield PublishedPart("video_vae", "vae.", "vae", video_vae.file_to_module)
+    yield PublishedPart("audio_vae", "audio_vae.", "audio_vae", audio_vae.file_to_module)
+    yield PublishedPart("vocoder", "vocoder.", "vocoder", vocoder.file_to_module)
 
 
 PARTS = tuple(_parts())
@@ -52,7 +54,7 @@ def is_checkpoint(file: TensorFile) -> bool:
     return any(part.config in file.config() for part in PARTS)
 
 
-def part_of(key: str) -> Part | None:
+def part_of(key: str) -> PublishedPart | None:
     """The part that a key belongs to; None where the model has no such key."""
     return next((part for part in PARTS if key.startswith(part.prefix)), None)
 

@@ -57,7 +57,7 @@ def recognise_bytes(start: bytes) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class QuantisedMark:
     """What betrays a quantised file: the end of a tensor's name, and its dtype where that matters.
 
     beside: the dtype of the weight beside it, where that matters.
@@ -70,31 +70,31 @@ class Mark:
 
 
 # The first mark that any tensor bears decides; so those of one kind alone come first.
-MARKS: tuple[Mark, ...] = (
-    Mark(".weight_scale_2", "nvfp4 (ModelOpt, Comfy)"),
-    Mark(".torchao_nvfp4", "nvfp4 (torchao)"),
-    Mark(".weight_global_scale", "nvfp4"),
-    Mark(".input_global_scale", "nvfp4"),
-    Mark(".weight_packed", "a packed format (compressed-tensors)"),
-    Mark(".weight_scale", "mxfp8", dtype="F8_E8M0"),
-    Mark(".weight_scale", "mxfp8", dtype="U8", beside="F8_E4M3"),
-    Mark(".weight_scale", "int8 with scales", beside="I8"),
-    Mark(".weight_scale", "a packed format with scales", beside="U8"),
-    Mark("scaled_fp8", "Comfy's scaled fp8"),
-    Mark(".scale_weight", "Comfy's scaled fp8"),
-    Mark(".scale_input", "Comfy's scaled fp8"),
-    Mark(".weight_scale", "scaled fp8"),
-    Mark(".weight_scale_inv", "scaled fp8"),
-    Mark(".input_scale", "scaled fp8"),
-    Mark(".comfy_quant", "Comfy's mixed precision"),
-    Mark(".weight._data", "quanto"),
-    Mark(".weight._scale", "quanto"),
-    Mark(".quant_state.bitsandbytes__nf4", "nf4 (bitsandbytes)"),
-    Mark(".quant_state.bitsandbytes__fp4", "fp4 (bitsandbytes)"),
-    Mark(".weight.absmax", "4 bits (bitsandbytes)"),
-    Mark(".SCB", "int8 (bitsandbytes)"),
-    Mark(".qweight", "GPTQ or AWQ"),
-    Mark(".qzeros", "GPTQ or AWQ"),
+MARKS: tuple[QuantisedMark, ...] = (
+    QuantisedMark(".weight_scale_2", "nvfp4 (ModelOpt, Comfy)"),
+    QuantisedMark(".torchao_nvfp4", "nvfp4 (torchao)"),
+    QuantisedMark(".weight_global_scale", "nvfp4"),
+    QuantisedMark(".input_global_scale", "nvfp4"),
+    QuantisedMark(".weight_packed", "a packed format (compressed-tensors)"),
+    QuantisedMark(".weight_scale", "mxfp8", dtype="F8_E8M0"),
+    QuantisedMark(".weight_scale", "mxfp8", dtype="U8", beside="F8_E4M3"),
+    QuantisedMark(".weight_scale", "int8 with scales", beside="I8"),
+    QuantisedMark(".weight_scale", "a packed format with scales", beside="U8"),
+    QuantisedMark("scaled_fp8", "Comfy's scaled fp8"),
+    QuantisedMark(".scale_weight", "Comfy's scaled fp8"),
+    QuantisedMark(".scale_input", "Comfy's scaled fp8"),
+    QuantisedMark(".weight_scale", "scaled fp8"),
+    QuantisedMark(".weight_scale_inv", "scaled fp8"),
+    QuantisedMark(".input_scale", "scaled fp8"),
+    QuantisedMark(".comfy_quant", "Comfy's mixed precision"),
+    QuantisedMark(".weight._data", "quanto"),
+    QuantisedMark(".weight._scale", "quanto"),
+    QuantisedMark(".quant_state.bitsandbytes__nf4", "nf4 (bitsandbytes)"),
+    QuantisedMark(".quant_state.bitsandbytes__fp4", "fp4 (bitsandbytes)"),
+    QuantisedMark(".weight.absmax", "4 bits (bitsandbytes)"),
+    QuantisedMark(".SCB", "int8 (bitsandbytes)"),
+    QuantisedMark(".qweight", "GPTQ or AWQ"),
+    QuantisedMark(".qzeros", "GPTQ or AWQ"),
 )
 METADATA_MARK = "_quantization_metadata"
 

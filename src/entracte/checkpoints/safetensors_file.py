@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entracte.errors import CheckpointError
 
-from .header import Entry, read_header
+from .header import HeaderEntry, read_header
 from .json_file import parse_object
 from .open_file import OpenFile
 from .recognise import TAKE_BFLOAT16, recognise_quantised
@@ -85,7 +85,7 @@ class SafetensorsFile:
             for name, entry in header.tensors.items()
         }
 
-    def _info(self, name: str, entry: Entry, data_start: int) -> TensorInfo:
+    def _info(self, name: str, entry: HeaderEntry, data_start: int) -> TensorInfo:
         dtype = DTYPES.get(entry.dtype)
         if dtype is None:
             what = f"{self.quantised}; {TAKE_BFLOAT16}" if self.quantised else "not supported"

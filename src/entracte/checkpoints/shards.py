@@ -16,8 +16,8 @@ INDEX_SUFFIX = ".safetensors.index.json"
 NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)")
 
 # A plain name: no folder, nothing hidden.
-Name = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00][^/\\\x00]*\.safetensors$")]
-WEIGHT_MAP = TypeAdapter(dict[str, Name], config=ConfigDict(strict=True))
+ShardName = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00][^/\\\x00]*\.safetensors$")]
+WEIGHT_MAP = TypeAdapter(dict[str, ShardName], config=ConfigDict(strict=True))
 
 
 def shards(folder: Path, stem: str) -> list[SafetensorsFile]:

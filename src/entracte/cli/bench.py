@@ -21,7 +21,7 @@ from .parser import whole
 from .terminal import add_row, clean, plain_table
 
 if TYPE_CHECKING:
-    from entracte.bench.measure import Measured
+    from entracte.bench.measure import MeasuredMode
     from entracte.bench.table import Table, Theirs
     from entracte.checkpoints.sources import ModelSource
     from entracte.request import Request
@@ -189,7 +189,7 @@ def _source(options: argparse.Namespace, scratch: Path) -> "ModelSource":
 
 def _measure(
     options: argparse.Namespace, source: "ModelSource", request: "Request", backend: "Backend"
-) -> "list[Measured]":
+) -> "list[MeasuredMode]":
     from entracte.bench import measure
     from entracte.engine import DTYPES, Engine
     from entracte.residency import Residency
@@ -249,7 +249,7 @@ def _is_published_run(source: "ModelSource", request: "Request") -> bool:
 
 def _show(
     options: argparse.Namespace,
-    found: "list[Measured]",
+    found: "list[MeasuredMode]",
     theirs: "Theirs | None",
     published: bool,
 ) -> None:

@@ -19,7 +19,7 @@ from .parser import whole
 from .terminal import add_row, plain_table
 
 if TYPE_CHECKING:
-    from entracte.trace.profile import Cost
+    from entracte.trace.profile import OperationCost
 
 
 def add_parser(commands: Any) -> None:
@@ -94,7 +94,9 @@ def run(options: argparse.Namespace) -> None:
     _print_costs(profile.costs, list(stages), options.top, on_device=device.type == "cuda")
 
 
-def _print_costs(costs: "Sequence[Cost]", stages: Sequence[str], top: int, on_device: bool) -> None:
+def _print_costs(
+    costs: "Sequence[OperationCost]", stages: Sequence[str], top: int, on_device: bool
+) -> None:
     """The most expensive operations of every stage, in the order of stages."""
     table = plain_table("stage", "operation")
     for column in ("calls", "host ms", *(["device ms"] if on_device else [])):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from .base import Flag, Number
 from .model import ModelSettings
 
-Scale = float | None
+OptionalScale = float | None
 
 
 class GenerateSettings(ModelSettings):
@@ -49,13 +49,17 @@ class GenerateSettings(ModelSettings):
     ] = False
 
     video_cfg_guidance_scale: Annotated[
-        Scale, Flag("guidance", "away from the negative prompt; 1 is off", "X")
+        OptionalScale, Flag("guidance", "away from the negative prompt; 1 is off", "X")
     ] = None
-    audio_cfg_guidance_scale: Annotated[Scale, Flag("guidance", "the same for sound", "X")] = None
+    audio_cfg_guidance_scale: Annotated[
+        OptionalScale, Flag("guidance", "the same for sound", "X")
+    ] = None
     video_stg_guidance_scale: Annotated[
-        Scale, Flag("guidance", "away from skipped self-attention; 0 is off", "X")
+        OptionalScale, Flag("guidance", "away from skipped self-attention; 0 is off", "X")
     ] = None
-    audio_stg_guidance_scale: Annotated[Scale, Flag("guidance", "the same for sound", "X")] = None
+    audio_stg_guidance_scale: Annotated[
+        OptionalScale, Flag("guidance", "the same for sound", "X")
+    ] = None
     video_stg_blocks: Annotated[
         list[int] | None, Flag("guidance", "blocks whose self-attention is skipped", "N…")
     ] = None
@@ -63,15 +67,17 @@ class GenerateSettings(ModelSettings):
         None
     )
     a2v_guidance_scale: Annotated[
-        Scale, Flag("guidance", "towards a picture that heeds the sound; 1 is off", "X")
+        OptionalScale, Flag("guidance", "towards a picture that heeds the sound; 1 is off", "X")
     ] = None
     v2a_guidance_scale: Annotated[
-        Scale, Flag("guidance", "towards sound that heeds the picture; 1 is off", "X")
+        OptionalScale, Flag("guidance", "towards sound that heeds the picture; 1 is off", "X")
     ] = None
     video_rescale_scale: Annotated[
-        Scale, Flag("guidance", "how much contrast is restored, 0 to 1", "X")
+        OptionalScale, Flag("guidance", "how much contrast is restored, 0 to 1", "X")
     ] = None
-    audio_rescale_scale: Annotated[Scale, Flag("guidance", "the same for sound", "X")] = None
+    audio_rescale_scale: Annotated[OptionalScale, Flag("guidance", "the same for sound", "X")] = (
+        None
+    )
     guidance_batch: Annotated[
         int, Flag("guidance", "guidance passes computed at once, 1 to 4", "N")
     ] = 1

@@ -34,7 +34,7 @@ class WallClock:
         return time.perf_counter() - start
 
 
-class CudaClock:
+class CudaEventClock:
     """The device's own, which does not count how late the host notices the end."""
 
     def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
@@ -51,7 +51,7 @@ class CudaClock:
 
 def clock_of(backend: Backend) -> Clock:
     """The clock that suits a backend."""
-    return CudaClock() if backend.device.type == "cuda" else WallClock()
+    return CudaEventClock() if backend.device.type == "cuda" else WallClock()
 
 
 def median_seconds(

@@ -19,7 +19,7 @@ SECONDS = 0.12  # that a rate's samples take together
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ProbeSizes:
     """What is measured on.
 
     tokens, inward, outward: of a linear. merged: shapes [out, in] of weights. copied, pageable:
@@ -36,7 +36,7 @@ class Sizes:
 
 
 # As in a block of the full-size transformer.
-DEVICE = Sizes(
+DEVICE = ProbeSizes(
     tokens=6144,
     inward=4096,
     outward=16384,
@@ -45,7 +45,7 @@ DEVICE = Sizes(
     copied=256 * MIB,
     pageable=64 * MIB,
 )
-HOST = Sizes(
+HOST = ProbeSizes(
     tokens=1024,
     inward=2048,
     outward=2048,
@@ -62,7 +62,7 @@ class Bench:
 
     backend: Backend
     dtype: torch.dtype
-    sizes: Sizes
+    sizes: ProbeSizes
 
     @classmethod
     def of(cls, backend: Backend, dtype: torch.dtype) -> "Bench":

@@ -11,7 +11,7 @@ from .candidates import Way
 from .footprint import Footprint, Weights, loaned_footprint, transformer_footprint
 from .model_profile import TRANSFORMER, ModelFigures
 from .prediction import Prediction, StagePrediction
-from .schedule_model import Clock, Loops, Sweeps, loan_wait, merge_seconds
+from .schedule_model import BusyUntil, Loops, Sweeps, loan_wait, merge_seconds
 from .work import StageWork, stage_work
 from .workload import Workload
 
@@ -123,7 +123,7 @@ def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float],
     The second of two requests, one right after the other: weights may be under way when it begins.
     """
     loops = Loops(c.weights[TRANSFORMER], way, c.phases, c.hardware)
-    clock = Clock()
+    clock = BusyUntil()
     found: list[float] = []
     switch = 0.0
     for _ in range(2):
@@ -160,7 +160,7 @@ def latency_alone(c: Costs, way: Way) -> tuple[float, bool]:
     loops = Loops(c.weights[TRANSFORMER], way, c.phases, c.hardware)
     if loops.linked:
         return latency(c, way, {}), True
-    clock = Clock()
+    clock = BusyUntil()
     for number in range(len(c.phases)):
         clock = loops.run(number, clock)
     between = sum(seconds for stage, seconds in c.stages if stage.phase is None)

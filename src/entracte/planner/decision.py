@@ -14,7 +14,7 @@ from .cost_model import Costs, predict
 from .limits import NOTHING, Limits
 from .model_profile import TRANSFORMER
 from .prediction import Prediction
-from .search import TICK, Plan, Rank, Search, rank
+from .search import TICK, Choice, PlanRank, Search, rank
 
 MODES: tuple[tuple[Mode, SnapshotPolicy], ...] = (
     ("resident", "low-vram"),
@@ -65,7 +65,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
         if not fitting:
             raise _no_plan("no plan fits", options, limits, ". A smaller video takes less")
         best = _best(fitting).prediction
-        plan: Plan = best.way, best.places
+        plan: Choice = best.way, best.places
     else:
         plan = named_plan(c, wanted)
         prediction = predict(c, *plan)
@@ -125,14 +125,14 @@ def _option(c: Costs, search: Search, mode: Mode, policy: SnapshotPolicy) -> Opt
     return None if plan is None else Option(predict(c, *plan), best is not None, "")
 
 
-def named_plan(c: Costs, wanted: Residency) -> Plan:
+def named_plan(c: Costs, wanted: Residency) -> Choice:
     """What a named mode says, exactly."""
     places = {name: wanted.places.get(name, "resident") for name in c.others}
     return Way.of(wanted, c.weights[TRANSFORMER].blocks), places
 
 
 def _best(options: list[Option]) -> Option:
-    def key(option: Option) -> tuple[bool, Rank]:
+    def key(option: Option) -> tuple[bool, PlanRank]:
         p = option.prediction
         order = rank(p.latency_s, (p.way, p.places), p.peak_device_bytes, p.peak_host_bytes)
         return (p.way.mode == "dynamic", order)

@@ -61,19 +61,19 @@ def loan_wait(w: Weights, place: Place, compute: float, hardware: Hardware) -> f
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class BusyUntil:
     """When the device is done with what it was given, and when the link is."""
 
     now: float = 0.0
     link: float = 0.0
 
-    def computed(self, seconds: float) -> "Clock":
-        return Clock(self.now + seconds, self.link)
+    def computed(self, seconds: float) -> "BusyUntil":
+        return BusyUntil(self.now + seconds, self.link)
 
-    def brought(self, seconds: float, wait: float) -> "Clock":
+    def brought(self, seconds: float, wait: float) -> "BusyUntil":
         """Something came over the link, after all before it, and was waited for."""
         start = max(self.now, self.link)
-        return Clock(start + wait, start + seconds)
+        return BusyUntil(start + wait, start + seconds)
 
 
 class Loops:
@@ -99,13 +99,13 @@ class Loops:
             self._resident = [block not in streamed for block in range(w.blocks)]
         self.switch = 0.0  # what the second phase waited before its first block
 
-    def begin(self, clock: Clock) -> Clock:
+    def begin(self, clock: BusyUntil) -> BusyUntil:
         """A request begins: what its first phase needs and the last one did not leave."""
         if self._way.mode == "original" and self._changes:
-            return Clock(clock.now, max(clock.now, clock.link) + self._restoring())
+            return BusyUntil(clock.now, max(clock.now, clock.link) + self._restoring())
         return clock
 
-    def run(self, number: int, clock: Clock) -> Clock:
+    def run(self, number: int, clock: BusyUntil) -> BusyUntil:
         """The loop of a phase; what was brought for it is waited for."""
         ready = clock
         if self._way.mode == "original" and self._changes:
@@ -165,11 +165,11 @@ class Loops:
     def _restoring(self) -> float:
         return self._resident_bytes / self._rate
 
-    def _merged_in_place(self, number: int, clock: Clock) -> Clock:
+    def _merged_in_place(self, number: int, clock: BusyUntil) -> BusyUntil:
         """The base is restored, in whole, before the first loop, and merged before the second."""
         phase = self._phases[number]
         if number == 0:
-            return Clock(max(clock.now, clock.link), clock.link)
+            return BusyUntil(max(clock.now, clock.link), clock.link)
         factors = self._block_factors() / self._rate
         merges = self._way.resident * phase.merge + phase.outside
         if self._unified:
@@ -178,7 +178,7 @@ class Loops:
         late = max(0.0, self._way.resident * (factors - phase.merge - phase.block))
         return clock.computed(factors + merges + late)
 
-    def _copied_ahead(self, number: int, clock: Clock) -> Clock:
+    def _copied_ahead(self, number: int, clock: BusyUntil) -> BusyUntil:
         """The second set comes during the first loop, into memory of its own."""
         if number == 0:
             return clock
@@ -188,7 +188,7 @@ class Loops:
         streaming = self._phases[0].count * self._streamed * self._w.block / self._rate
         return clock.computed(max(0.0, copied + streaming - self._steady(0)))
 
-    def _swapping(self, number: int, clock: Clock) -> Clock:
+    def _swapping(self, number: int, clock: BusyUntil) -> BusyUntil:
         """A loop whose resident blocks are replaced in its last sweep, one after another."""
         phase, w = self._phases[number], self._w
         if phase.count == 0:
@@ -201,10 +201,10 @@ class Loops:
         clock = self._sweep(number, clock, swaps=False)
         skipped = (phase.count - 2) * steady
         self._arrivals = [arrival + skipped for arrival in self._arrivals]
-        clock = Clock(clock.now + skipped, clock.link + skipped)
+        clock = BusyUntil(clock.now + skipped, clock.link + skipped)
         return self._sweep(number, clock, swaps=True)
 
-    def _sweep(self, number: int, clock: Clock, swaps: bool) -> Clock:
+    def _sweep(self, number: int, clock: BusyUntil, swaps: bool) -> BusyUntil:
         """One sweep, block by block. Streamed blocks come through slots, in the order of use."""
         w, now, link = self._w, clock.now, clock.link
         each, compute = w.block / self._host_rate, self._phases[number].block
@@ -219,4 +219,4 @@ class Loops:
                 link = max(link, now) + each
                 arrivals[following] = link
         self._arrivals = arrivals
-        return Clock(now, link)
+        return BusyUntil(now, link)

@@ -17,12 +17,12 @@ from .model_profile import TRANSFORMER
 # Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
 TICK = 1e-3
 
-Column = np.ndarray[tuple[int], np.dtype[np.int64]]
-Plan = tuple[Way, Mapping[str, Place]]
-Rank = tuple[int, int, int, int]
+Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
+Choice = tuple[Way, Mapping[str, Place]]
+PlanRank = tuple[int, int, int, int]
 
 
-def rank(seconds: float, plan: Plan, device: int, host: int) -> Rank:
+def rank(seconds: float, plan: Choice, device: int, host: int) -> PlanRank:
     """The order of plans, best first: time, components from files, memory, host memory."""
     way, places = plan
     from_files = int(way.home == "disk") + sum(place == "disk" for place in places.values())
@@ -63,11 +63,11 @@ class Search:
 
     def best(
         self, mine: Callable[[Way], bool] = lambda _: True, dynamic: bool = False
-    ) -> Plan | None:
+    ) -> Choice | None:
         """The plan that ranks first among those with certain ways; None if none fits."""
         choices = self._choices(mine, dynamic)
         table = _Table([choice.footprint for choice in choices])
-        best: tuple[Rank, Plan] | None = None
+        best: tuple[PlanRank, Choice] | None = None
         for ticks, loaned in self._placed:
             if best is not None and ticks > best[0][0]:
                 break
@@ -86,13 +86,13 @@ class Search:
                     best = (key, plan)
         return None if best is None else best[1]
 
-    def smallest(self, mine: Callable[[Way], bool], dynamic: bool = False) -> Plan | None:
+    def smallest(self, mine: Callable[[Way], bool], dynamic: bool = False) -> Choice | None:
         """The plan that takes least memory, as the limits compare plans; None if there is none."""
         offered = [way for way in self._ways(dynamic) if mine(way)]
         if not offered:
             return None
         table = _Table([self._c.transformer(way) for way in offered])
-        found: list[tuple[tuple[int, ...], Plan]] = []
+        found: list[tuple[tuple[int, ...], Choice]] = []
         for loaned in self._loaned:
             keys = self._limits.smallest_first(*table.peaks(loaned))
             number = int(np.lexsort(keys[::-1])[0])  # whose last key comes first
@@ -123,13 +123,13 @@ class _Table:
     """Footprints of the transformer, in columns."""
 
     def __init__(self, footprints: Sequence[Footprint]) -> None:
-        def column(name: str) -> Column:
+        def column(name: str) -> Int64s:
             return np.array([attrgetter(name)(each) for each in footprints], dtype=np.int64)
 
         self._always, self._phases = column("always"), column("phases")
         self._prepare, self._host = column("prepare"), column("host")
 
-    def peaks(self, loaned: Loaned) -> tuple[Column, Column]:
+    def peaks(self, loaned: Loaned) -> tuple[Int64s, Int64s]:
         """The most bytes of the device and of the host, beside the other components."""
         most = np.maximum(self._prepare + self._phases, loaned.outside)
         device = loaned.always + self._always + np.maximum(most, loaned.inside + self._phases)

@@ -17,7 +17,7 @@ FLOAT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class StreamBytes:
     """Bytes of one stream of a phase, for one row of the batch.
 
     latent: tokens before the transformer. hidden: within it. velocity: after it.
@@ -35,7 +35,7 @@ class Stream:
     keys: int
 
     @classmethod
-    def of(cls, s: StreamConfig, cross: StreamConfig, tokens: int, itemsize: int) -> "Stream":
+    def of(cls, s: StreamConfig, cross: StreamConfig, tokens: int, itemsize: int) -> "StreamBytes":
         return cls(
             latent=tokens * s.in_channels * itemsize,
             hidden=tokens * s.width * itemsize,
@@ -62,8 +62,8 @@ def rotary_bytes(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> 
 
 def loop_bytes(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> int:
     """What a phase's loop takes beside its rotary tables and the contexts that it is given."""
-    video = Stream.of(config.video, config.audio, phase.video_tokens, itemsize)
-    audio = Stream.of(config.audio, config.audio, phase.audio_tokens, itemsize)
+    video = StreamBytes.of(config.video, config.audio, phase.video_tokens, itemsize)
+    audio = StreamBytes.of(config.audio, config.audio, phase.audio_tokens, itemsize)
     latents = video.latent + audio.latent
     # The tokens that the loop starts from, what they are drawn to, and the loop's own.
     held = 3 * latents
@@ -82,7 +82,11 @@ def loop_bytes(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> in
 
 
 def _forward(
-    config: TransformerConfig, phase: PhaseLoad, video: Stream, audio: Stream, itemsize: int
+    config: TransformerConfig,
+    phase: PhaseLoad,
+    video: StreamBytes,
+    audio: StreamBytes,
+    itemsize: int,
 ) -> int:
     """The transformer: the hidden states of all passes, and the hungriest moment of a block."""
     hidden = phase.evaluations * (video.hidden + audio.hidden)
@@ -110,7 +114,7 @@ def _forward(
     return hidden + _modulation(config, phase, itemsize) + max(making, *moments)
 
 
-def _audio_video_attention(video: Stream, audio: Stream) -> int:
+def _audio_video_attention(video: StreamBytes, audio: StreamBytes) -> int:
     """For one row. Both streams' two inputs are there all the time."""
     inputs = 2 * (video.hidden + audio.hidden)
     return inputs + max(
@@ -131,7 +135,7 @@ def _modulation(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> i
     return ((23 * phase.timesteps + 3) * video + (23 + 3) * audio) * itemsize
 
 
-def _combine(s: Stream, phase: PhaseLoad, itemsize: int) -> int:
+def _combine(s: StreamBytes, phase: PhaseLoad, itemsize: int) -> int:
     """One stream's predictions of all passes, and the next latents made from their combination."""
     wide = s.latent * FLOAT32 // itemsize
     # In float32 beside the predictions: the latents, their slope, and its product with the step. In

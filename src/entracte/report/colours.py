@@ -7,7 +7,8 @@ kind of colour vision and in grey. What is told by colour is also told by words 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from entracte.trace.read_dump import Cause, State
+from entracte.trace.read_dump import State
+from entracte.trace.waits import Cause
 
 BLUE, SKY, GREEN, YELLOW = "#2f6fb0", "#56b4e9", "#009e73", "#f0d83c"
 ORANGE, VERMILLION, PINK, GREY = "#e69f00", "#d55e00", "#cc79a7", "#8b95a1"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from entracte.trace.read_dump import Place, Points, Recording
+from entracte.trace.read_dump import MemoryKind, Points, Recording
 from entracte.units import size
 
 from .colours import component_colours
@@ -15,10 +15,10 @@ HEIGHT = 210
 # More moments than these cannot be told apart on the plot.
 COLUMNS = 2 * PLOT
 
-Layer = tuple[str, Place]
-Moment = tuple[float, tuple[int, ...]]
+Layer = tuple[str, MemoryKind]
+HeldBytes = tuple[float, tuple[int, ...]]
 
-WHERE: dict[str, tuple[Place, ...]] = {"device": ("device",), "host": ("pinned", "pageable")}
+WHERE: dict[str, tuple[MemoryKind, ...]] = {"device": ("device",), "host": ("pinned", "pageable")}
 
 
 def memory_chart(
@@ -68,7 +68,7 @@ def memory_chart(
     return document(body, (WIDTH, bottom + 28), ident, title, described)
 
 
-def staircase(recording: Recording, layers: Sequence[Layer], scale: TimeScale) -> list[Moment]:
+def staircase(recording: Recording, layers: Sequence[Layer], scale: TimeScale) -> list[HeldBytes]:
     """What every layer holds from each moment on, with no more moments than can be drawn.
 
     Of the moments that fall on one column of the plot, the one with most memory is kept, and the
@@ -79,7 +79,7 @@ def staircase(recording: Recording, layers: Sequence[Layer], scale: TimeScale) -
         for ms, nbytes in recording.memory[name][place]:
             changes.setdefault(ms, {})[index] = nbytes
     now = [0] * len(layers)
-    moments: list[Moment] = []
+    moments: list[HeldBytes] = []
     for ms in sorted(changes):
         for index, nbytes in changes[ms].items():
             now[index] = nbytes
@@ -88,18 +88,18 @@ def staircase(recording: Recording, layers: Sequence[Layer], scale: TimeScale) -
         moments.insert(0, (scale.start_ms, (0,) * len(layers)))
     if len(moments) <= COLUMNS:
         return moments
-    columns: dict[int, list[Moment]] = {}
+    columns: dict[int, list[HeldBytes]] = {}
     for moment in moments:
         column = int((scale.x(moment[0]) - LEFT) * COLUMNS / (2 * PLOT))
         columns.setdefault(column, []).append(moment)
-    kept: list[Moment] = []
+    kept: list[HeldBytes] = []
     for within in columns.values():
         highest = max(within, key=lambda moment: sum(moment[1]))
         kept += [highest] if highest is within[-1] else [highest, within[-1]]
     return kept
 
 
-def _layers(recording: Recording, places: Sequence[Place]) -> list[Layer]:
+def _layers(recording: Recording, places: Sequence[MemoryKind]) -> list[Layer]:
     """From the bottom to the top: first what holds most for longest."""
     found = {
         (name, place): held[place]
@@ -121,7 +121,7 @@ def _peaks(recording: Recording) -> Iterator[tuple[float, float, int]]:
             yield start, start + stage.duration_ms, stage.memory.device_bytes
 
 
-def _named(layer: Layer, moments: Sequence[Moment], index: int, where: str) -> str:
+def _named(layer: Layer, moments: Sequence[HeldBytes], index: int, where: str) -> str:
     name, place = layer
     most = size(max(held[index] for _, held in moments))
     return f"{name}: up to {most}" + ("" if where == "device" else f" {place}")

@@ -7,7 +7,7 @@ there the change rolls through the blocks as they compute.
 from collections import Counter
 from collections.abc import Iterator
 
-from entracte.trace.read_dump import Recording, Residency
+from entracte.trace.read_dump import DumpedResidency, Recording
 from entracte.units import duration
 
 from .colours import STATES, WAITS
@@ -115,7 +115,12 @@ def _one_roll(changes: list[tuple[float, int]]) -> tuple[float, float]:
 
 
 def _panel(
-    recording: Recording, held: Residency, scale: TimeScale, y: float, height: float, ident: str
+    recording: Recording,
+    held: DumpedResidency,
+    scale: TimeScale,
+    y: float,
+    height: float,
+    ident: str,
 ) -> Iterator[str]:
     """Stages, waits, and the map below them, from `y` on."""
     strip = y + BAND + 4
@@ -134,7 +139,7 @@ def _panel(
         yield text(LEFT - 8, top + row * (block + 0.5) + 4, words, "quiet", "end")
 
 
-def _states(held: Residency, scale: TimeScale, top: float, row: float) -> Iterator[str]:
+def _states(held: DumpedResidency, scale: TimeScale, top: float, row: float) -> Iterator[str]:
     """One path for each state: a box for every time that a block was in it."""
     paths: dict[int, list[str]] = {}
     gap = min(1.0, 0.12 * row)
@@ -154,7 +159,9 @@ def _states(held: Residency, scale: TimeScale, top: float, row: float) -> Iterat
         yield f'<path class="{kind}" data-state="{name}" d="{boxes}"><title>{words}</title></path>'
 
 
-def _runs(recording: Recording, held: Residency, scale: TimeScale, top: float) -> Iterator[str]:
+def _runs(
+    recording: Recording, held: DumpedResidency, scale: TimeScale, top: float
+) -> Iterator[str]:
     """Where blocks computed, as marks in their rows."""
     row = ZOOM / len(held.blocks)
     tall = max(1.0, 0.3 * row)
@@ -189,7 +196,7 @@ def _beam(
 
 
 def _legend(
-    recording: Recording, held: Residency, ident: str, zoomed: bool
+    recording: Recording, held: DumpedResidency, ident: str, zoomed: bool
 ) -> list[tuple[str, str]]:
     seen = {state for changes in held.blocks for _, state in changes}
     entries = [
@@ -204,7 +211,7 @@ def _legend(
     return entries
 
 
-def describe(recording: Recording, held: Residency, lens: TimeScale | None) -> str:
+def describe(recording: Recording, held: DumpedResidency, lens: TimeScale | None) -> str:
     """The map in words."""
     names = [name for name in held.states if any(_ever(held, name))]
     words = (
@@ -225,7 +232,7 @@ def describe(recording: Recording, held: Residency, lens: TimeScale | None) -> s
     )
 
 
-def _ever(held: Residency, name: str) -> Iterator[bool]:
+def _ever(held: DumpedResidency, name: str) -> Iterator[bool]:
     at = held.states.index(name)
     for changes in held.blocks:
         yield any(state == at for _, state in changes)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entracte.trace.read_dump import BETWEEN_STAGES, Dump, Parts
+from entracte.trace.read_dump import BETWEEN_STAGES, Dump, StageParts
 from entracte.units import MIB
 
 SEEN_MS = 1e-3  # less than this between the stages is rounding
@@ -15,7 +15,7 @@ class StageRow:
 
     name: str
     duration_ms: float
-    parts: Parts | None
+    parts: StageParts | None
     peak_bytes: float | None
 
     @property

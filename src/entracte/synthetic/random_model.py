@@ -12,11 +12,11 @@ from entracte.models import gemma
 
 from .demo import write_tokenizer
 from .random_file import Numbers, RandomFile
-from .random_sizes import Shapes, Sizes, full_sizes, medium_sizes
+from .random_sizes import ModelSizes, Shapes, full_sizes, medium_sizes
 
 RandomSize = Literal["full", "medium"]
 
-SIZES: Mapping[RandomSize, Callable[[], Sizes]] = MappingProxyType(
+SIZES: Mapping[RandomSize, Callable[[], ModelSizes]] = MappingProxyType(
     {"full": full_sizes, "medium": medium_sizes}
 )
 

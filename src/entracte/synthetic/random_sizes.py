@@ -114,7 +114,7 @@ MEDIUM_GEMMA = demo.GEMMA["text_config"] | {
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ModelSizes:
     """A model as its files' headers would describe it, shapes by published key.
 
     config: of the checkpoint's header. lora_rank: of the distilled LoRA, where it fits.
@@ -129,11 +129,11 @@ class Sizes:
     lora_rank: int
 
 
-def full_sizes() -> Sizes:
+def full_sizes() -> ModelSizes:
     """The published checkpoint and upsampler, tensor by tensor, and Gemma 3 12B by its config."""
     listing = published_listing()
     gemma = Gemma3Config(text_config=FULL_GEMMA)
-    return Sizes(
+    return ModelSizes(
         checkpoint=_tuples(listing["tensors"]),
         config=listing["metadata"]["config"],
         upsampler=_tuples(listing["upsampler"]["tensors"]),
@@ -144,7 +144,7 @@ def full_sizes() -> Sizes:
     )
 
 
-def medium_sizes() -> Sizes:
+def medium_sizes() -> ModelSizes:
     """A model of the same structure with blocks of 12 MB, every dimension between the
     demonstration model's and the published one's.
     """
@@ -172,7 +172,7 @@ def medium_sizes() -> Sizes:
             lambda: Vocoder(MEDIUM_VOCODER), lambda n: f"vocoder.{vocoder.module_to_file(n)}"
         ),
     }
-    return Sizes(
+    return ModelSizes(
         checkpoint=checkpoint,
         config=config,
         upsampler=_shapes(lambda: Upsampler(MEDIUM_UPSAMPLER), upsampler.module_to_file),

@@ -8,10 +8,10 @@ from typing import Any
 
 from entracte.files import write_atomically
 
-from .read_dump import Dump, DumpError, Place, Points, Recording, Span
+from .read_dump import Dump, DumpedSpan, DumpError, MemoryKind, Points, Recording
 
 PROCESS = 1
-PLACES: tuple[Place, ...] = ("device", "pinned", "pageable")
+PLACES: tuple[MemoryKind, ...] = ("device", "pinned", "pageable")
 # The order of the lanes that we know; any other comes after them.
 LANES = ("compute", "copies", "on_demand", "merges", "reader", "host")
 
@@ -20,7 +20,7 @@ SLACK_NS = 50_000
 
 
 @dataclass(slots=True)
-class Event:
+class ThreadSpan:
     """A span on its way to a thread, in whole nanoseconds, so that neighbours meet exactly."""
 
     name: str
@@ -59,13 +59,17 @@ def write_chrome_trace(path: Path, trace: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(trace) + "\n", encoding="utf-8")
 
 
-def _threads(recording: Recording) -> Iterator[tuple[str, list[Event]]]:
+def _threads(recording: Recording) -> Iterator[tuple[str, list[ThreadSpan]]]:
     """The threads from top to bottom, and what is on them."""
     stages = recording.timed_stages
     yield (
         "stages",
         [
-            _event(s.name, Span(start_ms=start, duration_ms=s.duration_ms), **s.parts.model_dump())
+            _event(
+                s.name,
+                DumpedSpan(start_ms=start, duration_ms=s.duration_ms),
+                **s.parts.model_dump(),
+            )
             for start, s in stages
         ],
     )
@@ -91,7 +95,7 @@ def _threads(recording: Recording) -> Iterator[tuple[str, list[Event]]]:
             for w in recording.waits
         ],
     )
-    lanes: dict[str, list[Event]] = {}
+    lanes: dict[str, list[ThreadSpan]] = {}
     for t in recording.transfers:
         args = {
             "component": t.component,
@@ -110,14 +114,14 @@ def _place_of(lane: str) -> int:
     return LANES.index(lane) if lane in LANES else len(LANES)
 
 
-def _event(name: str, span: Span, **args: Any) -> Event:
+def _event(name: str, span: DumpedSpan, **args: Any) -> ThreadSpan:
     begin, end = round(span.start_ms * 1e6), round(span.end_ms * 1e6)
-    return Event(name, begin, end, {key: v for key, v in args.items() if v is not None})
+    return ThreadSpan(name, begin, end, {key: v for key, v in args.items() if v is not None})
 
 
-def _tracks(events: Iterable[Event]) -> Iterator[list[Event]]:
+def _tracks(events: Iterable[ThreadSpan]) -> Iterator[list[ThreadSpan]]:
     """The events in as few rows as let no two of a row overlap."""
-    rows: list[list[Event]] = []
+    rows: list[list[ThreadSpan]] = []
     for event in sorted(events, key=lambda e: (e.begin, e.end)):
         row = next((row for row in rows if row[-1].end - event.begin <= SLACK_NS), None)
         if row is None:
@@ -130,7 +134,7 @@ def _tracks(events: Iterable[Event]) -> Iterator[list[Event]]:
     yield from rows
 
 
-def _complete(event: Event, thread: int) -> dict[str, Any]:
+def _complete(event: ThreadSpan, thread: int) -> dict[str, Any]:
     return {
         "ph": "X",
         "name": event.name,
@@ -147,7 +151,7 @@ def _named(what: str, thread: int, **args: Any) -> dict[str, Any]:
     return {"ph": "M", "name": what, "pid": PROCESS, "tid": thread, "ts": 0, "args": args}
 
 
-def _counters(place: Place, held: Mapping[str, Points]) -> Iterator[dict[str, Any]]:
+def _counters(place: MemoryKind, held: Mapping[str, Points]) -> Iterator[dict[str, Any]]:
     """What every component holds there, whenever that of one changes."""
     changes: dict[float, dict[str, int]] = {}
     for name, points in held.items():

@@ -17,7 +17,7 @@ PREFIX = "entracte: "
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class OperationCost:
     """An operation within a stage: how often, and its own time on host and device, in seconds."""
 
     stage: str
@@ -38,7 +38,7 @@ class _Sum:
 class Profile:
     """What a profiler saw, once `profiling` has ended."""
 
-    costs: list[Cost] = field(default_factory=list)
+    costs: list[OperationCost] = field(default_factory=list)
 
 
 def stage_range(name: str) -> AbstractContextManager[object]:
@@ -84,7 +84,7 @@ def memory_history(device: torch.device, path: Path | None) -> Iterator[None]:
         torch.cuda.memory._record_memory_history(enabled=None)
 
 
-def _costs(profiler: profile) -> list[Cost]:
+def _costs(profiler: profile) -> list[OperationCost]:
     """Operations summed up by stage, the most expensive first."""
     events = profiler.events()
     stages = sorted(
@@ -104,7 +104,7 @@ def _costs(profiler: profile) -> list[Cost]:
         each.host += event.self_cpu_time_total / 1e6
         each.device += event.self_device_time_total / 1e6
     costs = [
-        Cost(stage, name, each.calls, each.host, each.device)
+        OperationCost(stage, name, each.calls, each.host, each.device)
         for (stage, name), each in sums.items()
     ]
     return sorted(costs, key=lambda cost: max(cost.host_s, cost.device_s), reverse=True)

@@ -22,6 +22,8 @@ from pydantic import (
 
 from entracte.errors import EntracteError
 
+from .waits import Cause
+
 VERSION = 1
 BETWEEN_STAGES = "between stages"
 
@@ -30,8 +32,7 @@ CLOCKS_MS = 0.05
 # By how much of the whole the parts may miss their sum: what writing decimals takes away.
 ROUNDING = 1e-3
 
-Place = Literal["device", "pinned", "pageable"]
-Cause = Literal["copy", "merge", "read", "host"]
+MemoryKind = Literal["device", "pinned", "pageable"]
 State = Literal["disk", "host", "in flight", "device", "merged", "both"]
 
 CAUSES: tuple[Cause, ...] = ("copy", "merge", "read", "host")
@@ -55,7 +56,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Span(_Frozen):
+class DumpedSpan(_Frozen):
     """A stretch of time."""
 
     start_ms: float
@@ -66,7 +67,7 @@ class Span(_Frozen):
         return self.start_ms + self.duration_ms
 
 
-class Parts(_Frozen):
+class StageParts(_Frozen):
     """What a stage's time was spent on."""
 
     compute: Milliseconds
@@ -105,12 +106,12 @@ class Stage(_Frozen):
     name: str
     start_ms: float | None = None
     duration_ms: Milliseconds
-    parts: Parts
-    steps: tuple[Span, ...] = ()
+    parts: StageParts
+    steps: tuple[DumpedSpan, ...] = ()
     memory: StageMemory | None = None
 
 
-class Wait(Span):
+class DumpedWait(DumpedSpan):
     """A time in which nothing computed."""
 
     cause: Cause
@@ -118,7 +119,7 @@ class Wait(Span):
     unit: NonNegativeInt | None
 
 
-class Transfer(Span):
+class DumpedTransfer(DumpedSpan):
     """Work on weights, on a queue of its own or not."""
 
     what: Literal["copy", "merge", "read"]
@@ -129,14 +130,14 @@ class Transfer(Span):
     nbytes: NonNegativeInt = Field(alias="bytes")
 
 
-class BlockRun(Span):
+class DumpedBlock(DumpedSpan):
     """A block computed."""
 
     component: str
     unit: NonNegativeInt
 
 
-class Residency(_Frozen):
+class DumpedResidency(_Frozen):
     """blocks: for each, when it came into which of `states`."""
 
     component: str
@@ -158,11 +159,11 @@ class Recording(_Frozen):
     version: Literal[1]
     level: Literal["stages", "blocks"]
     stages: tuple[Stage, ...]
-    waits: tuple[Wait, ...]
-    transfers: tuple[Transfer, ...]
-    blocks: tuple[BlockRun, ...]
-    memory: Mapping[str, Mapping[Place, Points]]
-    residency: Residency | None
+    waits: tuple[DumpedWait, ...]
+    transfers: tuple[DumpedTransfer, ...]
+    blocks: tuple[DumpedBlock, ...]
+    memory: Mapping[str, Mapping[MemoryKind, Points]]
+    residency: DumpedResidency | None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

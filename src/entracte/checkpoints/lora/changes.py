@@ -10,9 +10,9 @@ from entracte.errors import LoraError
 from entracte.residency import Change, Dora, Factors, Full, Hadamard, Kronecker
 
 from ..sources import Located
-from .config import Settings
+from .config import LoraSettings
 from .names import Module, unwrapped
-from .parts import Part
+from .parts import TensorSlice
 
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
@@ -72,7 +72,7 @@ class Changed:
     component: str
     parameter: str
     change: Change
-    parts: Mapping[str, Part]
+    parts: Mapping[str, TensorSlice]
 
 
 class GroupReader:
@@ -84,7 +84,7 @@ class GroupReader:
     def __init__(
         self,
         group: Group,
-        settings: Settings | None,
+        settings: LoraSettings | None,
         parameter: Callable[[Module, str], str | None],
         shape: Callable[[str, str], tuple[int, ...]],
     ) -> None:
@@ -135,7 +135,7 @@ class GroupReader:
             changed += self._whole("up_bias", "bias", self._scale(rank))
         return changed
 
-    def _low_rank(self, parts: Mapping[str, Part]) -> list[Changed]:
+    def _low_rank(self, parts: Mapping[str, TensorSlice]) -> list[Changed]:
         self._require(parts, KINDS["LoRA"])
         down, up = parts["down"], parts["up"]
         rank = down.shape[0]
@@ -149,7 +149,7 @@ class GroupReader:
             found.append(self._changed(module, change, here))
         return found
 
-    def _hadamard(self, parts: Mapping[str, Part]) -> list[Changed]:
+    def _hadamard(self, parts: Mapping[str, TensorSlice]) -> list[Changed]:
         self._require(parts, HADAMARD)
         a1, b1, a2, b2 = (parts[name] for name in HADAMARD)
         size = (a1.shape[0], b1.shape[1])
@@ -170,8 +170,8 @@ class GroupReader:
             found.append(self._changed(module, Hadamard(**tensors, scale=scale), here))
         return found
 
-    def _kronecker(self, parts: Mapping[str, Part]) -> list[Changed]:
-        matrices: list[tuple[Part, ...]] = []
+    def _kronecker(self, parts: Mapping[str, TensorSlice]) -> list[Changed]:
+        matrices: list[tuple[TensorSlice, ...]] = []
         rank = None
         for name in ("lokr_w1", "lokr_w2"):
             pair = f"{name}_a", f"{name}_b"
@@ -267,7 +267,7 @@ class GroupReader:
         return found
 
     def _changed(
-        self, module: Module, change: Change, parts: Mapping[str, Part], kind: str = "weight"
+        self, module: Module, change: Change, parts: Mapping[str, TensorSlice], kind: str = "weight"
     ) -> Changed:
         parameter = self._parameter(module, kind)
         assert parameter is not None  # `_split` has seen it
@@ -292,10 +292,10 @@ class GroupReader:
         """What patterns of a configuration may call the module."""
         return [*reversed(list(unwrapped(self._group.name))), self._group.modules[0].name]
 
-    def _part(self, name: str) -> Part:
-        return Part.of(self._group.parts[name])
+    def _part(self, name: str) -> TensorSlice:
+        return TensorSlice.of(self._group.parts[name])
 
-    def _require(self, parts: Mapping[str, Part], names: tuple[str, ...]) -> None:
+    def _require(self, parts: Mapping[str, TensorSlice], names: tuple[str, ...]) -> None:
         missing = [name for name in names if name not in parts]
         if missing:
             has = ", ".join(sorted(self._keys()))

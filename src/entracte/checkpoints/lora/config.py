@@ -59,7 +59,7 @@ class PeftConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LoraSettings:
     """A configuration that is understood. where: what messages call it."""
 
     where: str
@@ -114,7 +114,7 @@ class Patterns:
         return None
 
 
-def read_settings(file: TensorFile) -> tuple[dict[str, Settings], tuple[str, ...]]:
+def read_settings(file: TensorFile) -> tuple[dict[str, LoraSettings], tuple[str, ...]]:
     """A LoRA's configuration for every component, and warnings.
 
     diffusers' metadata in the header wins over an `adapter_config.json` beside the file, for it
@@ -134,7 +134,7 @@ def read_settings(file: TensorFile) -> tuple[dict[str, Settings], tuple[str, ...
     return dict.fromkeys(("transformer", "connectors"), settings), ()
 
 
-def _from_header(file: TensorFile) -> dict[str, Settings]:
+def _from_header(file: TensorFile) -> dict[str, LoraSettings]:
     text = file.metadata.get(METADATA)
     if text is None:
         return {}
@@ -152,7 +152,7 @@ def _from_header(file: TensorFile) -> dict[str, Settings]:
     }
 
 
-def _understand(path: Path, where: str, values: Mapping[str, Any]) -> Settings:
+def _understand(path: Path, where: str, values: Mapping[str, Any]) -> LoraSettings:
     given = {name: value for name, value in values.items() if value is not None}
     try:
         config = PeftConfig.model_validate(given)
@@ -174,7 +174,7 @@ def _understand(path: Path, where: str, values: Mapping[str, Any]) -> Settings:
     for option in OTHER_METHODS:
         if given.get(option):
             raise LoraError(path, f"{where} sets {option}, which is not supported")
-    return Settings(where, config, ranks, alphas)
+    return LoraSettings(where, config, ranks, alphas)
 
 
 def _read_json(lora: Path, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from ..published import PARTS
 from ..published_sizes import published_keys
 from ..sources import TensorFile
 from .changes import Group
-from .config import Settings, read_settings
+from .config import LoraSettings, read_settings
 from .file import REFERENCE
 from .names import Names
 from .sorting import first_of, sort_keys
@@ -76,7 +76,7 @@ def _coverage(groups: Sequence[Group], parameters: Iterable[str]) -> str:
     return f"{covered:,} of {len(there):,} linears of {layers} blocks"
 
 
-def _alphas(groups: Iterable[Group], settings: Iterable[Settings]) -> str | list[float]:
+def _alphas(groups: Iterable[Group], settings: Iterable[LoraSettings]) -> str | list[float]:
     """Those beside factors, or where else there are some."""
     found = {alpha for group in groups if (alpha := group.alpha) is not None}
     if found:

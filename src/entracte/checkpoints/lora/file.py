@@ -18,10 +18,10 @@ from .changes import Changed, GroupReader
 from .config import read_settings
 from .keys import QUANTISED
 from .names import Names
-from .parts import Part
+from .parts import TensorSlice
 from .sorting import first_of, sort_keys
 
-Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+ParameterShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 # The components that LoRAs may change.
 ADAPTED = ("transformer", "connectors")
@@ -41,7 +41,7 @@ class LoraFile:
     path: Path
     changes: Mapping[str, Changes]
     notices: tuple[Notice, ...]
-    _parts: Mapping[str, Mapping[str, Mapping[str, Part]]]
+    _parts: Mapping[str, Mapping[str, Mapping[str, TensorSlice]]]
 
     def read(self, component: str, parameter: str, part: str, out: Tensor) -> None:
         """Read one tensor of a change into `out`, host memory of its shape.
@@ -52,7 +52,7 @@ class LoraFile:
         self._parts[component][parameter][part].read(out)
 
 
-def open_lora(file: TensorFile, shapes: Shapes, partial: bool = False) -> LoraFile:
+def open_lora(file: TensorFile, shapes: ParameterShapes, partial: bool = False) -> LoraFile:
     """Match a LoRA to a model's parameters, of every component that it may change.
 
     shapes: of parameters, by component (of `ADAPTED`). partial: leave out what cannot be applied.
@@ -97,7 +97,7 @@ def open_lora(file: TensorFile, shapes: Shapes, partial: bool = False) -> LoraFi
         message = "it was trained with a reference video (IC-LoRA), and is used without one"
         notices.append(Notice(file.path, message))
     changes: dict[str, dict[str, Change]] = {component: {} for component in shapes}
-    parts: dict[str, dict[str, Mapping[str, Part]]] = {component: {} for component in shapes}
+    parts: dict[str, dict[str, Mapping[str, TensorSlice]]] = {component: {} for component in shapes}
     for _, changed in found.values():
         changes[changed.component][changed.parameter] = changed.change
         parts[changed.component][changed.parameter] = changed.parts

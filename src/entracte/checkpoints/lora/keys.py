@@ -54,7 +54,7 @@ PROCESSOR = re.compile(r"(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(?=(?:d
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class LoraKey:
     """module: as the file calls it. adapter: PEFT's name for it, where the key has it."""
 
     module: str
@@ -62,7 +62,7 @@ class Key:
     adapter: str | None = None
 
 
-def split_key(key: str) -> Key | str:
+def split_key(key: str) -> LoraKey | str:
     """A key's module and part; where it has none that can be applied, the words for its kind."""
     for kind, ending in _UNSUPPORTED:
         if ending.search(key):
@@ -70,7 +70,7 @@ def split_key(key: str) -> Key | str:
     plain = PROCESSOR.sub(_to_layer, key)
     for part, ending in _PARTS:
         if found := ending.search(plain):
-            return Key(plain[: found.start()], part, found.groupdict().get("adapter"))
+            return LoraKey(plain[: found.start()], part, found.groupdict().get("adapter"))
     return REPLACED if key.endswith((".weight", ".bias")) else NOT_KNOWN
 
 

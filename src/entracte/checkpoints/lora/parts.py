@@ -22,7 +22,7 @@ FLOATS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TensorSlice:
     """One tensor of a file, or some of its rows; `shape` and `dtype` are what it is read as."""
 
     located: Located
@@ -42,12 +42,12 @@ class Part:
             raise LoraError(located.file.path, f"{located.key} is empty, {list(info.shape)}")
         return cls(located, info.shape, dtype)
 
-    def rows(self, first: int, count: int) -> "Part":
+    def rows(self, first: int, count: int) -> "TensorSlice":
         """Some rows of it."""
         begin = (self.first_row or 0) + first
         return replace(self, shape=(count, *self.shape[1:]), first_row=begin)
 
-    def flat(self) -> "Part":
+    def flat(self) -> "TensorSlice":
         """The same numbers in one dimension."""
         return replace(self, shape=(self.located.info.parameters,))
 

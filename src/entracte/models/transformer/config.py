@@ -22,7 +22,7 @@ REQUIRED = {
 }
 
 
-Size = Annotated[int, Field(gt=0, le=10**6)]
+Dimension = Annotated[int, Field(gt=0, le=10**6)]
 Constant = Annotated[float, Field(gt=0, le=10**6)]
 
 
@@ -31,19 +31,21 @@ class HeaderValues(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    num_layers: Size
-    in_channels: Size
-    out_channels: Size
-    num_attention_heads: Size
-    attention_head_dim: Size
-    cross_attention_dim: Size
-    positional_embedding_max_pos: Annotated[list[Size], Field(min_length=3, max_length=3)]
-    audio_in_channels: Size
-    audio_out_channels: Size
-    audio_num_attention_heads: Size
-    audio_attention_head_dim: Size
-    audio_cross_attention_dim: Size
-    audio_positional_embedding_max_pos: Annotated[list[Size], Field(min_length=1, max_length=1)]
+    num_layers: Dimension
+    in_channels: Dimension
+    out_channels: Dimension
+    num_attention_heads: Dimension
+    attention_head_dim: Dimension
+    cross_attention_dim: Dimension
+    positional_embedding_max_pos: Annotated[list[Dimension], Field(min_length=3, max_length=3)]
+    audio_in_channels: Dimension
+    audio_out_channels: Dimension
+    audio_num_attention_heads: Dimension
+    audio_attention_head_dim: Dimension
+    audio_cross_attention_dim: Dimension
+    audio_positional_embedding_max_pos: Annotated[
+        list[Dimension], Field(min_length=1, max_length=1)
+    ]
     norm_eps: Constant
     positional_embedding_theta: Constant
     timestep_scale_multiplier: Constant

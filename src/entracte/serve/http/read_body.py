@@ -24,7 +24,7 @@ CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 # Smaller bodies are parsed in less time than another thread takes to begin.
 AT_ONCE_BYTES = 64 * 1024
 
-Told = TypeVar("Told", bound=BaseModel)
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Bo
     raise ApiError(415, "Send multipart/form-data or application/json.", "unsupported_media_type")
 
 
-async def read_json(request: Request, kind: type[Told]) -> Told:
+async def read_json(request: Request, kind: type[Fields]) -> Fields:
     """A JSON object as a model; raises ApiError for anything else."""
     return await understood(request, await _read_json(request), kind)
 
 
-async def understood(request: Request, body: Body, kind: type[Told]) -> Told:
+async def understood(request: Request, body: Body, kind: type[Fields]) -> Fields:
     """A body's fields as a model; raises ApiError, naming the first that is wrong and why."""
     if body.nbytes <= AT_ONCE_BYTES:
         return _checked(kind, body.fields)
@@ -90,7 +90,7 @@ def _owner(request: Request) -> str:
     return "" if key is None else key.id
 
 
-def _checked(kind: type[Told], fields: dict[str, Any]) -> Told:
+def _checked(kind: type[Fields], fields: dict[str, Any]) -> Fields:
     if len(fields) > MAX_FIELDS:
         raise bad_request(f"There are over {MAX_FIELDS} fields.", code="too_many")
     try:

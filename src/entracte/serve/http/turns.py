@@ -12,7 +12,7 @@ from typing import TypeVar, TypeVarTuple
 import anyio
 from anyio import CapacityLimiter, Semaphore, to_thread
 
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 Arguments = TypeVarTuple("Arguments")
 
 
@@ -25,8 +25,8 @@ class Turns:
         self._owners: dict[str, _Owner] = {}
 
     async def run(
-        self, owner: str, function: Callable[[*Arguments], Result], *arguments: *Arguments
-    ) -> Result:
+        self, owner: str, function: Callable[[*Arguments], Returned], *arguments: *Arguments
+    ) -> Returned:
         """Call a function in a thread, when it is the owner's turn."""
         async with self._turn_of(owner):
             call = partial(function, *arguments)
