@@ -127,7 +127,7 @@ def test_so_does_the_published_model(batch: int) -> None:
 
 @pytest.mark.parametrize(("grid", "measured"), [((16, 8, 12), 0.43), ((16, 16, 24), 1.49)])
 def test_a_guided_step_takes_what_was_measured(grid: tuple[int, int, int], measured: float) -> None:
-    """Gigabytes of four passes at once on an H200, by docs/benchmarks.md."""
+    """Gigabytes of four passes at once on an H200, by docs/reference/measurements.md."""
     frames, height, width = grid
     model = published("ltx-2.3")
     phase = PhaseLoad("stage1", frames, height, width, 0, 126, 30, 3 + 20 / 48, 4, 0, 2, 1, (1, 1))

@@ -33,7 +33,7 @@ from entracte.residency.simulated import NotLent, SimulatedAccelerator
 
 from .toy import BLOCKS, Net, build, make_net
 
-DOCS = Path(__file__).parents[2] / "docs" / "residency.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "device-manager.md"
 PACKAGE = Path(entracte.residency.__file__).parent
 
 HIGH, LOW = WeightSet(source="high"), WeightSet(source="low")

@@ -8,8 +8,16 @@ from pathlib import Path
 import entracte.serve
 
 ROOT = Path(__file__).parents[2]
-SERVING = ROOT / "docs" / "serving.md"
-SETTINGS = ROOT / "docs" / "settings.md"
+DOCS = ROOT / "docs"
+# In the order in which a reader follows their examples, which use each other's results.
+GUIDES = (
+    DOCS / "start" / "first-service.md",
+    DOCS / "how-to" / "call-the-service.md",
+    DOCS / "how-to" / "run-a-service.md",
+)
+HTTP_API = DOCS / "reference" / "http-api.md"
+SERVICE = DOCS / "reference" / "service.md"
+SETTINGS = DOCS / "reference" / "settings.md"
 SOURCE = Path(entracte.serve.__file__).parent
 
 # Where the code of an error is among the arguments.

@@ -1,6 +1,5 @@
-"""The unit file, the Dockerfile and the commands of the documentation: what they name is there."""
+"""The unit file and the Dockerfile: what they name exists."""
 
-import argparse
 import re
 import shlex
 import shutil
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from entracte.cli.main import COMMANDS
 from entracte.config.serve import ServeSettings
 from entracte.serve.http.connections import most_connections
+from tests.command_line import parser
 
-from .documented import ROOT, SERVING
+from .documented import ROOT
 
 UNIT = ROOT / "deploy" / "entracte.service"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
@@ -23,27 +22,6 @@ IGNORED = ROOT / "deploy" / "Dockerfile.dockerignore"
 
 # How long a worker and open connections may take once videos have had their time.
 AFTER_DRAINING = 13
-
-# Flags of other programs that the text speaks of.
-DOCKERS = {"--gpus"}
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="entracte")
-    commands = made.add_subparsers(required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
-    return made
-
-
-def flags(of: argparse.ArgumentParser) -> set[str]:
-    """All flags of a command and of its subcommands."""
-    found = set(of._option_string_actions)
-    for action in of._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for each in action.choices.values():
-                found |= flags(each)
-    return found
 
 
 def joined(path: Path) -> str:
@@ -109,16 +87,3 @@ def test_the_dockerfile_names_what_there_is() -> None:
     let_through = set(re.findall(r"^!(.+)$", IGNORED.read_text(), re.MULTILINE))
     assert names == let_through
     assert re.search(r"^USER (?!root)", text, re.MULTILINE)
-
-
-def test_the_commands_of_the_documentation_can_be_read() -> None:
-    lines = re.findall(r"^(?:    )?(entracte .+)$", SERVING.read_text(), re.MULTILINE)
-    assert len(lines) > 8
-    for line in lines:
-        parser().parse_args(shlex.split(line, comments=True)[1:])
-
-
-def test_the_flags_of_the_documentation_are_there() -> None:
-    spoken_of = set(re.findall(r"`(--[a-z-]+)", SERVING.read_text()))
-    assert len(spoken_of) > 30
-    assert spoken_of <= flags(parser()) | DOCKERS

@@ -1,4 +1,4 @@
-"""What docs/serving.md and docs/settings.md show is run, and what they list is what there is."""
+"""The service's documents: their examples run, and their tables match the code."""
 
 import os
 import re
@@ -19,10 +19,18 @@ from entracte.serve.http.connections import CROWDED_CODE
 from entracte.serve.jobs import job
 from entracte.serve.webhooks.dispatcher import webhook_secret
 
-from .documented import SERVING, SETTINGS, code_blocks, error_codes, names, rows
+from .documented import (
+    GUIDES,
+    HTTP_API,
+    SERVICE,
+    SETTINGS,
+    code_blocks,
+    error_codes,
+    names,
+    rows,
+)
 from .running import Hooks, Local, local, wait_for
 
-TEXT = SERVING.read_text()
 ORIGIN = "https://video.example.com"
 
 # What the documentation says, and where it is here.
@@ -60,9 +68,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Local) -> Pa
 
 @pytest.mark.skipif(not (which("jq") and which("curl")), reason="jq or curl is not installed")
 def test_the_shell_examples(folder: Path, served: Local) -> None:
-    blocks = code_blocks(TEXT, "bash")
-    assert len(blocks) == 10
-    script = "\n".join(block for _, block in blocks).replace(ADDRESS, served.url)
+    blocks = [block for page in GUIDES for _, block in code_blocks(page.read_text(), "bash")]
+    assert len(blocks) == 11
+    script = "\n".join(blocks).replace(ADDRESS, served.url)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         capture_output=True,
@@ -94,11 +102,13 @@ def test_the_python_examples(
     folder: Path, served: Local, hooks: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     namespace: dict[str, Any] = {}
-    blocks = code_blocks(TEXT, "python")
+    blocks = [
+        (page, *found) for page in GUIDES for found in code_blocks(page.read_text(), "python")
+    ]
     assert len(blocks) == 2
-    for lines_before, block in blocks:
+    for page, lines_before, block in blocks:
         source = "\n" * lines_before + block.replace(ADDRESS, served.url)
-        exec(compile(source, SERVING, "exec"), namespace)
+        exec(compile(source, page, "exec"), namespace)
     assert (folder / "lighthouse.mp4").stat().st_size > 0
     video = served.ended(served.create()["id"])
     wait_for(lambda: video["id"] in hooks.told())
@@ -113,9 +123,10 @@ def test_the_python_examples(
 @pytest.mark.parametrize("passed_on", ["Host", "nothing"])
 def test_behind_the_proxy_that_is_shown(tmp_path: Path, passed_on: str) -> None:
     """As nginx asks with those lines; and without the name, with --cors-origin in its place."""
-    assert "`--trusted-proxy 127.0.0.1`" in TEXT
+    text = "".join(page.read_text() for page in GUIDES)
+    assert "`--trusted-proxy 127.0.0.1`" in text
     for line in ("Host $host;", "X-Forwarded-Proto $scheme;"):
-        assert f"proxy_set_header {line}" in TEXT
+        assert f"proxy_set_header {line}" in text
     origin = "https://public.example.com" if passed_on == "Host" else ORIGIN
     headers = {"Origin": origin, "X-Forwarded-Proto": "https"}
     if passed_on == "Host":
@@ -131,8 +142,9 @@ def test_behind_the_proxy_that_is_shown(tmp_path: Path, passed_on: str) -> None:
 
 
 def test_all_error_codes_are_listed() -> None:
-    answers = {code for row in rows(TEXT, "status") for code in names(row[1])}
-    failures = {code for row in rows(TEXT, "code") for code in names(row[0])}
+    text = HTTP_API.read_text()
+    answers = {code for row in rows(text, "status") for code in names(row[1])}
+    failures = {code for row in rows(text, "code") for code in names(row[0])}
     # Those that the source puts together, or has as constants.
     made = {f"video_{status}" for status in ("queued", "in_progress", "failed")}
     made |= {job.CANCELLED, job.WORKER_LOST, CROWDED_CODE}
@@ -140,7 +152,7 @@ def test_all_error_codes_are_listed() -> None:
 
 
 def test_all_metrics_are_listed(served: Local) -> None:
-    listed = {name for row in rows(TEXT, "metric") for name in names(row[0])}
+    listed = {name for row in rows(SERVICE.read_text(), "metric") for name in names(row[0])}
     shown = served.client.get("/metrics").text
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", shown, re.MULTILINE))
     there = {name for name, kind in kinds.items() if not name.endswith("_created")}

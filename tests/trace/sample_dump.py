@@ -1,4 +1,4 @@
-"""Performance dumps as docs/trace.md describes them, made up: what runs might have done."""
+"""Made-up performance dumps, in the format of docs/reference/performance-dump.md."""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ from entracte.errors import RequestError
 
 GROUPS = {
     "model": "the model's files (explicit paths win over what --model holds)",
-    "residency": "where the weights live (docs/modes.md); sizes as 24GiB or 24GB",
+    "residency": "where the weights live (docs/reference/modes.md); sizes as 24GiB or 24GB",
     "request": "the video",
     "guidance": "guidance (defaults: the pipeline's)",
     "output": "output",

@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
     machine.add_argument("--pinned-memory", metavar="SIZE", help="how much of that may be pinned")
     machine.add_argument("--h2d", metavar="RATE", help="from host to device, as 25GB/s")
     machine.add_argument("--disk", metavar="RATE", help="from the model's files")
-    held = parser.add_argument_group("what is settled beforehand (docs/modes.md)")
+    held = parser.add_argument_group("what is settled beforehand (docs/reference/modes.md)")
     held.add_argument(
         "--mode",
         default="auto",

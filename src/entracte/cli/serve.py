@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
         "need a key; a first one is made and shown where there is none (`entracte keys` has more).",
         epilog="Every flag but --json is also an environment variable (ENTRACTE_PORT) and a key of "
         "the table [serve] of the settings file; those of the model and of residency stand at its "
-        "top. docs/serving.md has examples.",
+        "top. docs/how-to/run-a-service.md has examples.",
     )
     add_settings(parser, ServeSettings)
     parser.add_argument(

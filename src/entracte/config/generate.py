@@ -95,7 +95,12 @@ class GenerateSettings(ModelSettings):
         Path | None, Flag("output", "save all latents to a safetensors file", "FILE")
     ] = None
     perf_dump_path: Annotated[
-        Path | None, Flag("output", "save times, waits and memory as JSON (docs/trace.md)", "FILE")
+        Path | None,
+        Flag(
+            "output",
+            "save times, waits and memory as JSON (docs/reference/performance-dump.md)",
+            "FILE",
+        ),
     ] = None
     trace_path: Annotated[
         Path | None, Flag("output", "save a Chrome trace, which Perfetto opens", "FILE")

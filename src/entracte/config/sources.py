@@ -18,8 +18,8 @@ from entracte.validation import shown_value
 PREFIX = "ENTRACTE_"
 CONFIG_VARIABLE = "ENTRACTE_CONFIG"
 
-# Variables of ours that are not settings: the folder of measured rates, and where docs/serving.md
-# has clients keep their key.
+# Variables of ours that are not settings: the settings file, the folder of measured rates, and
+# where the documents' examples keep a client's key.
 OTHERS = (CONFIG_VARIABLE, "ENTRACTE_CACHE_DIR", "ENTRACTE_KEY")
 
 # A settings file is a page of text; what is larger is something else.

@@ -11,7 +11,7 @@ from entracte.units import GB
 
 Verdict = Literal["good", "warning", "problem"]
 
-# Of the full-size model, in bytes: docs/modes.md.
+# Of the full-size model, in bytes: docs/reference/modes.md.
 TRANSFORMER = 38 * GB
 MODEL = 78 * GB  # all files
 

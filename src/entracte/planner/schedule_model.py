@@ -1,8 +1,8 @@
 """How long a request waits for weights, in closed form but for swaps, which go block by block.
 
 The link brings one thing after another; the device computes, or merges, one thing after another;
-the two go on at once, but on a unified machine, where everything takes turns. `docs/planner.md`
-derives the formulas; all times are in seconds.
+the two go on at once, but on a unified machine, where everything takes turns.
+`docs/explanation/planner.md` has the formulas; all times are in seconds.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from .trace import Trace
 
 
 def perf_dump(trace: Trace, meta: dict[str, Any], tag: str = "entracte") -> dict[str, Any]:
-    """The dump as data, in the format of `docs/trace.md`, without prompts and paths.
+    """The dump as data, without prompts and paths; `docs/reference/performance-dump.md`.
 
     At level `off` there is no closure and no recording.
     """

@@ -1,4 +1,4 @@
-"""A performance dump, read back and checked; docs/trace.md says what is in one.
+"""A performance dump, read back and checked; `docs/reference/performance-dump.md`.
 
 Times are in milliseconds after the request began, sizes in bytes.
 """

@@ -1,4 +1,4 @@
-"""What a trace holds as JSON, in the format of `docs/trace.md`."""
+"""What a trace holds as JSON, in the format of `docs/reference/performance-dump.md`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

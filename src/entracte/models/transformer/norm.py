@@ -10,7 +10,7 @@ def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
 
     x: [..., width]; weight: [width]. On a GPU torch has one kernel for it. On the CPU it has six
     passes over memory with a new buffer each, so there the same arithmetic is done in place:
-    `docs/benchmarks.md` has the difference.
+    `docs/reference/measurements.md` has the difference.
     """
     if x.is_cuda:
         return F.rms_norm(x, x.shape[-1:], weight, eps)
