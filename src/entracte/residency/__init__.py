@@ -1,7 +1,7 @@
 """Where weights live, and how they get to the device in time. Knows nothing of LTX.
 
-It works on modules, tensors and names, and can be used alone: see `docs/how-to/device-manager.md`. This
-is its face: everything that other packages use is imported from here.
+It works on modules, tensors and names, and can be used alone: `docs/how-to/device-manager.md`.
+This is its face: everything that other packages use is imported from here.
 """
 
 from .adapters import AdapterSource, MemoryAdapter, OpenAdapter, in_memory
