@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from entracte.models.transformer import Pass, Run, StreamInput, Transformer, TransformerConfig
+from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
 from entracte.residency.merge import Factors, merge
 from entracte.sampling.tokens import VideoGrid, audio_spans
 
@@ -55,7 +55,7 @@ def stream(tokens: int, width: int, rotary: Any) -> StreamInput:
         return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
 
     sigma = torch.tensor([0.7], device="cuda")
-    runs = [Run(0, tokens, 0)]
+    runs = [TokenRun(0, tokens, 0)]
     return StreamInput(random(1, tokens, 128), sigma, runs, sigma, random(2, 1024, width), rotary)
 
 

@@ -19,28 +19,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entracte.residency.kernels.merge_table import Tiling
+from entracte.residency.kernels.merge_table import MergeTiling
 from entracte.residency.merge import Factors, WeightMerge, merge
 
 # Triton is imported where it is used, so that --help works on a machine without it.
-DEFAULT_TILING = Tiling()
+DEFAULT_TILING = MergeTiling()
 SIZES = Path(__file__).parent.parent / "tests" / "data" / "ltx-2.3-full.json.gz"
 MATRIX = re.compile(r".*\.transformer_blocks\.0\.(.+)\.weight")
 BLOCKS = 48
 TRIED = [
     DEFAULT_TILING,
-    Tiling(stages=2),
-    Tiling(stages=4),
-    Tiling(group=4),
-    Tiling(group=16),
-    Tiling(warps=4),
-    Tiling(columns=256),
-    Tiling(columns=256, stages=4),
-    Tiling(rows=256),
-    Tiling(rows=256, warps=16),
-    Tiling(rows=256, columns=256, warps=16),
-    Tiling(depth=32, stages=5),
-    Tiling(depth=128, stages=2),
+    MergeTiling(stages=2),
+    MergeTiling(stages=4),
+    MergeTiling(group=4),
+    MergeTiling(group=16),
+    MergeTiling(warps=4),
+    MergeTiling(columns=256),
+    MergeTiling(columns=256, stages=4),
+    MergeTiling(rows=256),
+    MergeTiling(rows=256, warps=16),
+    MergeTiling(rows=256, columns=256, warps=16),
+    MergeTiling(depth=32, stages=5),
+    MergeTiling(depth=128, stages=2),
 ]
 
 Shape = tuple[int, int]
@@ -111,7 +111,7 @@ def host_seconds(launch: Callable[[], object], repeats: int = 200) -> float:
     return statistics.median(seconds)
 
 
-def measure(merges: list[list[WeightMerge]], tiling: Tiling) -> dict[str, float]:
+def measure(merges: list[list[WeightMerge]], tiling: MergeTiling) -> dict[str, float]:
     device = torch.device("cuda", torch.cuda.current_device())
     from entracte.residency.kernels.lora_merge_triton import FusedMerges
 

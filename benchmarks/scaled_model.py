@@ -29,7 +29,7 @@ from entracte.residency import (
     WeightSet,
     in_memory,
 )
-from entracte.residency.simulated import Rates, SimulatedAccelerator, Span
+from entracte.residency.simulated import SimulatedAccelerator, SimulatedRates, Span
 
 SIZES = Path(__file__).parent.parent / "tests" / "data" / "ltx-2.3-full.json.gz"
 PREFIX, CONNECTORS = "model.diffusion_model.", "embeddings_connector."
@@ -109,7 +109,7 @@ class Card:
     flops: float
     link: float
 
-    def rates(self) -> Rates:
+    def rates(self) -> SimulatedRates:
         """Divided by the scale.
 
         Merges: the scaled model takes fewer operations a byte than the full-size one (its rank is
@@ -119,7 +119,7 @@ class Card:
         block, rest = full_size()
         flops = BLOCKS * block.merge_flops + rest.merge_flops
         scaled = 2 * RANK * (BLOCKS * prod(scaled_shape(block)) + prod(scaled_shape(rest)))
-        return Rates(
+        return SimulatedRates(
             bytes_in_per_second=self.link / SCALE,
             bytes_out_per_second=self.link / SCALE,
             bytes_within_per_second=self.bandwidth / SCALE,

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from entracte.checkpoints.diffusers_layout import transformer_config
 from entracte.checkpoints.diffusers_names import transformer_to_published
-from entracte.models.transformer import Pass, Run, StreamInput, Transformer, TransformerConfig
+from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
 from entracte.sampling.tokens import VideoGrid, audio_spans
 
 BLOCKS, HEADS, HEAD_DIM, AUDIO_HEAD_DIM = 8, 8, 64, 32
@@ -104,9 +104,9 @@ def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Call
         given.video.dtype,
     )
     sigma = torch.tensor([0.7])
-    runs, timesteps = [Run(0, GRID.tokens, 0)], sigma
+    runs, timesteps = [TokenRun(0, GRID.tokens, 0)], sigma
     if given.image_tokens:
-        runs = [Run(0, given.image_tokens, 0), Run(given.image_tokens, GRID.tokens, 1)]
+        runs = [TokenRun(0, given.image_tokens, 0), TokenRun(given.image_tokens, GRID.tokens, 1)]
         timesteps = torch.tensor([0.0, 0.7])
     passes = PASSES if guided else PASSES[:1]
     contexts = slice(0, 2 if guided else 1)
@@ -116,7 +116,7 @@ def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Call
     audio = StreamInput(
         given.audio,
         sigma,
-        [Run(0, AUDIO_TOKENS, 0)],
+        [TokenRun(0, AUDIO_TOKENS, 0)],
         sigma,
         given.audio_contexts[contexts],
         rotary[1],

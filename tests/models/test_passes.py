@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from entracte.models.transformer import Pass, Run, StreamInput, Transformer, TransformerConfig
+from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
 from entracte.models.transformer.modulation import runs_of
 from entracte.synthetic import demo_config
 
@@ -40,7 +40,7 @@ def inputs(model: Transformer, mask: list[float] | None = None) -> tuple[StreamI
     audio = StreamInput(
         torch.randn(1, AUDIO, 128),
         sigma,
-        [Run(0, AUDIO, 0)],
+        [TokenRun(0, AUDIO, 0)],
         sigma,
         torch.randn(2, 1024, 64),
         rotary[1],
@@ -111,7 +111,7 @@ def test_runs_equal_a_timestep_for_every_token(model: Transformer) -> None:
     single = StreamInput(
         video.latent,
         torch.tensor(mask) * video.sigma,
-        [Run(i, i + 1, i) for i in range(VIDEO)],
+        [TokenRun(i, i + 1, i) for i in range(VIDEO)],
         video.sigma,
         video.contexts,
         video.rotary,
@@ -140,4 +140,4 @@ def test_passes_that_cannot_be_ordered(
 def test_runs_of() -> None:
     distinct, runs = runs_of([0.5, 0.5, 1.0, 0.5])
     assert distinct == [0.5, 1.0]
-    assert runs == [Run(0, 2, 0), Run(2, 3, 1), Run(3, 4, 0)]
+    assert runs == [TokenRun(0, 2, 0), TokenRun(2, 3, 1), TokenRun(3, 4, 0)]

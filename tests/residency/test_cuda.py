@@ -10,7 +10,7 @@ from entracte.residency import BASE, Adapter, Residency, WeightPhase, WeightSet
 from entracte.residency.backends.cuda import CudaBackend
 from entracte.residency.backends.pinned import HostAllocator
 from entracte.residency.backends.protocol import Backend, Stream
-from entracte.residency.kernels.merge_table import MergeTable, Tiling, fits
+from entracte.residency.kernels.merge_table import MergeTable, MergeTiling, fits
 from entracte.residency.merge import (
     Change,
     Dora,
@@ -138,7 +138,7 @@ def test_more_host_memory_than_there_can_be() -> None:
 def test_merge_table() -> None:
     cpu = torch.device("cpu")
     merges = [weight_merge(*case, cpu) for case in (CASES[3], CASES[1])]
-    table = MergeTable.of(merges, Tiling(rows=64, columns=128))
+    table = MergeTable.of(merges, MergeTiling(rows=64, columns=128))
     one, two = merges
     numbers = table.numbers.tolist()
     assert numbers[:7] == [one.weight.data_ptr(), one.out.data_ptr(), 256, 512, 0, 14, 2]
@@ -158,7 +158,7 @@ def test_scale_and_strength_are_one_number() -> None:
     factors = base.adapters[0][0]
     halved = Factors(factors.down, factors.up, 0.5)
     tables = [
-        MergeTable.of([WeightMerge(base.weight, base.out, ((each, strength),))], Tiling())
+        MergeTable.of([WeightMerge(base.weight, base.out, ((each, strength),))], MergeTiling())
         for each, strength in ((halved, 2.0), (halved, 1.0))
     ]
     assert [table.scaled for table in tables] == [False, True]

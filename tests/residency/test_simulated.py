@@ -13,13 +13,13 @@ from entracte.residency.merge import Factors, WeightMerge, merge
 from entracte.residency.simulated import (
     HostWaitInStep,
     NotLent,
-    Rates,
     SimulatedAccelerator,
+    SimulatedRates,
     UnorderedRead,
     UnorderedWrite,
     UseAfterRelease,
 )
-from entracte.residency.simulated.clock import Engine
+from entracte.residency.simulated.clock import SimulatedEngine
 
 SIZE = 64
 
@@ -28,7 +28,7 @@ def accelerator(**rates: float) -> SimulatedAccelerator:
     plain = {"bytes_in_per_second": 64.0, "bytes_out_per_second": 32.0}
     plain |= {"bytes_within_per_second": 64.0, "flops_per_second": 1e9}
     plain |= {"pageable_bytes_per_second": 8.0, "disk_bytes_per_second": 64.0}
-    return SimulatedAccelerator(rates=Rates(**(plain | rates)), keep_log=True)
+    return SimulatedAccelerator(rates=SimulatedRates(**(plain | rates)), keep_log=True)
 
 
 def filled(backend: Backend, value: int, nbytes: int = SIZE, pinned: bool = True) -> HostMemory:
@@ -605,7 +605,7 @@ def test_the_reader_reads_beside_the_host() -> None:
 def test_an_engine_does_one_thing_at_a_time_and_never_idles_beside_work(
     jobs: list[tuple[int, int]],
 ) -> None:
-    engine, busy = Engine(), set[int]()
+    engine, busy = SimulatedEngine(), set[int]()
     for ready, seconds in jobs:
         idle = [now for now in range(ready, 200) if now not in busy][: max(seconds, 1)]
         start, end = engine.occupy(ready, seconds)

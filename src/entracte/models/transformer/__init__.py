@@ -2,14 +2,14 @@
 
 from .config import TransformerConfig
 from .model import StreamInput, StreamRotary, Transformer, Velocity
-from .modulation import Run, runs_of
+from .modulation import TokenRun, runs_of
 from .passes import Pass
 
 __all__ = [
     "Pass",
-    "Run",
     "StreamInput",
     "StreamRotary",
+    "TokenRun",
     "Transformer",
     "TransformerConfig",
     "Velocity",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .attention import Attention, FeedForward
 from .config import TransformerConfig
-from .modulation import Run, add_gated, modulate
+from .modulation import TokenRun, add_gated, modulate
 from .norm import rms_norm
 from .passes import Rows
 from .rotary import Rotary
@@ -25,7 +25,7 @@ class StreamConditions:
     [1, width]: modulation that a block adds to its own tables.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[TokenRun]
     rotary: Rotary
     cross_rotary: Rotary
     contexts: Tensor
@@ -35,9 +35,9 @@ class StreamConditions:
     cross_gate: Tensor
 
     @property
-    def everywhere(self) -> list[Run]:
+    def everywhere(self) -> list[TokenRun]:
         """All tokens as one run, for modulation that does not depend on the token."""
-        return [Run(0, self.runs[-1].stop, 0)]
+        return [TokenRun(0, self.runs[-1].stop, 0)]
 
 
 class Block(nn.Module):

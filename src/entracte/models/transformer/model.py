@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..component import Component
 from .block import Block, StreamConditions
 from .config import TransformerConfig
-from .modulation import AdaLayerNormSingle, Run, modulate
+from .modulation import AdaLayerNormSingle, TokenRun, modulate
 from .passes import Pass, join_rows, start_rows
 from .rotary import Rotary, rotary_table
 
@@ -36,7 +36,7 @@ class StreamInput:
 
     latent: Tensor
     timesteps: Tensor
-    runs: Sequence[Run]
+    runs: Sequence[TokenRun]
     sigma: Tensor
     contexts: Tensor
     rotary: StreamRotary
@@ -169,7 +169,7 @@ class Transformer(Component):
 
     @staticmethod
     def _output(
-        x: Tensor, table: Tensor, embedded: Tensor, runs: Sequence[Run], projection: nn.Module
+        x: Tensor, table: Tensor, embedded: Tensor, runs: Sequence[TokenRun], projection: nn.Module
     ) -> Tensor:
         shift, scale = (table + embedded[:, None]).unbind(1)
         out: Tensor = projection(

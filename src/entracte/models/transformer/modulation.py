@@ -17,7 +17,7 @@ FREQUENCIES = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TokenRun:
     """Tokens [start, stop) have timestep number `timestep`."""
 
     start: int
@@ -68,7 +68,7 @@ class AdaLayerNormSingle(nn.Module):
 
 
 def modulate(
-    x: Tensor, shift: Tensor, scale: Tensor, runs: Sequence[Run], in_place: bool = True
+    x: Tensor, shift: Tensor, scale: Tensor, runs: Sequence[TokenRun], in_place: bool = True
 ) -> Tensor:
     """x * (1 + scale) + shift, in place unless x is needed again.
 
@@ -83,7 +83,7 @@ def modulate(
     return out
 
 
-def add_gated(x: Tensor, update: Tensor, gate: Tensor, runs: Sequence[Run]) -> None:
+def add_gated(x: Tensor, update: Tensor, gate: Tensor, runs: Sequence[TokenRun]) -> None:
     """x += update * gate, in place, the product rounded first; `update` is overwritten.
 
     x, update: [rows, tokens, width]; gate: [timesteps, width].
@@ -93,13 +93,13 @@ def add_gated(x: Tensor, update: Tensor, gate: Tensor, runs: Sequence[Run]) -> N
     x.add_(update)
 
 
-def runs_of(timesteps: Sequence[float]) -> tuple[list[float], list[Run]]:
+def runs_of(timesteps: Sequence[float]) -> tuple[list[float], list[TokenRun]]:
     """Group neighbouring tokens with equal timesteps: the distinct timesteps, and the runs."""
     distinct = sorted(set(timesteps))
-    runs: list[Run] = []
+    runs: list[TokenRun] = []
     start = 0
     for token in range(1, len(timesteps) + 1):
         if token == len(timesteps) or timesteps[token] != timesteps[start]:
-            runs.append(Run(start, token, distinct.index(timesteps[start])))
+            runs.append(TokenRun(start, token, distinct.index(timesteps[start])))
             start = token
     return distinct, runs

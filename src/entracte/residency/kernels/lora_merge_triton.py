@@ -14,9 +14,9 @@ from torch import Tensor
 
 from entracte.residency.merge import WeightMerge
 
-from .merge_table import ADAPTER_FIELDS, WEIGHT_FIELDS, MergeTable, Tiling
+from .merge_table import ADAPTER_FIELDS, WEIGHT_FIELDS, MergeTable, MergeTiling
 
-DEFAULT_TILING = Tiling()
+DEFAULT_TILING = MergeTiling()
 
 
 @triton.jit
@@ -143,7 +143,7 @@ class FusedMerges:
         self,
         merges: Sequence[WeightMerge],
         device: torch.device,
-        tiling: Tiling = DEFAULT_TILING,
+        tiling: MergeTiling = DEFAULT_TILING,
     ) -> None:
         table = MergeTable.of(merges, tiling)
         self._numbers = _upload(table.numbers, device)

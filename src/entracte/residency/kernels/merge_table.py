@@ -24,7 +24,7 @@ VECTOR_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
+class MergeTiling:
     """How a weight is cut: products are of [rows, columns], summed over `depth` ranks at a time.
 
     Rows, columns and depth are powers of two, at least 16. group: tiles below one another that are
@@ -52,7 +52,7 @@ class MergeTable:
     several: bool
 
     @classmethod
-    def of(cls, merges: Sequence[WeightMerge], tiling: Tiling) -> "MergeTable":
+    def of(cls, merges: Sequence[WeightMerge], tiling: MergeTiling) -> "MergeTable":
         """Write the table, on the CPU, for merges that `fits` accepts; there must be one."""
         weights: list[int] = []
         adapters: list[int] = []

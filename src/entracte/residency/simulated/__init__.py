@@ -10,15 +10,15 @@ from .races import (
     UnorderedWrite,
     UseAfterRelease,
 )
-from .rates import DEFAULT, Rates
+from .rates import DEFAULT, SimulatedRates
 
 __all__ = [
     "DEFAULT",
     "HostWaitInStep",
     "NotLent",
     "RaceError",
-    "Rates",
     "SimulatedAccelerator",
+    "SimulatedRates",
     "Span",
     "UnorderedRead",
     "UnorderedWrite",

@@ -13,10 +13,10 @@ from .clock import Timing
 from .faults import Operation
 from .gauges import Gauges
 from .machine import Machine
-from .memory import Allocation, MemoryBook, Place
+from .memory import Allocation, MemoryBook, Side
 from .program import prepare
 from .races import UnorderedWrite
-from .rates import DEFAULT, Rates
+from .rates import DEFAULT, SimulatedRates
 from .reader import run_as_reader
 from .stream import SimulatedStream
 from .watch import ModuleWatch
@@ -37,7 +37,7 @@ class SimulatedAccelerator(Gauges):
         device_limit: int | None = None,
         host_limit: int | None = None,
         pinned_limit: int | None = None,
-        rates: Rates = DEFAULT,
+        rates: SimulatedRates = DEFAULT,
         keep_log: bool = False,
     ) -> None:
         self.name = "simulated"
@@ -150,7 +150,7 @@ class SimulatedAccelerator(Gauges):
 
     def _allocate(self, what: Operation, nbytes: int, pinned: bool) -> tuple[Tensor, bool]:
         refused = self._machine.faults.due(what)
-        place: Place = "device" if what == "allocate" else "host"
+        place: Side = "device" if what == "allocate" else "host"
         with self._machine.working():
             allocation = self._memory.allocate(place, nbytes, pinned, refused)
         assert allocation.memory is not None

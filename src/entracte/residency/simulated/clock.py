@@ -18,7 +18,7 @@ class Span:
     end: float
 
 
-class Engine:
+class SimulatedEngine:
     """Does one thing at a time. Work that finds it taken half-way goes on when it is free again.
 
     Work is placed in the order in which it is enqueued, but may be ready earlier than work that was
@@ -66,10 +66,10 @@ class Timing:
         self.compute_seconds = 0.0
         self.stall_seconds = 0.0
         self._keep_log = keep_log
-        self._engines: dict[Direction, Engine] = {
-            "in": Engine(),
-            "out": Engine(),
-            "within": Engine(),
+        self._engines: dict[Direction, SimulatedEngine] = {
+            "in": SimulatedEngine(),
+            "out": SimulatedEngine(),
+            "within": SimulatedEngine(),
         }
         self._worked_until: float | None = None
 

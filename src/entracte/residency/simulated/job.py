@@ -15,7 +15,7 @@ from .memory import POISON, Allocation
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StreamJob:
     """One piece of work.
 
     written: the memory that it writes. in_flight: the part of it that can be poisoned until the job

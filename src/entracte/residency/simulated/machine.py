@@ -9,7 +9,7 @@ from entracte.residency.backends.protocol import Traffic
 
 from .clock import Timing
 from .faults import Faults
-from .job import Job, poison
+from .job import StreamJob, poison
 from .memory import Allocation, MemoryBook
 from .ordering import Moment, Participant
 from .races import HostWaitInStep, NotLent
@@ -37,9 +37,9 @@ class Machine:
         self.current = self.host
         self.steps = 0
         self.own_work = False
-        self._unlanded: list[deque[tuple[int, Job]]] = [deque() for _ in NAMES]
+        self._unlanded: list[deque[tuple[int, StreamJob]]] = [deque() for _ in NAMES]
 
-    def enqueue(self, who: Participant, job: Job) -> None:
+    def enqueue(self, who: Participant, job: StreamJob) -> None:
         """Give a stream a job. Raises RaceError, and DeviceFault where that was planned."""
         if job.pageable:
             self._check_host_may_wait(f"a {job.operation} of pageable memory")
@@ -115,7 +115,7 @@ class Machine:
         finally:
             self.own_work = before
 
-    def _land_before(self, who: Participant, job: Job) -> None:
+    def _land_before(self, who: Participant, job: StreamJob) -> None:
         """Land what the stream still has to do with memory that the job is about to poison.
 
         Other streams have nothing left to do with it: the job is ordered after them.

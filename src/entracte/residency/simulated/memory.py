@@ -11,7 +11,7 @@ from entracte.residency.backends.host import host_memory
 from .ordering import History, Participant
 from .races import UseAfterRelease
 
-Place = Literal["device", "host"]
+Side = Literal["device", "host"]
 
 POISON = 0xFF  # in bfloat16 and float32: not a number
 
@@ -47,7 +47,7 @@ class Room:
 class Allocation:
     """A piece of memory, and what was done with it."""
 
-    def __init__(self, number: int, place: Place, nbytes: int, pinned: bool) -> None:
+    def __init__(self, number: int, place: Side, nbytes: int, pinned: bool) -> None:
         self.name = f"{place} memory {number} ({nbytes:,} bytes)"
         self.place = place
         self.nbytes = nbytes
@@ -95,7 +95,7 @@ class MemoryBook:
         self._by_address: dict[int, Allocation] = {}
         self._count = 0
 
-    def allocate(self, place: Place, nbytes: int, pinned: bool, refused: bool) -> Allocation:
+    def allocate(self, place: Side, nbytes: int, pinned: bool, refused: bool) -> Allocation:
         """New poisoned memory; not pinned where there is no room for that. Raises OutOfMemory."""
         pinned = pinned and self.pinned.has(nbytes)
         (self.device if place == "device" else self.host).take(nbytes, refused)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from .races import UnorderedRead, UnorderedWrite
 
-Clock = tuple[int, ...]
+VectorClock = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A point in a participant's work: what has happened by then, and the simulated time."""
 
-    clock: Clock
+    clock: VectorClock
     seconds: float
 
 
@@ -25,7 +25,7 @@ class Participant:
     def __init__(self, name: str, index: int, participants: int) -> None:
         self.name = name
         self.index = index
-        self.clock: Clock = (0,) * participants
+        self.clock: VectorClock = (0,) * participants
         self.seconds = 0.0
 
     def tick(self) -> None:
@@ -41,7 +41,7 @@ class Participant:
         self.clock = tuple(map(max, self.clock, moment.clock))
         self.seconds = max(self.seconds, moment.seconds)
 
-    def has_seen(self, clock: Clock) -> bool:
+    def has_seen(self, clock: VectorClock) -> bool:
         """Whether everything in the clock comes before this participant's next work."""
         return all(theirs <= mine for theirs, mine in zip(clock, self.clock, strict=True))
 
@@ -51,7 +51,7 @@ class Access:
     """A read or a write of an allocation."""
 
     who: Participant
-    clock: Clock
+    clock: VectorClock
 
     def seen_by(self, other: Participant) -> bool:
         """Whether the other comes after it. One number is enough: clocks hold whole pasts."""

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from entracte.residency.merge import WeightMerge
 
-from .job import Job, carry_out, not_among
+from .job import StreamJob, carry_out, not_among
 from .memory import Allocation, MemoryBook
-from .rates import Rates
+from .rates import SimulatedRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,12 @@ class SimulatedMergeProgram:
 
     merges: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
-    job: Job
+    job: StreamJob
 
 
 def prepare(
     memory: MemoryBook,
-    rates: Rates,
+    rates: SimulatedRates,
     merges: Sequence[WeightMerge],
     copies: Sequence[tuple[Tensor, Tensor]],
 ) -> SimulatedMergeProgram:
@@ -34,7 +34,7 @@ def prepare(
     outputs = [each.out for each in merges] + [target for target, _ in copies]
     seconds = sum(rates.merge_seconds(each) for each in merges)
     seconds += sum(rates.copy_seconds("within", target.nbytes) for target, _ in copies)
-    job = Job(
+    job = StreamJob(
         operation="merge",
         engine="within",
         seconds=seconds,

@@ -7,7 +7,7 @@ from entracte.residency.merge import WeightMerge
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class SimulatedRates:
     """Speeds, in bytes or floating-point operations per second; the defaults resemble an H200.
 
     pageable: copies between the device and memory that is not pinned. disk: what the host writes
@@ -46,4 +46,4 @@ class Rates:
         return nbytes / self.disk_bytes_per_second
 
 
-DEFAULT = Rates()
+DEFAULT = SimulatedRates()

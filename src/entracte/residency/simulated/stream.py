@@ -6,14 +6,14 @@ from torch import Tensor
 from entracte.residency.backends.host import Instant
 from entracte.residency.backends.protocol import Direction, Event, Mark, MergeProgram
 
-from .job import Job, carry_out, not_among
+from .job import StreamJob, carry_out, not_among
 from .machine import Machine
-from .memory import Allocation, Place
+from .memory import Allocation, Side
 from .ordering import Moment, Participant
 from .program import SimulatedMergeProgram
-from .rates import Rates
+from .rates import SimulatedRates
 
-_PLACES: dict[Direction, tuple[Place, Place]] = {  # of a copy's target and source
+_PLACES: dict[Direction, tuple[Side, Side]] = {  # of a copy's target and source
     "in": ("device", "host"),
     "out": ("host", "device"),
     "within": ("device", "device"),
@@ -34,7 +34,7 @@ class SimulatedEvent:
 class SimulatedStream:
     """A queue of work, done as late as the rules allow."""
 
-    def __init__(self, machine: Machine, who: Participant, rates: Rates) -> None:
+    def __init__(self, machine: Machine, who: Participant, rates: SimulatedRates) -> None:
         self._machine = machine
         self._who = who
         self._rates = rates
@@ -60,7 +60,7 @@ class SimulatedStream:
         pageable = not all(each and (each.pinned or each.place == "device") for each in (to, of))
         # Such a source has been read when the call returns, and its owner may do what it likes.
         source = source.clone() if of is None else source
-        job = Job(
+        job = StreamJob(
             operation="copy",
             engine=direction,
             seconds=self._rates.copy_seconds(direction, target.nbytes, pageable),
