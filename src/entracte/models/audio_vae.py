@@ -7,6 +7,7 @@ from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderK
 from torch import Tensor
 
 from .component import Component
+from .convolution import use_quick_convolutions
 from .video_vae import STATISTICS
 
 # 128 features a latent frame.
@@ -40,6 +41,7 @@ class AudioVae(Component):
             mel_bins=sizes["mel_bins"],
             double_z=sizes["double_z"],
         )
+        use_quick_convolutions(self)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [1, 8, frames, 16] to log-mel [1, 2, 4*frames - 3, 64]."""

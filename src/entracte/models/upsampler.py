@@ -9,6 +9,7 @@ from torch import Tensor
 from entracte.errors import CheckpointError
 
 from .component import Component
+from .convolution import use_quick_convolutions
 
 
 class Upsampler(Component):
@@ -30,6 +31,7 @@ class Upsampler(Component):
             rational_spatial_scale=2.0,
             use_rational_resampler=config.get("rational_resampler", False),
         )
+        use_quick_convolutions(self)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Denormalised latents [1, channels, frames, h, w] to [1, channels, frames, 2h, 2w]."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from entracte.errors import CheckpointError
 
 from .component import Component
+from .convolution import use_quick_convolutions
 
 SPATIAL_SCALE = 32
 TEMPORAL_SCALE = 8
@@ -47,6 +48,7 @@ class VideoVae(Component):
         channels = config["latent_channels"]
         self.encoder = VideoEncoder(config)
         self.decoder = VideoDecoder(config)
+        use_quick_convolutions(self)
         self.register_buffer("latents_mean", torch.empty(channels))
         self.register_buffer("latents_std", torch.empty(channels))
 
