@@ -161,7 +161,7 @@ def test_images_are_kept(engine: Engine, tmp_path: Path) -> None:
 def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) -> None:
     from entracte.models.audio_vae import AudioVae
     from entracte.models.vocoder import Vocoder
-    from entracte.pipeline.decode_audio import decode_audio
+    from entracte.pipeline.latents import decode_audio
 
     steps = {"num_inference_steps": None} if pipeline == "distilled" else {}
     result = engine.generate(small(pipeline=pipeline, **steps), keep_frames=False)

@@ -17,11 +17,12 @@ from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.cli.main import run as command
 from entracte.errors import NotFinite, OutOfMemory
-from entracte.pipeline import decode_video as decoding
+from entracte.pipeline import latents as decoding
 from entracte.pipeline import run as running
-from entracte.pipeline.finite import require_finite
+from entracte.pipeline.latents import require_finite
 from entracte.planner.meter import META, meter
 from entracte.residency.backends.cuda_stream import device_errors
+from entracte.stages import DECODE_VIDEO, DENOISE
 from entracte.synthetic.demo import DISTILLED_LORA
 
 SMALL: dict[str, Any] = {
@@ -64,7 +65,7 @@ def test_one_number_is_enough(dtype: torch.dtype, numbers: list[float]) -> None:
     bad.view(-1)[5 : 5 + len(numbers)] = torch.tensor(numbers, dtype=dtype)
     for made in [(bad,), (fine, bad), (bad, fine), (bad.T,)]:
         with pytest.raises(NotFinite, match="^denoise made"):
-            require_finite("denoise", *made)
+            require_finite(DENOISE, *made)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -72,12 +73,12 @@ def test_one_number_is_enough(dtype: torch.dtype, numbers: list[float]) -> None:
 def test_large_numbers_are_finite(dtype: torch.dtype, sign: int) -> None:
     """Though their sum is not."""
     largest = torch.full((8, 8), sign * torch.finfo(dtype).max, dtype=dtype)
-    require_finite("denoise", largest, largest)
+    require_finite(DENOISE, largest, largest)
 
 
 def test_checking_takes_no_memory() -> None:
     pixels = torch.empty(1, 3, 8, 512, 512, dtype=torch.bfloat16, device=META)
-    assert meter(lambda: require_finite("decode video", pixels[..., 1:].mT, pixels)).nbytes < 100
+    assert meter(lambda: require_finite(DECODE_VIDEO, pixels[..., 1:].mT, pixels)).nbytes < 100
 
 
 @pytest.mark.parametrize(

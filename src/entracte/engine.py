@@ -48,6 +48,7 @@ from entracte.residency import (
     open_backend,
 )
 from entracte.result import Result
+from entracte.stages import VALIDATE, Act, stages_of
 from entracte.trace.trace import Trace, TraceOptions
 
 logger = logging.getLogger(__name__)
@@ -59,15 +60,6 @@ CACHED_PROMPTS = 32
 
 # Shapes whose rotary tables are kept, up to 0.4 GB each at the largest sizes.
 CACHED_SHAPES = 4
-
-# Components that are on loan at once, beside the transformer; see `Run`.
-CONCURRENT_USES = (
-    ConcurrentUse(frozenset({"text_encoder"})),
-    ConcurrentUse(frozenset({"connectors"})),
-    ConcurrentUse(frozenset({"upsampler", "video_vae"}), in_phases=True),
-    ConcurrentUse(frozenset({"video_vae"}), in_phases=True),
-    ConcurrentUse(frozenset({"audio_vae", "vocoder"})),
-)
 
 # What every recipe needs.
 COMPONENTS = ("text_encoder", "connectors", "transformer", "video_vae", "audio_vae", "vocoder")
@@ -210,7 +202,7 @@ class Engine:
         reporter: Reporter,
         trace: Trace,
     ) -> Result:
-        with trace.stage("validate", of_host=True), device_errors("preparing"):
+        with trace.stage(VALIDATE.name, VALIDATE.on_host), device_errors("preparing"):
             if outputs.path is not None:
                 check_output(outputs.path)
             if outputs.latents_path is not None:
@@ -383,9 +375,22 @@ class Engine:
             adapted="transformer",
             adapters=self._loras.adapter,
             concurrent_uses=[
-                each for each in CONCURRENT_USES if each.components <= self.source.components.keys()
+                each
+                for each in concurrent_uses()
+                if each.components <= self.source.components.keys()
             ],
         )
+
+
+def concurrent_uses() -> list[ConcurrentUse]:
+    """Which components a run uses at the same time, beside the transformer."""
+    found: dict[frozenset[str], bool] = {}
+    for stage in stages_of():
+        if stage.uses:
+            together = frozenset(stage.uses)
+            # Between the acts the transformer's memory for its phases stays in use.
+            found[together] = found.get(together, False) or stage.act is Act.INTERVAL
+    return [ConcurrentUse(each, in_phases) for each, in_phases in found.items()]
 
 
 def _require(given: object, kind: type, otherwise: EntracteError) -> None:

@@ -6,15 +6,13 @@ from types import MappingProxyType
 from typing import Literal
 
 from entracte.sampling.guidance import Guidance
+from entracte.stages import PHASES, PhaseStages
 
 # Fixed noise levels: of the distilled checkpoint, and of the second act.
 DISTILLED = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
 REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
 
 PipelineName = Literal["two-stage", "one-stage", "distilled"]
-
-# What the loop over a phase's steps is called in progress, tables and traces.
-LOOP_NAMES: Mapping[str, str] = MappingProxyType({"stage1": "denoise", "stage2": "refine"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,11 @@ class Phase:
     sigmas: tuple[float, ...] | None
     guided: bool
     distilled: float
+
+    @property
+    def stages(self) -> PhaseStages:
+        """The stages that it goes through."""
+        return PHASES[self.name]
 
 
 @dataclass(frozen=True, slots=True)

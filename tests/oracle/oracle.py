@@ -10,8 +10,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from entracte import ImageCondition, Request
+from entracte.models.connectors import TextContext
 from entracte.models.transformer import StreamInput, StreamRotary, Transformer, runs_of
-from entracte.pipeline.connect_text import TextContext
 
 ROOT = Path(__file__).parent.parent / "data" / "oracle"
 PIPELINES = {"distilled": "distilled", "one_stage": "one-stage"}

@@ -5,9 +5,9 @@ import torch
 
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.models.connectors import TextContext
 from entracte.models.transformer import Pass, Transformer
-from entracte.pipeline.connect_text import TextContext
-from entracte.pipeline.upsample import upsample
+from entracte.pipeline.latents import upsample
 from tests.components import load_component
 
 from .oracle import FLOAT32, ROOT, Oracle, distance

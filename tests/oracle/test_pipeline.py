@@ -14,15 +14,23 @@ from entracte.models.transformer import Transformer
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
-from entracte.pipeline.connect_text import connect_text
-from entracte.pipeline.decode_audio import decode_audio
-from entracte.pipeline.decode_video import decode_video
+from entracte.pipeline.conditions import (
+    EncodedImage,
+    connect_text,
+    encode_images,
+    encode_text,
+    fit_images,
+)
 from entracte.pipeline.denoise import UNGUIDED, denoise
-from entracte.pipeline.encode_images import EncodedImage, encode_images, fit_images
-from entracte.pipeline.encode_text import encode_text
+from entracte.pipeline.latents import (
+    Latents,
+    decode_audio,
+    decode_video,
+    empty_latents,
+    prepare_latents,
+    upsample,
+)
 from entracte.pipeline.lora_cache import Loras
-from entracte.pipeline.prepare_latents import Latents, empty_latents, prepare_latents
-from entracte.pipeline.upsample import upsample
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.tokens import audio_latent, video_latent
 from tests.components import load_component, merged_copy, read_changes

@@ -21,8 +21,8 @@ from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.pipeline.cache import Cache
+from entracte.pipeline.conditions import PreparedImage
 from entracte.pipeline.denoise import GuidancePlan
-from entracte.pipeline.encode_images import PreparedImage
 from entracte.pipeline.resolved import Prepared
 from entracte.pipeline.run import OpenModel, Outputs, Run
 from entracte.planner.meter import META, Counts, Metered, counting

@@ -25,6 +25,7 @@ from entracte.residency import (
     in_memory,
 )
 from entracte.residency.simulated import SimulatedAccelerator, SimulatedRates
+from entracte.stages import Act, Stage
 
 RANK = 8
 SIDE = 64  # of a block's weight
@@ -128,9 +129,9 @@ class Pipeline:
         for name, what, seconds in self.stages:
             if isinstance(what, int):
                 total = self.phases[what].sweeps * self.blocks * self.block_seconds[what]
-                stages.append((StageWork(name, (), 0.0, 0, what), total))
+                stages.append((StageWork(Stage(name, Act.PREPARE), 0.0, 0, what), total))
             else:
-                stages.append((StageWork(name, (what,), 0.0, 0), seconds))
+                stages.append((StageWork(Stage(name, Act.PREPARE, uses=(what,)), 0.0, 0), seconds))
         adapted = sum(1 for each in sets if each.adapters)
         return Costs(
             tuple(stages), tuple(loops), weights, self.hardware, adapted < len(sets), adapted

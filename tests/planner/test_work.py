@@ -10,7 +10,7 @@ from torch import nn
 
 from entracte import Request
 from entracte.checkpoints.loading import FIXED_DTYPES, build_component
-from entracte.pipeline.decode_audio import decode_audio
+from entracte.pipeline.latents import decode_audio
 from entracte.planner.meter import META, meter
 from entracte.planner.model_profile import ModelFigures, published
 from entracte.planner.stage_costs import mel_frames

@@ -36,12 +36,13 @@ from transformers import PreTrainedTokenizerFast
 from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.tiling import Tiling
-from entracte.pipeline.prepare_latents import Latents, empty_latents, prepare_latents
-from entracte.recipes import DEFAULTS, LOOP_NAMES, REFINEMENT, Phase
+from entracte.pipeline.latents import Latents, empty_latents, prepare_latents
+from entracte.recipes import DEFAULTS, REFINEMENT, Phase
 from entracte.request import Request
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid, audio_latent, audio_tokens, video_latent
+from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, ENCODE_TEXT, UPSAMPLE
 
 from .diffusers_request import UNGUIDED, guidance_arguments, require_text_to_video, scale_arguments
 from .diffusers_result import DiffusersResult
@@ -129,27 +130,27 @@ class DiffusersTwoStage:
         """The latents of both stages, frames and sound."""
         first, second = request.recipe.phases
         noise = NoiseSource(request.seed)
-        with watch.stage("encode text"):
+        with watch.stage(ENCODE_TEXT.name):
             prompt, negative = self._encode(request)
-        with watch.stage("prepare latents (stage1)"):
+        with watch.stage(first.stages.prepare_latents.name):
             channels: int = self._vae.config.latent_channels
             grid = _grid(request, first)
             start = empty_latents(grid, channels, request.audio_tokens, self._device, self._dtype)
             noisy = self._noisy(start, grid, noise, 1.0)
-        with watch.stage("switch to stage1"):
+        with watch.stage(first.stages.switch.name):
             self._pipeline.disable_lora()
         half = self._denoise(request, first, noisy, prompt | negative | guidance, watch)
-        with watch.stage("upsample"):
+        with watch.stage(UPSAMPLE.name):
             upsampled = self._upsampler(
                 latents=half.video,
                 output_type="latent",
                 return_dict=False,
             )[0]
-        with watch.stage("prepare latents (stage2)"):
+        with watch.stage(second.stages.prepare_latents.name):
             start = self._normalised(Latents(upsampled, half.audio))
             start = Latents(start.video.to(self._dtype), start.audio.to(self._dtype))
             noisy = self._noisy(start, _grid(request, second), noise, REFINEMENT[0])
-        with watch.stage("switch to stage2"):
+        with watch.stage(second.stages.switch.name):
             self._pipeline.enable_lora()
             self._pipeline.set_adapters(ADAPTER, self._strength * second.distilled)
         unguided = scale_arguments(UNGUIDED, UNGUIDED)
@@ -159,9 +160,9 @@ class DiffusersTwoStage:
             normalised = self._normalised(made)
             latents[f"{phase.name}.video_latent"] = normalised.video
             latents[f"{phase.name}.audio_latent"] = normalised.audio
-        with watch.stage("decode audio"):
+        with watch.stage(DECODE_AUDIO.name):
             audio = self._decode_audio(half.audio)
-        with watch.stage("decode video"):
+        with watch.stage(DECODE_VIDEO.name):
             frames = self._decode_video(full.video)
         return latents, frames, audio
 
@@ -199,7 +200,7 @@ class DiffusersTwoStage:
     ) -> Latents:
         """One stage's loop; its latents as the pipeline gives them, denormalised float32."""
         sigmas = phase.sigmas or shifted_sigmas(request.num_inference_steps).tolist()
-        name = LOOP_NAMES[phase.name]
+        name = phase.stages.loop.name
 
         def on_step(_: Any, __: int, ___: Any, state: dict[str, Any]) -> dict[str, Any]:
             watch.step(name)

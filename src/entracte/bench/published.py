@@ -7,33 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table: the published name of a stage, and our stages that do the same."""
-
-    name: str
-    ours: tuple[str, ...]
-
-
+# The published names of stages, in the order of the published table. `Stage.row` says in which of
+# them a stage of ours counts.
 ROWS = (
-    Row("InputValidation", ("validate",)),
-    Row("TextEncoding", ("encode text",)),
-    Row("TextConnector", ("connect text",)),
-    Row("LoRASwitch", ("load weights", "switch to stage1", "switch to stage2")),
-    Row(
-        "TimestepPreparation",
-        (
-            "prepare latents (stage1)",
-            "prepare latents (stage2)",
-            "encode images (stage1)",
-            "encode images (stage2)",
-        ),
-    ),
-    Row("AVDenoising", ("denoise",)),
-    Row("Upsample", ("upsample",)),
-    Row("Refinement", ("refine",)),
-    Row("AVDecoding", ("decode audio", "decode video")),
+    "InputValidation",
+    "TextEncoding",
+    "TextConnector",
+    "LoRASwitch",
+    "TimestepPreparation",
+    "AVDenoising",
+    "Upsample",
+    "Refinement",
+    "AVDecoding",
 )
 
 

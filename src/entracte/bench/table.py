@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from entracte.stages import stages_of
+
 from .measure import EXACT, MeasuredMode
 from .published import COLUMNS, ROWS
 
@@ -31,11 +33,12 @@ def stage_table(found: Sequence[MeasuredMode], theirs: Theirs | None, published:
         + (["diffusers"] if theirs else [])
         + [f"{each.name} (published, {each.card})" for each in columns]
     ]
-    named = {name for row in ROWS for name in row.ours}
+    named = {stage.name for stage in stages_of() if stage.row}
     for number, row in enumerate(ROWS):
-        line = [row.name, *(_ms(sum(map(each.stage, row.ours))) for each in ran)]
+        ours = [stage.name for stage in stages_of() if stage.row == row]
+        line = [row, *(_ms(sum(map(each.stage, ours))) for each in ran)]
         if theirs:
-            line.append(_ms(sum(theirs.stages.get(name, 0.0) for name in row.ours)))
+            line.append(_ms(sum(theirs.stages.get(name, 0.0) for name in ours)))
         table.append(line + [_ms(each.stages[number] / 1e3) for each in columns])
     rest = [
         each.median(lambda run: run.end_to_end - sum(run.stages.get(n, 0.0) for n in named))

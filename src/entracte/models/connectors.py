@@ -6,6 +6,7 @@ registers, so that every one of the 1,024 tokens is attended to and no mask is n
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,14 @@ from .transformer.rotary import Rotary, rotary_table
 
 CONTEXT_TOKENS = 1024
 REGISTERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TextContext:
+    """One prompt's contexts: [1, 1024, width of the stream] each."""
+
+    video: Tensor
+    audio: Tensor
 
 
 class Connectors(Component):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from entracte.models.connectors import TextContext
 from entracte.models.transformer import (
     Pass,
     StreamInput,
@@ -17,8 +18,6 @@ from entracte.models.transformer import (
 from entracte.sampling.euler import denoised, euler_step, keep_clean
 from entracte.sampling.guidance import Guidance, Predictions, guide
 from entracte.sampling.tokens import Tokens
-
-from .connect_text import TextContext
 
 # Called after every step with its number, from 1, and what it took the clean video tokens to be,
 # [1, tokens, channels].

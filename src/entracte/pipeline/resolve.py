@@ -17,10 +17,9 @@ from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.guidance import Guidance
 
+from .conditions import PreparedImage, prepare_images
 from .denoise import GuidancePlan
-from .encode_images import PreparedImage
 from .lora_cache import Loras, OpenLora
-from .prepare_images import prepare_images
 from .resolved import Prepared
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from entracte.residency import WeightPhase, WeightSet
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 
+from .conditions import PreparedImage
 from .denoise import GuidancePlan
-from .encode_images import PreparedImage
 
 
 @dataclass(frozen=True, slots=True)

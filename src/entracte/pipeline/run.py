@@ -1,20 +1,22 @@
-"""One run of a recipe: the stages in order, each with the components it borrows."""
+"""One run of a recipe: the stages in order, each with the components that it borrows."""
 
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from entracte.errors import MediaError, NotFinite
 from entracte.files import write_atomically
 from entracte.media.output import open_output
 from entracte.models.audio_vae import AudioVae
-from entracte.models.connectors import Connectors
+from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
 from entracte.models.tiling import Tiling
 from entracte.models.transformer import StreamRotary, Transformer
@@ -22,24 +24,48 @@ from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.progress import Reporter
-from entracte.recipes import LOOP_NAMES, Phase
+from entracte.recipes import Phase
 from entracte.residency import BASE, DeviceManager, PhaseRun, WeightSet
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
+from entracte.stages import (
+    CONNECT_TEXT,
+    DECODE_AUDIO,
+    DECODE_VIDEO,
+    ENCODE_TEXT,
+    LOAD_WEIGHTS,
+    MUX,
+    PREPARE_INPUTS,
+    PREPARE_PREVIEWS,
+    UPSAMPLE,
+    Stage,
+)
 from entracte.trace.trace import Trace
 
 from .cache import Cache
-from .connect_text import TextContext, connect_text
-from .decode_audio import decode_audio
-from .decode_video import decode_video
+from .conditions import (
+    EncodedImage,
+    FittedImage,
+    connect_text,
+    encode_images,
+    encode_text,
+    fit_images,
+)
 from .denoise import UNGUIDED, denoise
-from .encode_images import EncodedImage, FittedImage, encode_images, fit_images
-from .encode_text import encode_text
-from .finite import require_finite
-from .prepare_latents import Latents, empty_latents, noise_sizes, prepare_latents
+from .latents import (
+    Latents,
+    decode_audio,
+    decode_video,
+    empty_latents,
+    noise_sizes,
+    prepare_latents,
+    require_finite,
+    upsample,
+)
 from .preview import Preview, PreviewCallback, Previewer
 from .resolved import Prepared
-from .upsample import upsample
+
+M = TypeVar("M", bound=nn.Module)
 
 # By a prompt's token ids, and the weights of the connectors.
 Contexts = Cache[tuple[tuple[int, ...], WeightSet], TextContext]
@@ -84,6 +110,20 @@ class Generated:
     latents: dict[str, Tensor]
 
 
+class Loans:
+    """The components on loan to a stage, by their class."""
+
+    def __init__(self, stage: Stage, components: Mapping[str, nn.Module]) -> None:
+        self._stage = stage
+        self._components = components
+
+    def __getitem__(self, kind: type[M]) -> M:
+        for component in self._components.values():
+            if isinstance(component, kind):
+                return component
+        raise TypeError(f"the stage {self._stage.name!r} does not use a {kind.__name__}")
+
+
 class Run:
     """Carries one prepared request through its recipe."""
 
@@ -103,7 +143,6 @@ class Run:
         self._reporter = reporter
         self._outputs = outputs
         self._previewer: Previewer | None = None
-        self._latents: dict[str, Tensor] = {}
 
     def generate(self) -> Generated:
         """Run all stages. The latents are saved before anything is decoded.
@@ -116,43 +155,45 @@ class Run:
             raise NotFinite(f"{error}. {self._likely_causes()}") from None
 
     def _generate(self) -> Generated:
-        latents_path = self._outputs.latents_path
+        recipe, outputs = self._request.recipe, self._outputs
         with ExitStack() as request:
-            # Before any weights are on their way: what comes behind them has to wait.
-            with self._trace.stage("prepare inputs", of_host=True):
-                images = deque(map(self._fit_images, self._request.recipe.phases))
+            # Before any weights are on their way: a copy to the device would wait behind them.
+            with self._enter(PREPARE_INPUTS):
+                images = deque(map(self._fit_images, recipe.phases))
                 noise = self._draw_noise()
-            self._reporter.stage("load weights")
-            with self._trace.stage("load weights", of_host=True):
-                prepared = self._prepared
+            with self._enter(LOAD_WEIGHTS):
                 weights = request.enter_context(
-                    self._manager.request(prepared.weight_phases, prepared.lent)
+                    self._manager.request(self._prepared.weight_phases, self._prepared.lent)
                 )
-            if self._outputs.preview is not None:
+            if outputs.preview is not None:
                 self._prepare_previews()
-            made = self._phases(weights, noise, images)
-            if latents_path is not None:
-                _save_latents(latents_path, self._latents)
-            audio, sample_rate = self._decode_audio(made[self._request.recipe.audio_phase])
+            contexts = [self._context(tokens) for tokens in self._prepared.prompts]
+            made: list[Latents] = []
+            latents: dict[str, Tensor] = {}
+            for number, phase in enumerate(recipe.phases):
+                start = self._upsample(made[-1]) if made else self._empty(phase)
+                # Taken out of the queue, so that none stays on the device once it is encoded.
+                encoded = self._encode_images(phase, images.popleft())
+                made.append(self._denoise(number, weights, start, encoded, noise, contexts))
+                latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
+                latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
+            if outputs.latents_path is not None:
+                _save_latents(outputs.latents_path, latents)
+            audio, sample_rate = self._decode_audio(made[recipe.audio_phase])
             frames = self._decode_video(made[-1], audio, sample_rate)
-        return Generated(frames, audio, sample_rate, self._latents)
+        return Generated(frames, audio, sample_rate, latents)
 
-    def _phases(
-        self,
-        weights: PhaseRun,
-        noise: DrawnNoise,
-        images: deque[list[FittedImage]],
-    ) -> list[Latents]:
-        """The latents of every phase. images: given up as soon as they are encoded."""
-        contexts = [self._context(tokens) for tokens in self._prepared.prompts]
-        made: list[Latents] = []
-        for number, phase in enumerate(self._request.recipe.phases):
-            start = self._upsample(made[-1]) if made else self._empty(phase)
-            encoded = self._encode_images(phase, images.popleft())
-            made.append(self._denoise(number, weights, start, encoded, noise, contexts))
-            self._latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
-            self._latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
-        return made
+    @contextmanager
+    def _enter(self, stage: Stage, steps: int = 0) -> Iterator[Loans]:
+        """Report a stage, trace it, and borrow what it uses."""
+        if stage.label:
+            self._reporter.stage(stage.name, steps)
+        with self._trace.stage(stage.name, stage.on_host), ExitStack() as loans:
+            borrow = self._manager.borrow
+            yield Loans(
+                stage,
+                {name: loans.enter_context(borrow(name, nn.Module)) for name in stage.uses},
+            )
 
     def _fit_images(self, phase: Phase) -> list[FittedImage]:
         model = self._model
@@ -174,20 +215,12 @@ class Run:
     def _context(self, tokens: Tensor) -> TextContext:
         def make() -> TextContext:
             self._trace.count("text_encodings")
-            self._reporter.stage("encode text")
-            with (
-                self._trace.stage("encode text"),
-                self._manager.borrow("text_encoder", TextEncoder) as encoder,
-            ):
-                states = encode_text(encoder, tokens, self._model.device)
-                require_finite("encode text", states)
-            self._reporter.stage("connect text")
-            with (
-                self._trace.stage("connect text"),
-                self._manager.borrow("connectors", Connectors) as connectors,
-            ):
-                context = connect_text(connectors, states)
-                require_finite("connect text", context.video, context.audio)
+            with self._enter(ENCODE_TEXT) as lent:
+                states = encode_text(lent[TextEncoder], tokens, self._model.device)
+                require_finite(ENCODE_TEXT, states)
+            with self._enter(CONNECT_TEXT) as lent:
+                context = connect_text(lent[Connectors], states)
+                require_finite(CONNECT_TEXT, context.video, context.audio)
                 return context
 
         weights = self._prepared.lent.get("connectors", BASE)
@@ -203,24 +236,18 @@ class Run:
         )
 
     def _upsample(self, previous: Latents) -> Latents:
-        self._reporter.stage("upsample")
-        with (
-            self._trace.stage("upsample"),
-            self._manager.borrow("upsampler", Upsampler) as upsampler,
-            self._manager.borrow("video_vae", VideoVae) as vae,
-        ):
-            video = upsample(upsampler, vae, previous.video)
-            require_finite("upsample", video)
+        with self._enter(UPSAMPLE) as lent:
+            video = upsample(lent[Upsampler], lent[VideoVae], previous.video)
+            require_finite(UPSAMPLE, video)
         return Latents(video, previous.audio)
 
     def _encode_images(self, phase: Phase, images: list[FittedImage]) -> list[EncodedImage]:
         if not images:
             return []
-        name = f"encode images ({phase.name})"
-        self._reporter.stage(name)
-        with self._trace.stage(name), self._manager.borrow("video_vae", VideoVae) as vae:
-            encoded = encode_images(vae, images)
-            require_finite(name, *(image.latent for image in encoded))
+        stage = phase.stages.encode_images
+        with self._enter(stage) as lent:
+            encoded = encode_images(lent[VideoVae], images)
+            require_finite(stage, *(image.latent for image in encoded))
         return encoded
 
     def _denoise(
@@ -234,25 +261,23 @@ class Run:
     ) -> Latents:
         phase = self._request.recipe.phases[number]
         grid, sigmas = self._prepared.grid(phase), self._prepared.sigmas(phase)
-        with self._trace.stage(f"prepare latents ({phase.name})"):
+        stages = phase.stages
+        with self._enter(stages.prepare_latents):
             scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
             video, audio = prepare_latents(start, grid, images, noise, scale)
         guidance = self._prepared.guidance if phase.guided else UNGUIDED
         passes, steps = len(guidance.passes()), len(sigmas) - 1
-        name = LOOP_NAMES[phase.name]
-        with ExitStack() as loans:
-            self._reporter.stage(f"switch to {phase.name}")
-            with self._trace.stage(f"switch to {phase.name}", of_host=True):
-                transformer = loans.enter_context(weights.phase(number, Transformer))
-            self._reporter.stage(name, steps)
-            with self._trace.stage(name) as span:
 
-                def on_step(step: int, clean: Tensor) -> None:
-                    self._trace.step(span)
-                    self._trace.count("forwards", passes)
-                    self._reporter.step(step, steps, self._prepared.step_work(phase))
-                    self._show(name, step, clean, grid)
+        def on_step(step: int, clean: Tensor) -> None:
+            self._trace.step()
+            self._trace.count("forwards", passes)
+            self._reporter.step(step, steps, self._prepared.step_work(phase))
+            self._show(stages.loop, step, clean, grid)
 
+        with ExitStack() as held:
+            with self._enter(stages.switch):
+                transformer = held.enter_context(weights.phase(number, Transformer))
+            with self._enter(stages.loop, steps):
                 video_out, audio_out = denoise(
                     transformer,
                     video,
@@ -264,7 +289,7 @@ class Run:
                     self._request.guidance_batch,
                     on_step,
                 )
-                require_finite(name, video_out, audio_out)
+                require_finite(stages.loop, video_out, audio_out)
         return Latents(video_latent(video_out, grid), audio_latent(audio_out))
 
     def _prepare_previews(self) -> None:
@@ -272,18 +297,15 @@ class Run:
         model = self._model
 
         def fit() -> Previewer:
-            with (
-                self._trace.stage("prepare previews"),
-                self._manager.borrow("video_vae", VideoVae) as vae,
-            ):
-                return Previewer.fit(vae, model.device, model.dtype)
+            with self._enter(PREPARE_PREVIEWS) as lent:
+                return Previewer.fit(lent[VideoVae], model.device, model.dtype)
 
         self._previewer = model.previewers.get(model.dtype, fit)
 
-    def _show(self, stage: str, step: int, clean: Tensor, grid: VideoGrid) -> None:
+    def _show(self, stage: Stage, step: int, clean: Tensor, grid: VideoGrid) -> None:
         if self._outputs.preview is not None and self._previewer is not None:
             picture = self._previewer.picture(video_latent(clean, grid))
-            self._outputs.preview(Preview(stage, step, picture))
+            self._outputs.preview(Preview(stage.name, step, picture))
 
     def _rotary(
         self, transformer: Transformer, grid: VideoGrid, video: Tokens, audio: Tokens
@@ -296,14 +318,10 @@ class Run:
         )
 
     def _decode_audio(self, latents: Latents) -> tuple[Tensor, int]:
-        self._reporter.stage("decode audio")
-        with (
-            self._trace.stage("decode audio"),
-            self._manager.borrow("audio_vae", AudioVae) as vae,
-            self._manager.borrow("vocoder", Vocoder) as vocoder,
-        ):
-            sound = decode_audio(vae, vocoder, latents.audio)
-            require_finite("decode audio", sound)
+        with self._enter(DECODE_AUDIO) as lent:
+            vocoder = lent[Vocoder]
+            sound = decode_audio(lent[AudioVae], vocoder, latents.audio)
+            require_finite(DECODE_AUDIO, sound)
             return sound, vocoder.sample_rate
 
     def _decode_video(self, latents: Latents, audio: Tensor, sample_rate: int) -> Tensor | None:
@@ -317,20 +335,15 @@ class Run:
                 writer = opened.enter_context(
                     open_output(output, self._request.frame_rate, audio, sample_rate)
                 )
-            self._reporter.stage("decode video")
-            with (
-                self._trace.stage("decode video"),
-                self._manager.borrow("video_vae", VideoVae) as vae,
-            ):
-                for chunk in decode_video(vae, latents.video, Tiling(), *size):
+            with self._enter(DECODE_VIDEO) as lent:
+                for chunk in decode_video(lent[VideoVae], latents.video, Tiling(), *size):
                     if writer is not None:
                         with self._trace.host_work("encode"):
                             writer.write(chunk)
                     if keep_frames:
                         kept.append(chunk)
             if writer is not None:
-                self._reporter.stage("mux")
-                with self._trace.stage("mux", of_host=True):
+                with self._enter(MUX):
                     opened.close()
         return torch.cat(kept) if keep_frames else None
 

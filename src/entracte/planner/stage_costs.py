@@ -22,6 +22,9 @@ class Cost:
         return self.fixed_nbytes + self.nbytes * size
 
 
+NOTHING = Cost(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class StageCosts:
     """Laws, each with its size. Bytes are of the model's dtype, results included.

@@ -14,9 +14,7 @@ from entracte.models.gemma import MAX_TOKENS, TextEncoder
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
 from entracte.models.vocoder import Vocoder
-from entracte.pipeline.connect_text import connect_text
-from entracte.pipeline.decode_audio import decode_audio
-from entracte.pipeline.upsample import upsample
+from entracte.pipeline.latents import decode_audio, upsample
 
 from .meter import META, Metered, meter
 from .stage_costs import Cost, StageCosts, mel_frames
@@ -59,7 +57,7 @@ def trace_stages(modules: Mapping[str, nn.Module], dtype: torch.dtype) -> StageC
     many = meter(lambda: vae.decode(empty(1, channels, MANY_FRAMES, SIDE, SIDE)))
     return StageCosts(
         encode_text=_traced(lambda: encoder(tokens), 1),
-        connect_text=_traced(lambda: connect_text(connectors, empty(*states)), 1),
+        connect_text=_traced(lambda: connectors(empty(*states)), 1),
         encode_image=_traced(
             lambda: vae.encode(empty(1, 3, 1, SIDE * SPATIAL_SCALE, SIDE * SPATIAL_SCALE)),
             SIDE * SIDE,

@@ -2,25 +2,25 @@
 
 from dataclasses import dataclass
 
+from entracte import stages
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import SPATIAL_SCALE
-from entracte.recipes import LOOP_NAMES
+from entracte.stages import Stage
 
 from .model_profile import ModelFigures
-from .stage_costs import mel_frames
+from .stage_costs import NOTHING, mel_frames
 from .tile_work import Tiles, decode_bytes, decode_flops
 from .transformer_flops import groups, loop_flops
 from .transformer_memory import context_bytes, loop_bytes, rotary_bytes
 from .workload import PhaseLoad, Workload
 
-NOISE_BYTES = 2
+NOISE_BYTES = 2  # an element of noise
 
 
 @dataclass(frozen=True, slots=True)
 class StageWork:
-    """One stage, by the name that a run traces it under.
+    """What one stage of a run takes.
 
-    loans: components that are borrowed at once for it, beside the transformer.
     flops: of the whole stage; of a loop: of all steps.
     activations: the most bytes of device memory in use at once beside weights, what earlier stages
         left (contexts, rotary tables, latents) included.
@@ -28,34 +28,40 @@ class StageWork:
     calls: for a loop, how often a block is called, once for every batch of passes.
     """
 
-    name: str
-    loans: tuple[str, ...]
+    stage: Stage
     flops: float
     activations: int
     phase: int | None = None
     calls: int = 0
 
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def loans(self) -> tuple[str, ...]:
+        """The components that are on loan for it at once."""
+        return self.stage.uses
+
 
 def stage_work(model: ModelFigures, load: Workload) -> tuple[StageWork, ...]:
-    """All stages that take work on the device, in the order of the run."""
-    stages = _Stages(model, load)
+    """All stages that compute enough to be planned, in the order of the run."""
+    work = _Work(model, load)
+    work.opening()
     for number in range(load.new_prompts):
-        stages.encode_text(number)
-    stages.contexts_are_there()
-    for number, phase in enumerate(load.phases):
-        if number > 0:
-            stages.upsample(load.phases[number - 1])
-        stages.start(phase)
-        if phase.images:
-            stages.encode_images(phase)
-        stages.loop(number, phase)
-    stages.decode_audio()
-    stages.decode_video()
-    return tuple(stages.found)
+        work.for_a_prompt(number)
+    work.contexts_are_there()
+    for number in range(len(load.phases)):
+        work.phase(number)
+    work.closing()
+    return tuple(work.found)
 
 
-class _Stages:
-    """The stages so far, and what they have left in the device's memory."""
+class _Work:
+    """The stages so far, and what they have left in the device's memory.
+
+    A stage whose cost is not told here is planned with what its components take alone.
+    """
 
     def __init__(self, model: ModelFigures, load: Workload) -> None:
         self.found: list[StageWork] = []
@@ -71,34 +77,70 @@ class _Stages:
         )
         self._started_from = 0  # the latents that the last phase started from
 
-    def encode_text(self, number: int) -> None:
+    def opening(self) -> None:
+        for stage in stages.OPENING:
+            self._add(stage)
+
+    def for_a_prompt(self, number: int) -> None:
         """One prompt, from tokens to its context."""
-        encode, connect = self._costs.encode_text, self._costs.connect_text
+        costs = {
+            stages.ENCODE_TEXT: self._costs.encode_text,
+            stages.CONNECT_TEXT: self._costs.connect_text,
+        }
         left = number * self._context
-        self._add("encode text", ("text_encoder",), encode.flops_of(1), left + encode.nbytes_of(1))
-        self._add("connect text", ("connectors",), connect.flops_of(1), left + connect.nbytes_of(1))
+        for stage in stages.FOR_A_PROMPT:
+            cost = costs.get(stage, NOTHING)
+            self._add(stage, cost.flops_of(1), left + cost.nbytes_of(1))
 
     def contexts_are_there(self) -> None:
         self._left += min(self._contexts, self._load.new_prompts) * self._context
 
-    def upsample(self, previous: PhaseLoad) -> None:
-        """The phase before, to twice its sides."""
-        cost, places = self._costs.upsample, previous.frames * previous.height * previous.width
-        self._add(
-            "upsample", ("upsampler", "video_vae"), cost.flops_of(places), cost.nbytes_of(places)
-        )
-
-    def start(self, phase: PhaseLoad) -> None:
-        """The latents that a phase starts from take the place of those of the phase before."""
+    def phase(self, number: int) -> None:
+        """A phase, and what stands between it and the one before."""
+        phase = self._load.phases[number]
+        own = stages.PHASES[phase.name]
+        if number > 0:
+            for stage in stages.BETWEEN_PHASES:
+                self._between(stage, self._load.phases[number - 1])
+        # The latents that it starts from take the place of those of the phase before.
         self._left += self._latents(phase) - self._started_from
         self._started_from = self._latents(phase)
+        for stage in own.in_order:
+            if stage is own.encode_images:
+                self._encode_images(stage, phase)
+            elif stage is own.loop:
+                self._loop(stage, number, phase)
+            else:
+                self._add(stage)
 
-    def encode_images(self, phase: PhaseLoad) -> None:
+    def closing(self) -> None:
+        self._left -= self._started_from
+        last = self._load.phases[-1]
+        frames = mel_frames(self._load.audio_tokens)
+        tiles = Tiles.of(last.frames, last.height, last.width, Tiling())
+        audio, video = self._costs.decode_audio, self._costs.decode_frames
+        costs = {
+            stages.DECODE_AUDIO: (audio.flops_of(frames), audio.nbytes_of(frames)),
+            stages.DECODE_VIDEO: (
+                decode_flops(video, tiles),
+                decode_bytes(video, tiles, self._model.itemsize),
+            ),
+        }
+        for stage in stages.CLOSING:
+            self._add(stage, *costs.get(stage, (0.0, 0.0)))
+
+    def _between(self, stage: Stage, previous: PhaseLoad) -> None:
+        cost = self._costs.upsample if stage is stages.UPSAMPLE else NOTHING
+        places = previous.frames * previous.height * previous.width
+        self._add(stage, cost.flops_of(places), cost.nbytes_of(places))
+
+    def _encode_images(self, stage: Stage, phase: PhaseLoad) -> None:
         """One after another; those that are encoded stay until the loop has ended."""
+        if not phase.images:
+            return
         cost, places = self._costs.encode_image, phase.height * phase.width
         self._add(
-            f"encode images ({phase.name})",
-            ("video_vae",),
+            stage,
             phase.images * cost.flops_of(places),
             # One image's pixels are in its cost too.
             (phase.images - 1) * self._video(1, phase)
@@ -107,37 +149,19 @@ class _Stages:
         )
         self._left -= phase.images * self._pixels(phase)
 
-    def loop(self, number: int, phase: PhaseLoad) -> None:
+    def _loop(self, stage: Stage, number: int, phase: PhaseLoad) -> None:
         """All steps of a phase."""
         config = self._model.transformer
         self._left -= self._noise(phase)
         images = phase.images * self._video(1, phase)
         self._add(
-            LOOP_NAMES[phase.name],
-            (),
+            stage,
             loop_flops(config, phase),
             images + loop_bytes(config, phase, self._model.itemsize),
             number,
             round(phase.steps * config.layers * groups(phase)),
         )
         self._left += self._latents(phase)
-
-    def decode_audio(self) -> None:
-        self._left -= self._started_from
-        cost, frames = self._costs.decode_audio, mel_frames(self._load.audio_tokens)
-        self._add(
-            "decode audio", ("audio_vae", "vocoder"), cost.flops_of(frames), cost.nbytes_of(frames)
-        )
-
-    def decode_video(self) -> None:
-        last, cost = self._load.phases[-1], self._costs.decode_frames
-        tiles = Tiles.of(last.frames, last.height, last.width, Tiling())
-        self._add(
-            "decode video",
-            ("video_vae",),
-            decode_flops(cost, tiles),
-            decode_bytes(cost, tiles, self._model.itemsize),
-        )
 
     def _latents(self, phase: PhaseLoad) -> int:
         """Of a phase: what it starts from, and as much again that it leaves."""
@@ -159,12 +183,13 @@ class _Stages:
 
     def _add(
         self,
-        name: str,
-        loans: tuple[str, ...],
-        flops: float,
-        nbytes: float,
+        stage: Stage,
+        flops: float = 0.0,
+        nbytes: float = 0.0,
         phase: int | None = None,
         calls: int = 0,
     ) -> None:
+        if not stage.efficiency:
+            return
         activations = round(self._left + nbytes)
-        self.found.append(StageWork(name, loans, flops, activations, phase, calls))
+        self.found.append(StageWork(stage, flops, activations, phase, calls))

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from entracte.models.transformer import Pass
+from entracte.pipeline.conditions import PreparedImage
 from entracte.pipeline.denoise import UNGUIDED, GuidancePlan
-from entracte.pipeline.encode_images import PreparedImage
 from entracte.pipeline.resolved import Prepared
 from entracte.recipes import DEFAULTS, Phase
 from entracte.request import Request

@@ -7,6 +7,7 @@ there the change rolls through the blocks as they compute.
 from collections import Counter
 from collections.abc import Iterator
 
+from entracte.stages import DENOISE, REFINE
 from entracte.trace.read_dump import DumpedResidency, Recording
 from entracte.units import duration
 
@@ -86,12 +87,12 @@ def zoom_window(recording: Recording, end_ms: float) -> TimeScale | None:
 def _around_the_switch(recording: Recording, end_ms: float) -> tuple[float, float]:
     """From the last steps of `denoise` to the end of `refine`; all, where these are not."""
     stages = {stage.name: (start, stage) for start, stage in recording.timed_stages}
-    if not {"denoise", "refine"} <= stages.keys():
+    if not {DENOISE.name, REFINE.name} <= stages.keys():
         return 0.0, end_ms
-    first, before = stages["denoise"]
+    first, before = stages[DENOISE.name]
     if before.steps:
         first = before.steps[-STEPS_BEFORE:][0].start_ms
-    start, after = stages["refine"]
+    start, after = stages[REFINE.name]
     return first, start + after.duration_ms
 
 

@@ -103,9 +103,10 @@ class Trace:
             span.seconds = self._end - self.zero - span.start
             span.memory = read_memory(device)
 
-    def step(self, span: StageSpan) -> None:
-        """A step of a stage is done."""
+    def step(self) -> None:
+        """A step of the latest stage is done."""
         self._synchronize()
+        span = self.spans[-1]
         elapsed = self._backend.now() - self.zero - span.start
         span.steps.append(elapsed - sum(span.steps))
 

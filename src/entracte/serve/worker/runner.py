@@ -32,6 +32,7 @@ from entracte.planner.decision import said
 from entracte.planner.prediction import Prediction
 from entracte.progress import Progress
 from entracte.request import Request
+from entracte.stages import Act, stages_of
 from entracte.trace.memory import read_memory
 from entracte.units import MIB
 
@@ -53,9 +54,6 @@ REFUSED = frozenset({"invalid_request", "invalid_lora", "model_error"})
 
 # Of a warning's keys, what the client is told.
 KEYS_SHOWN = 100
-
-# What is predicted behind the last step, for the time that is left.
-TAIL = ("decode audio", "decode video", "mux")
 
 
 class EngineRunner:
@@ -198,9 +196,10 @@ def _small(usual: Request) -> Request:
 
 
 def _tail(prediction: Prediction | None) -> float:
-    """Seconds behind the last step."""
+    """Seconds after the last step."""
+    after = {stage.name for stage in stages_of() if stage.act is Act.FINISH}
     stages = () if prediction is None else prediction.stages
-    return sum(stage.seconds for stage in stages if stage.name in TAIL)
+    return sum(stage.seconds for stage in stages if stage.name in after)
 
 
 def _preview(job_id: str, seen: preview.Preview) -> PreviewImage:

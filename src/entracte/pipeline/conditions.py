@@ -1,4 +1,4 @@
-"""Conditioning images to latents, at a phase's size."""
+"""What a video is conditioned on: prompts as contexts, images as latents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entracte.media.images import fit
+from entracte.media.images import fit, recompress
+from entracte.media.read_image import read_image
+from entracte.models.connectors import Connectors, TextContext
+from entracte.models.gemma import TextEncoder
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
+from entracte.request import ImageCondition
 from entracte.sampling.tokens import VideoGrid
+
+
+def encode_text(encoder: TextEncoder, tokens: Tensor, device: torch.device) -> Tensor:
+    """Token ids [tokens] to the states of all layers, [tokens, hidden width, layers + 1]."""
+    states: Tensor = encoder(tokens.to(device))
+    return states
+
+
+def connect_text(connectors: Connectors, states: Tensor) -> TextContext:
+    """States [tokens, hidden width, layers + 1] to a context for each stream."""
+    return TextContext(*connectors(states))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,21 @@ class EncodedImage:
     latent: Tensor
     frame: int
     strength: float
+
+
+def prepare_images(images: Sequence[ImageCondition], default_crf: int) -> list[PreparedImage]:
+    """Read all images of a request. Raises MediaError for one that cannot be used."""
+    return [
+        PreparedImage(
+            recompress(
+                read_image(image.path),
+                default_crf if image.crf is None else image.crf,
+            ),
+            image.frame,
+            image.strength,
+        )
+        for image in images
+    ]
 
 
 def fit_images(
