@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entracte.cli.main import run
-from entracte.config.base import read_settings
 from entracte.config.generate import GenerateSettings
+from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency, parse_places, parse_size
 from entracte.errors import RequestError, ResidencyError
 

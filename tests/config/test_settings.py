@@ -6,10 +6,12 @@ import pytest
 
 from entracte.cli.flags import given_settings
 from entracte.cli.generate import build_request
-from entracte.config.base import CONFIG_VARIABLE, Settings, read_settings
+from entracte.config.base import Settings
 from entracte.config.generate import GenerateSettings
+from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency
 from entracte.config.serve import ServeSettings
+from entracte.config.sources import CONFIG_VARIABLE
 from entracte.errors import RequestError
 
 
@@ -122,8 +124,8 @@ def test_bad_settings_of_a_service(toml: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ENTRACTE_SEDE", "ENTRACTE_SEDE, which is no setting; did you mean ENTRACTE_SEED?"),
-        ("entracte_xyzzy", "ENTRACTE_XYZZY, which is no setting"),
+        ("ENTRACTE_SEDE", "ENTRACTE_SEDE, which is not a setting; did you mean ENTRACTE_SEED?"),
+        ("entracte_xyzzy", "ENTRACTE_XYZZY, which is not a setting"),
     ],
 )
 def test_unknown_variables(

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from entracte.cli.generate import build_request
-from entracte.config.base import CONFIG_VARIABLE, read_settings
 from entracte.config.generate import GenerateSettings
+from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency, parse_size
 from entracte.config.serve import ServeSettings
+from entracte.config.sources import CONFIG_VARIABLE
 from entracte.errors import EntracteError
 from entracte.serve.server import check
 

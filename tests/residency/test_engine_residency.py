@@ -275,8 +275,8 @@ def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -
     import argparse
 
     from entracte.cli.flags import add_settings, given_settings
-    from entracte.config.base import read_settings
     from entracte.config.generate import GenerateSettings
+    from entracte.config.reading import read_settings
     from entracte.config.residency import build_residency
     from entracte.config.wording import worded
 

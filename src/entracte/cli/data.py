@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from entracte.config.base import read_settings
+from entracte.config.reading import read_settings
 from entracte.config.serve import ServeSettings
 
 if TYPE_CHECKING:

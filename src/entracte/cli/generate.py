@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entracte.config.base import read_settings
 from entracte.config.generate import GenerateSettings
 from entracte.config.opening import check_model, open_engine, path_strength
+from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency
 from entracte.errors import RequestError
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from entracte.config.base import read_settings
 from entracte.config.generate import GenerateSettings
+from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency
 
 from .flags import add_settings, given_settings

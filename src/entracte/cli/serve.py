@@ -6,7 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from entracte.config.base import read_settings
+from entracte.config.reading import read_settings
 from entracte.config.serve import ServeSettings
 
 from .flags import add_settings, given_settings

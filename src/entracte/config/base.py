@@ -2,19 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from entracte.errors import RequestError
-from entracte.validation import plain, shown_value
+from entracte.validation import shown_value
 
-from .sources import CONFIG_VARIABLE, PREFIX, EnvironmentSource, TomlSource, set_variables, variable
-
-__all__ = ["CONFIG_VARIABLE", "Flag", "Number", "Settings", "Size", "flag_name", "read_settings"]
-
+from .sources import PREFIX, EnvironmentSource, TomlSource
 
 SIZE = re.compile(r"^[1-9][0-9]{0,3}x[1-9][0-9]{0,3}$")
 
@@ -72,36 +67,3 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, EnvironmentSource(settings_cls), TomlSource(settings_cls, cls.table)
-
-
-Told = TypeVar("Told", bound=Settings)
-
-
-def read_settings(kind: type[Told], flags: dict[str, Any]) -> Told:
-    """Combine flags with environment and file; raises RequestError, naming what is wrong."""
-    try:
-        settings = kind(**flags)
-    except ValidationError as error:
-        # A value with several findings, such as a list, is told of once.
-        found = {finding["loc"][0]: plain(finding) for finding in reversed(error.errors())}
-        lines = [f"{_origin(str(name), flags)}: {found[name]}" for name in reversed(found)]
-        raise RequestError("\n".join(lines)) from None
-    for name, value in settings:
-        if _has_nul(value):  # no path has one, and no system takes it
-            raise RequestError(f"{_origin(name, flags)}: has a NUL character")
-    return settings
-
-
-def _has_nul(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return any(map(_has_nul, value))
-    return isinstance(value, str | Path) and "\0" in str(value)
-
-
-def _origin(name: str, flags: dict[str, Any]) -> str:
-    """What a person wrote to give a setting: a flag, a variable, or a key of the file."""
-    if name in flags:
-        return flag_name(name)
-    if variable(name) in set_variables():
-        return variable(name)
-    return f"{name} in the settings file"

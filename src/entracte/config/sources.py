@@ -1,4 +1,4 @@
-"""Where settings come from beside flags: the environment and a TOML file."""
+"""The sources of settings besides flags: the environment and a TOML file."""
 
 import difflib
 import json
@@ -18,10 +18,6 @@ from entracte.validation import shown_value
 PREFIX = "ENTRACTE_"
 CONFIG_VARIABLE = "ENTRACTE_CONFIG"
 
-# Variables of ours that are not settings: the settings file, the folder of measured rates, and
-# where the documents' examples keep a client's key.
-OTHERS = (CONFIG_VARIABLE, "ENTRACTE_CACHE_DIR", "ENTRACTE_KEY")
-
 # A settings file is a page of text; what is larger is something else.
 MAX_TOML_BYTES = 1_000_000
 
@@ -37,18 +33,7 @@ def set_variables() -> Iterator[str]:
 
 
 class EnvironmentSource(EnvSettingsSource):
-    """`ENTRACTE_…`; lists are JSON. Raises RequestError for a variable of ours that is unknown."""
-
-    def __call__(self) -> dict[str, Any]:
-        from .known import NAMES
-
-        known = {*map(variable, NAMES), *OTHERS}
-        for name in sorted(set_variables()):
-            if name not in known:
-                raise RequestError(
-                    f"the environment has {name}, which is no setting{did_you_mean(name, known)}"
-                )
-        return super().__call__()
+    """`ENTRACTE_…`; lists are JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002
         try:
@@ -61,7 +46,7 @@ class EnvironmentSource(EnvSettingsSource):
 
 
 class TomlSource(PydanticBaseSettingsSource):
-    """The TOML file: `ENTRACTE_CONFIG`, or `config.toml` in the user's configuration folder.
+    """The TOML file.
 
     table: the table with the keys of one command alone; None: only the top level, which all
         commands share.
@@ -75,27 +60,23 @@ class TomlSource(PydanticBaseSettingsSource):
         raise NotImplementedError  # the whole file is read at once
 
     def __call__(self) -> dict[str, Any]:
-        from .known import SHARED, TABLES
+        values = read_toml()
+        shared = {name: value for name, value in values.items() if not isinstance(value, dict)}
+        return shared if self._table is None else shared | values.get(self._table, {})
 
-        named = os.environ.get(CONFIG_VARIABLE)
-        path = Path(named) if named else platformdirs.user_config_path("entracte") / "config.toml"
-        if not named and not path.is_file():
-            return {}
-        values = _read_toml(path)
-        tables = {name: values.pop(name, {}) for name in TABLES}
-        known = {*SHARED, *(f"{name}.{key}" for name in TABLES for key in TABLES[name])}
-        unknown = values.keys() - SHARED
-        for name, table in tables.items():
-            if not isinstance(table, dict):
-                raise RequestError(f"the settings file {path}: {name} is a table, [{name}]")
-            unknown |= {f"{name}.{key}" for key in table.keys() - TABLES[name]}
-        if unknown:
-            first = min(unknown)
-            raise RequestError(
-                f"the settings file {path} has unknown keys: {', '.join(sorted(unknown))}"
-                + did_you_mean(first, known)
-            )
-        return values if self._table is None else values | tables[self._table]
+
+def toml_path() -> Path:
+    """`ENTRACTE_CONFIG`, or `config.toml` in the user's configuration folder."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else platformdirs.user_config_path("entracte") / "config.toml"
+
+
+def read_toml() -> dict[str, Any]:
+    """The file's content; empty where there is none and none is named. Raises RequestError."""
+    path = toml_path()
+    if not os.environ.get(CONFIG_VARIABLE) and not path.is_file():
+        return {}
+    return _read_toml(path)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
