@@ -24,7 +24,7 @@ class ServeSettings(ModelSettings):
         Field(default_factory=lambda: platformdirs.user_data_path("entracte"))
     )
     host: Annotated[Name, Flag("service", "the address to listen at", "ADDRESS")] = "127.0.0.1"
-    port: Annotated[int, Flag("service", "0 takes a free one", "PORT"), Field(ge=0, le=65535)] = (
+    port: Annotated[int, Flag("service", "0 picks a free one", "PORT"), Field(ge=0, le=65535)] = (
         8000
     )
     auth: Annotated[
@@ -36,38 +36,40 @@ class ServeSettings(ModelSettings):
     ] = ()
     model_name: Annotated[
         tuple[Name, ...],
-        Flag("service", "what clients call the model; the first is told them", "NAME…"),
+        Flag("service", "names of the model for clients; the first is shown", "NAME…"),
         Field(min_length=1),
     ] = ("ltx-2.3",)
     default_size: Annotated[
-        Size, Flag("service", "of videos whose size is not asked for", "WxH")
+        Size, Flag("service", "size of videos requested without one", "WxH")
     ] = "720x1280"
     default_seconds: Annotated[
-        float, Flag("service", "of videos whose length is not asked for", "S"), Field(gt=0, le=3600)
+        float,
+        Flag("service", "length of videos requested without one", "S"),
+        Field(gt=0, le=3600),
     ] = 4.0
     lora_folder: Annotated[
-        Path | None, Flag("service", "its LoRAs may be asked for by name", "DIR")
+        Path | None, Flag("service", "LoRAs that clients may request by name", "DIR")
     ] = None
     warm_up: Annotated[bool, Flag("service", "make a short video before the first request")] = True
     drain_seconds: Annotated[
         Seconds, Flag("service", "how long a running video may take after SIGTERM", "S")
     ] = 120.0
     nice: Annotated[
-        int, Flag("service", "how much workers give way to the server", "N"), Field(ge=0, le=19)
+        int, Flag("service", "niceness of the workers, 0 to 19", "N"), Field(ge=0, le=19)
     ] = 5
     log_format: Annotated[
         Literal["auto", "json", "text"], Flag("service", "auto, json or text", "FORMAT")
     ] = "auto"
 
-    max_queued: Annotated[int, Flag("limits", "videos that wait", "N"), Field(ge=1)] = 100
+    max_queued: Annotated[int, Flag("limits", "queued videos", "N"), Field(ge=1)] = 100
     max_queued_per_key: Annotated[
-        int, Flag("limits", "videos of one key that wait", "N"), Field(ge=1)
+        int, Flag("limits", "queued videos per API key", "N"), Field(ge=1)
     ] = 50
     max_queued_bytes: Annotated[
-        int, Flag("limits", "of the images of one key's videos that wait", "BYTES"), Field(ge=0)
+        int, Flag("limits", "images of queued videos per API key", "BYTES"), Field(ge=0)
     ] = 2048 * MIB
     max_running_per_key: Annotated[
-        int | None, Flag("limits", "videos of one key that run at once", "N"), Field(ge=1)
+        int | None, Flag("limits", "running videos per API key", "N"), Field(ge=1)
     ] = None
     max_body_bytes: Annotated[int, Flag("limits", "of a request", "BYTES"), Field(ge=1024)] = (
         64 * MIB
@@ -95,10 +97,12 @@ class ServeSettings(ModelSettings):
         int, Flag("limits", "open at once from one address", "N"), Field(ge=1)
     ] = 250
     header_seconds: Annotated[
-        float, Flag("limits", "until a request's header is there", "S"), Field(gt=0)
+        float, Flag("limits", "until a request's header is complete", "S"), Field(gt=0)
     ] = 15.0
     body_seconds: Annotated[
-        float, Flag("limits", "until its body is there, or has come at 4 KiB/s", "S"), Field(gt=0)
+        float,
+        Flag("limits", "until its body is complete or came at 4 KiB/s", "S"),
+        Field(gt=0),
     ] = 30.0
 
     keep_days: Annotated[
@@ -120,10 +124,10 @@ class ServeSettings(ModelSettings):
     ] = ()
     webhook_host: Annotated[
         tuple[str, ...],
-        Flag("network", "clients may have these hosts told of their videos", "HOST…"),
+        Flag("network", "clients may have webhooks sent to these hosts", "HOST…"),
     ] = ()
     webhook_url: Annotated[
-        tuple[str, ...], Flag("network", "told of every video that ends", "URL…")
+        tuple[str, ...], Flag("network", "called when a video finishes", "URL…")
     ] = ()
     allow_network: Annotated[
         tuple[str, ...],

@@ -1,4 +1,4 @@
-"""What is answered. Descriptions go into the OpenAPI document."""
+"""Response bodies. Descriptions go into the OpenAPI document."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 class ErrorDetail(BaseModel):
     message: str = Field(description="What is wrong, for people.")
     type: str
-    param: str | None = Field(description="The field at fault.")
+    param: str | None = Field(description="The field that is wrong.")
     code: str | None = Field(description="What is wrong, for programs.")
 
 
@@ -22,11 +22,11 @@ class VideoError(BaseModel):
 
 
 class VideoWarning(BaseModel):
-    """In what a video may not be what was asked for."""
+    """A way in which a video may differ from the request."""
 
-    lora: str = Field(description="The LoRA that it is about.")
+    lora: str = Field(description="The LoRA concerned.")
     message: str
-    keys: list[str] = Field(description="Of the LoRA's file; the first hundred.")
+    keys: list[str] = Field(description="Keys of the LoRA's file, the first hundred.")
 
 
 class ImagePlace(BaseModel):
@@ -45,15 +45,15 @@ class Video(BaseModel):
     progress: int = Field(ge=0, le=100, description="Percent of the steps of all stages.")
     created_at: int
     started_at: int | None
-    completed_at: int | None = Field(description="When it ended, well or not.")
+    completed_at: int | None = Field(description="When the job finished, successfully or not.")
     expires_at: int | None = Field(description="When it will be deleted.")
-    size: str = Field(description="Of the file.")
+    size: str = Field(description="Of the file, WxH.")
     seconds: str
     prompt: str
     remixed_from_video_id: str | None = None
     error: VideoError | None
-    queue_position: int | None = Field(description="1 is next; null once it has begun.")
-    eta_s: float | None = Field(description="Seconds until it is there.")
+    queue_position: int | None = Field(description="1 is next; null once it has started.")
+    eta_s: float | None = Field(description="Seconds until it is ready.")
     stage: str | None
     step: int | None = Field(description="Of the stage; null once it has ended.")
     steps: int | None
@@ -63,13 +63,13 @@ class Video(BaseModel):
     fps: float
     width: int
     height: int
-    render_size: str = Field(description="What is rendered; the file is its centre.")
+    render_size: str = Field(description="Rendered size, WxH; the file is its centre.")
     seed: int
-    settings: dict[str, Any] = Field(description="The fields to ask for the same again.")
+    settings: dict[str, Any] = Field(description="The fields that request the same video again.")
     images: list[ImagePlace]
     estimated_s: float | None = Field(description="Seconds it was expected to take.")
     bytes: int | None
-    warnings: list[VideoWarning] = Field(description="Known once the video is there.")
+    warnings: list[VideoWarning] = Field(description="Known once the video is ready.")
 
 
 class VideoList(BaseModel):
@@ -95,8 +95,8 @@ class Estimate(BaseModel):
     width: int
     height: int
     render_size: str
-    estimated_s: float | None = Field(description="null while no worker can tell.")
-    queue_s: float = Field(description="Seconds until it would begin.")
+    estimated_s: float | None = Field(description="null while no worker can estimate it.")
+    queue_s: float = Field(description="Seconds until it would start.")
 
 
 class MemoryView(BaseModel):
@@ -121,10 +121,10 @@ class WorkerView(BaseModel):
 
 
 class QueueView(BaseModel):
-    queued: int = Field(description="Of all keys for an operator's, else of yours.")
+    queued: int = Field(description="Of all keys for an operator, else of your key.")
     running: int
     limit: int
-    seconds: float = Field(description="Until a video that is asked for now would begin.")
+    seconds: float = Field(description="Until a video submitted now would start.")
 
 
 class LimitsView(BaseModel):

@@ -1,21 +1,15 @@
 // The page: signs in, then shows the service's videos and keeps them true.
 
-import { announce } from "./base/announce.js";
-import { byId, inView, show } from "./base/dom.js";
-import { toast } from "./base/toast.js";
-import { connectionBanner } from "./service/connection.js";
-import { VideoForm } from "./form/form.js";
-import { Machine } from "./machine/machine.js";
-import { api } from "./service/api.js";
-import { EventStream } from "./service/event_stream.js";
-import { Listing } from "./service/listing.js";
-import { SignIn, takeKeyFromAddress } from "./service/sign_in.js";
-import { Videos } from "./service/videos.js";
-import { Again } from "./videos/again.js";
-import { Deletion } from "./videos/deletion.js";
-import { Gallery } from "./videos/gallery.js";
-import { Milestones } from "./videos/milestones.js";
-import { Queue } from "./videos/queue.js";
+import { api } from "./api.js";
+import { byId, inView, show } from "./dom.js";
+import { connectionBanner, EventStream } from "./events.js";
+import { VideoForm } from "./form.js";
+import { Again, Deletion, Gallery } from "./gallery.js";
+import { Machine } from "./machine.js";
+import { Milestones, Queue } from "./queue.js";
+import { SignIn, takeKeyFromAddress } from "./sign_in.js";
+import { Listing, Videos } from "./store.js";
+import { announce, toast } from "./toast.js";
 
 // After news, those who wait are asked about: soon where the queue has changed, else now and then.
 const CHANGED_MS = 700;

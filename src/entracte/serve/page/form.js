@@ -1,21 +1,15 @@
 // The form for a new video.
 
-import { announce } from "../base/announce.js";
-import { byId, setText, show } from "../base/dom.js";
-import { toast } from "../base/toast.js";
-import { shortened } from "../base/words.js";
-import { api } from "../service/api.js";
-import { fillControls, readControls } from "./controls.js";
+import { api } from "./api.js";
+import { buildGuidance, describePipeline, fillControls, readControls } from "./controls.js";
+import { byId, setText, show } from "./dom.js";
 import { fillNamed, forgetDraft, loadDraft, loadImages, readNamed, saveDraft, saveImages } from "./draft.js";
-import { Estimate } from "./estimate.js";
-import { FieldErrors } from "./field_errors.js";
-import { buildGuidance } from "./guidance.js";
 import { ImagesField } from "./images.js";
-import { LengthField } from "./length.js";
 import { LorasField } from "./loras.js";
-import { describePipeline } from "./pipeline.js";
-import { SizeField } from "./size.js";
-import { Submission } from "./submission.js";
+import { LengthField, SizeField } from "./size.js";
+import { Estimate, FieldErrors, Submission } from "./submission.js";
+import { announce, toast } from "./toast.js";
+import { shortened } from "./words.js";
 
 const SAVE_MS = 300;
 

@@ -1,14 +1,14 @@
+// The queue: what is being made and what waits, and what is said of it aloud and in the title.
+
+import { api, imageUrl } from "./api.js";
+import { byId, element, everySecond, icon, inView, KeyedList, setText, show } from "./dom.js";
+import { partOf, partsOf, partWords, stageWords } from "./stages.js";
+import { isOver, secondsLeft, wasCancelled } from "./store.js";
+import { announce, toast } from "./toast.js";
+import { about, shortened, size, trim } from "./words.js";
+
 // A video that waits or is being made.
-
-import { element, setText, show } from "../base/dom.js";
-import { icon } from "../base/icons.js";
-import { everySecond } from "../base/ticker.js";
-import { about, size, trim } from "../base/words.js";
-import { imageUrl } from "../service/api.js";
-import { secondsLeft } from "../service/videos.js";
-import { partOf, partsOf, partWords, stageWords } from "./acts.js";
-
-export class QueueCard {
+class QueueCard {
   // cancel: called with the id.
   constructor(video, cancel) {
     this.picture = element("div", { class: "job-picture", "aria-hidden": "true" }, icon("film"));
@@ -103,4 +103,97 @@ export class QueueCard {
 function waitingWords({ queue_position: position, size: asked, seconds }) {
   const place = position === null ? "Waiting" : position === 1 ? "Next in line" : `Number ${position} in line`;
   return `${place} · ${size(asked)}, ${trim(Number(seconds), 2)} s`;
+}
+
+// The queue: what is being made, and what waits.
+export class Queue {
+  constructor(videos) {
+    this.videos = videos;
+    this.list = new KeyedList(
+      byId("jobs"),
+      (video) => new QueueCard(video, (id) => this.#cancel(id)),
+      byId("queue-title"),
+    );
+    videos.addEventListener("change", () => this.#render());
+  }
+
+  preview({ id, image }) {
+    this.list.views.get(id)?.show(image);
+  }
+
+  #render() {
+    const active = this.videos.active();
+    this.list.render(active);
+    show(byId("queue-empty"), active.length === 0);
+    const running = active.filter((video) => video.status === "in_progress").length;
+    const waiting = active.length - running;
+    const words = [running && `${running} in the making`, waiting && `${waiting} waiting`];
+    setText(byId("queue-words"), words.filter(Boolean).join(", "));
+  }
+
+  async #cancel(id) {
+    try {
+      this.videos.put(await api.cancel(id));
+      announce("The video is being cancelled.");
+      return true;
+    } catch (error) {
+      toast(error.message, { error: true });
+      return false;
+    }
+  }
+}
+
+// Says the important moments of a video aloud, and tells whoever is elsewhere in the title.
+
+const NAME = "Entracte";
+
+export class Milestones {
+  #parts = new Map(); // of videos in the making: the part that was told last
+  #news = ""; // what became ready or failed while nobody looked
+
+  constructor(videos) {
+    this.videos = videos;
+    videos.addEventListener("change", () => this.#showTitle());
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.#news = "";
+      this.#showTitle();
+    });
+  }
+
+  // before: what was known of the video, if anything.
+  note(video, before) {
+    if (before && isOver(video) && !isOver(before)) this.#ended(video);
+    else if (video.status === "in_progress" && video.stage !== null) this.#entered(video);
+  }
+
+  #ended(video) {
+    this.#parts.delete(video.id);
+    const name = shortened(video.prompt, 40);
+    if (video.status === "completed") tell(`Ready: ${name}`);
+    else if (wasCancelled(video)) announce(`Cancelled: ${name}`);
+    else tell(`Failed: ${name}. ${video.error?.message ?? ""}`, true);
+    if (document.hidden && !wasCancelled(video)) this.#news = video.status === "completed" ? "Ready" : "Failed";
+  }
+
+  // Not every step: that would drown everything else.
+  #entered({ id, stage }) {
+    const part = partOf(stage);
+    if (this.#parts.get(id) === part) return;
+    this.#parts.set(id, part);
+    if (part !== "prepare") announce(`${partWords(part)} begins.`);
+  }
+
+  #showTitle() {
+    const active = this.videos.active();
+    const running = active.find((video) => video.status === "in_progress");
+    const state = running ? `${running.progress} %` : active.length > 0 ? `${active.length} waiting` : this.#news;
+    const title = state ? `${state} · ${NAME}` : NAME;
+    if (document.title !== title) document.title = title;
+  }
+}
+
+// A notice where the newest videos are out of sight; it is read aloud, too.
+function tell(words, error = false) {
+  if (inView(byId("gallery-title"))) announce(words);
+  else toast(words, { error });
 }

@@ -1,12 +1,14 @@
 // The form's plain controls: those whose value goes to the service under their own name.
 
-export const SCALES = [
+import { byId, element, setText } from "./dom.js";
+
+const SCALES = [
   ["Prompt (CFG)", "video_cfg_guidance_scale", "audio_cfg_guidance_scale"],
   ["Perturbed (STG)", "video_stg_guidance_scale", "audio_stg_guidance_scale"],
   ["Cross-modal", "a2v_guidance_scale", "v2a_guidance_scale"],
   ["Rescale", "video_rescale_scale", "audio_rescale_scale"],
 ];
-export const BLOCKS = ["video_stg_blocks", "audio_stg_blocks"];
+const BLOCKS = ["video_stg_blocks", "audio_stg_blocks"];
 
 const TEXTS = ["negative_prompt", "pipeline"];
 const NUMBERS = ["seed", "num_inference_steps", "fps", "guidance_batch", ...SCALES.flatMap((row) => row.slice(1))];
@@ -68,4 +70,67 @@ function readList(control) {
     throw new BadInput(control.name, "Block numbers are whole numbers with commas between.");
   }
   return parts.map(Number);
+}
+
+// The grid of guidance scales: how strongly each influence counts, for picture and sound.
+
+const SCALE_MEANINGS = {
+  "Prompt (CFG)": "how closely the prompt is followed",
+  "Perturbed (STG)": "against a pass without self-attention in some blocks",
+  "Cross-modal": "how strongly picture and sound follow each other",
+  Rescale: "0 to 1: takes back the contrast that guidance adds",
+};
+
+export function buildGuidance(defaults) {
+  const grid = byId("guidance-grid");
+  grid.append(
+    element("span", {}),
+    element("span", { class: "column", "aria-hidden": "true" }, "Video"),
+    element("span", { class: "column", "aria-hidden": "true" }, "Audio"),
+  );
+  for (const [label, ...names] of SCALES) {
+    grid.append(element("span", { class: "row-name", title: SCALE_MEANINGS[label] }, label));
+    names.forEach((name, column) => grid.append(scale(name, label, column, defaults[name])));
+  }
+  grid.append(element("span", { class: "row-name", title: SCALE_MEANINGS["Perturbed (STG)"] }, "STG blocks"));
+  for (const stream of ["video", "audio"]) {
+    grid.append(
+      element("input", {
+        name: `${stream}_stg_blocks`,
+        "aria-label": `STG blocks, ${stream}: where self-attention is skipped`,
+        "aria-describedby": "guidance-error",
+        placeholder: "usual",
+        autocomplete: "off",
+      }),
+    );
+  }
+}
+
+function scale(name, label, column, usual) {
+  const stream = column === 0 ? "video" : "audio";
+  return element("input", {
+    name,
+    type: "number",
+    inputmode: "decimal",
+    step: "any",
+    placeholder: usual ?? "",
+    "aria-label": `${label}, ${stream}: ${SCALE_MEANINGS[label]}`,
+    "aria-describedby": "guidance-error",
+  });
+}
+
+// What a pipeline is, in words, and which controls it leaves open.
+
+const PIPELINE_MEANINGS = {
+  "two-stage": "The first act at half size, then a short second act at full size.",
+  "one-stage": "One act at full size, with the base checkpoint alone.",
+  distilled: "Two short acts with a fixed number of steps and no guidance. Needs a distilled checkpoint.",
+};
+
+export function describePipeline(controls, defaults) {
+  const pipeline = controls.pipeline.value || defaults.pipeline;
+  setText(byId("pipeline-hint"), PIPELINE_MEANINGS[pipeline] ?? "");
+  const fixed = pipeline === "distilled";
+  controls.num_inference_steps.disabled = fixed;
+  controls.num_inference_steps.placeholder = fixed ? "fixed" : defaults.num_inference_steps;
 }

@@ -1,10 +1,33 @@
-// Notices at the edge of the page: they go by themselves, and may offer one thing to do.
+// What is said to the user: notices at the edge of the page, and announcements to screen readers.
 
-import { byId, element } from "./dom.js";
-import { icon } from "./icons.js";
+import { byId, element, icon } from "./dom.js";
 
+// Between two announcements: screen readers hear them one at a time.
+const PAUSE_MS = 1500;
+const waiting = [];
+let speaking = false;
+
+export function announce(words) {
+  // Of what has not been said yet, the same twice is once too often.
+  if (!waiting.includes(words)) waiting.push(words);
+  if (!speaking) next();
+}
+
+function next() {
+  const words = waiting.shift();
+  speaking = words !== undefined;
+  if (!speaking) return;
+  const region = byId("announcer");
+  region.textContent = "";
+  // A region that is emptied and filled in one go may count as unchanged.
+  setTimeout(() => (region.textContent = words), 50);
+  setTimeout(next, PAUSE_MS);
+}
+
+// How long a notice stays.
 const SECONDS = 6;
 
+// A notice at the edge of the page, which goes by itself and may offer one thing to do.
 // Calls `ended(acted)` once, when the notice goes. Returns {act, dismiss}.
 export function toast(words, { action, act, ended, seconds = SECONDS, error = false } = {}) {
   let left = seconds * 1000;

@@ -1,7 +1,5 @@
 // The service's HTTP interface. Every call returns parsed JSON or throws an ApiError.
 
-import { parseJson } from "./json.js";
-
 export class ApiError extends Error {
   // status 0: no answer came at all. param: the field at fault, or null.
   constructor(status, message, { type = null, param = null, code = null, retryAfter = null } = {}) {
@@ -81,4 +79,32 @@ async function readError(answer) {
     // Something between us and the server answered.
     return new ApiError(answer.status, `The server answered with ${answer.status}.`, { retryAfter });
   }
+}
+
+// JSON of the service. A seed that is too large for a JavaScript number stays as the digits that came.
+export function parseJson(text) {
+  return JSON.parse(text, (name, value, context) =>
+    name === "seed" && typeof value === "number" && !Number.isSafeInteger(value) && context
+      ? context.source
+      : value,
+  );
+}
+
+// A request for a video, as multipart form data.
+export function requestForm(fields, files = [], said = []) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    if (value === null || value === undefined) continue;
+    form.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+  }
+  for (const file of files) form.append("input_reference", file, file.name || "image.png");
+  if (files.length > 0) form.append("images", JSON.stringify(said));
+  return form;
+}
+
+// Known to the service as the same request when it is sent again, as after a lost answer.
+// (crypto.randomUUID is missing where the page comes over plain HTTP from another machine.)
+export function newIdempotencyKey() {
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,8 +1,7 @@
 // The LoRAs to merge in, each with a strength.
 
-import { byId, element, show } from "../base/dom.js";
-import { icon } from "../base/icons.js";
 import { BadInput } from "./controls.js";
+import { byId, element, icon, show } from "./dom.js";
 
 export class LorasField {
   constructor(changed) {

@@ -1,8 +1,8 @@
 // Signing in and out. The key is exchanged for a cookie, as media elements cannot send headers.
 
-import { byId, setText, show } from "../base/dom.js";
-import { besideField } from "../base/words.js";
 import { api } from "./api.js";
+import { byId, setText, show } from "./dom.js";
+import { besideField } from "./words.js";
 
 // The terminal prints an address that ends with #key=…; the key does not stay in the address.
 export function takeKeyFromAddress() {
