@@ -62,7 +62,7 @@ def test_what_is_no_image_is_not_taken(seen: Visit) -> None:
     page = seen.page
     text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
     page.set_input_files("#image-files", [text])  # type: ignore[arg-type]
-    seen.wait("#images-error", "notes.txt is no image.")
+    seen.wait("#images-error", "notes.txt is not an image.")
     damaged = {"name": "cut.png", "mimeType": "image/png", "buffer": b"\x89PNG no more"}
     page.set_input_files("#image-files", [damaged])  # type: ignore[arg-type]
     page.locator("#images-error").wait_for(state="hidden")

@@ -1,13 +1,10 @@
-// Server-sent events: parsed, received over one connection that comes back by itself, and the banner
-// that says when it is lost.
+// Server-sent events: the parser, the connection, and the banner that says when it is lost.
 
 import { api, parseJson } from "./api.js";
 import { byId, everySecond, setText, show } from "./dom.js";
 
-// Server-sent events from a stream of text.
-//
-// Read here and not by EventSource, which hides why a connection ended and the comments that show
-// it to be alive.
+// Parses server-sent events. EventSource would hide why a connection ended, and the comments that
+// show it to be alive.
 class EventParser {
   #rest = "";
   #kind = "";
@@ -43,10 +40,10 @@ class EventParser {
   }
 }
 
-// The one connection over which the service tells what happens. It comes back by itself.
+// The one connection over which the service sends events. It reconnects by itself.
 //
-// Dispatches "open" when news begin to come, "lost" with {seconds} until the next try, and
-// "news" with {kind, data}.
+// Dispatches "open" when it is connected, "lost" with {seconds} until the next try, and "event"
+// with {kind, data}.
 
 const EVENTS_URL = "/v1/events";
 
@@ -87,7 +84,7 @@ export class EventStream extends EventTarget {
       if (stopped.aborted) return;
       const seconds = this.#waitSeconds();
       this.#failures += 1;
-      this.#tell("lost", { seconds });
+      this.#dispatch("lost", { seconds });
       await this.#sleep(seconds * 1000);
     }
   }
@@ -109,7 +106,7 @@ export class EventStream extends EventTarget {
         timer = setTimeout(() => silent.abort(), SILENCE_MS);
         if (!open) this.#opened();
         open = true;
-        for (const event of parser.feed(value)) this.#hear(event);
+        for (const event of parser.feed(value)) this.#receive(event);
       }
     } finally {
       clearTimeout(timer);
@@ -118,17 +115,17 @@ export class EventStream extends EventTarget {
 
   #opened() {
     this.#failures = 0;
-    this.#tell("open");
+    this.#dispatch("open");
   }
 
-  #hear({ kind, data }) {
+  #receive({ kind, data }) {
     let parsed;
     try {
       parsed = parseJson(data);
     } catch {
       return; // of a kind that this page does not know
     }
-    this.#tell("news", { kind, data: parsed });
+    this.#dispatch("event", { kind, data: parsed });
   }
 
   // Longer with every failure, and not the same for all pages that lost the same server.
@@ -147,12 +144,12 @@ export class EventStream extends EventTarget {
     });
   }
 
-  #tell(name, detail) {
+  #dispatch(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 }
 
-// Says when the service does not answer, and when it is tried again.
+// The banner that says when the service does not answer, and when the next try is.
 
 const SHORT_S = 1;
 const RETRY_MS = 1500;
@@ -184,7 +181,7 @@ export function connectionBanner(stream) {
   byId("connection-retry").addEventListener("click", () => stream.retryNow());
   addEventListener("online", () => stream.retryNow());
 
-  // For what the page cannot do without: asks until there is an answer.
+  // For what the page cannot do without: repeats the call until there is an answer.
   async function untilAnswered(ask) {
     for (;;) {
       try {

@@ -92,7 +92,7 @@ export class VideoForm {
   }
 
   // The queue or the engine has changed, and with them what the form says of time.
-  estimateAnew() {
+  estimateAgain() {
     this.estimate.soon();
   }
 

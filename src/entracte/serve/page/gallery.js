@@ -62,7 +62,7 @@ export class Gallery {
       await this.listing.more();
       this.complain(null);
       this.render();
-      // Whoever came by keyboard goes on at the first of the new ones.
+      // Keyboard users continue at the first of the new ones.
       if (document.activeElement === this.more || this.more.hidden) {
         before?.nextElementSibling?.querySelector("button, a")?.focus({ preventScroll: true });
       }
@@ -89,14 +89,14 @@ function invitation(example) {
   );
 }
 
-// Using a video's settings once more: in the form, or as they are.
-export class Again {
+// Uses a video's settings again: in the form, or as they are.
+export class Reuse {
   // form: the VideoForm. created: called with a video that was asked for again.
   constructor(form, created) {
     Object.assign(this, { form, created });
   }
 
-  async reuse(video) {
+  async settings(video) {
     try {
       this.form.reuse({ ...video.settings, prompt: video.prompt }, await imagesOf(video));
     } catch (error) {
@@ -105,11 +105,11 @@ export class Again {
     }
     toast("Settings copied into the form, with a random seed.", {
       action: "Use its seed too",
-      act: () => this.reuseSeed(video),
+      act: () => this.seed(video),
     });
   }
 
-  reuseSeed(video) {
+  seed(video) {
     this.form.setSeed(video.seed);
     announce(`The seed is ${video.seed}.`);
   }
@@ -139,7 +139,7 @@ function imagesOf(video) {
   );
 }
 
-// Deleting, which can be taken back for a few seconds: only then is the service told.
+// Deletes videos. For a few seconds that can be undone; only then is the service called.
 
 const SECONDS = 7;
 
@@ -148,7 +148,7 @@ export class Deletion {
 
   constructor(videos) {
     this.videos = videos;
-    // What was deleted is not to come back because the page was left too soon.
+    // A deletion must not be lost because the page was left too soon.
     addEventListener("pagehide", () => this.flush());
     document.addEventListener("keydown", (event) => this.#undoByKey(event));
   }
@@ -187,7 +187,7 @@ export class Deletion {
     }
   }
 
-  // Tells the service of all at once, without waiting.
+  // Sends all pending deletions at once, without waiting.
   flush() {
     for (const id of this.#pending.keys()) api.remove(id, true).catch(() => {});
     this.#pending.clear();

@@ -108,7 +108,7 @@ class ImageRow {
     };
   }
 
-  // What the service is told; frames: of the whole video.
+  // As the service takes it. frames: of the whole video.
   said(frames) {
     const { at, frame, strength, crf } = this.place;
     const numbers = { first: 0, last: frames - 1, frame };
@@ -186,7 +186,7 @@ export class ImagesField {
 
   #takes(file) {
     if (file.type !== "" && !file.type.startsWith("image/")) {
-      this.complain(`${file.name} is no image.`);
+      this.complain(`${file.name} is not an image.`);
     } else if (file.size > this.limits.max_image_bytes) {
       this.complain(
         `${file.name} has ${bytes(file.size)}; at most ${bytes(this.limits.max_image_bytes)} are taken.`,

@@ -26,7 +26,7 @@ function isKnown(component) {
   return component in COMPONENTS;
 }
 
-// A worker's memory as this page shows it: who has how much, on the device and in the host.
+// A worker's memory as this page shows it: by component, on the device and in host memory.
 
 const NAMES = {
   transformer: "Transformer",
@@ -71,7 +71,7 @@ function rank(component) {
   return place < 0 ? 99 : place;
 }
 
-// Base weights alone are the usual case, of which nothing is said.
+// Base weights alone are the usual case and need no words.
 function contentWords(rows) {
   const contents = [...new Set(rows.map((row) => row.content))];
   if (contents.length === 1 && contents[0] === "base") return "";
@@ -92,9 +92,9 @@ class MemoryView {
   }
 
   update(memory) {
-    const told = JSON.stringify(memory);
-    if (told === this.told) return;
-    this.told = told;
+    const state = JSON.stringify(memory);
+    if (state === this.state) return;
+    this.state = state;
     const { parts, used, total } = memory;
     const onCpu = total === null;
     const words = onCpu ? `${bytes(used)} of host memory` : `${bytes(used)} of ${bytes(total)} on the device`;

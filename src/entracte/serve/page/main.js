@@ -1,17 +1,17 @@
-// The page: signs in, then shows the service's videos and keeps them true.
+// The page: signs in, then shows the service's videos and keeps them up to date.
 
 import { api } from "./api.js";
 import { byId, inView, show } from "./dom.js";
 import { connectionBanner, EventStream } from "./events.js";
 import { VideoForm } from "./form.js";
-import { Again, Deletion, Gallery } from "./gallery.js";
+import { Deletion, Gallery, Reuse } from "./gallery.js";
 import { Machine } from "./machine.js";
 import { Milestones, Queue } from "./queue.js";
 import { SignIn, takeKeyFromAddress } from "./sign_in.js";
 import { Listing, Videos } from "./store.js";
 import { announce, toast } from "./toast.js";
 
-// After news, those who wait are asked about: soon where the queue has changed, else now and then.
+// After events, the queued videos are read again: soon if the queue has changed, else later.
 const CHANGED_MS = 700;
 const DRIFTED_MS = 4000;
 
@@ -24,9 +24,9 @@ class Page {
     this.stream = new EventStream();
     this.banner = connectionBanner(this.stream);
     this.signIn = new SignIn(() => this.#enter());
-    this.parts = null; // made when the service has told its limits
+    this.parts = null; // made once the limits of the service are known
     this.keyed = false; // whether the service asks for a key
-    this.queue = ""; // the last that was told of it
+    this.queue = ""; // its last state, to see changes
     this.queueTimer = null;
   }
 
@@ -64,12 +64,12 @@ class Page {
   #makeParts(engine) {
     const created = (video) => this.#created(video);
     const form = new VideoForm(engine, created);
-    const again = new Again(form, created);
+    const reuse = new Reuse(form, created);
     const deletion = new Deletion(this.videos);
     const actions = {
-      reuse: (video) => again.reuse(video),
-      reuseSeed: (video) => again.reuseSeed(video),
-      retry: (video) => again.retry(video),
+      reuse: (video) => reuse.settings(video),
+      reuseSeed: (video) => reuse.seed(video),
+      retry: (video) => reuse.retry(video),
       remove: (video) => deletion.begin(video),
       example: (words) => form.setPrompt(words),
     };
@@ -88,13 +88,13 @@ class Page {
       if (!byId("work").hidden) this.#leave("You are signed out. Enter the key again.");
     });
     this.stream.addEventListener("open", () => this.#refresh());
-    this.stream.addEventListener("news", ({ detail }) => this.#hear(detail));
+    this.stream.addEventListener("event", ({ detail }) => this.#receive(detail));
     byId("sign-out").addEventListener("click", async () => {
       this.parts.deletion.flush();
       await api.signOut().catch(() => {});
       this.#leave();
       this.parts.form.forget();
-      location.reload(); // whoever comes next finds nothing of this
+      location.reload(); // the next user finds nothing of this
     });
     // The address with a key in it, opened in a tab that is here already.
     addEventListener("hashchange", () => {
@@ -102,7 +102,7 @@ class Page {
     });
   }
 
-  // News come from now on; a listing tells what was before.
+  // Events come from now on; a listing has what was before.
   async #refresh() {
     try {
       await this.listing.refresh();
@@ -112,34 +112,34 @@ class Page {
     }
   }
 
-  #hear({ kind, data }) {
+  #receive({ kind, data }) {
     if (kind === "video") {
       this.parts.milestones.note(data, this.videos.get(data.id));
       this.videos.put(data);
-      this.#askOfQueue();
+      this.#scheduleRefresh();
     } else if (kind === "deleted") {
       this.videos.remove(data.id);
     } else if (kind === "preview") {
       this.parts.queue.preview(data);
     } else if (kind === "engine") {
-      this.#hearEngine(data);
+      this.#receiveEngine(data);
     }
   }
 
-  #hearEngine(engine) {
+  #receiveEngine(engine) {
     this.parts.machine.update(engine);
     const queue = `${engine.status} ${engine.queue.queued} ${engine.queue.running}`;
     if (queue !== this.queue) {
       this.queue = queue;
-      this.parts.form.estimateAnew();
+      this.parts.form.estimateAgain();
       clearTimeout(this.queueTimer);
       this.queueTimer = setTimeout(() => this.#refreshQueue(), CHANGED_MS);
     }
-    this.#askOfQueue();
+    this.#scheduleRefresh();
   }
 
-  // When a video that waits will be ready depends on all before it, so all are asked about at once.
-  #askOfQueue() {
+  // When a queued video will be ready depends on all before it, so all are read at once.
+  #scheduleRefresh() {
     this.queueTimer ??= setTimeout(() => this.#refreshQueue(), DRIFTED_MS);
   }
 
@@ -150,10 +150,10 @@ class Page {
 
   #created(video) {
     if (!this.videos.get(video.id)) this.videos.put(video);
-    setTimeout(() => this.#tellOfQueue(video.id), RENDERED_MS);
+    setTimeout(() => this.#announceQueued(video.id), RENDERED_MS);
   }
 
-  #tellOfQueue(id) {
+  #announceQueued(id) {
     const words = "The video is in the queue.";
     const card = document.querySelector(`.job[data-id="${CSS.escape(id)}"]`);
     if (card !== null && inView(card)) announce(words);

@@ -1,4 +1,4 @@
-// The queue: what is being made and what waits, and what is said of it aloud and in the title.
+// The queue: running and queued videos, and what is announced of them.
 
 import { api, imageUrl } from "./api.js";
 import { byId, element, everySecond, icon, inView, KeyedList, setText, show } from "./dom.js";
@@ -143,19 +143,19 @@ export class Queue {
   }
 }
 
-// Says the important moments of a video aloud, and tells whoever is elsewhere in the title.
+// Announces the important moments of a video, and shows the state in the title of the page.
 
 const NAME = "Entracte";
 
 export class Milestones {
-  #parts = new Map(); // of videos in the making: the part that was told last
-  #news = ""; // what became ready or failed while nobody looked
+  #parts = new Map(); // of running videos: the part that was announced last
+  #unseen = ""; // what became ready or failed while the page was hidden
 
   constructor(videos) {
     this.videos = videos;
     videos.addEventListener("change", () => this.#showTitle());
     document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) this.#news = "";
+      if (!document.hidden) this.#unseen = "";
       this.#showTitle();
     });
   }
@@ -169,10 +169,10 @@ export class Milestones {
   #ended(video) {
     this.#parts.delete(video.id);
     const name = shortened(video.prompt, 40);
-    if (video.status === "completed") tell(`Ready: ${name}`);
+    if (video.status === "completed") notify(`Ready: ${name}`);
     else if (wasCancelled(video)) announce(`Cancelled: ${name}`);
-    else tell(`Failed: ${name}. ${video.error?.message ?? ""}`, true);
-    if (document.hidden && !wasCancelled(video)) this.#news = video.status === "completed" ? "Ready" : "Failed";
+    else notify(`Failed: ${name}. ${video.error?.message ?? ""}`, true);
+    if (document.hidden && !wasCancelled(video)) this.#unseen = video.status === "completed" ? "Ready" : "Failed";
   }
 
   // Not every step: that would drown everything else.
@@ -186,14 +186,14 @@ export class Milestones {
   #showTitle() {
     const active = this.videos.active();
     const running = active.find((video) => video.status === "in_progress");
-    const state = running ? `${running.progress} %` : active.length > 0 ? `${active.length} waiting` : this.#news;
+    const state = running ? `${running.progress} %` : active.length > 0 ? `${active.length} waiting` : this.#unseen;
     const title = state ? `${state} · ${NAME}` : NAME;
     if (document.title !== title) document.title = title;
   }
 }
 
 // A notice where the newest videos are out of sight; it is read aloud, too.
-function tell(words, error = false) {
+function notify(words, error = false) {
   if (inView(byId("gallery-title"))) announce(words);
   else toast(words, { error });
 }

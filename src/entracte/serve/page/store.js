@@ -7,7 +7,7 @@ export class Videos extends EventTarget {
   #known = new Map();
   #order = []; // ids, the newest first
   #hidden = new Set(); // about to be deleted, unless that is taken back
-  #listings = new Set(); // of each that was asked for, what was told since: it is newer
+  #listings = new Set(); // of each that is being read, the ids that changed since: they are newer
   #due = false;
 
   get(id) {
@@ -22,7 +22,7 @@ export class Videos extends EventTarget {
     return this.#order.filter((id) => !this.#hidden.has(id)).map((id) => this.#known.get(id));
   }
 
-  // What is being made, then what waits, in its order.
+  // The running videos, then the queued ones in their order.
   active() {
     const place = (video) => (video.status === "in_progress" ? 0 : (video.queue_position ?? 1e9));
     return this.all()
@@ -35,15 +35,15 @@ export class Videos extends EventTarget {
     return this.all().filter(isOver);
   }
 
-  // Something was told of a video.
+  // A video as an event or an answer has it.
   put(video) {
-    for (const told of this.#listings) told.add(video.id);
+    for (const changed of this.#listings) changed.add(video.id);
     this.#store(video, false);
     this.#change();
   }
 
   remove(id) {
-    for (const told of this.#listings) told.add(id);
+    for (const changed of this.#listings) changed.add(id);
     this.#forget(id);
     this.#change();
   }
@@ -68,36 +68,36 @@ export class Videos extends EventTarget {
   // Asks for a listing, and takes it in. `ask` resolves to {data}. complete: it has everything
   // down to its last one, so what is not in it is gone.
   async read(ask, { complete = false } = {}) {
-    const told = new Set();
-    this.#listings.add(told);
+    const changed = new Set();
+    this.#listings.add(changed);
     try {
       const { data } = await ask();
-      if (complete) this.#forgetMissing(data, told);
+      if (complete) this.#forgetMissing(data, changed);
       for (const video of data) {
-        if (!told.has(video.id)) this.#store(video, true);
+        if (!changed.has(video.id)) this.#store(video, true);
       }
       this.#change();
     } finally {
-      this.#listings.delete(told);
+      this.#listings.delete(changed);
     }
   }
 
-  #forgetMissing(list, told) {
+  #forgetMissing(list, changed) {
     const listed = new Set(list.map((video) => video.id));
     for (const id of [...this.#order]) {
-      if (!listed.has(id) && !told.has(id)) this.#forget(id);
+      if (!listed.has(id) && !changed.has(id)) this.#forget(id);
     }
   }
 
   #store(video, listed) {
     // Answers may overtake each other; what is over stays over.
     if (this.#known.has(video.id) && isOver(this.#known.get(video.id)) && !isOver(video)) return;
-    // Its times are counted from when they were told.
+    // Its times count from when it was received.
     if (!this.#known.has(video.id)) this.#insert(video, listed);
-    this.#known.set(video.id, { ...video, told_at: performance.now() });
+    this.#known.set(video.id, { ...video, received_at: performance.now() });
   }
 
-  // Among those of the same second, one that is told of later is newer, but listings go backwards.
+  // Of those of the same second, the one received later is newer, but listings go backwards.
   #insert(video, listed) {
     const older = (id) => {
       const other = this.#known.get(id).created_at;
@@ -113,7 +113,7 @@ export class Videos extends EventTarget {
     this.#order = this.#order.filter((each) => each !== id);
   }
 
-  // Once a frame, however much was told.
+  // Once a frame, however many changes there were.
   #change() {
     if (this.#due) return;
     this.#due = true;
@@ -132,10 +132,10 @@ export function wasCancelled(video) {
   return video.status === "failed" && video.error?.code === "cancelled";
 }
 
-// Seconds until it is there, by the clock of now; null where nobody knows.
+// Seconds until it is ready, counted from now; null if unknown.
 export function secondsLeft(video) {
   if (video.eta_s === null) return null;
-  return Math.max(0, video.eta_s - (performance.now() - video.told_at) / 1000);
+  return Math.max(0, video.eta_s - (performance.now() - video.received_at) / 1000);
 }
 
 // Reads the service's list of videos into the store, page by page.

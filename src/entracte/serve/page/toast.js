@@ -1,4 +1,4 @@
-// What is said to the user: notices at the edge of the page, and announcements to screen readers.
+// Messages to the user: notices at the edge of the page, and announcements to screen readers.
 
 import { byId, element, icon } from "./dom.js";
 
@@ -8,7 +8,7 @@ const waiting = [];
 let speaking = false;
 
 export function announce(words) {
-  // Of what has not been said yet, the same twice is once too often.
+  // The same words are not queued twice.
   if (!waiting.includes(words)) waiting.push(words);
   if (!speaking) next();
 }
@@ -43,7 +43,7 @@ export function toast(words, { action, act, ended, seconds = SECONDS, error = fa
     if (acted && act) act();
     if (ended) ended(acted);
   }
-  // Nobody is hurried who is about to press the button.
+  // Does not run while the user may be about to press the button.
   function pause() {
     clearTimeout(timer);
     if (timer !== null) left -= performance.now() - since;
