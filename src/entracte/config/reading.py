@@ -16,8 +16,8 @@ from .model import ModelSettings
 from .serve import ServeSettings
 from .sources import CONFIG_VARIABLE, did_you_mean, read_toml, set_variables, toml_path, variable
 
-# Variables of ours that are not settings: the folder of measured rates, where docs/serving.md has
-# clients keep their key, and the one that names the settings file.
+# Variables of ours that are not settings: the settings file, the folder of measured rates, and
+# where the documents' examples keep a client's key.
 OTHERS = (CONFIG_VARIABLE, "ENTRACTE_CACHE_DIR", "ENTRACTE_KEY")
 
 # Keys at the top level of the file, which all commands share, and those of its tables.

@@ -48,24 +48,51 @@ STATES: Mapping[State, tuple[str, str]] = MappingProxyType(
     }
 )
 
+# Of pages and of charts on them: text, quiet text, behind the page, behind its parts, soft areas,
+# rules, what may be clicked, and what is wrong.
+LIGHT: Mapping[str, str] = MappingProxyType(
+    {
+        "ink": "#1d2126",
+        "quiet": "#5b626b",
+        "ground": "#eef1f4",
+        "paper": "#ffffff",
+        "soft": "#f6f7f9",
+        "rule": "#d9dde2",
+        "accent": "#2f6fb0",
+        "alarm": "#b04300",
+    }
+)
+DARK: Mapping[str, str] = MappingProxyType(
+    {
+        "ink": "#e6e9ed",
+        "quiet": "#a2aab4",
+        "ground": "#0d0f12",
+        "paper": "#16191d",
+        "soft": "#1c2026",
+        "rule": "#343a42",
+        "accent": "#6fb2f0",
+        "alarm": "#ff9a57",
+    }
+)
+
 _LIGHT = """
-.chart text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1d2126; }
+.chart text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: %(ink)s; }
 .chart .strong { font-weight: 600; }
 .chart .title { font-size: 16px; font-weight: 600; }
-.chart .quiet { fill: #5b626b; }
+.chart .quiet { fill: %(quiet)s; }
 .chart .inside { fill: #ffffff; font-weight: 600; }
 .chart .inside-dark { fill: #14181c; font-weight: 600; }
-.chart .paper { fill: #ffffff; }
-.chart .plot { fill: #f6f7f9; }
-.chart .grid { stroke: #d9dde2; }
+.chart .paper { fill: %(paper)s; }
+.chart .plot { fill: %(soft)s; }
+.chart .grid { stroke: %(rule)s; }
 .chart .axis { stroke: #8a929c; fill: none; }
-.chart .edge { stroke: #ffffff; stroke-width: 1; }
+.chart .edge { stroke: %(paper)s; stroke-width: 1; }
 .chart .band-0 { fill: #e3e8ee; }
 .chart .band-1 { fill: #d0d8e1; }
 .chart .band-edge { stroke: #7b8794; stroke-width: 0.8; stroke-dasharray: 2 3; fill: none; }
-.chart .peak { stroke: #1d2126; stroke-width: 1.6; fill: none; }
-.chart .lens { fill: none; stroke: #1d2126; stroke-width: 1.4; }
-.chart .beam { fill: #1d2126; fill-opacity: 0.06; }
+.chart .peak { stroke: %(ink)s; stroke-width: 1.6; fill: none; }
+.chart .lens { fill: none; stroke: %(ink)s; stroke-width: 1.4; }
+.chart .beam { fill: %(ink)s; fill-opacity: 0.06; }
 .chart .runs { fill: #10141a; }
 .chart .limit { stroke: #c0272d; stroke-width: 1.6; stroke-dasharray: 7 4; }
 .chart .limit-name { fill: #c0272d; font-weight: 600; }
@@ -78,15 +105,15 @@ _LIGHT = """
 """
 
 _DARK = """
-.chart text { fill: #e6e9ed; }
-.chart .quiet { fill: #a2aab4; }
+.chart text { fill: %(ink)s; }
+.chart .quiet { fill: %(quiet)s; }
 .chart .inside { fill: #ffffff; }
 .chart .inside-dark { fill: #14181c; }
-.chart .paper { fill: #16191d; }
-.chart .plot { fill: #1c2026; }
-.chart .grid { stroke: #343a42; }
+.chart .paper { fill: %(paper)s; }
+.chart .plot { fill: %(soft)s; }
+.chart .grid { stroke: %(rule)s; }
 .chart .axis { stroke: #7b8590; }
-.chart .edge { stroke: #16191d; }
+.chart .edge { stroke: %(paper)s; }
 .chart .band-0 { fill: #2a313a; }
 .chart .band-1 { fill: #38424e; }
 .chart .band-edge { stroke: #8a96a3; }
@@ -110,8 +137,8 @@ _PRINT = ".chart * { print-color-adjust: exact; -webkit-print-color-adjust: exac
 
 def chart_style() -> str:
     """CSS of every chart: light on paper and by default, dark where the reader's system is."""
-    dark = f"@media screen and (prefers-color-scheme: dark) {{{_DARK}}}\n"
-    return f"{_LIGHT}{dark}@media print {{\n{_PRINT}}}\n"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{{_DARK % DARK}}}\n"
+    return f"{_LIGHT % LIGHT}{dark}@media print {{\n{_PRINT}}}\n"
 
 
 def component_colours(names: Sequence[str]) -> dict[str, str]:
@@ -122,12 +149,22 @@ def component_colours(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def palette_css() -> str:
-    """Custom properties for pages: `--component-NAME`, `--component-other-N`, `--activations`."""
+def scheme_css() -> str:
+    """Custom properties for pages, such as `--ink`: light on paper, else as the reader's system."""
+    dark = f"@media screen and (prefers-color-scheme: dark) {{\n{_root(DARK)}}}\n"
+    return _root(LIGHT) + dark
+
+
+def component_css() -> str:
+    """Custom properties: `--component-NAME`, `--component-other-NUMBER` and `--activations`."""
     colours = {f"component-{name}": colour for name, colour in COMPONENTS.items()}
-    colours |= {f"component-other-{n}": colour for n, colour in enumerate(OTHERS)}
-    colours["activations"] = ACTIVATIONS
-    return "".join([":root {\n", *(f"  --{n}: {c};\n" for n, c in colours.items()), "}\n"])
+    colours |= {f"component-other-{number}": colour for number, colour in enumerate(OTHERS)}
+    return _root(colours | {"activations": ACTIVATIONS})
+
+
+def _root(colours: Mapping[str, str]) -> str:
+    lines = "".join(f"  --{name}: {colour};\n" for name, colour in colours.items())
+    return f":root {{\n{lines}}}\n"
 
 
 def letters_on(colour: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from entracte.trace.read_dump import Dump
 
-from .colours import chart_style
+from .colours import chart_style, scheme_css
 from .memory_chart import memory_chart
 from .page_style import PAGE_STYLE
 from .residency_map import residency_map
@@ -47,7 +47,7 @@ def report_page(dumps: Sequence[tuple[str, Dump]]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{safe(title)}</title>
-<style>{PAGE_STYLE}{chart_style()}</style>
+<style>{scheme_css()}{PAGE_STYLE}{chart_style()}</style>
 </head>
 <body>
 <header>

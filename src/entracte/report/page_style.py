@@ -1,11 +1,7 @@
 """How the report's page looks."""
 
 PAGE_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2126; --quiet: #5b626b; --paper: #ffffff;
-  --ground: #eef1f4; --rule: #d9dde2; --accent: #2f6fb0; --alarm: #b04300; --soft: #f6f7f9; }
-@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --quiet: #a2aab4;
-  --paper: #16191d; --ground: #0d0f12; --rule: #343a42; --accent: #6fb2f0; --alarm: #ff9a57;
-  --soft: #1c2026; } }
+:root { color-scheme: light dark; }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--ground); color: var(--ink);

@@ -1,9 +1,11 @@
-"""The web page: files of the package, as they are."""
+"""The web page: files of the package, as they are, and the palette that the report has too."""
 
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
+
+from entracte.report.colours import component_css, scheme_css
 
 from .errors import ApiError
 from .files import File
@@ -29,6 +31,12 @@ NAMES = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if pa
 @router.get("/", response_class=File)
 def index() -> File:
     return _file("index.html")
+
+
+@router.get("/page/style/palette.css")
+def palette() -> Response:
+    """Colours as custom properties of CSS."""
+    return Response(scheme_css() + component_css(), headers=FRESH, media_type=TYPES[".css"])
 
 
 @router.get("/page/{name:path}", response_class=File)
