@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from entracte.errors import RequestError
+from entracte.report.colours import COMPONENTS, LIGHT, OTHERS
 from entracte.serve.http.cors import require_origins
 from entracte.serve.server import check
 
@@ -208,3 +209,28 @@ def test_origins_of_browsers_are_taken() -> None:
             "https://xn--exmple-cua.com:8443",
         ]
     )
+
+
+def test_the_page_has_the_palette_of_the_report(shared: Local) -> None:
+    answer = httpx2.get(f"{shared.url}/page/style/palette.css")
+    assert answer.headers["content-type"].startswith("text/css")
+    served = dict(re.findall(r"--([\w-]+): (#\w+);", answer.text.partition("@media")[0]))
+    assert served == dict(LIGHT)
+    of_parts = dict(re.findall(r"--(?:component-)?(\w[\w-]*): (#\w+);", answer.text))
+    assert COMPONENTS.items() <= of_parts.items()
+    script = shared.client.get("/page/machine.js").text
+    named = re.search(r"const NAMES = {(.*?)};", script, re.DOTALL)
+    others = re.search(r"const OTHER_COLOURS = (\d+);", script)
+    assert named is not None
+    assert others is not None
+    assert set(re.findall(r"(\w+):", named[1])) == COMPONENTS.keys()
+    assert int(others[1]) == len(OTHERS)
+
+
+def test_every_custom_property_of_the_page_is_defined(shared: Local) -> None:
+    page = shared.client.get("/").text
+    sheets = "".join(
+        shared.client.get(path).text for path in re.findall(r'href="(/page/style/[^"]+)"', page)
+    )
+    used = set(re.findall(r"var\((--[\w-]+)", sheets))
+    assert used <= set(re.findall(r"(--[\w-]+):", sheets))

@@ -4,28 +4,6 @@ import { byId, element, KeyedList, setText, show } from "./dom.js";
 import { stageWords } from "./stages.js";
 import { bytes } from "./words.js";
 
-// The same as in the report of a run.
-const COMPONENTS = {
-  transformer: "#2f6fb0",
-  text_encoder: "#e69f00",
-  connectors: "#cc79a7",
-  video_vae: "#009e73",
-  audio_vae: "#f0d83c",
-  vocoder: "#d55e00",
-  upsampler: "#56b4e9",
-};
-const OTHERS = ["#6a3d9a", "#b9a77c", "#44505c"];
-
-const WORKING = "#8b95a1";
-
-function colourOf(component, unknown) {
-  return COMPONENTS[component] ?? OTHERS[Math.max(0, unknown.indexOf(component)) % OTHERS.length];
-}
-
-function isKnown(component) {
-  return component in COMPONENTS;
-}
-
 // A worker's memory as this page shows it: by component, on the device and in host memory.
 
 const NAMES = {
@@ -38,6 +16,15 @@ const NAMES = {
   upsampler: "Upsampler",
 };
 
+// Colours are custom properties of palette.css, the same as in the report of a run.
+const OTHER_COLOURS = 3;
+const EVERYTHING_ELSE = "var(--activations)";
+
+function colourOf(component, unknown) {
+  if (component in NAMES) return `var(--component-${component})`;
+  return `var(--component-other-${unknown.indexOf(component) % OTHER_COLOURS})`;
+}
+
 const CONTENTS = { base: "base weights", merged: "merged weights", factors: "LoRA factors", empty: "no weights yet" };
 
 // {parts: [{name, colour, device, host, content}], used, total}; total is null on a CPU.
@@ -45,7 +32,7 @@ function memoryOf(worker) {
   const rows = worker.memory;
   const components = [...new Set(rows.map((row) => row.component))];
   components.sort((one, other) => rank(one) - rank(other));
-  const unknown = components.filter((component) => !isKnown(component));
+  const unknown = components.filter((component) => !(component in NAMES));
   const parts = components.map((component) => {
     const mine = rows.filter((row) => row.component === component);
     return {
@@ -60,7 +47,7 @@ function memoryOf(worker) {
   const onCpu = worker.device_total_bytes === null;
   const used = Math.max(weights, (onCpu ? worker.host_used_bytes : worker.device_used_bytes) ?? 0);
   if (used > weights) {
-    parts.push({ name: "Everything else", colour: WORKING, device: used - weights, host: 0, content: "" });
+    parts.push({ name: "Everything else", colour: EVERYTHING_ELSE, device: used - weights, host: 0, content: "" });
   }
   return { parts, used, total: worker.device_total_bytes };
 }
