@@ -100,7 +100,7 @@ class StageMemory(_Frozen):
     host_bytes: NonNegativeInt | None
 
 
-class Stage(_Frozen):
+class DumpedStage(_Frozen):
     """start_ms: None for what lies between the stages."""
 
     name: str
@@ -158,7 +158,7 @@ class Recording(_Frozen):
 
     version: Literal[1]
     level: Literal["stages", "blocks"]
-    stages: tuple[Stage, ...]
+    stages: tuple[DumpedStage, ...]
     waits: tuple[DumpedWait, ...]
     transfers: tuple[DumpedTransfer, ...]
     blocks: tuple[DumpedBlock, ...]
@@ -179,7 +179,7 @@ class Recording(_Frozen):
         return self
 
     @property
-    def timed_stages(self) -> list[tuple[float, Stage]]:
+    def timed_stages(self) -> list[tuple[float, DumpedStage]]:
         """Every stage that has a place in time, with its start."""
         return [(stage.start_ms, stage) for stage in self.stages if stage.start_ms is not None]
 

@@ -1,4 +1,4 @@
-"""The engine: what it is doing, and the models and LoRAs that it has."""
+"""The engine: what it is doing, and the models, LoRAs and stages that it has."""
 
 import time
 
@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from .depends import TheKey, TheService
 from .errors import ApiError
 from .openapi import errors
-from .schemas import EngineView, Lora, LoraList, Model, ModelList
-from .serializers import engine_view
+from .schemas import EngineView, Lora, LoraList, Model, ModelList, StageList
+from .serializers import engine_view, stage_list
 
 router = APIRouter(prefix="/v1")
 
@@ -46,3 +46,9 @@ def loras(service: TheService) -> LoraList:
     """The LoRAs that a video may be asked for with."""
     sizes = service.loras.sizes()
     return LoraList(data=[Lora(id=name, bytes=nbytes) for name, nbytes in sizes.items()])
+
+
+@router.get("/stages", operation_id="listStages", summary="The stages", responses=errors())
+def stages() -> StageList:
+    """What a video's `stage` may be, in the order of the work, with words for it."""
+    return stage_list()

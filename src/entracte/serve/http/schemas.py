@@ -174,6 +174,21 @@ class LoraList(BaseModel):
     data: list[Lora]
 
 
+class StageView(BaseModel):
+    """A piece of the work on a video."""
+
+    id: str = Field(description="As in a video's `stage`.")
+    object: Literal["stage"] = "stage"
+    label: str = Field(description="What happens in it, for people.")
+    act: str = Field(description="The part of the work that it belongs to, for people.")
+    pipelines: list[str] = Field(description="Those that have it.")
+
+
+class StageList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[StageView]
+
+
 class Health(BaseModel):
     status: str
 

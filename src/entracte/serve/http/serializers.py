@@ -11,6 +11,7 @@ from entracte.serve.keys import Key
 from entracte.serve.queue_view import QueueSnapshot, remaining
 from entracte.serve.submission import Submission, default_fields, render_size
 from entracte.serve.worker.state import WorkerSnapshot
+from entracte.stages import stages_of
 
 from .schemas import (
     EngineStatus,
@@ -20,6 +21,8 @@ from .schemas import (
     LimitsView,
     MemoryView,
     QueueView,
+    StageList,
+    StageView,
     Video,
     VideoError,
     VideoWarning,
@@ -126,6 +129,25 @@ def engine_view(
         ),
         defaults=default_fields(settings),
         auth=settings.auth,
+    )
+
+
+def stage_list() -> StageList:
+    """The stages that are reported. The order is that of the longest pipeline."""
+    of_pipeline = {
+        name: stages_of(phase.name for phase in recipe.phases) for name, recipe in RECIPES.items()
+    }
+    return StageList(
+        data=[
+            StageView(
+                id=stage.name,
+                label=stage.label,
+                act=stage.act,
+                pipelines=[name for name, stages in of_pipeline.items() if stage in stages],
+            )
+            for stage in stages_of()
+            if stage.label
+        ]
     )
 
 
