@@ -4,8 +4,8 @@ Progress, traces, plans, loans, the API, the page and the tables of benchmarks t
 components from here. To add a stage, declare it, put it into its place below, and enter it in
 `pipeline/run.py`; a stage that computes much also gets its cost in `planner/work.py`.
 
-This stands beside `recipes`, below `pipeline`, because the planner needs it too, and the planner is
-below the pipeline.
+It stands below `pipeline` because what does not know the run, such as `trace` and `recipes`, may
+need it too.
 """
 
 from collections.abc import Iterable, Mapping
