@@ -52,6 +52,7 @@ class Header:
     path: Path
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    quantised: str | None = None
 
     @classmethod
     def of(cls, shapes: Mapping[str, Any], metadata: Mapping[str, Any]) -> "Header":
