@@ -164,7 +164,10 @@ def test_other_prompts_and_sizes_leave_the_same_state(
 
 
 @pytest.mark.parametrize("residency", [Residency("snapshot"), Residency("fused", merged_blocks=2)])
-@pytest.mark.parametrize("stop_at", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "stop_at",
+    [pytest.param(step, marks=[pytest.mark.slow] if step % 2 else []) for step in range(1, 6)],
+)
 def test_cancelling_at_any_step(
     demo_model: Path, expected: dict[str, Tensor], residency: Residency, stop_at: int
 ) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import av
+import pytest
 
 from .running import Command, small, wait_for
 
@@ -33,6 +34,7 @@ def test_a_video_over_http(command: Command, tmp_path: Path) -> None:
     assert command.key not in command.log
 
 
+@pytest.mark.slow
 def test_a_kill_of_the_whole_server_loses_nothing(command: Command) -> None:
     with command.client() as client:
         first = client.post("/v1/videos", json=small(num_inference_steps=60)).json()["id"]

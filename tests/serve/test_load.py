@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx2
 import psutil
+import pytest
 
 from .fake_runner import OpenFake
 from .running import Local, local, small, wait_for
@@ -47,6 +48,7 @@ def test_accepted_ones_finish_in_order_and_others_are_told_when_to_come_back(
         assert starts == sorted(starts, key=lambda start: start or 0.0)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path) -> None:
     process = psutil.Process()
     with local(tmp_path / "data", OpenFake(step_s=0.0), max_queued=QUEUE) as running:

@@ -41,7 +41,8 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("twice", [False, True])
 def test_a_frozen_worker_that_is_asked_much(tmp_path: Path, twice: bool) -> None:
     drain = 3600.0 if twice else 0.5
     with fake_server(tmp_path / "data", drain_seconds=drain) as server, client(server) as http:

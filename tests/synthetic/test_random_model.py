@@ -144,6 +144,7 @@ def test_a_full_block_is_read(full: ModelSource) -> None:
     assert sum(source.tensors[name].info.nbytes for name in names) == 773_390_720
 
 
+@pytest.mark.slow
 def test_the_medium_one_computes_finite_numbers(resident: Generated) -> None:
     latents, audio, frames = resident
     for tensor in latents.values():

@@ -227,6 +227,7 @@ def short_of_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process
         yield process
 
 
+@pytest.mark.slow
 def test_more_connections_than_files_shut_nobody_out(short_of_files: Process) -> None:
     url = short_of_files.url
     with contextlib.ExitStack() as held:

@@ -96,6 +96,7 @@ def operations(document: Any, where: str = "") -> Iterator[Any]:
             yield operation
 
 
+@pytest.mark.slow
 def test_answers_are_as_documented(served: Local, document: Any) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
 
