@@ -48,18 +48,18 @@ def add_parser(commands: Any) -> None:
         "is written but what --json, --markdown and --dumps ask for.",
     )
     model = parser.add_argument_group("the model")
-    model.add_argument("--model", metavar="MODEL", help="a model's folder, or its hub repository")
+    model.add_argument("--model", metavar="MODEL", help="model folder or hub repository")
     model.add_argument(
         "--random-weights",
         nargs="?",
         const="full",
         choices=("full", "medium"),
-        help="no files: random weights in the published sizes, or in a smaller model's",
+        help="random weights instead of files: in the published sizes, or a smaller model's",
     )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     model.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     for name in ("device-memory", "host-memory", "pinned-memory"):
-        model.add_argument(f"--{name}", metavar="SIZE", help="a limit for all modes, as 24GiB")
+        model.add_argument(f"--{name}", metavar="SIZE", help="a limit for all modes, such as 24GiB")
     video = parser.add_argument_group("the request")
     video.add_argument(
         "--preset",
@@ -71,13 +71,29 @@ def add_parser(commands: Any) -> None:
         video.add_argument(f"--{name}", type=whole(0, 2**64 - 1), metavar="N")
     video.add_argument("--prompt", metavar="TEXT")
     video.add_argument(
-        "--guidance-batch", type=whole(1, 4), default=1, metavar="N", help="passes at once, 1 to 4"
+        "--guidance-batch",
+        type=whole(1, 4),
+        default=1,
+        metavar="N",
+        help="guidance passes computed at once, 1 to 4",
     )
     runs = parser.add_argument_group("what is run")
-    runs.add_argument("--modes", nargs="+", default=list(MODES), metavar="MODE", help="(all)")
-    runs.add_argument("--repeats", type=whole(1), default=3, metavar="N", help="of each mode")
-    runs.add_argument("--warmups", type=whole(0), default=1, metavar="N", help="of each, before")
-    runs.add_argument("--against", choices=("diffusers",), help="measure it in the same run")
+    runs.add_argument(
+        "--modes",
+        nargs="+",
+        default=list(MODES),
+        metavar="MODE",
+        help="modes to run (default: all)",
+    )
+    runs.add_argument(
+        "--repeats", type=whole(1), default=3, metavar="N", help="measured runs per mode"
+    )
+    runs.add_argument(
+        "--warmups", type=whole(0), default=1, metavar="N", help="runs per mode beforehand"
+    )
+    runs.add_argument(
+        "--against", choices=("diffusers",), help="also measure this library in the same run"
+    )
     runs.add_argument("--trace-level", choices=("off", "stages", "blocks"), default="stages")
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -91,8 +107,8 @@ def add_parser(commands: Any) -> None:
     output.add_argument(
         "--dumps", type=Path, metavar="DIR", help="save each mode's last run for `entracte report`"
     )
-    output.add_argument("--force", action="store_true", help="overwrite dumps that are there")
-    output.add_argument("--quiet", action="store_true", help="do not say what is being done")
+    output.add_argument("--force", action="store_true", help="overwrite existing dumps")
+    output.add_argument("--quiet", action="store_true", help="do not print progress")
     parser.set_defaults(run=run)
 
 

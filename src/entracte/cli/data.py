@@ -20,7 +20,7 @@ def add_data_folder(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help="the service's (default: as in `entracte serve`)",
+        help="data folder of the service (default: as for `entracte serve`)",
     )
 
 

@@ -16,7 +16,7 @@ def add_parser(commands: Any) -> None:
         description="Write a tiny LTX-2.3 model in exactly the published files. Its weights are "
         "fixed and random: its videos are coloured noise.",
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="where to; made if need be")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder; created if missing")
     parser.add_argument("--json", action="store_true", help="print the files as JSON")
     parser.set_defaults(run=run)
 

@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "doctor",
-        help="look at this machine, and say what will work on it",
+        help="measure this machine, and report what will work on it",
         description="Measure this machine for a few seconds, and say what will work on it and what "
         "is wrong. Exits with 1 if there is a problem. Rates are kept from run to run.",
     )
@@ -26,7 +26,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--refresh", action="store_true", help="measure what was measured before")
+    parser.add_argument(
+        "--refresh", action="store_true", help="measure again what was measured before"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.set_defaults(run=run)
 

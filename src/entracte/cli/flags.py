@@ -11,15 +11,15 @@ from entracte.config.base import Flag, Settings, flag_name
 from entracte.errors import RequestError
 
 GROUPS = {
-    "model": "the model's files (explicit paths win over what --model holds)",
-    "residency": "where the weights live (docs/reference/modes.md); sizes as 24GiB or 24GB",
+    "model": "model files (explicit paths override the contents of --model)",
+    "residency": "where weights live (docs/reference/modes.md); sizes such as 24GiB or 24GB",
     "request": "the video",
     "guidance": "guidance (defaults: the pipeline's)",
     "output": "output",
     "service": "the service",
-    "limits": "what a client may ask for",
-    "retention": "what is kept",
-    "network": "what may be reached, and told (all off until named)",
+    "limits": "limits for clients",
+    "retention": "retention",
+    "network": "network access (all off by default)",
 }
 
 # Flags that may be given more than once: each time a list of its own, or more of one list.

@@ -54,9 +54,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--warmup",
         action="store_true",
-        help="make the video twice beforehand, and plan by what that took",
+        help="run twice first, and correct the plan with the measured times",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument(
         "--json", action="store_true", help="print the result, or the error, as one JSON object"

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "jobs",
         help="list, show, cancel and prune the service's videos",
-        description="The jobs of a service, of all keys. A running server heeds changes at once. "
+        description="The jobs of a service, of all keys. A running server applies changes at once. "
         "Prompts are shown only where they are asked for.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -46,19 +46,19 @@ def add_parser(commands: Any) -> None:
     )
     show = actions.add_parser("show", help="everything about a job")
     show.add_argument("id", metavar="ID", help="video_…")
-    show.add_argument("--prompt", action="store_true", help="its prompt, too")
+    show.add_argument("--prompt", action="store_true", help="include its prompt")
     cancel = actions.add_parser("cancel", help="stop a job at its next step")
     cancel.add_argument("id", metavar="ID", help="video_…")
-    prune = actions.add_parser("prune", help="delete ended jobs with their files")
+    prune = actions.add_parser("prune", help="delete finished jobs and their files")
     prune.add_argument(
         "--older-than",
         type=at_least_zero,
         default=0.0,
         metavar="DAYS",
-        help="only those that ended before (default: all)",
+        help="only jobs that finished more than this many days ago (default: all)",
     )
     prune.add_argument("--failed", action="store_true", help="only failed ones")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    prune.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     for action, do in ((listed, _list), (show, _show), (cancel, _cancel), (prune, _prune)):
         add_data_folder(action)
         action.add_argument("--json", action="store_true", help="print the outcome as JSON")

@@ -29,13 +29,13 @@ def add_parser(commands: Any) -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="make a key, and show it once")
-    add.add_argument("name", metavar="NAME", help="what you call it")
+    add.add_argument("name", metavar="NAME", help="a name for the key")
     add.add_argument(
         "--priority",
         type=whole(-MOST_PRIORITY, MOST_PRIORITY),
         default=0,
         metavar="N",
-        help="its videos go before those of lower N",
+        help="its videos go ahead of those with lower N",
     )
     add.add_argument(
         "--operator",
@@ -43,10 +43,10 @@ def add_parser(commands: Any) -> None:
         default=None,  # the first key of all is an operator's anyway
         help="it sees metrics, and what the engine does for others; the first key does",
     )
-    revoke = actions.add_parser("revoke", help="have a key open nothing any more")
-    revoke.add_argument("name", metavar="NAME", help="its name or id")
+    revoke = actions.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("name", metavar="NAME", help="name or id of the key")
     revoke.add_argument(
-        "--keep-jobs", action="store_true", help="have its videos made that were asked for"
+        "--keep-jobs", action="store_true", help="still make the videos it has queued"
     )
     secret = "show the secret that webhooks are signed with"
     for action, do in (

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         help=f"a folder, a hub repository, or {PUBLISHED}, which needs no files",
     )
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
-    machine.add_argument("--gpu", metavar="NAME", help="a known card, not this machine")
+    machine.add_argument("--gpu", metavar="NAME", help="a known card instead of this machine")
     machine.add_argument(
         "--device-memory",
         metavar="SIZE",
@@ -50,10 +50,12 @@ def add_parser(commands: Any) -> None:
     machine.add_argument(
         "--host-memory", metavar="SIZE", help=f"the same of the host (with --gpu: {HOST_OF_A_CARD})"
     )
-    machine.add_argument("--pinned-memory", metavar="SIZE", help="how much of that may be pinned")
+    machine.add_argument(
+        "--pinned-memory", metavar="SIZE", help="how much host memory may be pinned"
+    )
     machine.add_argument("--h2d", metavar="RATE", help="from host to device, as 25GB/s")
     machine.add_argument("--disk", metavar="RATE", help="from the model's files")
-    held = parser.add_argument_group("what is settled beforehand (docs/reference/modes.md)")
+    held = parser.add_argument_group("fixed choices (docs/reference/modes.md)")
     held.add_argument(
         "--mode",
         default="auto",
@@ -68,7 +70,9 @@ def add_parser(commands: Any) -> None:
     for name in ("height", "width", "num-frames", "num-inference-steps"):
         video.add_argument(f"--{name}", type=whole(1), metavar="N")
     video.add_argument("--frame-rate", metavar="FPS")
-    video.add_argument("--images", type=whole(0), default=0, metavar="N", help="how many it shows")
+    video.add_argument(
+        "--images", type=whole(0), default=0, metavar="N", help="number of conditioning images"
+    )
     video.add_argument("--guidance-batch", type=whole(1, 4), default=1, metavar="N")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw device memory over time")
     parser.add_argument("--force", action="store_true", help="overwrite that file")

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         type=Path,
         help="write only the residency map of the first dump, as a picture for documents",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite what exists")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.set_defaults(run=run)
 

@@ -15,7 +15,7 @@ class GenerateSettings(ModelSettings):
     prompt: Annotated[
         str | None, Flag("request", "what the video shows and sounds like", "TEXT")
     ] = None
-    negative_prompt: Annotated[str | None, Flag("request", "what it should not", "TEXT")] = None
+    negative_prompt: Annotated[str | None, Flag("request", "what to avoid", "TEXT")] = None
     image: Annotated[
         list[list[Number]] | None,
         Flag(
@@ -30,32 +30,36 @@ class GenerateSettings(ModelSettings):
     ] = None
     lora_partial: Annotated[
         bool,
-        Flag("request", "leave out, with a warning, what of a LoRA cannot be applied"),
+        Flag("request", "skip the parts of a LoRA that cannot be applied, with a warning"),
     ] = False
     height: Annotated[
-        int | None, Flag("request", "pixels; cut from the next multiple of 64", "N")
+        int | None, Flag("request", "pixels; cropped from the next multiple of 64", "N")
     ] = None
     width: Annotated[
-        int | None, Flag("request", "pixels; cut from the next multiple of 64", "N")
+        int | None, Flag("request", "pixels; cropped from the next multiple of 64", "N")
     ] = None
-    num_frames: Annotated[int | None, Flag("request", "8k + 1", "N")] = None
+    num_frames: Annotated[int | None, Flag("request", "number of frames, 8k + 1", "N")] = None
     frame_rate: Annotated[
-        float | str | None, Flag("request", "frames a second, such as 24 or 24000/1001", "FPS")
+        float | str | None, Flag("request", "frames per second, such as 24 or 24000/1001", "FPS")
     ] = None
-    num_inference_steps: Annotated[int | None, Flag("request", "steps of stage 1", "N")] = None
-    seed: Annotated[int | None, Flag("request", "the noise's seed", "N")] = None
+    num_inference_steps: Annotated[
+        int | None, Flag("request", "denoising steps in stage 1", "N")
+    ] = None
+    seed: Annotated[int | None, Flag("request", "seed of the noise", "N")] = None
     truncate_prompt: Annotated[
-        bool, Flag("request", "cut a prompt of over 1,024 tokens instead of refusing it")
+        bool, Flag("request", "cut prompts longer than 1,024 tokens instead of refusing them")
     ] = False
 
     video_cfg_guidance_scale: Annotated[
-        OptionalScale, Flag("guidance", "away from the negative prompt; 1 is off", "X")
+        OptionalScale,
+        Flag("guidance", "how strongly to steer away from the negative prompt; 1 is off", "X"),
     ] = None
     audio_cfg_guidance_scale: Annotated[
         OptionalScale, Flag("guidance", "the same for sound", "X")
     ] = None
     video_stg_guidance_scale: Annotated[
-        OptionalScale, Flag("guidance", "away from skipped self-attention; 0 is off", "X")
+        OptionalScale,
+        Flag("guidance", "how strongly to steer away from skipped self-attention; 0 is off", "X"),
     ] = None
     audio_stg_guidance_scale: Annotated[
         OptionalScale, Flag("guidance", "the same for sound", "X")
@@ -67,13 +71,13 @@ class GenerateSettings(ModelSettings):
         None
     )
     a2v_guidance_scale: Annotated[
-        OptionalScale, Flag("guidance", "towards a picture that heeds the sound; 1 is off", "X")
+        OptionalScale, Flag("guidance", "how strongly the picture follows the sound; 1 is off", "X")
     ] = None
     v2a_guidance_scale: Annotated[
-        OptionalScale, Flag("guidance", "towards sound that heeds the picture; 1 is off", "X")
+        OptionalScale, Flag("guidance", "how strongly the sound follows the picture; 1 is off", "X")
     ] = None
     video_rescale_scale: Annotated[
-        OptionalScale, Flag("guidance", "how much contrast is restored, 0 to 1", "X")
+        OptionalScale, Flag("guidance", "how far guided predictions are rescaled, 0 to 1", "X")
     ] = None
     audio_rescale_scale: Annotated[OptionalScale, Flag("guidance", "the same for sound", "X")] = (
         None
@@ -87,7 +91,7 @@ class GenerateSettings(ModelSettings):
         Flag(
             "output",
             "an .mp4 file, or a folder for PNG frames and a WAV (default: output.mp4, or the next "
-            "name that is free)",
+            "free name)",
             "PATH",
         ),
     ] = None
@@ -103,10 +107,10 @@ class GenerateSettings(ModelSettings):
         ),
     ] = None
     trace_path: Annotated[
-        Path | None, Flag("output", "save a Chrome trace, which Perfetto opens", "FILE")
+        Path | None, Flag("output", "save a Chrome trace, for Perfetto", "FILE")
     ] = None
     trace_level: Annotated[
         Literal["off", "stages", "blocks"],
-        Flag("output", "off, stages, or blocks: every block's run too", "LEVEL"),
+        Flag("output", "off, stages, or blocks (every block's run too)", "LEVEL"),
     ] = "stages"
-    nvtx: Annotated[bool, Flag("output", "name stages for Nsight by NVTX ranges")] = False
+    nvtx: Annotated[bool, Flag("output", "emit NVTX ranges for stages, for Nsight")] = False

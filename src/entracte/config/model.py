@@ -9,20 +9,16 @@ from .base import Flag, Number, Settings
 class ModelSettings(Settings):
     """The model's files and the residency of its weights; None leaves the choice to defaults."""
 
-    model: Annotated[
-        str | None, Flag("model", "a model's folder, or its hub repository", "MODEL")
-    ] = None
+    model: Annotated[str | None, Flag("model", "model folder or hub repository", "MODEL")] = None
     checkpoint_path: Annotated[
-        list[Path] | None, Flag("model", "the checkpoint, in one file or several", "PATH…")
+        list[Path] | None, Flag("model", "checkpoint, in one or more files", "PATH…")
     ] = None
-    gemma_root: Annotated[Path | None, Flag("model", "the text encoder's folder", "DIR")] = None
+    gemma_root: Annotated[Path | None, Flag("model", "folder of the text encoder", "DIR")] = None
     distilled_lora: Annotated[
         list[Number] | None,
-        Flag("model", "the LoRA of stage 2, and its strength", "PATH [STRENGTH]"),
+        Flag("model", "LoRA for stage 2, and its strength", "PATH [STRENGTH]"),
     ] = None
-    spatial_upsampler_path: Annotated[
-        Path | None, Flag("model", "the latent upsampler", "PATH")
-    ] = None
+    spatial_upsampler_path: Annotated[Path | None, Flag("model", "latent upsampler", "PATH")] = None
     pipeline: Annotated[
         Literal["two-stage", "one-stage", "distilled"],
         Flag("model", "two-stage, one-stage or distilled", "NAME"),
@@ -42,14 +38,14 @@ class ModelSettings(Settings):
     ] = "auto"
     snapshot_policy: Annotated[
         Literal["low-vram", "aggressive"],
-        Flag("residency", "of mode snapshot: low-vram or aggressive", "POLICY"),
+        Flag("residency", "for mode snapshot: low-vram or aggressive", "POLICY"),
     ] = "low-vram"
     resident_blocks: Annotated[
         int | None,
-        Flag("residency", "blocks whose base stays on the device; others are streamed", "M"),
+        Flag("residency", "number of blocks kept on the device; the others are streamed", "M"),
     ] = None
     merged_blocks: Annotated[
-        int | None, Flag("residency", "of mode fused: blocks that stay merged", "K")
+        int | None, Flag("residency", "for mode fused: number of blocks that stay merged", "K")
     ] = None
     place: Annotated[
         list[str] | None,
@@ -59,12 +55,10 @@ class ModelSettings(Settings):
             "COMPONENT=PLACE…",
         ),
     ] = None
-    device_memory: Annotated[
-        Number | None, Flag("residency", "what weights may take of the device", "SIZE")
-    ] = None
-    host_memory: Annotated[
-        Number | None, Flag("residency", "what weights may take of host memory", "SIZE")
-    ] = None
+    device_memory: Annotated[Number | None, Flag("residency", "device memory budget", "SIZE")] = (
+        None
+    )
+    host_memory: Annotated[Number | None, Flag("residency", "host memory budget", "SIZE")] = None
     pinned_memory: Annotated[
-        Number | None, Flag("residency", "how much of that may be pinned", "SIZE")
+        Number | None, Flag("residency", "how much host memory may be pinned", "SIZE")
     ] = None

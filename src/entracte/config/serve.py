@@ -20,19 +20,20 @@ class ServeSettings(ModelSettings):
 
     table: ClassVar[str | None] = "serve"
 
-    data_folder: Annotated[Path, Flag("service", "where jobs, videos and keys are kept", "DIR")] = (
+    data_folder: Annotated[Path, Flag("service", "folder for jobs, videos and keys", "DIR")] = (
         Field(default_factory=lambda: platformdirs.user_data_path("entracte"))
     )
-    host: Annotated[Name, Flag("service", "the address to listen at", "ADDRESS")] = "127.0.0.1"
-    port: Annotated[int, Flag("service", "0 picks a free one", "PORT"), Field(ge=0, le=65535)] = (
-        8000
-    )
+    host: Annotated[Name, Flag("service", "address to listen on", "ADDRESS")] = "127.0.0.1"
+    port: Annotated[
+        int, Flag("service", "port to listen on; 0 picks a free one", "PORT"), Field(ge=0, le=65535)
+    ] = 8000
     auth: Annotated[
         Literal["keys", "off"],
-        Flag("service", "keys, or off: everybody on this machine may do everything", "KIND"),
+        Flag("service", "keys, or off: anyone on this machine may do anything", "KIND"),
     ] = "keys"
     devices: Annotated[
-        tuple[str, ...], Flag("service", "one worker each (default: --device)", "DEVICE…")
+        tuple[str, ...],
+        Flag("service", "devices, with one worker each (default: --device)", "DEVICE…"),
     ] = ()
     model_name: Annotated[
         tuple[Name, ...],
@@ -52,7 +53,7 @@ class ServeSettings(ModelSettings):
     ] = None
     warm_up: Annotated[bool, Flag("service", "make a short video before the first request")] = True
     drain_seconds: Annotated[
-        Seconds, Flag("service", "how long a running video may take after SIGTERM", "S")
+        Seconds, Flag("service", "seconds that running videos may take after SIGTERM", "S")
     ] = 120.0
     nice: Annotated[
         int, Flag("service", "niceness of the workers, 0 to 19", "N"), Field(ge=0, le=19)
@@ -71,30 +72,34 @@ class ServeSettings(ModelSettings):
     max_running_per_key: Annotated[
         int | None, Flag("limits", "running videos per API key", "N"), Field(ge=1)
     ] = None
-    max_body_bytes: Annotated[int, Flag("limits", "of a request", "BYTES"), Field(ge=1024)] = (
+    max_body_bytes: Annotated[int, Flag("limits", "size of a request", "BYTES"), Field(ge=1024)] = (
         64 * MIB
     )
-    max_image_bytes: Annotated[int, Flag("limits", "of an image", "BYTES"), Field(ge=1024)] = (
+    max_image_bytes: Annotated[int, Flag("limits", "size of an image", "BYTES"), Field(ge=1024)] = (
         50 * MIB
     )
-    max_image_pixels: Annotated[int, Flag("limits", "of an image", "N"), Field(ge=1)] = 50_000_000
-    max_images: Annotated[int, Flag("limits", "of a request", "N"), Field(ge=0)] = 8
-    max_prompt_chars: Annotated[int, Flag("limits", "of a prompt", "N"), Field(ge=1)] = 10_000
+    max_image_pixels: Annotated[int, Flag("limits", "pixels of an image", "N"), Field(ge=1)] = (
+        50_000_000
+    )
+    max_images: Annotated[int, Flag("limits", "images per request", "N"), Field(ge=0)] = 8
+    max_prompt_chars: Annotated[int, Flag("limits", "characters of a prompt", "N"), Field(ge=1)] = (
+        10_000
+    )
     max_pixels_frames: Annotated[
         int, Flag("limits", "width x height x frames of a video", "N"), Field(ge=1)
     ] = 1920 * 1088 * 257
     max_seconds: Annotated[
-        float, Flag("limits", "of a video and its sound", "S"), Field(gt=0, le=3600)
+        float, Flag("limits", "length of a video and its sound", "S"), Field(gt=0, le=3600)
     ] = 60.0
-    max_loras: Annotated[int, Flag("limits", "of a request", "N"), Field(ge=0)] = 8
+    max_loras: Annotated[int, Flag("limits", "LoRAs per request", "N"), Field(ge=0)] = 8
     max_lora_strength: Annotated[
-        float, Flag("limits", "of a LoRA, either way", "X"), Field(ge=0, le=100)
+        float, Flag("limits", "strength of a LoRA, positive or negative", "X"), Field(ge=0, le=100)
     ] = 10.0
     max_steps: Annotated[int, Flag("limits", "denoising steps", "N"), Field(ge=1)] = 100
 
-    max_connections: Annotated[int, Flag("limits", "open at once", "N"), Field(ge=1)] = 1000
+    max_connections: Annotated[int, Flag("limits", "open connections", "N"), Field(ge=1)] = 1000
     max_connections_per_address: Annotated[
-        int, Flag("limits", "open at once from one address", "N"), Field(ge=1)
+        int, Flag("limits", "open connections per address", "N"), Field(ge=1)
     ] = 250
     header_seconds: Annotated[
         float, Flag("limits", "until a request's header is complete", "S"), Field(gt=0)
@@ -106,21 +111,24 @@ class ServeSettings(ModelSettings):
     ] = 30.0
 
     keep_days: Annotated[
-        float, Flag("retention", "videos are deleted after; inf keeps them", "DAYS"), Field(gt=0)
+        float,
+        Flag("retention", "days until finished videos are deleted; inf keeps them", "DAYS"),
+        Field(gt=0),
     ] = 7.0
     keep_size: Annotated[
-        Number | None, Flag("retention", "the oldest videos are deleted beyond", "SIZE")
+        Number | None, Flag("retention", "delete the oldest videos beyond this total size", "SIZE")
     ] = None
 
     trusted_proxy: Annotated[
         tuple[str, ...],
-        Flag("network", "reverse proxies, whose X-Forwarded-For and -Proto count", "ADDRESS…"),
+        Flag("network", "reverse proxies whose X-Forwarded-For and -Proto are trusted", "ADDRESS…"),
     ] = ()
     cors_origin: Annotated[
-        tuple[str, ...], Flag("network", "web pages of these origins may call", "ORIGIN…")
+        tuple[str, ...],
+        Flag("network", "origins of web pages that may call the service", "ORIGIN…"),
     ] = ()
     image_host: Annotated[
-        tuple[str, ...], Flag("network", "images may be fetched from these hosts", "HOST…")
+        tuple[str, ...], Flag("network", "hosts from which images may be fetched", "HOST…")
     ] = ()
     webhook_host: Annotated[
         tuple[str, ...],
@@ -133,6 +141,4 @@ class ServeSettings(ModelSettings):
         tuple[str, ...],
         Flag("network", "private networks in which such hosts may be", "CIDR…"),
     ] = ()
-    allow_http: Annotated[bool, Flag("network", "let image and webhook URLs be http:// too")] = (
-        False
-    )
+    allow_http: Annotated[bool, Flag("network", "allow http:// in image and webhook URLs")] = False

@@ -85,16 +85,16 @@ Picture = Annotated[
                     "required": ["image_url"],
                 },
             ],
-            "description": "A data URL, or a URL where the server may fetch it.",
+            "description": "A data URL, or a URL that the server may fetch.",
         }
     ),
 ]
 
 
 class LoraField(BaseModel):
-    """A LoRA of the server's, by name.
+    """One of the server's LoRAs, by name.
 
-    partial: leave out, with a warning, what of it cannot be applied, instead of refusing it.
+    partial: skip the parts that cannot be applied, with a warning, instead of rejecting it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -105,10 +105,10 @@ class LoraField(BaseModel):
 
 
 class ImageField(BaseModel):
-    """An image that the video shows at a frame.
+    """An image that conditions the video at a frame.
 
-    image: a data URL, or a URL where the server may fetch it; in a form, the file of the same place
-    among the `input_reference` files.
+    image: a data URL, or a URL that the server may fetch; in a form, the `input_reference` file at
+    the same position.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -135,7 +135,7 @@ def _lower(value: Any) -> Any:
 
 
 class VideoFields(BaseModel):
-    """One request for a video. What is left out is the server's default."""
+    """A request for a video. Omitted fields have the server's defaults."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class ErrorDetail(BaseModel):
-    message: str = Field(description="What is wrong, for people.")
+    message: str = Field(description="What is wrong, for humans.")
     type: str
     param: str | None = Field(description="The field that is wrong.")
     code: str | None = Field(description="What is wrong, for programs.")
@@ -36,13 +36,13 @@ class ImagePlace(BaseModel):
 
 
 class Video(BaseModel):
-    """A video, from the request for it to its end."""
+    """A video, from request to completion."""
 
     id: str
     object: Literal["video"] = "video"
     model: str
     status: Literal["queued", "in_progress", "completed", "failed"]
-    progress: int = Field(ge=0, le=100, description="Percent of the steps of all stages.")
+    progress: int = Field(ge=0, le=100, description="Percentage of the steps of all stages.")
     created_at: int
     started_at: int | None
     completed_at: int | None = Field(description="When the job finished, successfully or not.")
@@ -55,7 +55,9 @@ class Video(BaseModel):
     queue_position: int | None = Field(description="1 is next; null once it has started.")
     eta_s: float | None = Field(description="Seconds until it is ready.")
     stage: str | None
-    step: int | None = Field(description="Of the stage; null once it has ended.")
+    step: int | None = Field(
+        description="Step of the current stage; null once the video has finished."
+    )
     steps: int | None
     stage_durations: dict[str, float]
     peak_memory_mb: float | None
@@ -67,7 +69,7 @@ class Video(BaseModel):
     seed: int
     settings: dict[str, Any] = Field(description="The fields that request the same video again.")
     images: list[ImagePlace]
-    estimated_s: float | None = Field(description="Seconds it was expected to take.")
+    estimated_s: float | None = Field(description="Predicted duration in seconds.")
     bytes: int | None
     warnings: list[VideoWarning] = Field(description="Known once the video is ready.")
 
