@@ -30,8 +30,8 @@ from entracte.planner.model_profile import ModelFigures
 from entracte.planner.stage_laws import trace_stages
 from entracte.progress import Reporter
 from entracte.recipes import DEFAULTS
+from entracte.residency import WeightSet
 from entracte.residency.backends.host import HostBackend
-from entracte.residency.weights import WeightSet
 from entracte.sampling.guidance import Guidance
 from entracte.synthetic import demo_config
 from entracte.trace.trace import Trace

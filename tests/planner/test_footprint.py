@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from entracte.planner.candidates import Way
 from entracte.planner.footprint import Weights, loaned_footprint, transformer_footprint
+from entracte.residency import BASE, Adapter, WeightPhase, WeightSet
 from entracte.residency.plan import Plan, Sizes, make_plan
 from entracte.residency.policy import ComponentPolicy, Place, Residency, resolve_policy
-from entracte.residency.weights import BASE, Adapter, WeightPhase, WeightSet
 
 STYLE, DISTILLED = Adapter("style", 0.5), Adapter("distilled", 1.0)
 SETS = {

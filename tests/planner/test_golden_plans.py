@@ -15,8 +15,8 @@ from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
 from entracte.planner.search import Search
 from entracte.planner.workload import Workload
+from entracte.residency import BASE, Adapter, WeightPhase, WeightSet
 from entracte.residency.policy import Residency
-from entracte.residency.weights import BASE, Adapter, WeightPhase, WeightSet
 
 GOLDEN = Path(__file__).parent / "golden_plans.txt"
 CARDS = (

@@ -12,12 +12,13 @@ from torch import nn
 from entracte.errors import ResidencyError
 from entracte.residency import BASE, Residency, TensorSpec, WeightPhase
 from entracte.residency.backends.host import HostBackend
-from entracte.residency.buffer import STAGING, BlockWeights, Buffer, BufferKey
+from entracte.residency.buffer import Buffer
+from entracte.residency.buffer_key import STAGING, BlockWeights, BufferKey
 from entracte.residency.layout import ALIGNMENT, lay_out
 from entracte.residency.plan import Plan, Sizes, make_plan, spread
 from entracte.residency.policy import ComponentPolicy
+from entracte.residency.prefetch import SlotRing
 from entracte.residency.recorder import ComponentRecorder, Recorder
-from entracte.residency.ring import SlotRing
 from entracte.residency.simulated import SimulatedAccelerator
 
 from .toy import BLOCKS, ONE, PHASES, TWO, build, make_manager, make_net

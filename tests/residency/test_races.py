@@ -10,10 +10,11 @@ from torch import Tensor
 from entracte.errors import BudgetError, OutOfMemory, ResidencyError
 from entracte.residency import BASE, DeviceManager, Place, Residency, WeightPhase
 from entracte.residency.backends.protocol import Stream
-from entracte.residency.buffer import BlockWeights, Buffer
-from entracte.residency.fill import Filler
+from entracte.residency.buffer import Buffer
+from entracte.residency.buffer_key import BlockWeights
+from entracte.residency.loading import WeightLoader
 from entracte.residency.phase_run import PhaseRun
-from entracte.residency.ring import SlotRing
+from entracte.residency.prefetch import SlotRing
 from entracte.residency.simulated import (
     HostWaitInStep,
     NotLent,
@@ -288,14 +289,14 @@ def test_a_host_that_waits_inside_a_step(
     wanted: Residency, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = SimulatedAccelerator()
-    fill = Filler.fill
+    load = WeightLoader.load
 
-    def fill_and_wait(filler: Filler, target: Buffer, content: BlockWeights) -> None:
-        fill(filler, target, content)
+    def load_and_wait(loader: WeightLoader, target: Buffer, content: BlockWeights) -> None:
+        load(loader, target, content)
         target.join()
         backend.synchronize()
 
-    monkeypatch.setattr(Filler, "fill", fill_and_wait)
+    monkeypatch.setattr(WeightLoader, "load", load_and_wait)
     with pytest.raises(HostWaitInStep):
         perform(make_manager(backend, wanted))
 

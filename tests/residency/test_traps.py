@@ -22,7 +22,8 @@ from entracte.residency import (
     WeightPhase,
 )
 from entracte.residency.backends.host import HostBackend
-from entracte.residency.buffer import Buffer, BufferKey
+from entracte.residency.buffer import Buffer
+from entracte.residency.buffer_key import BufferKey
 from entracte.residency.simulated import HostWaitInStep, SimulatedAccelerator
 from entracte.trace.trace import Trace
 
@@ -311,7 +312,7 @@ def test_host_memory_is_of_just_the_size_of_what_it_holds() -> None:
 
     backend.allocate_host = counting  # type: ignore[method-assign]
     perform(manager)
-    layouts = manager._components["net"]._layouts
+    layouts = manager._components["net"]._reader.layouts
     units = [layout.nbytes for layout in layouts]
     assert set(units) <= set(sizes)
     raw = sum(tensor.nbytes for tensor in toy.make_net().state_dict().values())

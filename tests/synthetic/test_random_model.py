@@ -17,7 +17,7 @@ from entracte.errors import MediaError
 from entracte.machine.torch_device import pick_device
 from entracte.models.gemma import Tokenizer
 from entracte.planner.model_profile import figures_of, published
-from entracte.residency.backends.opening import open_backend
+from entracte.residency import open_backend
 from entracte.residency.policy import Residency
 from entracte.synthetic.random_file import Numbers, RandomFile
 from entracte.synthetic.random_model import random_model

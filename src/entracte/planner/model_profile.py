@@ -16,7 +16,7 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
-from entracte.residency import AdapterFactors, Changes, MemoryAdapter, lay_out
+from entracte.residency import AdapterLayout, Changes, MemoryAdapter, lay_out
 
 from .meter import META
 from .stage_costs import Cost, StageCosts
@@ -140,7 +140,7 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
 
 
 def _adapter(changes: Changes, layers: int) -> AdapterFigures:
-    laid_out = AdapterFactors.of(MemoryAdapter(changes), BLOCKS[TRANSFORMER], layers)
+    laid_out = AdapterLayout.of(MemoryAdapter(changes), BLOCKS[TRANSFORMER], layers)
     flops = tuple(sum(changes[name].flops for name in names) for names in laid_out.names)
     return AdapterFigures(laid_out.sizes, flops)
 

@@ -4,23 +4,34 @@ It works on modules, tensors and names, and can be used alone: `docs/how-to/devi
 This is its face: everything that other packages use is imported from here.
 """
 
-from .adapters import AdapterSource, MemoryAdapter, OpenAdapter, in_memory
 from .backends.cuda_stream import CudaStream, device_errors
 from .backends.opening import open_backend
 from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
 from .budget import ConcurrentUse, ManagerPlan
-from .buffer import BlockWeights, BufferKey
-from .component import ComponentSpec, TensorSource, TensorSpec, WeightSource
-from .factors import AdapterFactors
-from .layout import lay_out
+from .buffer_key import BlockWeights, BufferKey
+from .layout import AdapterLayout, lay_out
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
 from .plan import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL, Sizes, make_plan, spread
 from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, resolve_policy
 from .recorder import BlockRun, Record, Transfer
+from .spec import (
+    BASE,
+    Adapter,
+    AdapterSource,
+    ComponentSpec,
+    MemoryAdapter,
+    OpenAdapter,
+    TensorSource,
+    TensorSpec,
+    WeightPhase,
+    WeightSet,
+    WeightSource,
+    distinct,
+    in_memory,
+)
 from .usage import Row, Where
-from .weights import BASE, Adapter, WeightPhase, WeightSet, distinct
 
 __all__ = [
     "AUTO",
@@ -29,7 +40,7 @@ __all__ = [
     "SLOTS",
     "SLOTS_TO_MERGE_ON_ARRIVAL",
     "Adapter",
-    "AdapterFactors",
+    "AdapterLayout",
     "AdapterSource",
     "Backend",
     "BlockRun",

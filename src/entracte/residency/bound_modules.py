@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
-from .buffer import Buffer, BufferKey
+from .buffer import Buffer
+from .buffer_key import BufferKey
 from .layout import Layout
 from .unmerged import Unmerged, adapt
 

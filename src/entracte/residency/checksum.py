@@ -8,7 +8,7 @@ from torch import Tensor
 from entracte.errors import DeviceFault
 from entracte.residency.backends.protocol import Backend
 
-from .buffer import BlockWeights, BufferKey
+from .buffer_key import BlockWeights, BufferKey
 from .plan import Plan
 from .pool import WeightPool
 

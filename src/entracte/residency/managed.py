@@ -8,24 +8,21 @@ from torch import nn
 from entracte.errors import ResidencyError
 from entracte.residency.backends.protocol import Backend, Stream
 
-from .adapters import OpenAdapter
 from .bound_modules import BoundModules
-from .buffer import STAGING, Buffer
+from .buffer import Buffer
+from .buffer_key import STAGING
 from .checksum import BaseChecksum
-from .component import ComponentSpec
-from .factors import AdapterFactors
-from .fill import Filler
-from .layout import block_count, lay_out
-from .merge import Change, Changes
+from .loading import WeightLoader
+from .merge import Change
 from .phase_run import PhaseRun
 from .plan import Plan, Sizes, adapters, make_plan
 from .policy import ComponentPolicy
 from .pool import HostBudget, WeightPool
 from .prepare import save_plain
-from .reading import FileReader
 from .recorder import ComponentRecorder
+from .spec import ComponentSpec, OpenAdapter, WeightPhase, WeightSet, distinct
+from .unit_reader import UnitReader
 from .unmerged import Unmerged, check_applicable
-from .weights import WeightPhase, WeightSet, distinct
 
 
 class ManagedComponent:
@@ -40,46 +37,36 @@ class ManagedComponent:
         copies: Stream,
         recorder: ComponentRecorder,
     ) -> None:
-        template = spec.build()
         self.name = spec.name
-        self.blocks = block_count(template, spec.blocks)
         self.once = (WeightPhase(WeightSet(source=next(iter(spec.sources)))),)
         self.plan: Plan | None = None
-        self._spec = spec
-        self._template = template
+        self._template = spec.build()
         self._backend = backend
-        self._open_adapter = open_adapter
-        self._factors: dict[str, AdapterFactors] = {}
-        self._specs = next(iter(spec.sources.values())).specs
-        for name, source in spec.sources.items():
-            if dict(source.specs) != dict(self._specs):
-                raise ResidencyError(f"{spec.name}: the source {name} has other tensors")
-        self._layouts = lay_out(template, self._specs, spec.blocks)
-        self._run: PhaseRun | None = None
-        self._checksum = BaseChecksum(backend)
-        self._modules = BoundModules(template, self._layouts, spec.blocks, self._sweep)
-        self._recorder = recorder
+        self._reader = UnitReader(spec, self._template, open_adapter)
+        self._modules = BoundModules(self._template, self._reader.layouts, spec.blocks, self._sweep)
         self.pool = WeightPool(backend, budget, recorder, self._modules.unbind)
-        files = FileReader(backend, self.pool, self._layouts, spec.sources, self._adapter, copies)
-        self._filler = Filler(backend, self.pool, self._layouts, files, self._adapter, copies)
+        self._loader = WeightLoader(backend, self.pool, self._reader, copies)
+        self._checksum = BaseChecksum(backend)
+        self._run: PhaseRun | None = None
 
     def make_plan(self, phases: tuple[WeightPhase, ...], policy: ComponentPolicy) -> Plan:
         """How the component would be held; raises ResidencyError where it cannot."""
         sets = distinct(phases)
-        self._forget_adapters(sets)
+        self._keep_adapters(sets)
         for weights in sets:
-            if weights.source not in self._spec.sources:
+            if weights.source not in self._reader.sources:
                 raise ResidencyError(f"{self.name} has no source {weights.source!r}")
             for adapter in weights.adapters:
-                changes = self._adapter(adapter.name).source.changes
+                changes = self._reader.adapter(adapter.name).source.changes
                 if policy.mode == "dynamic":
                     check_applicable(self._template, changes.items())
-                else:
-                    self._refuse_quantised(changes, policy)
-        sizes = Sizes(
-            tuple(layout.nbytes for layout in self._layouts),
-            {name: self._adapter(name).sizes for name in adapters(sets)},
-        )
+                elif first := self._reader.first_quantised(changes):
+                    raise ResidencyError(
+                        f"{self.name} is quantised, and mode {policy.mode} would merge an adapter "
+                        f"into it (the first weight is {first}): use mode dynamic"
+                    )
+        factors = {name: self._reader.adapter(name).sizes for name in adapters(sets)}
+        sizes = Sizes(self._reader.sizes, factors)
         return make_plan(self.name, sizes, phases, policy, self._backend.unified)
 
     def phases(self, lent: Mapping[str, WeightSet]) -> tuple[WeightPhase, ...]:
@@ -88,9 +75,14 @@ class ManagedComponent:
         return self.once if weights is None else (WeightPhase(weights),)
 
     @property
+    def blocks(self) -> int:
+        """The number of blocks; 0 for a component in one piece."""
+        return self._reader.blocks
+
+    @property
     def largest_unit(self) -> int:
         """Bytes of the largest unit: what loading may take of host memory beyond the plan."""
-        return max(layout.nbytes for layout in self._layouts)
+        return max(self._reader.sizes)
 
     @contextmanager
     def run(self, plan: Plan) -> Iterator[PhaseRun]:
@@ -101,13 +93,7 @@ class ManagedComponent:
         try:
             self.pool.allocate("run")
             self._run = PhaseRun(
-                plan,
-                self._backend,
-                self.pool,
-                self._filler,
-                self._checksum,
-                self._bound_module,
-                self._recorder,
+                plan, self._backend, self.pool, self._loader, self._checksum, self._bound_module
             )
             self._run.begin()
             self.pool.release("prepare", "phase")
@@ -133,17 +119,17 @@ class ManagedComponent:
         """Make the buffers those of a plan. What they hold is kept where it still serves.
 
         Where there is room, what moves from the device to the host, or back, is not read again:
-        the host's new buffers are filled before the device's old ones go, and its old ones go last.
+        the host's new buffers are loaded before the device's old ones go, and its old ones go last.
         """
         if plan != self.plan:
             self._modules.drop_variants()
-            self._filler.forget_merges()
+            self._loader.forget_merges()
         self.plan = plan
-        self._forget_adapters(())
+        self._keep_adapters(())
         if not self.pool.adopt(plan):
             self.pool.drop_unlisted("host")
         self.pool.allocate_host()
-        save_plain(self.pool, self._filler)
+        save_plain(self.pool, self._loader)
         self.pool.drop_unlisted("device")
         self.pool.allocate("always")
 
@@ -159,30 +145,12 @@ class ManagedComponent:
 
     def _unmerged(self, unit: int, weights: WeightSet) -> Unmerged:
         beside: dict[str, list[tuple[Change, float]]] = {}
-        for buffer, factors, strength in self._filler.factors(unit, weights):
-            for name, each in factors.views(unit, buffer.memory).items():
-                beside.setdefault(name, []).append((each, strength))
+        for loaded in self._loader.factors(unit, weights):
+            for name, each in loaded.layout.views(unit, loaded.buffer.memory).items():
+                beside.setdefault(name, []).append((each, loaded.strength))
         return beside
 
-    def _adapter(self, name: str) -> AdapterFactors:
-        """An adapter, sorted by unit; its factors are not read."""
-        if name not in self._factors:
-            source = self._open_adapter(self.name, name)
-            factors = AdapterFactors.of(source, self._spec.blocks, self.blocks)
-            factors.check(self._specs)
-            self._factors[name] = factors
-        return self._factors[name]
-
-    def _forget_adapters(self, sets: tuple[WeightSet, ...]) -> None:
-        """Let go of adapters, and of their files, that neither these sets have nor what is held."""
+    def _keep_adapters(self, sets: tuple[WeightSet, ...]) -> None:
+        """Close adapters, and their files, that neither these sets have nor what is held."""
         held = () if self.plan is None else distinct(self.plan.phases)
-        names = adapters((*sets, *held))
-        self._factors = {name: each for name, each in self._factors.items() if name in names}
-
-    def _refuse_quantised(self, changes: Changes, policy: ComponentPolicy) -> None:
-        for name in changes:
-            if self._specs[name].quantised:
-                raise ResidencyError(
-                    f"{self.name} is quantised, and mode {policy.mode} would merge an adapter into "
-                    f"it (the first weight is {name}): use mode dynamic"
-                )
+        self._reader.keep_adapters(adapters((*sets, *held)))

@@ -10,16 +10,14 @@ from torch import nn
 from entracte.errors import ResidencyError
 from entracte.residency.backends.protocol import Backend
 
-from .adapters import OpenAdapter, no_adapters
 from .budget import ConcurrentUse, ManagerPlan, check_budgets
-from .component import ComponentSpec
 from .managed import ManagedComponent
 from .phase_run import PhaseRun
 from .policy import Residency, resolve_policy
 from .pool import HostBudget
-from .recorder import ComponentRecorder, Record, Recorder
+from .recorder import BufferState, ComponentRecorder, Record, Recorder
+from .spec import ComponentSpec, OpenAdapter, WeightPhase, WeightSet, no_adapters
 from .usage import Row, residency_rows
-from .weights import WeightPhase, WeightSet
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -138,9 +136,13 @@ class DeviceManager:
     @contextmanager
     def recording(self, with_blocks: bool = False) -> Iterator[Record]:
         """What happens within, for a trace; with_blocks: the run of every block too."""
-        buffers = {name: held.pool for name, held in self._components.items()}
-        record = Record(self.adapted, self._components[self.adapted].blocks)
-        self._recorder.start(record, buffers, with_blocks)
+        buffers = [
+            BufferState(name, buffer.key, buffer.content, buffer.memory.nbytes, buffer.pinned)
+            for name, held in self._components.items()
+            for buffer in held.pool
+        ]
+        record = Record(self.adapted, self._components[self.adapted].blocks, buffers)
+        self._recorder.start(record, with_blocks)
         try:
             yield record
         finally:

@@ -1,6 +1,6 @@
 """Merging adapters into a unit's weights, from one buffer into another or in place."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,16 +8,19 @@ from torch import Tensor
 
 from entracte.residency.backends.protocol import Backend, MergeProgram
 
-from .buffer import BlockWeights, Buffer, BufferKey
-from .factors import AdapterFactors
-from .layout import Layout
+from .buffer import Buffer
+from .buffer_key import BlockWeights
+from .layout import AdapterLayout, Layout
 from .merge import WeightMerge
-from .plan import SLOTS
-from .pool import WeightPool
-from .weights import WeightSet
 
-# A buffer that holds an adapter's factors for a unit, the adapter, and its strength.
-Ready = tuple[Buffer, AdapterFactors, float]
+
+@dataclass(frozen=True, slots=True)
+class LoadedFactors:
+    """A buffer that holds an adapter's factors for a unit, and the strength to merge them at."""
+
+    buffer: Buffer
+    layout: AdapterLayout
+    strength: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,37 +39,29 @@ class _Prepared:
 
 
 class Merger:
-    """Merges units of one component.
+    """Merges units of one component, whose layouts these are, and keeps what it prepared for it."""
 
-    adapter: an adapter by its name. fill_factors: makes a buffer hold an adapter's factors.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        pool: WeightPool,
-        layouts: tuple[Layout, ...],
-        adapter: Callable[[str], AdapterFactors],
-        fill_factors: Callable[[Buffer, BlockWeights], None],
-    ) -> None:
+    def __init__(self, backend: Backend, layouts: tuple[Layout, ...]) -> None:
         self._backend = backend
-        self._pool = pool
         self._layouts = layouts
-        self._adapter = adapter
-        self._fill_factors = fill_factors
         self._programs: dict[tuple[object, ...], _Prepared] = {}
-        self._turn = 0
 
-    def merge(self, source: Buffer, target: Buffer, content: BlockWeights) -> None:
+    def merge(
+        self,
+        source: Buffer,
+        target: Buffer,
+        content: BlockWeights,
+        factors: Sequence[LoadedFactors],
+    ) -> None:
         """Make the target hold merged weights. The source, or the target itself, has the base."""
         merges = self._backend.merges
-        factors = self.factors(content.unit, content.of_weights)
         program = self._program(source, target, content, factors)
-        read = [buffer for buffer, _, _ in factors]
+        read = [each.buffer for each in factors]
         if source is not target:
             read.append(source)
         for buffer in read:
             buffer.acquire(merges)
+        target.join()
         try:
             with target.writing(merges, content):
                 merges.merge(program)
@@ -74,52 +69,32 @@ class Merger:
             for buffer in read:
                 buffer.release(merges)
 
+    def prepare(
+        self,
+        source: Buffer,
+        target: Buffer,
+        content: BlockWeights,
+        factors: Sequence[LoadedFactors],
+    ) -> None:
+        """Prepare a merge, so that `merge` need not."""
+        self._program(source, target, content, factors)
+
     def forget(self) -> None:
         """Drop all that was prepared: another plan needs other merges."""
         self._programs.clear()
 
-    def prepare(self, target: Buffer, content: BlockWeights) -> None:
-        """Prepare the merge that will fill a buffer, where its factors stay on the device."""
-        if content.weights is None or not content.weights.adapters:
-            return
-        found: list[Ready] = []
-        for adapter in content.weights.adapters:
-            buffer = self._pool.get(BufferKey("device", "factors", content.unit, adapter.name))
-            factors = self._adapter(adapter.name)
-            if factors.names[content.unit]:
-                if buffer is None:
-                    return
-                found.append((buffer, factors, adapter.strength))
-        base = self._pool.get(BufferKey("device", "weights", content.unit))
-        self._program(base or target, target, content, found)
-
-    def factors(self, unit: int, weights: WeightSet) -> list[Ready]:
-        """Buffers that hold the factors of a set's adapters for a unit, filled if need be."""
-        found = []
-        self._turn = (self._turn + 1) % SLOTS
-        for adapter in weights.adapters:
-            factors = self._adapter(adapter.name)
-            if not factors.names[unit]:
-                continue
-            buffer = self._pool.get(BufferKey("device", "factors", unit, adapter.name))
-            if buffer is None:
-                buffer = self._pool.ensure(
-                    BufferKey("device", "factor slot", self._turn, adapter.name)
-                )
-            content = BlockWeights(unit, adapter=adapter.name)
-            if buffer.content != content:
-                self._fill_factors(buffer, content)
-            found.append((buffer, factors, adapter.strength))
-        return found
-
     def _program(
-        self, source: Buffer, target: Buffer, content: BlockWeights, factors: list[Ready]
+        self,
+        source: Buffer,
+        target: Buffer,
+        content: BlockWeights,
+        factors: Sequence[LoadedFactors],
     ) -> MergeProgram:
         """The merge of a unit between given buffers, prepared once.
 
         It is still right when the memory was given back since and has come again.
         """
-        buffers = (source, target, *(buffer for buffer, _, _ in factors))
+        buffers = (source, target, *(each.buffer for each in factors))
         memory = tuple(buffer.memory for buffer in buffers)
         key = (content, *(buffer.key for buffer in buffers))
         prepared = self._programs.get(key)
@@ -136,11 +111,11 @@ class Merger:
         source: Buffer,
         target: Buffer,
         content: BlockWeights,
-        ready: list[Ready],
+        loaded: Sequence[LoadedFactors],
     ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]]]:
         """What to merge, and what to copy because no adapter changes it."""
         factors = [
-            (each.views(content.unit, buffer.memory), strength) for buffer, each, strength in ready
+            (each.layout.views(content.unit, each.buffer.memory), each.strength) for each in loaded
         ]
         layout = self._layouts[content.unit]
         before, after = layout.views(source.memory), layout.views(target.memory)

@@ -10,16 +10,15 @@ from torch import nn
 from entracte.errors import ResidencyError
 from entracte.residency.backends.protocol import Backend
 
-from .buffer import BlockWeights, Buffer, BufferKey
+from .buffer import Buffer
+from .buffer_key import BlockWeights, BufferKey
 from .checksum import BaseChecksum
-from .fill import Filler
-from .pace import Throttle
+from .loading import WeightLoader
 from .plan import Plan
 from .pool import WeightPool
+from .prefetch import SlotRing, Throttle
 from .prepare import prepare
-from .recorder import ComponentRecorder
-from .ring import SlotRing
-from .weights import WeightSet
+from .spec import WeightSet
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -38,18 +37,17 @@ class PhaseRun:
         plan: Plan,
         backend: Backend,
         pool: WeightPool,
-        filler: Filler,
+        loader: WeightLoader,
         checksum: BaseChecksum,
         bound_module: Callable[[Buffer, int, WeightSet], nn.Module],
-        recorder: ComponentRecorder,
     ) -> None:
         self._plan = plan
         self._backend = backend
         self._pool = pool
-        self._filler = filler
+        self._loader = loader
         self._checksum = checksum
         self._bound_module = bound_module
-        self._recorder = recorder
+        self._recorder = pool.recorder
         self._uses = [
             [
                 (BlockWeights(unit, plan.stored(phase.weights)), place)
@@ -58,17 +56,17 @@ class PhaseRun:
             for phase in plan.phases
         ]
         slots = [pool[BufferKey("device", "slot", number)] for number in range(plan.slots)]
-        self._ring = SlotRing(slots, filler.fill)
+        self._ring = SlotRing(slots, loader.load)
         self._entered = -1
         self._inside = False
         self._sweeps_left = 0
         self._swept = False  # whether the phase's last sweep has come to its end
         self._sweeping: Generator[nn.Module] | None = None
-        self._pace = Throttle(backend, filler, [], 0)
+        self._pace = Throttle(backend, loader, [], 0)
 
     def begin(self) -> None:
         """Start to bring the first phase's weights."""
-        prepare(self._plan, self._pool, self._filler)
+        prepare(self._plan, self._pool, self._loader)
         self._catch_up(0)
         if self._plan.policy.mode == "snapshot":
             self._fill_what_is_outside()
@@ -173,7 +171,7 @@ class PhaseRun:
         self._swept = False
         self._checksum.check(self._pool, self._uses[index], self._plan)
         hand_overs = (len(self._uses[index]) - 1) * self._sweeps_left
-        self._pace = Throttle(self._backend, self._filler, self._ahead(index), hand_overs)
+        self._pace = Throttle(self._backend, self._loader, self._ahead(index), hand_overs)
 
     def _rest(self, index: int) -> tuple[BlockWeights, Buffer]:
         content, key = self._uses[index][-1]
@@ -196,14 +194,14 @@ class PhaseRun:
         for content, key in (rest, *blocks):
             buffer = None if key is None else self._pool.get(key)
             if buffer is not None and buffer.content != content:
-                self._filler.fill(buffer, content)
+                self._loader.load(buffer, content)
 
     def _fill_what_is_outside(self) -> None:
         """Load what is outside the blocks for every phase: it has its own buffers, and stays."""
         for *_, (content, key) in self._uses:
             buffer = None if key is None else self._pool.get(key)
             if buffer is not None and buffer.content is None:
-                self._filler.fill(buffer, content)
+                self._loader.load(buffer, content)
 
     def _replace(self, buffer: Buffer, unit: int) -> None:
         """Bring a unit's next weights into a buffer that is done with the present ones."""
@@ -211,7 +209,7 @@ class PhaseRun:
         if following is not None:
             content, key = self._uses[following][unit]
             if key == buffer.key and buffer.content != content:
-                self._filler.fill(buffer, content)
+                self._loader.load(buffer, content)
 
     def _ahead(self, index: int) -> list[tuple[Buffer, BlockWeights]]:
         """What the next phase has memory of its own for, to be copied while this one goes on."""
@@ -229,7 +227,7 @@ class PhaseRun:
         for buffer in self._factors():
             content = BlockWeights(buffer.key.index, adapter=str(buffer.key.of))
             if buffer.content != content:
-                self._filler.fill_factors(buffer, content)
+                self._loader.load_factors(buffer, content)
 
     def _factors(self) -> list[Buffer]:
         keys = [planned.key for planned in self._plan.buffers]
@@ -244,7 +242,7 @@ class PhaseRun:
                 for buffer in buffers:
                     if buffer is not None:
                         self._bound_module(buffer, content.unit, phase.weights)
-                        self._filler.prepare(buffer, content)
+                        self._loader.prepare_merge(buffer, content)
 
     def _unmerged_factors(self) -> list[Buffer]:
         return self._factors() if self._plan.unmerged else []

@@ -10,9 +10,9 @@ from typing import Literal
 
 from entracte.errors import ResidencyError
 
-from .buffer import STAGING, BufferKey, Tier
+from .buffer_key import STAGING, BufferKey, Tier
 from .policy import ADAPTING, ComponentPolicy
-from .weights import WeightPhase, WeightSet, distinct
+from .spec import WeightPhase, WeightSet, distinct
 
 # always: as long as the plan stands. run: while a request is under way. phase: from the first
 # phase's begin to the last one's end. prepare: while weight sets are made before a request.

@@ -7,7 +7,8 @@ from torch import Tensor
 from entracte.errors import OutOfMemory
 from entracte.residency.backends.protocol import Backend, HostMemory
 
-from .buffer import BlockWeights, Buffer, BufferKey, Tier
+from .buffer import Buffer
+from .buffer_key import BlockWeights, BufferKey, Tier
 from .plan import BufferPlan, Lifetime, Plan
 from .recorder import ComponentRecorder
 
@@ -55,7 +56,7 @@ class WeightPool:
         on_free: Callable[[Buffer], None],
     ) -> None:
         self._backend = backend
-        self._recorder = recorder
+        self.recorder = recorder
         self._budget = budget
         self._on_free = on_free
         self._weights: dict[int, list[Buffer]] = {}  # on the device, by unit
@@ -117,13 +118,13 @@ class WeightPool:
                 again = self._freed.pop(key, None)
                 if again is not None and again.nbytes != nbytes:
                     again = None
-                buffer = Buffer(key, self._backend.allocate(nbytes, again), self._recorder)
+                buffer = Buffer(key, self._backend.allocate(nbytes, again), self.recorder)
             else:
                 buffer = self._host_buffer(key, nbytes)
         except OutOfMemory as error:
             raise OutOfMemory(f"no memory for {key.role} {key.index}: {error}") from error
         self._buffers[key] = buffer
-        self._recorder.memory(key, nbytes, buffer.pinned)
+        self.recorder.memory(key, nbytes, buffer.pinned)
         if key.tier == "device" and key.role == "weights":
             self._weights.setdefault(key.index, []).append(buffer)
         elif key.role == "weights":
@@ -133,7 +134,7 @@ class WeightPool:
     def _host_buffer(self, key: BufferKey, nbytes: int) -> Buffer:
         host = self._backend.allocate_host(nbytes, pinned=self._budget.may_pin(nbytes))
         self._budget.count(nbytes, host.pinned)
-        return Buffer(key, host.bytes, self._recorder, host.pinned)
+        return Buffer(key, host.bytes, self.recorder, host.pinned)
 
     def release(self, *lifetimes: Lifetime) -> None:
         """Give the buffers of some lifetimes back."""
@@ -145,7 +146,7 @@ class WeightPool:
         """Give one buffer back, if it is there, once the reader thread is done with it."""
         if key in self._buffers:
             for buffer in self:
-                buffer.retire()
+                buffer.abandon()
             self._free(key)
 
     def host_copy(self, content: BlockWeights) -> Buffer | None:
@@ -167,9 +168,9 @@ class WeightPool:
 
     def _free(self, key: BufferKey) -> None:
         buffer = self._buffers.pop(key)
-        buffer.retire()
+        buffer.abandon()
         self._on_free(buffer)
-        self._recorder.memory(key, -buffer.memory.nbytes, buffer.pinned)
+        self.recorder.memory(key, -buffer.memory.nbytes, buffer.pinned)
         if key.tier == "device":
             buffer.settle(self._backend.compute)
             if key.role == "weights":
@@ -179,5 +180,5 @@ class WeightPool:
         else:
             self._copies.pop((key.index, key.of), None)
             self._budget.count(-buffer.memory.nbytes, buffer.pinned)
-            with self._recorder.host_waits(buffer.content, "copy"):
+            with self.recorder.host_waits(buffer.content, "copy"):
                 self._backend.free_host(HostMemory(buffer.memory, buffer.pinned))

@@ -1,13 +1,14 @@
 """Making weight sets before a request needs them: copies on the host, premerged ones anywhere."""
 
-from .buffer import STAGING, BlockWeights, Buffer, BufferKey
-from .fill import Filler
+from .buffer import Buffer
+from .buffer_key import STAGING, BlockWeights, BufferKey
+from .loading import WeightLoader
 from .plan import Plan
 from .pool import WeightPool
-from .weights import WeightSet, distinct
+from .spec import WeightSet, distinct
 
 
-def prepare(plan: Plan, pool: WeightPool, filler: Filler) -> None:
+def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
     """Make what the plan keeps ready and is not there yet. Nothing is made twice."""
     host = [
         (pool[planned.key], content)
@@ -18,24 +19,24 @@ def prepare(plan: Plan, pool: WeightPool, filler: Filler) -> None:
     missing = [(buffer, content) for buffer, content in host if buffer.content != content]
     for buffer, content in missing:
         if content.adapter is not None:
-            filler.fill_factors(buffer, content)
+            loader.load_factors(buffer, content)
         elif content.weights is not None and not content.weights.adapters:
-            filler.fill_host(buffer, content, buffer)
+            loader.load_host(buffer, content, buffer)
     for buffer, content in missing:
         if content.weights is not None and content.weights.adapters:
-            _keep_base(plan, pool, filler, content.base)
-            filler.fill_host(buffer, content, _made_in(plan, pool, content))
+            _keep_base(plan, pool, loader, content.base)
+            loader.load_host(buffer, content, _made_in(plan, pool, content))
     if plan.policy.mode == "resident":
-        _premerge(plan, pool, filler)
+        _premerge(plan, pool, loader)
 
 
-def save_plain(pool: WeightPool, filler: Filler) -> None:
+def save_plain(pool: WeightPool, loader: WeightLoader) -> None:
     """Copy to new host buffers what the device has of them."""
     for buffer in pool:
         if buffer.key.tier == "host" and buffer.key.role == "weights":
             content = _host_content(buffer.key)
             if buffer.content != content and pool.on_device(content) is not None:
-                filler.fill_host(buffer, content, buffer)
+                loader.load_host(buffer, content, buffer)
 
 
 def _host_content(key: BufferKey) -> BlockWeights:
@@ -53,17 +54,17 @@ def _made_in(plan: Plan, pool: WeightPool, content: BlockWeights) -> Buffer:
     return pool.ensure(key)
 
 
-def _keep_base(plan: Plan, pool: WeightPool, filler: Filler, base: BlockWeights) -> None:
+def _keep_base(plan: Plan, pool: WeightPool, loader: WeightLoader, base: BlockWeights) -> None:
     """Have the device hold the base from which a unit is merged, if the first phase will use it."""
     first = distinct(plan.phases)[0]
     key = plan.places[first][base.unit]
     on_host = pool.get(BufferKey("host", "weights", base.unit, first))
     wanted = first == base.weights and key is not None and on_host is None
     if wanted and key is not None and pool.on_device(base) is None:
-        filler.fill(pool[key], base)
+        loader.load(pool[key], base)
 
 
-def _premerge(plan: Plan, pool: WeightPool, filler: Filler) -> None:
+def _premerge(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
     """Fill the buffers of the later weight sets.
 
     They are merged from the base, which the first one's buffers hold until they are merged too.
@@ -82,6 +83,6 @@ def _premerge(plan: Plan, pool: WeightPool, filler: Filler) -> None:
         if content.weights is not None and content.weights.adapters:
             base = content.base
             if main.content not in (base, BlockWeights(content.unit, first)):
-                filler.fill(main, base)
+                loader.load(main, base)
     for buffer, content, _ in missing:
-        filler.fill(buffer, content)
+        loader.load(buffer, content)

@@ -3,16 +3,15 @@
 Nothing is recorded unless somebody asked for it; then a comparison is all that it costs.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from entracte.residency.backends.host import Instant
 from entracte.residency.backends.protocol import Backend, Mark, Stream
 
-if TYPE_CHECKING:
-    from .buffer import BlockWeights, Buffer, BufferKey
+from .buffer_key import BlockWeights, BufferKey
 
 Lane = Literal["compute", "copies", "on_demand", "merges", "reader"]
 Work = Literal["copy", "merge", "read"]
@@ -23,8 +22,8 @@ class BufferState:
     """A buffer as it was when recording began."""
 
     component: str
-    key: "BufferKey"
-    content: "BlockWeights | None"
+    key: BufferKey
+    content: BlockWeights | None
     nbytes: int
     pinned: bool
 
@@ -34,8 +33,8 @@ class Transfer:
     """Weights were brought into a buffer."""
 
     component: str
-    key: "BufferKey"
-    content: "BlockWeights"
+    key: BufferKey
+    content: BlockWeights
     what: Work
     lane: Lane
     nbytes: int
@@ -72,7 +71,7 @@ class MemoryChange:
     """A buffer was allocated, or given back (negative bytes), at a time of the host."""
 
     component: str
-    key: "BufferKey"
+    key: BufferKey
     nbytes: int
     pinned: bool
     seconds: float
@@ -108,15 +107,8 @@ class Recorder:
             id(backend.merges): "merges",
         }
 
-    def start(
-        self, record: Record, buffers: Mapping[str, Iterable["Buffer"]], with_blocks: bool
-    ) -> None:
+    def start(self, record: Record, with_blocks: bool) -> None:
         """Begin to record. with_blocks: every block's run too."""
-        record.buffers = [
-            BufferState(name, buffer.key, buffer.content, buffer.memory.nbytes, buffer.pinned)
-            for name, held in buffers.items()
-            for buffer in held
-        ]
         self.with_blocks = with_blocks
         self.record = record
 
@@ -148,7 +140,7 @@ class ComponentRecorder:
         return "merge" if stream is self._recorder.backend.merges else "copy"
 
     def waited(
-        self, stream: Stream, begin: Mark, content: "BlockWeights | None", cause: Work
+        self, stream: Stream, begin: Mark, content: BlockWeights | None, cause: Work
     ) -> None:
         """A stream has been made to wait; of interest where it is the compute stream."""
         recorder = self._recorder
@@ -158,7 +150,7 @@ class ComponentRecorder:
             recorder.record.waits.append(wait)
 
     @contextmanager
-    def host_waits(self, content: "BlockWeights | None", cause: Work) -> Iterator[None]:
+    def host_waits(self, content: BlockWeights | None, cause: Work) -> Iterator[None]:
         """The host itself waits for the reader thread."""
         recorder = self._recorder
         record = recorder.record
@@ -174,23 +166,22 @@ class ComponentRecorder:
             record.waits.append(Wait(self._component, unit, cause, begins, end))
 
     def transferred(
-        self, stream: Stream, begin: Mark, buffer: "Buffer", content: "BlockWeights", in_task: bool
+        self, stream: Stream, begin: Mark, key: BufferKey, nbytes: int, content: BlockWeights
     ) -> None:
         """A stream was given the work of bringing weights into a buffer."""
         recorder = self._recorder
         if recorder.record is None:
             return
         what, lane, end = self.work_of(stream), recorder.lanes[id(stream)], stream.mark()
-        nbytes = buffer.memory.nbytes
         recorder.record.transfers.append(
-            Transfer(self._component, buffer.key, content, what, lane, nbytes, begin, end)
+            Transfer(self._component, key, content, what, lane, nbytes, begin, end)
         )
-        if recorder.backend.unified and not in_task:
+        if recorder.backend.unified:
             # There the work was done at once, by who would have computed.
             recorder.record.waits.append(Wait(self._component, content.unit, what, (begin,), end))
 
     @contextmanager
-    def reading(self, buffer: "Buffer", content: "BlockWeights") -> Iterator[None]:
+    def reading(self, key: BufferKey, nbytes: int, content: BlockWeights) -> Iterator[None]:
         """The reader thread reads weights from files into a buffer."""
         recorder = self._recorder
         if recorder.record is None:
@@ -198,9 +189,9 @@ class ComponentRecorder:
             return
         record, begin = recorder.record, Instant(recorder.backend.now())
         yield
-        end, nbytes = Instant(recorder.backend.now()), buffer.memory.nbytes
+        end = Instant(recorder.backend.now())
         record.transfers.append(
-            Transfer(self._component, buffer.key, content, "read", "reader", nbytes, begin, end)
+            Transfer(self._component, key, content, "read", "reader", nbytes, begin, end)
         )
 
     def ran(self, unit: int, begin: Mark) -> None:
@@ -210,7 +201,7 @@ class ComponentRecorder:
             end = recorder.backend.compute.mark()
             recorder.record.blocks.append(BlockRun(self._component, unit, begin, end))
 
-    def memory(self, key: "BufferKey", nbytes: int, pinned: bool) -> None:
+    def memory(self, key: BufferKey, nbytes: int, pinned: bool) -> None:
         """A buffer was allocated, or given back (negative bytes)."""
         recorder = self._recorder
         if recorder.record is not None:

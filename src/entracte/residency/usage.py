@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .buffer import Buffer, Role
+from .buffer import Buffer
+from .buffer_key import Role
 
 Where = Literal["device", "pinned", "pageable"]
 

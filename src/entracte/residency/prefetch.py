@@ -1,20 +1,24 @@
-"""Slots: a few buffers through which blocks pass, each brought while earlier ones compute."""
+"""Loading ahead of use: through slots, in the order of use, and spread evenly over a phase."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from .buffer import BlockWeights, Buffer
+from entracte.residency.backends.protocol import Backend
+
+from .buffer import Buffer
+from .buffer_key import BlockWeights
+from .loading import WeightLoader
 
 
 class SlotRing:
     """Fills slots ahead of their use, in the order of use.
 
-    fill: makes a buffer hold a content, without waiting for it.
+    load: makes a buffer hold a content, without waiting for it.
     """
 
-    def __init__(self, slots: list[Buffer], fill: Callable[[Buffer, BlockWeights], None]) -> None:
+    def __init__(self, slots: list[Buffer], load: Callable[[Buffer, BlockWeights], None]) -> None:
         self.slots = slots
-        self._fill = fill
+        self._load = load
         self._upcoming: Iterator[BlockWeights] = iter(())
         self._next: BlockWeights | None = None
         self._ahead: deque[tuple[BlockWeights, Buffer]] = deque()
@@ -35,7 +39,7 @@ class SlotRing:
             if slot is None:
                 return
             if slot.content != self._next:
-                self._fill(slot, self._next)
+                self._load(slot, self._next)
             self._ahead.append((self._next, slot))
             self._next = next(self._upcoming, None)
 
@@ -66,3 +70,36 @@ class SlotRing:
             if slot is not self._lent and slot not in busy:
                 return slot
         return None
+
+
+class Throttle:
+    """Fills buffers one by one while blocks change hands.
+
+    hand_overs: how often they do in the phase. A tenth of them is left for the last copies to end.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        loader: WeightLoader,
+        wanted: Sequence[tuple[Buffer, BlockWeights]],
+        hand_overs: int,
+    ) -> None:
+        self._backend = backend
+        self._loader = loader
+        self._left = deque(wanted)
+        self._done = 0
+        self._each = len(wanted) / max(1.0, 0.9 * hand_overs)
+
+    def keep(self) -> None:
+        """A block was handed over: begin the copies that are due."""
+        if not self._left:
+            return
+        before = int(self._done * self._each)
+        self._done += 1
+        due = min(int(self._done * self._each) - before, len(self._left))
+        if due:
+            # The host is ahead of the device; the copies should not be.
+            self._backend.copies.wait(self._backend.compute.record())
+        for _ in range(due):
+            self._loader.load(*self._left.popleft())

@@ -1,0 +1,51 @@
+"""Names of buffers, and of what they hold."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .spec import WeightSet
+
+Tier = Literal["device", "host"]
+
+# weights: a unit's, at a place of its own. kept: a merged unit's, beside its base. slot: whichever
+# block comes next. factors: an adapter's, for a unit. factor slot: for whichever unit comes next.
+# staging: between a file and the device.
+Role = Literal["weights", "kept", "slot", "factors", "factor slot", "staging"]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWeights:
+    """What a buffer holds: a unit's weights under a weight set, or an adapter's factors for it."""
+
+    unit: int
+    weights: WeightSet | None = None
+    adapter: str | None = None
+
+    @property
+    def of_weights(self) -> WeightSet:
+        """The weight set; raises ValueError for factors."""
+        if self.weights is None:
+            raise ValueError("these are an adapter's factors")
+        return self.weights
+
+    @property
+    def base(self) -> "BlockWeights":
+        """The unit's weights without adapters."""
+        return BlockWeights(self.unit, self.of_weights.plain)
+
+
+@dataclass(frozen=True, slots=True)
+class BufferKey:
+    """A buffer's name. `index`: the unit, or the number of the slot.
+
+    of: which copy of the weights on the device, which weight set's on the host, whose factors.
+    """
+
+    tier: Tier
+    role: Role
+    index: int
+    of: int | str | WeightSet = 0
+
+
+# What the reader thread reads into, on its way to the device.
+STAGING = BufferKey("host", "staging", 0)

@@ -1,0 +1,170 @@
+"""Bringing weights into buffers, by a copy, a merge or a read, from the nearest place with them."""
+
+from collections.abc import Callable
+
+from entracte.residency.backends.protocol import Backend, Stream
+
+from .buffer import Buffer
+from .buffer_key import STAGING, BlockWeights, BufferKey
+from .merger import LoadedFactors, Merger
+from .pending_read import PendingRead
+from .plan import SLOTS
+from .pool import WeightPool
+from .recorder import Work
+from .spec import WeightSet
+from .unit_reader import UnitReader
+
+
+class WeightLoader:
+    """Loads the buffers of one component. Every method returns before the work is done.
+
+    copies: the stream in which it copies.
+    """
+
+    def __init__(
+        self, backend: Backend, pool: WeightPool, reader: UnitReader, copies: Stream
+    ) -> None:
+        self._backend = backend
+        self._pool = pool
+        self._reader = reader
+        self._copies = copies
+        self._merger = Merger(backend, reader.layouts)
+        self._turn = 0
+
+    def load(self, target: Buffer, content: BlockWeights) -> None:
+        """Make a device buffer hold a unit's weights.
+
+        From a host copy of just these weights, if there is one; else merged from the base, which
+        is on the device, in the target itself, in host memory or in the files.
+        """
+        weights = content.of_weights
+        copy = self._pool.host_copy(content)
+        if copy is not None:
+            self._copy_in(target, copy, content)
+        elif weights.adapters:
+            base = content.base
+            source = self._pool.on_device(base)
+            if source is None:
+                source = target
+                if target.content != base:
+                    self.load(target, base)
+            self._merger.merge(source, target, content, self.factors(content.unit, weights))
+        else:
+            self._read_to_device(target, content)
+
+    def load_host(self, target: Buffer, content: BlockWeights, by_way_of: Buffer) -> None:
+        """Make a host buffer hold a unit's weights.
+
+        Plain ones are read from the files, unless the device has them. Merged ones are made on the
+        device, in `by_way_of`, so that their bits are those of every other merge.
+        """
+        source = self._pool.on_device(content)
+        if source is None:
+            if not content.of_weights.adapters:
+                self._read_to_host(target, content)
+                return
+            source = by_way_of
+            self.load(source, content)
+        copies, nbytes = self._copies, self._reader.nbytes(content)
+        target.join()
+        with target.writing(copies, content), source.reading(copies):
+            copies.copy(target.memory[:nbytes], source.memory[:nbytes], "out")
+
+    def load_factors(self, target: Buffer, content: BlockWeights) -> None:
+        """Make a buffer, on the device or the host, hold an adapter's factors for a unit."""
+        copy = self._pool.get(BufferKey("host", "factors", content.unit, content.adapter or ""))
+        if target.key.tier == "host":
+            self._read_to_host(target, content)
+        elif copy is not None and copy.content == content:
+            self._copy_in(target, copy, content)
+        else:
+            self._read_to_device(target, content)
+
+    def factors(self, unit: int, weights: WeightSet) -> list[LoadedFactors]:
+        """The factors of a set's adapters for a unit, loaded if need be."""
+        found = []
+        self._turn = (self._turn + 1) % SLOTS
+        for adapter in weights.adapters:
+            layout = self._reader.adapter(adapter.name)
+            if not layout.names[unit]:
+                continue
+            buffer = self._pool.get(BufferKey("device", "factors", unit, adapter.name))
+            if buffer is None:
+                key = BufferKey("device", "factor slot", self._turn, adapter.name)
+                buffer = self._pool.ensure(key)
+            content = BlockWeights(unit, adapter=adapter.name)
+            if buffer.content != content:
+                self.load_factors(buffer, content)
+            found.append(LoadedFactors(buffer, layout, adapter.strength))
+        return found
+
+    def prepare_merge(self, target: Buffer, content: BlockWeights) -> None:
+        """Prepare the merge that will load a buffer, where its factors stay on the device."""
+        if content.weights is None or not content.weights.adapters:
+            return
+        found: list[LoadedFactors] = []
+        for adapter in content.weights.adapters:
+            buffer = self._pool.get(BufferKey("device", "factors", content.unit, adapter.name))
+            layout = self._reader.adapter(adapter.name)
+            if layout.names[content.unit]:
+                if buffer is None:
+                    return
+                found.append(LoadedFactors(buffer, layout, adapter.strength))
+        base = self._pool.get(BufferKey("device", "weights", content.unit))
+        self._merger.prepare(base or target, target, content, found)
+
+    def forget_merges(self) -> None:
+        """Drop all merges that were prepared: another plan needs other ones."""
+        self._merger.forget()
+
+    def _copy_in(self, target: Buffer, source: Buffer, content: BlockWeights) -> None:
+        copies, nbytes = self._copies, self._reader.nbytes(content)
+
+        def copy() -> None:
+            with source.reading(copies), target.writing(copies, content):
+                copies.copy(target.memory[:nbytes], source.memory[:nbytes], "in")
+
+        source.join()
+        target.join()
+        if source.pinned or self._backend.unified:
+            copy()
+        else:  # copying pageable memory would stop the host
+            self._leave_to_reader(target, content, "copy", copy)
+
+    def _read_to_host(self, target: Buffer, content: BlockWeights) -> None:
+        self._leave_to_reader(target, content, "read", lambda: self._read(target, content))
+
+    def _read_to_device(self, target: Buffer, content: BlockWeights) -> None:
+        """By way of the staging buffer, unless the host can write device memory."""
+        if self._backend.unified:
+            self._read_to_host(target, content)
+            return
+        copies, nbytes = self._copies, self._reader.nbytes(content)
+        staging = self._staging(nbytes)
+
+        def read_and_copy() -> None:
+            self._read(staging, content)
+            with staging.reading(copies), target.writing(copies, content):
+                copies.copy(target.memory[:nbytes], staging.memory[:nbytes], "in")
+
+        self._leave_to_reader(target, content, "read", read_and_copy)
+
+    def _leave_to_reader(
+        self, target: Buffer, content: BlockWeights, work: Work, fill: Callable[[], None]
+    ) -> None:
+        target.join()
+        target.expect(PendingRead(self._backend, self._pool.recorder, content, work, fill))
+
+    def _staging(self, nbytes: int) -> Buffer:
+        staging = self._pool.get(STAGING)
+        if staging is not None and staging.memory.nbytes < nbytes:
+            self._pool.discard(STAGING)
+            staging = None
+        if staging is None:
+            staging = self._pool.add(STAGING, max(*self._reader.sizes, nbytes))
+        return staging
+
+    def _read(self, target: Buffer, content: BlockWeights) -> None:
+        with target.writing_on_host(content):
+            self._backend.host_writes(target.memory[: self._reader.nbytes(content)])
+            self._reader.read(content, target.memory)
