@@ -42,6 +42,7 @@ from entracte.residency import (
     Backend,
     ConcurrentUse,
     DeviceManager,
+    ManagerPlan,
     Residency,
     Row,
     device_errors,
@@ -207,11 +208,11 @@ class Engine:
                 check_output(outputs.path)
             if outputs.latents_path is not None:
                 require_writable(outputs.latents_path)
-            prepared = self.prepare(request)
+            prepared, plan = self._plan(request)
         reporter.begin(prepared.work)
         before = replace(self.backend.traffic)
         with self._at_work() as manager, device_errors("computing"):
-            run = Run(self._open_model(manager), prepared, trace, reporter, outputs)
+            run = Run(self._open_model(manager), prepared, plan, trace, reporter, outputs)
             blocks = trace.options.level == "blocks"
             with trace.weights(manager.recording(blocks)):
                 made = run.generate()
@@ -265,11 +266,8 @@ class Engine:
         Raises what `generate` raises before its first stage.
         """
         with self._one_at_a_time, torch.inference_mode():
-            prepared = self.prepare(request)
-            with (
-                self._at_work() as manager,
-                manager.request(prepared.weight_phases, prepared.lent),
-            ):
+            _, plan = self._plan(request)
+            with self._at_work() as manager, manager.execute(plan):
                 self.backend.synchronize()
 
     def configure(self, residency: Residency) -> None:
@@ -314,6 +312,10 @@ class Engine:
 
     def prepare(self, request: Request) -> Prepared:
         """Everything about a request that can be settled, or refused, without a weight."""
+        return self._plan(request)[0]
+
+    def _plan(self, request: Request) -> tuple[Prepared, ManagerPlan]:
+        """A prepared request, and how weights are held for it: its one plan, which is handed on."""
         self.source.check_unchanged()
         prepared = self._preparer.prepare(request)
         if self._wanted.mode == AUTO:
@@ -321,8 +323,7 @@ class Engine:
             self._planner.adopt(self._wanted, self._decision)
             if self._decision.residency != self._manager.wanted:
                 self._manager.configure(self._decision.residency)
-        self._manager.plan(prepared.weight_phases, prepared.lent)
-        return prepared
+        return prepared, self._manager.plan(prepared.weight_phases, prepared.lent)
 
     def _require_open(self) -> None:
         if self._closed:

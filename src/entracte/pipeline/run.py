@@ -25,7 +25,7 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.progress import Reporter
 from entracte.recipes import Phase
-from entracte.residency import BASE, DeviceManager, PhaseRun, WeightSet
+from entracte.residency import BASE, DeviceManager, ManagerPlan, PhaseRun, WeightSet
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
 from entracte.stages import (
@@ -131,6 +131,7 @@ class Run:
         self,
         model: OpenModel,
         prepared: Prepared,
+        plan: ManagerPlan,
         trace: Trace,
         reporter: Reporter,
         outputs: Outputs,
@@ -138,6 +139,7 @@ class Run:
         self._model = model
         self._manager = model.manager
         self._prepared = prepared
+        self._plan = plan
         self._request = prepared.request
         self._trace = trace
         self._reporter = reporter
@@ -162,9 +164,7 @@ class Run:
                 images = deque(map(self._fit_images, recipe.phases))
                 noise = self._draw_noise()
             with self._enter(LOAD_WEIGHTS):
-                weights = request.enter_context(
-                    self._manager.request(self._prepared.weight_phases, self._prepared.lent)
-                )
+                weights = request.enter_context(self._manager.execute(self._plan))
             if outputs.preview is not None:
                 self._prepare_previews()
             contexts = [self._context(tokens) for tokens in self._prepared.prompts]

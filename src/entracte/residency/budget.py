@@ -21,11 +21,15 @@ class ConcurrentUse:
 
 @dataclass(frozen=True, slots=True)
 class ManagerPlan:
-    """The plans of all components; `adapted` is the one whose phases they are for."""
+    """The plans of all components for one request.
+
+    adapted: the component whose phases they are for. wanted: the residency that they give.
+    """
 
     components: Mapping[str, Plan]
     concurrent_uses: tuple[ConcurrentUse, ...]
     adapted: str
+    wanted: Residency
 
     @property
     def device_bytes(self) -> int:

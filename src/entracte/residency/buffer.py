@@ -18,8 +18,8 @@ from .recorder import ComponentRecorder, Work
 class Buffer:
     """Memory, what it holds (None: nothing of use), and the events that order its use.
 
-    While a read is pending, the reader thread has the buffer: the host calls `join` before it lets
-    a stream write.
+    While a read is pending, a task of the reader thread fills it, or reads from it; nobody else may
+    use it before `join`, which the task itself must not call.
     """
 
     def __init__(
@@ -42,7 +42,9 @@ class Buffer:
         return self._content if self._pending is None else self._pending.content
 
     def expect(self, read: PendingRead) -> None:
-        """Leave the buffer to a read; `join` must have been called before it began."""
+        """Leave the buffer to a read that has begun; `join` must have been called before."""
+        if self._pending is not None:
+            raise RuntimeError(f"{self.key} is left to a read while another is pending")
         self._pending = read
 
     def join(self) -> None:
@@ -58,9 +60,13 @@ class Buffer:
             self._pending = None
 
     def acquire(self, stream: Stream) -> None:
-        """Later work in this stream may read."""
+        """Later work in this stream may read; what is pending is waited for."""
         if self._pending is not None:
             self.join()
+        self.begin_reading(stream)
+
+    def begin_reading(self, stream: Stream) -> None:
+        """Later work in this stream may read, where nothing is pending, or in the pending task."""
         if id(stream) not in self._seen:
             if self._written is not None:
                 before = self.recorder.mark(stream)
@@ -74,13 +80,13 @@ class Buffer:
         self._read[id(stream)] = stream.record()
 
     def reading(self, stream: Stream) -> "Reading":
-        """Work in a stream that reads."""
+        """Work in a stream that reads; `join` is called first, except in the pending task."""
         return Reading(self, stream)
 
     def writing(self, stream: Stream, content: BlockWeights) -> "Writing":
-        """Work in a stream that writes; the buffer holds `content` if nothing is raised.
+        """Work in a stream that writes; `join` is called first, except in the pending task.
 
-        The host calls `join` first; the reader thread, to whom the buffer is left, does not.
+        The buffer holds `content` if nothing is raised.
         """
         return Writing(self, stream, content)
 
@@ -137,7 +143,7 @@ class Reading:
         self._stream = stream
 
     def __enter__(self) -> None:
-        self._buffer.acquire(self._stream)
+        self._buffer.begin_reading(self._stream)
 
     def __exit__(self, *_: object) -> None:
         self._buffer.release(self._stream)

@@ -67,6 +67,7 @@ class WeightLoader:
             self.load(source, content)
         copies, nbytes = self._copies, self._reader.nbytes(content)
         target.join()
+        source.join()
         with target.writing(copies, content), source.reading(copies):
             copies.copy(target.memory[:nbytes], source.memory[:nbytes], "out")
 
@@ -129,7 +130,7 @@ class WeightLoader:
         if source.pinned or self._backend.unified:
             copy()
         else:  # copying pageable memory would stop the host
-            self._leave_to_reader(target, content, "copy", copy)
+            source.expect(self._leave_to_reader(target, content, "copy", copy))
 
     def _read_to_host(self, target: Buffer, content: BlockWeights) -> None:
         self._leave_to_reader(target, content, "read", lambda: self._read(target, content))
@@ -151,9 +152,11 @@ class WeightLoader:
 
     def _leave_to_reader(
         self, target: Buffer, content: BlockWeights, work: Work, fill: Callable[[], None]
-    ) -> None:
+    ) -> PendingRead:
         target.join()
-        target.expect(PendingRead(self._backend, self._pool.recorder, content, work, fill))
+        read = PendingRead(self._backend, self._pool.recorder, content, work, fill)
+        target.expect(read)
+        return read
 
     def _staging(self, nbytes: int) -> Buffer:
         staging = self._pool.get(STAGING)

@@ -15,7 +15,7 @@ from .checksum import BaseChecksum
 from .loading import WeightLoader
 from .merge import Change
 from .phase_run import PhaseRun
-from .plan import Plan, Sizes, adapters, make_plan
+from .plan import Plan, Sizes, adapters, check_policy, make_plan
 from .policy import ComponentPolicy
 from .pool import HostBudget, WeightPool
 from .prepare import save_plain
@@ -48,6 +48,10 @@ class ManagedComponent:
         self._loader = WeightLoader(backend, self.pool, self._reader, copies)
         self._checksum = BaseChecksum(backend)
         self._run: PhaseRun | None = None
+
+    def check(self, policy: ComponentPolicy) -> None:
+        """Raise ResidencyError where the component cannot be held so, whatever its phases."""
+        check_policy(self.name, self.blocks, policy)
 
     def make_plan(self, phases: tuple[WeightPhase, ...], policy: ComponentPolicy) -> Plan:
         """How the component would be held; raises ResidencyError where it cannot."""

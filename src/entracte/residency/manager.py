@@ -1,7 +1,7 @@
 """The device manager: decides where every component's weights are, and lends its modules."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Self, TypeVar
 
@@ -48,7 +48,7 @@ class DeviceManager:
         self._concurrent_uses = concurrent_uses or [
             ConcurrentUse(frozenset([name])) for name in names
         ]
-        self._lent: Mapping[str, WeightSet] | None = None  # by the request under way
+        self._executing: ManagerPlan | None = None
         self._recorder = Recorder(backend)
         self._budget = HostBudget()
         self._components = {
@@ -65,7 +65,7 @@ class DeviceManager:
         self.configure(wanted)
 
     def configure(self, wanted: Residency) -> None:
-        """Hold weights in another way from the next loan on; raises ResidencyError.
+        """Hold weights in another way from the next request on; raises ResidencyError.
 
         What is in memory is moved rather than read again, where there is room for it.
         """
@@ -73,12 +73,8 @@ class DeviceManager:
             if name not in self._components:
                 known = ", ".join(self._components)
                 raise ResidencyError(f"no component {name!r} to place; there are {known}")
-        policies = {
-            name: resolve_policy(name, name == self.adapted, wanted) for name in self._components
-        }
         for name, held in self._components.items():
-            held.make_plan(held.once, policies[name])
-        self._policies = policies
+            held.check(resolve_policy(name, name == self.adapted, wanted))
         self.wanted = wanted
         self._budget.set_limits(wanted.host_memory, wanted.pinned_memory)
 
@@ -94,43 +90,45 @@ class DeviceManager:
         check_budgets(plan, self.wanted, lambda wanted: self._plan(tuple(phases), lent, wanted))
         return plan
 
-    @contextmanager
     def request(
         self, phases: Sequence[WeightPhase], lent: Mapping[str, WeightSet] = NO_SETS
-    ) -> Iterator[PhaseRun]:
-        """The adapted component's way through its phases; other components may be borrowed within.
+    ) -> AbstractContextManager[PhaseRun]:
+        """Plan a request, and execute the plan; raises what `plan` and `execute` raise."""
+        return self.execute(self.plan(phases, lent))
 
-        lent: with which weights they are (default: their own).
+    @contextmanager
+    def execute(self, plan: ManagerPlan) -> Iterator[PhaseRun]:
+        """The adapted component's way through the phases of a plan that was made by `plan`.
 
-        Raises BudgetError before anything is allocated, OutOfMemory, and DeviceFault, after which
-        the manager is of no more use.
+        Other components may be borrowed within, with the weights that the plan lends them with.
+        Raises ResidencyError if the manager was configured since, OutOfMemory, and DeviceFault,
+        after which the manager is of no more use.
         """
-        plan = self.plan(phases, lent)
+        if plan.wanted != self.wanted:
+            raise ResidencyError("this plan was made for another residency: plan the request again")
         self._make_room(plan, self.adapted)
         with self._components[self.adapted].run(plan.components[self.adapted]) as run:
-            self._lent = lent
+            self._executing = plan
             try:
                 yield run
             finally:
-                self._lent = None
+                self._executing = None
 
     @contextmanager
     def borrow(self, name: str, kind: type[M]) -> Iterator[M]:
         """A component under one weight set, for the duration of a stage. `kind` is its class.
 
-        Raises BudgetError before anything is allocated, OutOfMemory, and DeviceFault.
+        Raises OutOfMemory and DeviceFault; outside of a request, which has a plan already, also
+        BudgetError before anything is allocated.
         """
         if name not in self._components:
             known = ", ".join(self._components)
             raise ResidencyError(f"no component {name!r} to borrow; there are {known}")
-        if self._lent is None:
-            self._make_room(self.plan(self._components[self.adapted].once), name)
-        held = self._components[name]
-        phases = held.phases(self._lent or NO_SETS)
-        with (
-            held.run(held.make_plan(phases, self._policies[name])) as run,
-            run.phase(0, kind) as it,
-        ):
+        plan = self._executing
+        if plan is None:
+            plan = self.plan(self._components[self.adapted].once)
+            self._make_room(plan, name)
+        with self._components[name].run(plan.components[name]) as run, run.phase(0, kind) as it:
             yield it
 
     @contextmanager
@@ -196,4 +194,5 @@ class DeviceManager:
             },
             tuple(self._concurrent_uses),
             self.adapted,
+            wanted,
         )

@@ -9,9 +9,9 @@ from .recorder import ComponentRecorder, Work
 
 
 class PendingRead:
-    """A task of the reader thread that fills a buffer, until somebody has waited for it.
+    """A task of the reader thread that fills a buffer, from the files or from another buffer.
 
-    content: what the buffer will hold. work: how it is filled, for the trace.
+    content: what the buffer will hold, and the other one holds. work: for the trace.
     """
 
     def __init__(
@@ -25,14 +25,21 @@ class PendingRead:
         self.content = content
         self._work = work
         self._recorder = recorder
+        self._done = False
         self._task = backend.read_ahead(fill)
 
     def wait(self) -> None:
         """Make the host wait until the task is done; raises what it raised."""
+        if self._done:  # it fills one buffer from another, and was waited for at the other
+            return
+        self._done = True
         with self._recorder.host_waits(self.content, self._work):
             self._task.result()
 
     def abandon(self) -> None:
         """Make the host wait until the task is done; its result, or failure, is not wanted."""
+        if self._done:
+            return
+        self._done = True
         with self._recorder.host_waits(self.content, self._work):
             self._task.exception()

@@ -103,7 +103,13 @@ def make_plan(
     n = sizes.blocks
     if not phases:
         raise ResidencyError(f"{component} is to be used in no phase at all")
-    _check(component, n, phases, policy)
+    check_policy(component, n, policy)
+    sources = {weights.source for weights in distinct(phases)}
+    if policy.mode in ADAPTING and len(sources) > 1:
+        raise ResidencyError(
+            f"mode {policy.mode} merges adapters into one base; {component} has "
+            f"{' and '.join(sorted(sources))}: use snapshot or resident"
+        )
     m = n if policy.resident_blocks is None else policy.resident_blocks
     streamed = spread(range(n), n - m)
     resident = frozenset(range(n + 1)) - frozenset(streamed)
@@ -136,9 +142,8 @@ def spread(candidates: "range | tuple[int, ...] | list[int]", count: int) -> tup
     return tuple(candidates[int((number + 0.5) * step)] for number in range(count))
 
 
-def _check(
-    component: str, n: int, phases: tuple[WeightPhase, ...], policy: ComponentPolicy
-) -> None:
+def check_policy(component: str, n: int, policy: ComponentPolicy) -> None:
+    """Raise ResidencyError where a component of n blocks cannot be held so, whatever the phases."""
     for name, number in (("resident", policy.resident_blocks), ("merged", policy.merged_blocks)):
         if number is not None and number > n:
             if n == 0:
@@ -150,12 +155,6 @@ def _check(
         raise ResidencyError(
             f"{component} cannot be streamed, for it has no sequence of blocks: place it snapshot, "
             "disk or resident"
-        )
-    sources = {weights.source for weights in distinct(phases)}
-    if policy.mode in ADAPTING and len(sources) > 1:
-        raise ResidencyError(
-            f"mode {policy.mode} merges adapters into one base; {component} has "
-            f"{' and '.join(sorted(sources))}: use snapshot or resident"
         )
 
 

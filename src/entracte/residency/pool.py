@@ -143,7 +143,7 @@ class WeightPool:
                 self._free(planned.key)
 
     def discard(self, key: BufferKey) -> None:
-        """Give one buffer back, if it is there, once the reader thread is done with it."""
+        """Give one buffer back, if it is there, once the reader thread is done with all."""
         if key in self._buffers:
             for buffer in self:
                 buffer.abandon()
@@ -162,7 +162,9 @@ class WeightPool:
         return None
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back, once the reader thread is done with it."""
+        for buffer in self:
+            buffer.abandon()
         for key in list(self._buffers):
             self._free(key)
 

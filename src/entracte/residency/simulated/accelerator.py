@@ -15,7 +15,7 @@ from .gauges import Gauges
 from .machine import Machine
 from .memory import Allocation, MemoryBook, Side
 from .program import prepare
-from .races import UnorderedWrite
+from .races import UnjoinedTask, UnorderedWrite
 from .rates import DEFAULT, SimulatedRates
 from .reader import run_as_reader
 from .stream import SimulatedStream
@@ -87,7 +87,11 @@ class SimulatedAccelerator(Gauges):
         self._machine.free(allocation)
 
     def free_host(self, memory: HostMemory) -> None:
-        self._machine.free(self._find(memory.bytes))
+        """See Backend. Raises UnjoinedTask where a task that used the memory was not waited for."""
+        allocation, machine = self._find(memory.bytes), self._machine
+        if machine.reader in (each.who for each in allocation.history.unseen_by(machine.current)):
+            raise UnjoinedTask(f"{allocation.name} is given back while a task may use it")
+        machine.free(allocation)
 
     def prepare_merges(
         self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]

@@ -23,3 +23,7 @@ class NotLent(RaceError):
 
 class HostWaitInStep(RaceError):
     """The host would wait for the device inside a step."""
+
+
+class UnjoinedTask(RaceError):
+    """The work of a reader's task is relied on before the host has waited for the task."""

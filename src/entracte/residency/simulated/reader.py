@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from .machine import Machine
 from .ordering import Moment
-from .races import RaceError
+from .races import RaceError, UnjoinedTask
 
 
 class SimulatedTask:
@@ -22,7 +22,11 @@ class SimulatedTask:
             raise failure
 
     def exception(self) -> Exception | None:
-        """The same wait; returns what `result` would raise."""
+        """The same wait; returns what `result` would raise. Not for a task: it would wait forever
+        for one that is behind it.
+        """
+        if self._machine.current is self._machine.reader:
+            raise UnjoinedTask("a task waits for a task, which the host must do before")
         self._machine.wait(self._machine.current, self._end)
         return self._failure
 
@@ -31,6 +35,7 @@ def run_as_reader(machine: Machine, task: Callable[[], None]) -> SimulatedTask:
     """Run a task after what the reader and its caller did; keeps failures, but raises RaceError."""
     reader = machine.reader
     reader.join(machine.current.now())
+    reader.tick()
     before, machine.current = machine.current, reader
     failure: Exception | None = None
     try:

@@ -11,6 +11,7 @@ from .machine import Machine
 from .memory import Allocation, Side
 from .ordering import Moment, Participant
 from .program import SimulatedMergeProgram
+from .races import UnjoinedTask
 from .rates import SimulatedRates
 
 _PLACES: dict[Direction, tuple[Side, Side]] = {  # of a copy's target and source
@@ -21,13 +22,20 @@ _PLACES: dict[Direction, tuple[Side, Side]] = {  # of a copy's target and source
 
 
 class SimulatedEvent:
-    """A point in a stream's work."""
+    """A point in a stream's work; `made`: the point in the work of who recorded it."""
 
-    def __init__(self, machine: Machine, moment: Moment) -> None:
+    def __init__(self, machine: Machine, moment: Moment, made: Moment) -> None:
         self.moment = moment
+        self._made = made
         self._machine = machine
 
+    def check_known(self) -> None:
+        """Raise UnjoinedTask where a task recorded it that the host has not waited for."""
+        if not self._machine.current.has_seen(self._made.clock):
+            raise UnjoinedTask("an event is used before the task that recorded it was waited for")
+
     def synchronize(self) -> None:
+        self.check_known()
         self._machine.wait_here(self.moment, "waiting for an event")
 
 
@@ -42,10 +50,11 @@ class SimulatedStream:
     def wait(self, event: Event) -> None:
         if not isinstance(event, SimulatedEvent):
             raise TypeError("this event was recorded by another backend")
+        event.check_known()
         self._machine.wait(self._who, event.moment)
 
     def record(self) -> Event:
-        return SimulatedEvent(self._machine, self._who.now())
+        return SimulatedEvent(self._machine, self._who.now(), self._machine.current.now())
 
     def mark(self) -> Mark:
         # It is passed no earlier than it is asked for.
