@@ -105,3 +105,28 @@ def test_memory_given_back_while_a_task_uses_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Buffer, "abandon", lambda buffer: None)
     with pytest.raises(UnjoinedTask):
         manager.release()
+
+
+def leave_at_once() -> None:
+    """Nothing waits for what a request began to read."""
+    manager = make_manager(SimulatedAccelerator(), WAYS[1])
+    with manager.request(PHASES):
+        pass
+    perform(manager)
+
+
+def move_what_is_being_read() -> None:
+    """The next request's weights are still being read, and are kept on the host from now on."""
+    manager = make_manager(SimulatedAccelerator(), Residency("snapshot", places={"net": "disk"}))
+    perform(manager)
+    for wanted in (Residency("original"), FROM_FILES, WAYS[1]):
+        manager.configure(wanted)
+        perform(manager)
+
+
+def test_reading_goes_on_when_a_request_is_left_at_once() -> None:
+    leave_at_once()
+
+
+def test_what_is_being_read_can_be_moved() -> None:
+    move_what_is_being_read()
