@@ -1,7 +1,6 @@
 // The machine: every worker with its state, its plan and its memory.
 
 import { byId, element, KeyedList, setText, show } from "./dom.js";
-import { stageWords } from "./stages.js";
 import { bytes } from "./words.js";
 
 // A worker's memory as this page shows it: by component, on the device and in host memory.
@@ -140,7 +139,8 @@ const MODES = {
 };
 
 class WorkerView {
-  constructor(worker) {
+  constructor(worker, stages) {
+    this.stages = stages;
     this.device = element("h3", {}, deviceWords(worker.device));
     this.state = element("p", { class: "worker-state" });
     this.plan = element("p", { class: "worker-plan" });
@@ -157,7 +157,7 @@ class WorkerView {
   update(worker) {
     setText(this.device, deviceWords(worker.device));
     const working = worker.state === "busy" && worker.stage;
-    setText(this.state, working ? stageWords(worker.stage) : (WORKER_STATES[worker.state] ?? worker.state));
+    setText(this.state, working ? this.stages.words(worker.stage) : (WORKER_STATES[worker.state] ?? worker.state));
     this.state.dataset.state = worker.state;
     show(this.memory.root, worker.memory.length > 0);
     if (worker.memory.length > 0) this.memory.update(memoryOf(worker));
@@ -188,9 +188,10 @@ const SERVICE_STATES = {
 };
 
 export class Machine {
-  constructor() {
+  constructor(stages) {
     byId("workers").replaceChildren();
-    this.list = new KeyedList(byId("workers"), (worker) => new WorkerView(worker), byId("machine-title"));
+    const view = (worker) => new WorkerView(worker, stages);
+    this.list = new KeyedList(byId("workers"), view, byId("machine-title"));
   }
 
   update(engine) {

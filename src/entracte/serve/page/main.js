@@ -8,6 +8,7 @@ import { Deletion, Gallery, Reuse } from "./gallery.js";
 import { Machine } from "./machine.js";
 import { Milestones, Queue } from "./queue.js";
 import { SignIn, takeKeyFromAddress } from "./sign_in.js";
+import { Stages } from "./stages.js";
 import { Listing, Videos } from "./store.js";
 import { announce, toast } from "./toast.js";
 
@@ -24,7 +25,7 @@ class Page {
     this.stream = new EventStream();
     this.banner = connectionBanner(this.stream);
     this.signIn = new SignIn(() => this.#enter());
-    this.parts = null; // made once the limits of the service are known
+    this.parts = null; // made once the limits and the stages of the service are known
     this.keyed = false; // whether the service asks for a key
     this.queue = ""; // its last state, to see changes
     this.queueTimer = null;
@@ -41,12 +42,13 @@ class Page {
   }
 
   async #enter() {
-    const engine = await this.banner.untilAnswered(() => api.engine()).catch(() => null);
+    const asked = () => Promise.all([api.engine(), api.stages()]);
+    const [engine, stages] = await this.banner.untilAnswered(asked).catch(() => [null]);
     if (engine === null) return; // it asks for a key after all, which is shown
     show(byId("sign-out"), this.keyed);
     show(byId("skip"), true);
     show(byId("work"), true);
-    this.parts ??= this.#makeParts(engine);
+    this.parts ??= this.#makeParts(engine, new Stages(stages));
     this.parts.machine.update(engine);
     this.parts.form.open();
     this.stream.start();
@@ -61,7 +63,7 @@ class Page {
     this.signIn.open(words);
   }
 
-  #makeParts(engine) {
+  #makeParts(engine, stages) {
     const created = (video) => this.#created(video);
     const form = new VideoForm(engine, created);
     const reuse = new Reuse(form, created);
@@ -76,10 +78,10 @@ class Page {
     return {
       form,
       deletion,
-      machine: new Machine(),
-      queue: new Queue(this.videos),
+      machine: new Machine(stages),
+      queue: new Queue(this.videos, stages),
       gallery: new Gallery(this.videos, this.listing, actions),
-      milestones: new Milestones(this.videos),
+      milestones: new Milestones(this.videos, stages),
     };
   }
 

@@ -2,7 +2,6 @@
 
 import { api, imageUrl } from "./api.js";
 import { byId, element, everySecond, icon, inView, KeyedList, setText, show } from "./dom.js";
-import { partOf, partsOf, partWords, stageWords } from "./stages.js";
 import { isOver, secondsLeft, wasCancelled } from "./store.js";
 import { announce, toast } from "./toast.js";
 import { about, shortened, size, trim } from "./words.js";
@@ -10,13 +9,12 @@ import { about, shortened, size, trim } from "./words.js";
 // A video that waits or is being made.
 class QueueCard {
   // cancel: called with the id.
-  constructor(video, cancel) {
+  constructor(video, stages, cancel) {
+    this.stages = stages;
     this.picture = element("div", { class: "job-picture", "aria-hidden": "true" }, icon("film"));
     this.prompt = element("h3", { class: "job-prompt" }, video.prompt);
-    this.parts = element("ol", { class: "acts", "aria-label": "Parts of the work" });
-    for (const part of partsOf(video.settings.pipeline)) {
-      this.parts.append(element("li", { "data-part": part }, partWords(part)));
-    }
+    this.acts = element("ol", { class: "acts", "aria-label": "Parts of the work" });
+    for (const act of stages.acts(video.settings.pipeline)) this.acts.append(element("li", {}, act));
     this.fill = element("div", { class: "bar-fill" });
     this.bar = element(
       "div",
@@ -38,7 +36,7 @@ class QueueCard {
       element(
         "div",
         { class: "job-body" },
-        this.parts,
+        this.acts,
         this.bar,
         element("p", { class: "job-words" }, this.stage, this.left),
       ),
@@ -51,9 +49,9 @@ class QueueCard {
     this.video = video;
     const running = video.status === "in_progress";
     this.root.classList.toggle("running", running);
-    show(this.parts, running);
+    show(this.acts, running);
     show(this.bar, running);
-    this.#showPart(video);
+    this.#showAct(video);
     this.bar.setAttribute("aria-valuenow", video.progress);
     this.bar.setAttribute("aria-valuetext", `${video.progress} %, ${this.#stageWords(video)}`);
     this.bar.classList.toggle("unknown", running && video.progress === 0);
@@ -69,9 +67,9 @@ class QueueCard {
     else this.picture.replaceChildren(element("img", { src: url, alt: "" }));
   }
 
-  #showPart({ stage, settings }) {
-    const now = stage === null ? -1 : partsOf(settings.pipeline).indexOf(partOf(stage));
-    [...this.parts.children].forEach((item, place) => {
+  #showAct({ stage, settings }) {
+    const now = stage === null ? -1 : this.stages.acts(settings.pipeline).indexOf(this.stages.actOf(stage));
+    [...this.acts.children].forEach((item, place) => {
       item.classList.toggle("done", place < now);
       if (place === now) item.setAttribute("aria-current", "step");
       else item.removeAttribute("aria-current");
@@ -80,7 +78,8 @@ class QueueCard {
 
   #stageWords({ stage, step, steps, size: asked, seconds }) {
     if (stage === null) return `Beginning · ${size(asked)}, ${trim(Number(seconds), 2)} s`;
-    return steps > 0 ? `${stageWords(stage)}, step ${step} of ${steps}` : stageWords(stage);
+    const words = this.stages.words(stage);
+    return steps > 0 ? `${words}, step ${step} of ${steps}` : words;
   }
 
   #count() {
@@ -107,11 +106,11 @@ function waitingWords({ queue_position: position, size: asked, seconds }) {
 
 // The queue: what is being made, and what waits.
 export class Queue {
-  constructor(videos) {
+  constructor(videos, stages) {
     this.videos = videos;
     this.list = new KeyedList(
       byId("jobs"),
-      (video) => new QueueCard(video, (id) => this.#cancel(id)),
+      (video) => new QueueCard(video, stages, (id) => this.#cancel(id)),
       byId("queue-title"),
     );
     videos.addEventListener("change", () => this.#render());
@@ -148,11 +147,12 @@ export class Queue {
 const NAME = "Entracte";
 
 export class Milestones {
-  #parts = new Map(); // of running videos: the part that was announced last
+  #acts = new Map(); // of running videos: the act that was announced last
   #unseen = ""; // what became ready or failed while the page was hidden
 
-  constructor(videos) {
+  constructor(videos, stages) {
     this.videos = videos;
+    this.stages = stages;
     videos.addEventListener("change", () => this.#showTitle());
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.#unseen = "";
@@ -167,7 +167,7 @@ export class Milestones {
   }
 
   #ended(video) {
-    this.#parts.delete(video.id);
+    this.#acts.delete(video.id);
     const name = shortened(video.prompt, 40);
     if (video.status === "completed") notify(`Ready: ${name}`);
     else if (wasCancelled(video)) announce(`Cancelled: ${name}`);
@@ -177,10 +177,10 @@ export class Milestones {
 
   // Not every step: that would drown everything else.
   #entered({ id, stage }) {
-    const part = partOf(stage);
-    if (this.#parts.get(id) === part) return;
-    this.#parts.set(id, part);
-    if (part !== "prepare") announce(`${partWords(part)} begins.`);
+    const act = this.stages.actOf(stage);
+    if (this.#acts.get(id) === act) return;
+    this.#acts.set(id, act);
+    if (act !== this.stages.opening) announce(`${act} begins.`);
   }
 
   #showTitle() {
