@@ -250,9 +250,9 @@ class Engine:
         return self._planner.predict(outline, self._wanted)
 
     def warm_up(self, request: Request) -> Result:
-        """Make a video like a request's and throw it away; later plans heed what it took.
+        """Run a request, discard the video, and calibrate later plans with the measured times.
 
-        Predictions are corrected by it, and the next request is planned anew.
+        Predictions are corrected, and the next request is planned again.
         """
         with self._one_at_a_time:
             self.generate(request, keep_frames=False)  # reads files, and compiles kernels
@@ -339,9 +339,9 @@ class Engine:
 
     @contextmanager
     def _at_work(self) -> Iterator[DeviceManager]:
-        """The device manager, made anew if the last use broke it."""
+        """The device manager, recreated if the last use broke it."""
         if self._broken:
-            logger.warning("the device failed; weights are brought anew")
+            logger.warning("the device failed; weights are loaded again")
             try:
                 self._manager.release()
             except DeviceFault as error:

@@ -52,7 +52,7 @@ def _read_text(text: str) -> float | Fraction:
         # Digits of other scripts are numbers to Python, but were hardly meant as such.
         return float(text.encode("ascii"))
     except (ValueError, ZeroDivisionError):
-        raise ValueError("is to be a number, or a fraction such as 24000/1001") from None
+        raise ValueError("must be a number, or a fraction such as 24000/1001") from None
 
 
 Sensible = Annotated[float, Field(ge=MIN_FRAME_RATE, le=MAX_FRAME_RATE, allow_inf_nan=False)]

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
         "keys",
         help="add, list and revoke the service's API keys",
         description="The API keys of a service. They are kept as hashes: a key is shown once, when "
-        "it is added. A running server heeds changes at once.",
+        "it is added. A running server applies changes at once.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="make a key, and show it once")

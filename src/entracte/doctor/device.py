@@ -78,7 +78,7 @@ def driver(findings: Findings) -> Check:
     """The NVIDIA driver's version."""
     if findings.nvidia_driver is None:
         return Check(
-            "driver", "unknown", "good", "Kept rates are not measured anew when it changes."
+            "driver", "unknown", "good", "Kept rates are not measured again when it changes."
         )
     return Check("driver", findings.nvidia_driver, "good")
 

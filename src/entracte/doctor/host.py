@@ -26,7 +26,7 @@ def pinned_memory(findings: Findings) -> Check:
         lockable = findings.survey.host.lockable
         note = ""
         if lockable is not None:
-            note = f"NVIDIA's driver does not heed the limit for locking, {lockable:,} bytes."
+            note = f"NVIDIA's driver ignores the limit for locking, {lockable:,} bytes."
         return Check("pinned memory", "no limit", "good", note)
     if limit == 0:
         return Check(

@@ -76,13 +76,13 @@ def load(identity: Identity) -> Kept:
         logger.warning("The rates kept of this machine cannot be read: %s", error.strerror)
         return Kept()
     except (ValidationError, UnicodeDecodeError):
-        logger.warning("The file of rates kept of this machine is damaged; they are measured anew")
+        logger.warning("The file of rates kept of this machine is damaged; they are measured again")
         return Kept()
     mine = asdict(identity)
     if kept.identity == mine:
         return kept
     logger.warning(
-        "The rates kept of this machine were measured with %s; they are measured anew",
+        "The rates kept of this machine were measured with %s; they are measured again",
         _difference(kept.identity, mine),
     )
     return Kept()

@@ -124,7 +124,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
         return image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode in ("I", "F"):
         raise MediaError(
-            f"image {name} has numbers for pixels, whose white nobody knows; save it with 8 or 16 "
+            f"image {name} has floating-point pixels of unknown range; save it with 8 or 16 "
             "bits a channel"
         )
     return image

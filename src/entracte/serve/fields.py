@@ -1,4 +1,4 @@
-"""What a client may say when it asks for a video."""
+"""The fields of a request for a video."""
 
 import re
 import unicodedata
@@ -33,13 +33,13 @@ def _parsed(value: Any) -> Any:
     try:
         return parse(value)
     except ValueError:
-        raise ValueError("is to be JSON") from None
+        raise ValueError("must be JSON") from None
 
 
 def _ascii(value: Any) -> Any:
     """Digits of other scripts are read as numbers, but were hardly meant as such."""
     if isinstance(value, str) and not value.isascii():
-        raise ValueError("is to be a number")
+        raise ValueError("must be a number")
     return value
 
 
@@ -65,7 +65,7 @@ def _picture(value: Any) -> Any:
         if isinstance(value, dict):  # as chats have it
             value = value.get("url")
     if not isinstance(value, str):
-        raise ValueError('is to be a data URL, or {"image_url": "data:image/png;base64,…"}')
+        raise ValueError('must be a data URL, or {"image_url": "data:image/png;base64,…"}')
     return f"data:;base64,{value}" if BASE64.fullmatch(value) else value
 
 

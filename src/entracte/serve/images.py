@@ -1,4 +1,4 @@
-"""Taking conditioning images in: checked, decoded here, and written anew under our own names."""
+"""Accepts conditioning images: checked, decoded, and re-encoded under names of our own."""
 
 import base64
 import binascii
@@ -41,7 +41,7 @@ def collect(
             and "://" not in each.image
         ):
             words = (
-                f"{PARAM}: is to be a file or a data URL. A part of a form that has no filename is "
+                f"{PARAM}: must be a file or a data URL. A part of a form that has no filename is "
                 "no file."
             )
             raise RequestRefused(words, PARAM, "url_not_allowed")
@@ -91,7 +91,7 @@ def placed(images: Sequence[ImageField]) -> list[dict[str, Any]]:
 def _of_data_url(url: str) -> bytes:
     head = DATA_URL.match(url)
     if head is None:
-        raise RequestRefused("An image is to be data:image/…;base64,… .", PARAM, "invalid_image")
+        raise RequestRefused("An image must be data:image/…;base64,… .", PARAM, "invalid_image")
     try:
         return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):

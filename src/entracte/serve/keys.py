@@ -78,7 +78,7 @@ class KeyStore:
         return key, secret
 
     def revoke(self, name_or_id: str) -> Key:
-        """Have a key open nothing any more; raises RequestError where there is none."""
+        """Revoke a key; raises RequestError if it does not exist."""
         for key in self.list():
             if name_or_id in (key.name, key.id):
                 with writing(self._engine) as session:
@@ -95,7 +95,7 @@ class KeyStore:
     def find(self, secret: str) -> Key | None:
         """The key of a secret. All are compared, in a time that tells nothing of any.
 
-        A change by another process is heeded within FRESH_SECONDS.
+        A change by another process takes effect within FRESH_SECONDS.
         """
         wanted, found = hashed(secret), None
         for known, key in self._all():

@@ -113,7 +113,7 @@ def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
         hooks = threading.excepthook, sys.unraisablehook
 
         def uncaught(error: BaseException | None, where: str) -> None:
-            log.critical("an error that nobody caught", where=where, exc_info=error)
+            log.critical("an uncaught error", where=where, exc_info=error)
 
         threading.excepthook = lambda found: uncaught(
             found.exc_value, found.thread.name if found.thread else "thread"

@@ -1,4 +1,4 @@
-"""The probe: looks at the database when nobody else does, so that `/health` need not."""
+"""The probe: checks the database when it is otherwise idle, so that `/health` need not."""
 
 from structlog.typing import FilteringBoundLogger
 

@@ -68,7 +68,7 @@ class Observe:
 
 
 class Mistakes:
-    """Answers what nobody has caught; where an answer has begun, the connection is cut."""
+    """Responds to uncaught errors; if a response has begun, the connection is cut."""
 
     def __init__(self, app: ASGIApp, log: FilteringBoundLogger) -> None:
         self._app = app

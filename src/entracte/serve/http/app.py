@@ -63,7 +63,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _layers(service: Service, credentials: Credentials) -> list[Middleware]:
-    """From the outside in: nobody's body is read before it is known who they are."""
+    """From the outside in: no body is read before its sender is authenticated."""
     settings = service.settings
     origins = frozenset(settings.cors_origin)
     layers = [

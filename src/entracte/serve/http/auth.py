@@ -1,4 +1,4 @@
-"""Who may ask: nobody without a key, but for what is named here."""
+"""Authentication: every route needs a key, except those named here."""
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send

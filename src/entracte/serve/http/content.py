@@ -49,7 +49,7 @@ async def content(
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
     download: Annotated[bool, Query(description="Have a browser save it.")] = False,
 ) -> FileResponse:
-    """An mp4 with H.264 and AAC; a thumbnail is WebP, a spritesheet JPEG. Ranges are heeded."""
+    """An mp4 with H.264 and AAC; a thumbnail is WebP, a spritesheet JPEG. Ranges are supported."""
     if job.status != "completed":
         words = "failed" if job.status == "failed" else "is not there yet"
         raise ApiError(409, f"This video {words}.", f"video_{job.status}", "video_id")

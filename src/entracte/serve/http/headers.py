@@ -1,4 +1,4 @@
-"""Headers that every answer carries, to keep browsers from doing what nobody asked for."""
+"""Security headers of every response."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -15,7 +15,7 @@ WORDS: Mapping[int, str] = {
     400: "A field is wrong.",
     401: "There is no key, or a wrong one.",
     403: "An operator's key is needed, another site's page asks, or the server's name is wrong.",
-    404: "There is no such thing.",
+    404: "Not found.",
     409: "It is not there yet, or never will be.",
     412: "The file is another one than the request names.",
     413: "It is too large.",

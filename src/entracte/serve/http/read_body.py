@@ -81,7 +81,7 @@ async def _read_json(request: Request) -> Body:
     except ValueError:
         raise bad_request("The body is no JSON.", code="invalid_json") from None
     if not isinstance(found, dict):
-        raise bad_request("The body is to be a JSON object.", code="invalid_json")
+        raise bad_request("The body must be a JSON object.", code="invalid_json")
     return Body(found, len(text))
 
 
@@ -116,7 +116,7 @@ async def _read_form(request: Request, max_files: int, max_part_bytes: int) -> B
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     if name not in (FILES, f"{FILES}[]"):
-                        raise bad_request(f"Files are to be named {FILES}.", name[:100])
+                        raise bad_request(f"Files must be named {FILES}.", name[:100])
                     files.append(await value.read())
                 elif name in fields:
                     raise bad_request(f"{name[:100]} is given twice.", name[:100], "given_twice")
@@ -134,7 +134,7 @@ def _require_unicode(request: Request) -> None:
     _, options = parse_options_header(request.headers.get("content-type"))
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
     if charset not in CHARSETS:
-        raise bad_request("The charset of a form is to be utf-8.", code="invalid_form")
+        raise bad_request("The charset of a form must be utf-8.", code="invalid_form")
 
 
 def _too_early() -> ApiError:
