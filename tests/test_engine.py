@@ -470,7 +470,9 @@ class TestOpening:
             Engine.open(demo_model, gemma_root=tmp_path)
 
     def test_a_checkpoint_of_another_model(self, demo_model: Path) -> None:
-        with pytest.raises(CheckpointError, match="is no LTX checkpoint: .* tensors begin with"):
+        with pytest.raises(
+            CheckpointError, match="is not an LTX checkpoint: .* tensors begin with"
+        ):
             Engine.open(demo_model, checkpoint_path=demo_model / GEMMA / "model.safetensors")
 
     def test_an_upsampler_of_the_wrong_kind(self, demo_model: Path, tmp_path: Path) -> None:
@@ -484,7 +486,7 @@ class TestOpening:
         save_file(tensors, tmp_path / "temporal.st", {"config": json.dumps(config)})
         with pytest.raises(CheckpointError, match="doubles height and width; this one has"):
             Engine.open(demo_model, spatial_upsampler_path=tmp_path / "temporal.st")
-        with pytest.raises(CheckpointError, match="is no latent upsampler"):
+        with pytest.raises(CheckpointError, match="is not a latent upsampler"):
             Engine.open(demo_model, spatial_upsampler_path=demo_model / DISTILLED_LORA)
 
     def test_two_stages_need_their_files(self, demo_model: Path) -> None:

@@ -47,7 +47,7 @@ def test_none_means_the_default() -> None:
         ({"prompt": "caf\udce9"}, "prompt: is not Unicode text at character 4; is it in UTF-8?"),
         ({"negative_prompt": "\ud83d x"}, "negative_prompt: is not Unicode text at character 1"),
         ({"video_guidance": Guidance(rescale=2)}, "rescale is 2; it goes from 0 to 1"),
-        ({"audio_guidance": Guidance(cfg=float("inf"))}, "no finite number"),
+        ({"audio_guidance": Guidance(cfg=float("inf"))}, "not a finite number"),
         ({"video_guidance": Guidance(stg_blocks=(-1,))}, "negative block"),
         ({"colour": "blue"}, "colour: is unknown"),
         ({"guidance_batch": 5}, "guidance_batch: must be at most 4, not 5"),

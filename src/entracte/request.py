@@ -238,7 +238,7 @@ class Request(_Frozen):
     def _sensible(cls, guidance: Guidance) -> Guidance:
         scales = (guidance.cfg, guidance.stg, guidance.modality, guidance.rescale)
         if not all(math.isfinite(scale) for scale in scales):
-            raise ValueError("has a scale that is no finite number")
+            raise ValueError("has a scale that is not a finite number")
         if not 0 <= guidance.rescale <= 1:
             raise ValueError(f"rescale is {guidance.rescale}; it goes from 0 to 1")
         if any(block < 0 for block in guidance.stg_blocks or ()):

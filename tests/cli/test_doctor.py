@@ -61,6 +61,6 @@ def test_exit_code(
 
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--model", str(tmp_path / "gone")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     assert run(["doctor", "--device", "toaster", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["type"] == "RequestError"

@@ -327,5 +327,5 @@ def test_this_machine(demo_model: Path) -> None:
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         examine(HostBackend(), torch.float32, tmp_path / "gone")

@@ -404,7 +404,7 @@ def pair(rows: int, columns: int, rank: int = 2) -> Factors:
 def test_an_adapter_of_a_module_that_is_not_there(mode: Any, module: str) -> None:
     backend = HostBackend()
     manager = manager_with({module: pair(8, 8)}, Residency(mode), backend)
-    with pytest.raises(ResidencyError, match=f"{re.escape(module)}, which is no parameter"):
+    with pytest.raises(ResidencyError, match=f"{re.escape(module)}, which is not a parameter"):
         perform(manager)
     assert (backend.device_bytes, backend.host_bytes) == (0, 0)
 

@@ -124,7 +124,7 @@ def test_no_json(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{\n "a": 1,\n nonsense }')
     message = refused(path)
-    assert "no JSON" in message
+    assert "not JSON" in message
     assert "line 3" in message
 
 

@@ -90,7 +90,7 @@ def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, Compone
             config.update(file.config())
     for file in files:
         if not is_checkpoint(file) and (not config or not components_of(file)):
-            raise CheckpointError(f"{file.path} is no LTX checkpoint: {_what_it_is(file)}")
+            raise CheckpointError(f"{file.path} is not an LTX checkpoint: {_what_it_is(file)}")
 
     tensors: dict[str, dict[str, Located]] = {}
     configs: dict[str, str] = {}
@@ -130,7 +130,7 @@ def is_upsampler(file: TensorFile) -> bool:
 def open_upsampler(file: TensorFile) -> ComponentSource:
     """The latent upsampler's file; raises CheckpointError if it is none, or of the wrong kind."""
     if not is_upsampler(file):
-        raise CheckpointError(f"{file.path} is no latent upsampler: {_what_it_is(file)}")
+        raise CheckpointError(f"{file.path} is not a latent upsampler: {_what_it_is(file)}")
     config = file.config()
     try:
         upsampler.check_kind(config)

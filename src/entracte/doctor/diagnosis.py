@@ -29,7 +29,7 @@ def examine(
     no folder, NotMeasured if it cannot be read.
     """
     if folder is not None and not folder.is_dir():
-        raise RequestError(f"{folder} is no folder; name the one that holds the model's files")
+        raise RequestError(f"{folder} is not a folder; name the one that holds the model's files")
     model_bytes = 0 if folder is None else weight_bytes(folder)
     surveyed = survey(backend, dtype, folder, refresh)
     try:

@@ -167,7 +167,7 @@ class AdapterLayout:
         """Raise ResidencyError where a change is of no parameter, or of one with another shape."""
         for name, change in self.source.changes.items():
             if name not in specs:
-                raise ResidencyError(f"an adapter changes {name}, which is no parameter")
+                raise ResidencyError(f"an adapter changes {name}, which is not a parameter")
             if change.shape != specs[name].shape:
                 raise ResidencyError(
                     f"an adapter changes {name} as if it were {list(change.shape)}; it is "

@@ -281,7 +281,7 @@ def _read_json(path: Path) -> Any:
         if _cut_off(text, error):
             last = text.rstrip().count("\n") + 1
             raise DumpError(f"{path} ends too early, in line {last}: it was cut off") from error
-        raise DumpError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from error
+        raise DumpError(f"{path} is not JSON: line {error.lineno}: {error.msg}") from error
     except RecursionError as error:
         raise DumpError(f"{path} is not a performance dump: it is nested too deeply") from error
 

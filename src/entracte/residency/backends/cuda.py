@@ -36,7 +36,7 @@ class CudaBackend(Unchecked):
 
     def __init__(self, device: torch.device, registrar: Registrar | None = None) -> None:
         if device.type != "cuda":
-            raise ValueError(f"{device} is no CUDA device")
+            raise ValueError(f"{device} is not a CUDA device")
         index = torch.cuda.current_device() if device.index is None else device.index
         self.name = "cuda"
         self.device = torch.device("cuda", index)

@@ -52,7 +52,9 @@ def require_origins(origins: Sequence[str]) -> None:
         if origin in ("*", "null"):
             words = "would let in pages of anybody; name the sites"
         elif found is None:
-            words = "is no origin; write https://studio.example.com, in lower case and without /"
+            words = (
+                "is not an origin; write https://studio.example.com, in lower case and without /"
+            )
         elif found["port"] and found["port"] == USUAL_PORTS.get(found["scheme"]):
             words = f"has the usual port, which browsers leave out; leave out :{found['port']}"
         else:

@@ -79,7 +79,7 @@ async def _read_json(request: Request) -> Body:
         name = error.name[:100]
         raise bad_request(f"{name} is given twice.", name, "given_twice") from None
     except ValueError:
-        raise bad_request("The body is no JSON.", code="invalid_json") from None
+        raise bad_request("The body is not JSON.", code="invalid_json") from None
     if not isinstance(found, dict):
         raise bad_request("The body must be a JSON object.", code="invalid_json")
     return Body(found, len(text))

@@ -66,7 +66,7 @@ def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
         try:
             networks.append(ip_network(text))
         except ValueError as error:
-            raise SetupError(f"{text!r} is no network: {error}") from None
+            raise SetupError(f"{text!r} is not a network: {error}") from None
     return tuple(networks)
 
 

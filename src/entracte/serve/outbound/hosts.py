@@ -37,7 +37,7 @@ def _read(entry: str) -> AllowedHost:
     authority = read_authority(entry.removeprefix("*."))
     if authority is None:
         raise SetupError(
-            f"{entry!r} is no host; write example.com, example.com:8443, *.example.com, "
+            f"{entry!r} is not a host; write example.com, example.com:8443, *.example.com, "
             "192.0.2.7 or [2001:db8::7]"
         )
     host, port = authority

@@ -56,7 +56,7 @@ def read_url(text: str) -> Url:
         )
     parts = _URL.fullmatch(text)
     if parts is None:
-        raise OutboundRefused("that is no URL; one begins with https://")
+        raise OutboundRefused("that is not a URL; one begins with https://")
     scheme = parts["scheme"].lower()
     if scheme not in PORTS:
         raise OutboundRefused("the URL is neither https nor http")
