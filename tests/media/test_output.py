@@ -17,6 +17,7 @@ from PIL import Image
 
 from entracte.errors import MediaError
 from entracte.media.output import check_output, open_output
+from tests.serve.running import PATIENCE
 
 from ..faults import full_disk
 
@@ -265,7 +266,7 @@ def test_ctrl_c_leaves_no_partial_file(demo_model: Path, tmp_path: Path) -> None
             if "denoise" in line and "denoise" not in said:
                 process.send_signal(signal.SIGINT)
             said += line
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE) == 130
     assert "stopped; no partial file was left" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from entracte.serve.server import bind, run
 from entracte.serve.service import Service
 
 from .fake_runner import OpenFake
-from .running import settings_for
+from .running import PATIENCE, settings_for
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def fake_server(folder: Path, files: int | None = None, **settings: Any) -> Iter
             yield Process(int(port), key, folder, process)
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
 def main() -> None:

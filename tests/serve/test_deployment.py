@@ -13,6 +13,7 @@ import pytest
 from entracte.config.serve import ServeSettings
 from entracte.serve.http.connections import most_connections
 from tests.command_line import parser
+from tests.serve.running import PATIENCE
 
 from .documented import ROOT
 
@@ -68,7 +69,7 @@ def test_systemd_understands_the_unit(tmp_path: Path, unit: ConfigParser) -> Non
         ["systemd-analyze", "verify", str(copy)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -29,7 +29,7 @@ from .documented import (
     names,
     rows,
 )
-from .running import Hooks, Local, local, wait_for
+from .running import PATIENCE, Hooks, Local, local, wait_for
 
 ORIGIN = "https://video.example.com"
 
@@ -75,7 +75,7 @@ def test_the_shell_examples(folder: Path, served: Local) -> None:
         ["bash", "-euo", "pipefail", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,7 @@ from entracte.serve.logs import KINDS, THIN_SECONDS, Thin, ToLog, open_log
 
 from .fake_server import fake_server
 from .http.asking import PROMPT, encoded
-from .running import small, wait_for
+from .running import PATIENCE, small, wait_for
 
 
 def events(text: str) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def test_the_log_of_a_server_is_json_whatever_is_sent(tmp_path: Path) -> None:
     damaged = fax[:20] + b"\xff" * 12 + fax[32:]
     with fake_server(tmp_path / "data") as server:
         headers = {"Authorization": f"Bearer {server.key}"}
-        with httpx2.Client(base_url=server.url, headers=headers, timeout=30) as client:
+        with httpx2.Client(base_url=server.url, headers=headers, timeout=PATIENCE) as client:
             wait_for(lambda: client.get("/health").status_code == 200)
             files = {"input_reference": ("a.tiff", damaged, "image/tiff")}
             client.post("/v1/videos", data={"prompt": PROMPT}, files=files)

@@ -11,7 +11,7 @@ import pytest
 from entracte.serve.webhooks.dispatcher import webhook_secret
 
 from .fake_runner import OpenFake
-from .running import Hooks, local, wait_for
+from .running import PATIENCE, Hooks, local, wait_for
 
 PROGRAM = "tests.serve.openai_client"
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_everything_that_the_client_does(tmp_path: Path, version: str) -> None:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
             env=os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore::DeprecationWarning"},
         )

@@ -9,14 +9,14 @@ import psutil
 import pytest
 
 from .fake_server import Process, fake_server
-from .running import small, wait_for
+from .running import PATIENCE, small, wait_for
 
 LONG_PROMPT = "steps 100000 " + "x" * 9_900
 
 
 def client(server: Process) -> httpx2.Client:
     headers = {"Authorization": f"Bearer {server.key}"}
-    return httpx2.Client(base_url=server.url, headers=headers, timeout=30)
+    return httpx2.Client(base_url=server.url, headers=headers, timeout=PATIENCE)
 
 
 def worker_of(server: Process) -> int:
@@ -58,7 +58,7 @@ def test_a_frozen_worker_that_is_asked_much(tmp_path: Path, twice: bool) -> None
         if twice:
             wait_for(lambda: http.get("/health").json()["status"] == "draining")
             server.process.terminate()
-        assert server.process.wait(60) == (-signal.SIGTERM if twice else 0)
+        assert server.process.wait(PATIENCE) == (-signal.SIGTERM if twice else 0)
         wait_for(lambda: has_ended(worker))
         assert "is ended" not in server.log
 
@@ -73,5 +73,5 @@ def test_a_damaged_database(tmp_path: Path) -> None:
         assert http.post("/v1/videos", json=small()).status_code == 503
         assert http.get("/liveness").status_code == 200
         server.process.terminate()
-        assert server.process.wait(60) == 0
+        assert server.process.wait(PATIENCE) == 0
         assert "Traceback" not in server.log

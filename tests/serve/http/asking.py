@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from ..running import Local
+from ..running import PATIENCE, Local
 
 # Given to every request that tries something, so that the log can be searched for it.
 PROMPT = "whispered behind the curtain"
@@ -37,7 +37,7 @@ def raw(running: Local, data: bytes, hang_up: bool = False) -> Answer | None:
     """
     address = running.url.removeprefix("http://").split(":")
     received = b""
-    with socket.create_connection((address[0], int(address[1])), timeout=20) as connection:
+    with socket.create_connection((address[0], int(address[1])), timeout=PATIENCE) as connection:
         with contextlib.suppress(ConnectionError):  # it has heard enough
             connection.sendall(data)
         with contextlib.suppress(ConnectionError):

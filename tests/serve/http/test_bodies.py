@@ -15,7 +15,7 @@ from entracte.serve.http.limits import LARGEST_AT_ONCE, LARGEST_OF_A_KEY, Bodies
 from entracte.serve.strict_json import MOST_PARTS, GivenTwice, TooManyParts, parse
 
 from ..fake_server import fake_server
-from ..running import Local, small
+from ..running import PATIENCE, Local, small
 from .asking import PROMPT, error_of, png
 
 KIND = {"content-type": "application/json"}
@@ -59,7 +59,9 @@ def test_large_json_costs_little_memory(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {server.key}", **KIND}
         before = _peak_bytes(server.process.pid)
         body = b'{"prompt": [' + b"{}," * (20 * 2**20) + b"{}]}"
-        answer = httpx2.post(f"{server.url}/v1/videos", content=body, headers=headers, timeout=60)
+        answer = httpx2.post(
+            f"{server.url}/v1/videos", content=body, headers=headers, timeout=PATIENCE
+        )
         error_of(answer, 400, "too_many")
         assert _peak_bytes(server.process.pid) - before < 6 * len(body)
 

@@ -10,7 +10,7 @@ import pytest
 from entracte.serve.jobs.database import open_database
 from entracte.serve.keys import KeyStore
 
-from ..running import Local, small, wait_for
+from ..running import PATIENCE, Local, small, wait_for
 from .asking import PROMPT, error_of, png
 
 NOBODYS = f"video_{'0' * 32}"
@@ -24,7 +24,7 @@ def stranger(attacked: Local) -> Iterator[httpx2.Client]:
     """Whoever has another key."""
     _, secret = attacked.service.keys.add(f"stranger {secrets.token_hex(8)}")
     headers = {"Authorization": f"Bearer {secret}"}
-    with httpx2.Client(base_url=attacked.url, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=attacked.url, headers=headers, timeout=PATIENCE) as client:
         yield client
 
 

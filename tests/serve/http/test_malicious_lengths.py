@@ -8,7 +8,7 @@ import pytest
 
 from entracte.serve.http.limits import WITHOUT_KEY_BYTES
 
-from ..running import Local, small
+from ..running import PATIENCE, Local, small
 from .asking import PROMPT, error_of, post, raw, request
 from .conftest import BODY_BYTES
 
@@ -116,7 +116,7 @@ def test_who_has_no_key_is_refused_before_the_body_is_sent(attacked: Local) -> N
 def test_those_who_send_nothing_keep_nobody_waiting(attacked: Local) -> None:
     host, port = attacked.url.removeprefix("http://").split(":")
     unfinished = post(attacked, "/v1/videos", b"{", length="1000")
-    waiting = [socket.create_connection((host, int(port)), timeout=5) for _ in range(60)]
+    waiting = [socket.create_connection((host, int(port)), timeout=PATIENCE) for _ in range(60)]
     try:
         for connection in waiting:
             connection.sendall(unfinished)

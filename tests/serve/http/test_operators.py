@@ -10,7 +10,7 @@ import pytest
 from entracte.serve.jobs.database import open_database
 from entracte.serve.keys import KeyStore
 
-from ..running import Local, local, small, wait_for
+from ..running import PATIENCE, Local, local, small, wait_for
 from .asking import error_of
 
 
@@ -19,7 +19,7 @@ def stranger(shared: Local) -> Iterator[httpx2.Client]:
     """Whoever has a key that is no operator's."""
     _, secret = shared.service.keys.add(f"stranger {secrets.token_hex(8)}")
     headers = {"Authorization": f"Bearer {secret}"}
-    with httpx2.Client(base_url=shared.url, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=shared.url, headers=headers, timeout=PATIENCE) as client:
         yield client
 
 

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ..fake_runner import OpenFake
-from ..running import Local, local, small
+from ..running import PATIENCE, Local, local, small
 from .asking import png
 
 CHECKS = [
@@ -104,7 +104,7 @@ def test_answers_are_as_documented(served: Local, document: Any) -> None:
 
     def send(case: Case) -> None:
         answer = case.call_and_validate(
-            base_url=served.url, headers=headers, checks=CHECKS, timeout=20
+            base_url=served.url, headers=headers, checks=CHECKS, timeout=PATIENCE
         )
         seen.add((case.operation.path, answer.status_code))
 
@@ -124,7 +124,9 @@ def test_answers_about_a_finished_video_are_as_documented(
 
     def send(case: Case) -> None:
         case.path_parameters["video_id"] = finished
-        case.call_and_validate(base_url=served.url, headers=headers, checks=CHECKS, timeout=20)
+        case.call_and_validate(
+            base_url=served.url, headers=headers, checks=CHECKS, timeout=PATIENCE
+        )
 
     for operation in operations(document, "{video_id}"):
         if identity(operation) != "deleteVideo":
@@ -135,7 +137,7 @@ def test_answers_without_a_key_are_as_documented(served: Local, document: Any) -
     for operation in operations(document):
         case = operation.Case(path_parameters={"video_id": "a", "number": 0, "model_id": "a"})
         answer = case.call_and_validate(
-            base_url=served.url, headers={"Authorization": ""}, checks=CHECKS, timeout=20
+            base_url=served.url, headers={"Authorization": ""}, checks=CHECKS, timeout=PATIENCE
         )
         needed = operation.definition.raw.get("security") != []
         assert (answer.status_code == 401) is needed, operation.path

@@ -7,12 +7,17 @@ const DATABASE = "entracte";
 const STORE = "draft";
 const IMAGES_KEY = "images";
 
-export async function saveImages(images) {
-  await inStore("readwrite", (store) => store.put(images, IMAGES_KEY)).catch(() => {});
+// Returns the name to load them by. A reload may come before they are written: what is found then
+// has another name, and is not what was saved last.
+export function saveImages(images) {
+  const name = `${Date.now()} ${Math.random()}`;
+  inStore("readwrite", (store) => store.put({ name, images }, IMAGES_KEY)).catch(() => {});
+  return name;
 }
 
-export async function loadImages() {
-  return (await inStore("readonly", (store) => store.get(IMAGES_KEY)).catch(() => null)) ?? [];
+export async function loadImages(name) {
+  const found = await inStore("readonly", (store) => store.get(IMAGES_KEY)).catch(() => null);
+  return name !== undefined && found?.name === name ? found.images : [];
 }
 
 async function inStore(mode, act) {

@@ -16,6 +16,7 @@ const SAVE_MS = 300;
 export class VideoForm {
   #saving = null;
   #imagesToSave = false;
+  #imagesName; // of those that were saved last
   #judged = null; // the field that the last estimate complained of
 
   // engine: the service's limits and defaults. created: called with every new video.
@@ -53,7 +54,8 @@ export class VideoForm {
     fillNamed(this.form, { ...this.#empty(), ...draft?.values });
     this.loras.write(draft?.loras ?? []);
     this.#refresh();
-    this.images.write(await loadImages());
+    this.#imagesName = draft?.images;
+    this.images.write(await loadImages(this.#imagesName));
     this.estimate.soon();
     try {
       this.loras.offer(await api.loras());
@@ -169,9 +171,9 @@ export class VideoForm {
 
   #save() {
     if (byId("work").hidden) return;
-    saveDraft({ values: readNamed(this.form), loras: this.loras.draft });
-    if (this.#imagesToSave) saveImages(this.images.all);
+    if (this.#imagesToSave) this.#imagesName = saveImages(this.images.all);
     this.#imagesToSave = false;
+    saveDraft({ values: readNamed(this.form), loras: this.loras.draft, images: this.#imagesName });
   }
 
   #cleared(before) {
