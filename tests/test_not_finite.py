@@ -22,6 +22,8 @@ from entracte.pipeline import run as running
 from entracte.pipeline.latents import require_finite
 from entracte.planner.meter import META, meter
 from entracte.residency.backends.cuda_stream import device_errors
+from entracte.sampling.samplers import Sampler, euler
+from entracte.sampling.tokens import StreamLatents
 from entracte.stages import DECODE_VIDEO, DENOISE
 from entracte.synthetic.demo import DISTILLED_LORA
 
@@ -87,7 +89,6 @@ def test_checking_takes_no_memory() -> None:
         ("encode_text", "encode text", NAN),
         ("connect_text", "connect text", INFINITY),
         ("encode_images", "encode images (stage1)", NAN),
-        ("denoise", "denoise", -INFINITY),
         ("upsample", "upsample", NAN),
         ("decode_audio", "decode audio", INFINITY),
     ],
@@ -112,6 +113,16 @@ def test_the_stage_is_named(
             latents_path=None,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["first.png"]
+
+
+def test_the_loop_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoiling(*args: Any) -> StreamLatents:
+        video, audio = euler(*args)
+        return StreamLatents(video, spoilt(audio, -INFINITY))
+
+    monkeypatch.setattr(running, "SAMPLERS", {"euler": Sampler(spoiling)})
+    with pytest.raises(NotFinite, match="^denoise made numbers that are not finite"):
+        engine.generate(Request(**SMALL), keep_frames=False)
 
 
 @pytest.mark.parametrize("target", ["video.mp4", "."])

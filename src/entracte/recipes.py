@@ -14,6 +14,9 @@ REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
 
 PipelineName = Literal["two-stage", "one-stage", "distilled"]
 
+# `entracte.sampling.samplers` has the loops.
+SamplerName = Literal["euler"]
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -23,6 +26,7 @@ class Phase:
     sigmas: fixed noise levels, or None for the shifted schedule of the requested steps.
     guided: whether guidance passes are made.
     distilled: how much of the distilled LoRA's given strength is merged in.
+    sampler: the loop over the noise levels.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Phase:
     sigmas: tuple[float, ...] | None
     guided: bool
     distilled: float
+    sampler: SamplerName = "euler"
 
     @property
     def stages(self) -> PhaseStages:

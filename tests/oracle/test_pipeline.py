@@ -21,7 +21,6 @@ from entracte.pipeline.conditions import (
     encode_text,
     fit_images,
 )
-from entracte.pipeline.denoise import UNGUIDED, denoise
 from entracte.pipeline.latents import (
     Latents,
     decode_audio,
@@ -31,8 +30,10 @@ from entracte.pipeline.latents import (
     upsample,
 )
 from entracte.pipeline.lora_cache import Loras
+from entracte.sampling.denoiser import UNGUIDED, Denoiser
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.tokens import audio_latent, video_latent
+from entracte.sampling.samplers import SAMPLERS
+from entracte.sampling.tokens import StreamLatents, audio_latent, video_latent
 from tests.components import load_component, merged_copy, read_changes
 
 from .amx import in_amx_order
@@ -114,18 +115,23 @@ def test_latents_in_the_official_order_of_summing(
         ]
         scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
         video, audio = prepare_latents(start, grid, images, noise, scale)
-        video_out, audio_out = denoise(
+        denoiser = Denoiser(
             model,
             video,
             audio,
             oracle.contexts(name)[: 2 if phase.guided else 1],
             model.rotary(video.positions, audio.positions, CPU, torch.bfloat16),
-            prepared.sigmas(phase),
             prepared.guidance if phase.guided else UNGUIDED,
             1,
+        )
+        final = SAMPLERS[phase.sampler].loop(
+            denoiser,
+            StreamLatents(video.latent, audio.latent),
+            prepared.sigmas(phase),
+            prepared.request.seed,
             lambda step, clean: None,
         )
-        made.append(Latents(video_latent(video_out, grid), audio_latent(audio_out)))
+        made.append(Latents(video_latent(final.video, grid), audio_latent(final.audio)))
         expected = f"{name}.{phase.name}"
         tolerance = GUIDED if phase.guided else BFLOAT16
         assert distance(made[-1].video, oracle[f"{expected}.video_latent"]) < tolerance

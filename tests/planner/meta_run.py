@@ -22,7 +22,6 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.conditions import PreparedImage
-from entracte.pipeline.denoise import GuidancePlan
 from entracte.pipeline.resolved import Prepared
 from entracte.pipeline.run import OpenModel, Outputs, Run
 from entracte.planner.meter import META, Counts, Metered, counting
@@ -32,6 +31,7 @@ from entracte.progress import Reporter
 from entracte.recipes import DEFAULTS
 from entracte.residency import WeightSet
 from entracte.residency.backends.host import HostBackend
+from entracte.sampling.denoiser import GuidancePlan
 from entracte.sampling.guidance import Guidance
 from entracte.synthetic import demo_config
 from entracte.trace.trace import Trace

@@ -130,7 +130,9 @@ def test_a_guided_step_takes_what_was_measured(grid: tuple[int, int, int], measu
     """Gigabytes of four passes at once on an H200, by docs/reference/measurements.md."""
     frames, height, width = grid
     model = published("ltx-2.3")
-    phase = PhaseLoad("stage1", frames, height, width, 0, 126, 30, 3 + 20 / 48, 4, 0, 2, 1, (1, 1))
+    phase = PhaseLoad(
+        "stage1", frames, height, width, 0, 126, 30, 30, 3 + 20 / 48, 4, 0, 2, 1, (1, 1)
+    )
     found = loop_bytes(model.transformer, phase, model.itemsize) / 1e9
     assert found == pytest.approx(measured, rel=0.05)
 

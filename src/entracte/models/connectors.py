@@ -45,11 +45,10 @@ class Connectors(Component):
             self.audio_embeddings_connector.width,
         )
 
-    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states of the prompt's own tokens to contexts.
+    def forward(self, states: Tensor) -> TextContext:
+        """Hidden states of the prompt's own tokens to a context for each stream.
 
         states: [tokens, hidden width, layers + 1], no padding, at most 1,024 tokens.
-        Returns the video and the audio context, [1, 1024, width of the stream].
         """
         projections = self.text_embedding_projection
         variance = states.square().mean(dim=1, keepdim=True)
@@ -58,7 +57,7 @@ class Connectors(Component):
         hidden_width = states.shape[1]
         video_tokens = video(normed * math.sqrt(video.out_features / hidden_width))
         audio_tokens = audio(normed * math.sqrt(audio.out_features / hidden_width))
-        return (
+        return TextContext(
             self.video_embeddings_connector(video_tokens),
             self.audio_embeddings_connector(audio_tokens),
         )

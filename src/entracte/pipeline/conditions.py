@@ -24,7 +24,8 @@ def encode_text(encoder: TextEncoder, tokens: Tensor, device: torch.device) -> T
 
 def connect_text(connectors: Connectors, states: Tensor) -> TextContext:
     """States [tokens, hidden width, layers + 1] to a context for each stream."""
-    return TextContext(*connectors(states))
+    context: TextContext = connectors(states)
+    return context
 
 
 @dataclass(frozen=True, slots=True)

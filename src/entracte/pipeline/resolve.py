@@ -15,10 +15,10 @@ from entracte.notices import Notice
 from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
 from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
+from entracte.sampling.denoiser import GuidancePlan
 from entracte.sampling.guidance import Guidance
 
 from .conditions import PreparedImage, prepare_images
-from .denoise import GuidancePlan
 from .lora_cache import Loras, OpenLora
 from .resolved import Prepared
 

@@ -10,11 +10,12 @@ from entracte.notices import Notice
 from entracte.recipes import Phase
 from entracte.request import Request
 from entracte.residency import WeightPhase, WeightSet
+from entracte.sampling.denoiser import GuidancePlan
+from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 
 from .conditions import PreparedImage
-from .denoise import GuidancePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +48,32 @@ class Prepared:
             return shifted_sigmas(self.request.num_inference_steps)
         return torch.tensor(phase.sigmas)
 
+    def evaluations(self, phase: Phase) -> int:
+        """How often a phase's sampler calls the denoiser: a sweep over the blocks each time."""
+        return SAMPLERS[phase.sampler].evaluations(len(self.sigmas(phase)) - 1)
+
+    def forwards(self, phase: Phase) -> int:
+        """How many guidance passes a phase makes in all."""
+        passes = len(self.guidance.passes()) if phase.guided else 1
+        return passes * self.evaluations(phase)
+
     @property
     def weight_phases(self) -> list[WeightPhase]:
         """What the transformer will be used for."""
         return [
-            WeightPhase(weights, len(self.sigmas(phase)) - 1)
+            WeightPhase(weights, self.evaluations(phase))
             for weights, phase in zip(self.weight_sets, self.request.recipe.phases, strict=True)
         ]
 
+    def phase_work(self, phase: Phase) -> float:
+        """What a phase costs: passes times tokens."""
+        return self.forwards(phase) * self.grid(phase).tokens
+
     def step_work(self, phase: Phase) -> float:
-        """What one step of a phase costs: evaluations of the transformer times tokens."""
-        passes = len(self.guidance.passes()) if phase.guided else 1
-        return passes * self.grid(phase).tokens
+        """What one step of a phase costs."""
+        return self.phase_work(phase) / (len(self.sigmas(phase)) - 1)
 
     @property
     def work(self) -> float:
-        """What all steps cost."""
-        phases = self.request.recipe.phases
-        return sum(self.step_work(phase) * (len(self.sigmas(phase)) - 1) for phase in phases)
+        """What all phases cost."""
+        return sum(map(self.phase_work, self.request.recipe.phases))

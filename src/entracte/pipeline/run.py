@@ -26,8 +26,16 @@ from entracte.models.vocoder import Vocoder
 from entracte.progress import Reporter
 from entracte.recipes import Phase
 from entracte.residency import BASE, DeviceManager, ManagerPlan, PhaseRun, WeightSet
+from entracte.sampling.denoiser import UNGUIDED, Denoiser
 from entracte.sampling.noise import DrawnNoise, NoiseSource
-from entracte.sampling.tokens import Tokens, VideoGrid, audio_latent, video_latent
+from entracte.sampling.samplers import SAMPLERS
+from entracte.sampling.tokens import (
+    StreamLatents,
+    Tokens,
+    VideoGrid,
+    audio_latent,
+    video_latent,
+)
 from entracte.stages import (
     CONNECT_TEXT,
     DECODE_AUDIO,
@@ -51,7 +59,6 @@ from .conditions import (
     encode_text,
     fit_images,
 )
-from .denoise import UNGUIDED, denoise
 from .latents import (
     Latents,
     decode_audio,
@@ -266,11 +273,10 @@ class Run:
             scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
             video, audio = prepare_latents(start, grid, images, noise, scale)
         guidance = self._prepared.guidance if phase.guided else UNGUIDED
-        passes, steps = len(guidance.passes()), len(sigmas) - 1
+        steps = len(sigmas) - 1
 
         def on_step(step: int, clean: Tensor) -> None:
             self._trace.step()
-            self._trace.count("forwards", passes)
             self._reporter.step(step, steps, self._prepared.step_work(phase))
             self._show(stages.loop, step, clean, grid)
 
@@ -278,19 +284,21 @@ class Run:
             with self._enter(stages.switch):
                 transformer = held.enter_context(weights.phase(number, Transformer))
             with self._enter(stages.loop, steps):
-                video_out, audio_out = denoise(
+                denoiser = Denoiser(
                     transformer,
                     video,
                     audio,
                     contexts if phase.guided else contexts[:1],
                     self._rotary(transformer, grid, video, audio),
-                    sigmas,
                     guidance,
                     self._request.guidance_batch,
-                    on_step,
                 )
-                require_finite(stages.loop, video_out, audio_out)
-        return Latents(video_latent(video_out, grid), audio_latent(audio_out))
+                sample = SAMPLERS[phase.sampler].loop
+                noisy = StreamLatents(video.latent, audio.latent)
+                made = sample(denoiser, noisy, sigmas, self._request.seed, on_step)
+                require_finite(stages.loop, *made)
+        self._trace.count("forwards", self._prepared.forwards(phase))
+        return Latents(video_latent(made.video, grid), audio_latent(made.audio))
 
     def _prepare_previews(self) -> None:
         """Fit the model's colours, once for all runs of an engine."""

@@ -37,5 +37,5 @@ def weight_phases(pipeline: str, load: Workload, model: ModelFigures) -> Sequenc
     found = []
     for phase, work in zip(recipe.phases, load.phases, strict=True):
         adapters = (Adapter(DISTILLED, phase.distilled),) if phase.distilled else ()
-        found.append(WeightPhase(WeightSet(adapters), work.steps))
+        found.append(WeightPhase(WeightSet(adapters), work.sweeps))
     return found

@@ -11,7 +11,7 @@ from .workload import PhaseLoad
 
 
 def loop_flops(config: TransformerConfig, phase: PhaseLoad) -> float:
-    """Floating-point operations of all steps of a phase."""
+    """Floating-point operations of all sweeps of a phase."""
     video, audio = config.video, config.audio
     n, m = phase.video_tokens, phase.audio_tokens
     blocks = config.layers
@@ -23,20 +23,20 @@ def loop_flops(config: TransformerConfig, phase: PhaseLoad) -> float:
         + _feed_forward(stream, tokens)
         for stream, tokens in ((video, n), (audio, m))
     )
-    step = phase.passes * blocks * in_block
+    sweep = phase.passes * blocks * in_block
     # A pass that skips self-attention in some blocks makes only values there.
-    step -= phase.skips[0] * _queries_keys_and_attention(video, n)
-    step -= phase.skips[1] * _queries_keys_and_attention(audio, m)
+    sweep -= phase.skips[0] * _queries_keys_and_attention(video, n)
+    sweep -= phase.skips[1] * _queries_keys_and_attention(audio, m)
     # Audio-video attention, which an isolated pass does without.
-    step += (phase.passes - phase.isolated) * blocks * _audio_video_attention(video, audio, n, m)
+    sweep += (phase.passes - phase.isolated) * blocks * _audio_video_attention(video, audio, n, m)
     # Keys and values of the text: for every context, once for all the passes that attend to it.
-    step += phase.contexts * blocks * (_text(video) + _text(audio))
+    sweep += phase.contexts * blocks * (_text(video) + _text(audio))
     # Outside the blocks: latents in, once for all passes; velocities out; timesteps.
-    step += _linear(n, video.in_channels, video.width) + _linear(m, audio.in_channels, audio.width)
-    step += phase.evaluations * _linear(n, video.width, video.out_channels)
-    step += phase.evaluations * _linear(m, audio.width, audio.out_channels)
-    step += _timesteps(config, phase.timesteps)
-    return phase.steps * step
+    sweep += _linear(n, video.in_channels, video.width) + _linear(m, audio.in_channels, audio.width)
+    sweep += phase.evaluations * _linear(n, video.width, video.out_channels)
+    sweep += phase.evaluations * _linear(m, audio.width, audio.out_channels)
+    sweep += _timesteps(config, phase.timesteps)
+    return phase.sweeps * sweep
 
 
 def groups(phase: PhaseLoad) -> float:

@@ -73,12 +73,9 @@ def loop_bytes(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> in
     held += phase.video_tokens * FLOAT32 + phase.audio_tokens * FLOAT32
     # The contexts in one tensor.
     held += phase.contexts * context_bytes(config, itemsize)
-    # Velocities: a step's are held until the next one has its own.
     velocities = phase.evaluations * (video.velocity + audio.velocity)
-    forward = _forward(config, phase, video, audio, itemsize)
-    forward += velocities if phase.steps > 1 else 0
     combine = velocities + max(_combine(stream, phase, itemsize) for stream in (video, audio))
-    return held + max(forward, combine)
+    return held + max(_forward(config, phase, video, audio, itemsize), combine)
 
 
 def _forward(

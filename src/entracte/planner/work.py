@@ -159,7 +159,7 @@ class _Work:
             loop_flops(config, phase),
             images + loop_bytes(config, phase, self._model.itemsize),
             number,
-            round(phase.steps * config.layers * groups(phase)),
+            round(phase.sweeps * config.layers * groups(phase)),
         )
         self._left += self._latents(phase)
 

@@ -9,10 +9,10 @@ import torch
 
 from entracte.models.transformer import Pass
 from entracte.pipeline.conditions import PreparedImage
-from entracte.pipeline.denoise import UNGUIDED, GuidancePlan
 from entracte.pipeline.resolved import Prepared
 from entracte.recipes import DEFAULTS, Phase
 from entracte.request import Request
+from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class PhaseLoad:
     """One phase's loop over noise levels.
 
     frames, height, width: of the latent grid. appended: tokens of images at later frames.
-    passes: evaluations of the transformer a step, those that share blocks counted in part.
+    sweeps: how often the sampler calls the denoiser, each time a sweep over the blocks.
+    passes: of one sweep, those that share blocks counted in part.
     rows_at_once: how many of them are computed together. images: how many are encoded for it.
     contexts: how many prompts it looks at.
     isolated: how many of the passes have no attention between video and audio.
@@ -34,6 +35,7 @@ class PhaseLoad:
     appended: int
     audio_tokens: int
     steps: int
+    sweeps: int
     passes: float
     rows_at_once: int
     images: int
@@ -47,7 +49,7 @@ class PhaseLoad:
 
     @property
     def evaluations(self) -> int:
-        """How many velocities a step makes: the passes, each counted whole."""
+        """How many velocities a sweep computes: the passes, each counted whole."""
         return ceil(self.passes)
 
     @property
@@ -145,6 +147,7 @@ def _phase_load(prepared: Prepared, phase: Phase, layers: int) -> PhaseLoad:
         appended=later * grid.frame_tokens,
         audio_tokens=prepared.request.audio_tokens,
         steps=len(prepared.sigmas(phase)) - 1,
+        sweeps=prepared.evaluations(phase),
         passes=sum(_share(each, layers) for each in passes),
         rows_at_once=prepared.request.guidance_batch,
         images=len(prepared.images),

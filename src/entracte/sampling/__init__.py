@@ -1,1 +1,1 @@
-"""Schedules, noise, guidance and the Euler step: small pure functions."""
+"""Samplers and what they work with: the denoiser, guidance, schedules, noise and tokens."""

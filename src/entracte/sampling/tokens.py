@@ -1,6 +1,7 @@
 """Latents as token sequences: where every token is, how noisy it may be, what it must stay."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,6 +66,13 @@ def audio_spans(tokens: int) -> Tensor:
     edges = torch.arange(tokens + 1, dtype=torch.float32) * MEL_FRAMES_PER_TOKEN
     seconds = (edges + 1 - MEL_FRAMES_PER_TOKEN).clamp(min=0) * MEL_HOP / MEL_SAMPLE_RATE
     return torch.stack([seconds[:-1], seconds[1:]], dim=-1)[None]
+
+
+class StreamLatents(NamedTuple):
+    """Latents of both streams as tokens, [1, tokens, channels] each."""
+
+    video: Tensor
+    audio: Tensor
 
 
 @dataclass(frozen=True, slots=True)
