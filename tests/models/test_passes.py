@@ -1,10 +1,18 @@
 """Passes computed together, one by one or joined to a twin give the same velocities."""
 
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
 import pytest
 import torch
 
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
+from entracte.models.transformer.block import Block, StreamConditions
+from entracte.models.transformer.execution import run_blocks
 from entracte.models.transformer.modulation import runs_of
+from entracte.models.transformer.passes import Batch, Rows, join
 from entracte.synthetic import demo_config
 
 VIDEO, AUDIO = 12, 7
@@ -67,22 +75,21 @@ def test_passes_differ(model: Transformer) -> None:
             assert not torch.allclose(one.audio, other.audio, atol=1e-3)
 
 
-def test_a_skipping_pass_shares_its_twins_blocks(model: Transformer) -> None:
+@pytest.mark.parametrize("rows_at_once", [1, 3])
+def test_a_skipping_pass_shares_its_twins_blocks(model: Transformer, rows_at_once: int) -> None:
     """Before its first skipped block it costs nothing: two rows run there, three after."""
-    rows_seen = []
+    rows_seen = [0] * len(model.transformer_blocks)
 
-    def blocks():
-        for block in model.transformer_blocks:
+    def count(index: int, states: torch.Tensor) -> None:
+        rows_seen[index] += len(states)
 
-            def counted(groups, *rest, block=block):
-                rows_seen.append(sum(len(rows.passes) for rows in groups))
-                return block(groups, *rest)
-
-            yield counted
-
-    video, audio = inputs(model)
-    passes = [Pass(), Pass(context=1), SKIPPED]
-    model(video, audio, passes, blocks=blocks())
+    hooks = [
+        block.register_forward_pre_hook(lambda _, args, index=index: count(index, args[0]))
+        for index, block in enumerate(model.transformer_blocks)
+    ]
+    model(*inputs(model), [Pass(), Pass(context=1), SKIPPED], rows_at_once=rows_at_once)
+    for hook in hooks:
+        hook.remove()
     assert rows_seen == [2, 2, 3, 3]
 
 
@@ -90,18 +97,78 @@ def test_blocks_are_asked_for_one_at_a_time(model: Transformer) -> None:
     """A streaming manager may reuse a block's memory once the next one is asked for."""
     video, audio = inputs(model)
     expected = model(video, audio, PASSES)
-    live = 0
 
-    def blocks():
-        nonlocal live
-        for block in model.transformer_blocks:
-            live += 1
-            assert live == 1
-            yield block
-            live -= 1
+    def lent_one_at_a_time(blocks: Iterable[Block], *rest: Any) -> list[Batch]:
+        def lend() -> Iterator[Block]:
+            for block in blocks:
+                lent = copy.deepcopy(block)
+                yield lent
+                for parameter in lent.parameters():
+                    parameter.fill_(torch.nan)
 
-    streamed = model(video, audio, PASSES, blocks=blocks(), rows_at_once=1)
+        return run_blocks(lend(), *rest)
+
+    streamed = model(video, audio, PASSES, rows_at_once=1, run=lent_one_at_a_time)
     assert torch.allclose(streamed[2].video, expected[2].video, atol=1e-4)
+
+
+def tensors_of(*values: Any) -> list[torch.Tensor]:
+    found = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif is_dataclass(value):
+            found += tensors_of(*(getattr(value, field.name) for field in fields(value)))
+    return found
+
+
+def test_a_block_changes_nothing_but_the_states_it_returns(model: Transformer) -> None:
+    """So that a captured or compiled one may stand in its place."""
+    seen: list[tuple[Any, ...]] = []
+    block = model.transformer_blocks[2]
+    hook = block.register_forward_pre_hook(lambda _, args: seen.append(copy.deepcopy(args)))
+    model(*inputs(model, [0.0] * 4 + [1.0] * 8), PASSES)
+    hook.remove()
+    (given,) = seen
+    x, y, *rest = given
+    assert rest[-1] == Rows((0, 0, 1, 0), isolated=1, video_attending=3, audio_attending=3)
+    before, weights = copy.deepcopy(given), [p.clone() for p in block.parameters()]
+
+    first = block(x, y, *rest)
+    assert first[0] is x
+    assert first[1] is y
+    assert all(map(torch.equal, tensors_of(*rest), tensors_of(*before[2:])))
+    assert all(map(torch.equal, block.parameters(), weights))
+    again = block(*before)
+    assert all(map(torch.equal, first, again))
+
+
+def test_another_loop_may_stand_in_the_place_of_the_plain_one(model: Transformer) -> None:
+    """Such as one that returns states in memory of its own."""
+    video, audio = inputs(model)
+
+    def one_batch_after_the_other(
+        blocks: Iterable[Block],
+        batches: list[Batch],
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+    ) -> list[Batch]:
+        for index, block in enumerate(blocks):
+            batches = join(batches, passes, index, rows_at_once)
+            shared = block.prepare(video, audio)
+            for number, batch in enumerate(batches):
+                x, y = batch.video.clone(), batch.audio.clone()
+                states = block(x, y, video, audio, shared, batch.rows(index))
+                batches[number] = Batch(batch.passes, *states)
+        return batches
+
+    plain = model(video, audio, PASSES, rows_at_once=2)
+    other = model(video, audio, PASSES, rows_at_once=2, run=one_batch_after_the_other)
+    for one, two in zip(plain, other, strict=True):
+        assert torch.equal(one.video, two.video)
+        assert torch.equal(one.audio, two.audio)
 
 
 def test_runs_equal_a_timestep_for_every_token(model: Transformer) -> None:

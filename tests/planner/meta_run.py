@@ -119,10 +119,10 @@ class Recorder(Trace):
 
 @contextmanager
 def counted_batches(transformer: nn.Module) -> Iterator[list[int]]:
-    """How many batches every call of a block is given."""
+    """One for every call of a block, which is given a batch."""
     found: list[int] = []
     hooks = [
-        block.register_forward_pre_hook(lambda _, args: found.append(len(args[0])))
+        block.register_forward_pre_hook(lambda *_: found.append(1))
         for block in transformer.get_submodule("transformer_blocks").children()
     ]
     try:

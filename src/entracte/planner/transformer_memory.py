@@ -67,15 +67,18 @@ def loop_bytes(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> in
     latents = video.latent + audio.latent
     # The tokens that the loop starts from, what they are drawn to, and the loop's own.
     held = 3 * latents
-    # A guided step's latents are made contiguous, which is a copy.
-    held += latents if phase.evaluations > 1 else 0
     # Every token's share of the noise.
     held += phase.video_tokens * FLOAT32 + phase.audio_tokens * FLOAT32
     # The contexts in one tensor.
     held += phase.contexts * context_bytes(config, itemsize)
+    forward = _forward(config, phase, video, audio, itemsize)
+    # The latents of several passes are made contiguous, which is a copy.
+    forward += latents if phase.evaluations > 1 else 0
     velocities = phase.evaluations * (video.velocity + audio.velocity)
-    combine = velocities + max(_combine(stream, phase, itemsize) for stream in (video, audio))
-    return held + max(_forward(config, phase, video, audio, itemsize), combine)
+    estimate = velocities + max(_estimate(stream, phase, itemsize) for stream in (video, audio))
+    # The clean estimates of both streams, while the latents move on.
+    step = latents + max(_euler_step(stream, itemsize) for stream in (video, audio))
+    return held + max(forward, estimate, step)
 
 
 def _forward(
@@ -132,9 +135,15 @@ def _modulation(config: TransformerConfig, phase: PhaseLoad, itemsize: int) -> i
     return ((23 * phase.timesteps + 3) * video + (23 + 3) * audio) * itemsize
 
 
-def _combine(s: StreamBytes, phase: PhaseLoad, itemsize: int) -> int:
-    """One stream's predictions of all passes, and the next latents made from their combination."""
+def _estimate(s: StreamBytes, phase: PhaseLoad, itemsize: int) -> int:
+    """One stream's predictions of all passes in float32, and their combination."""
     wide = s.latent * FLOAT32 // itemsize
-    # In float32 beside the predictions: the latents, their slope, and its product with the step. In
-    # the model's dtype: the combined prediction, and the slope.
-    return (phase.evaluations + 3) * wide + 2 * s.latent
+    if phase.images:  # three products with the mask, beside the estimate
+        return (phase.evaluations + 3) * wide + s.latent
+    # Two terms and their sum, from the second term on beside the sum so far.
+    return (phase.evaluations + (3 if phase.evaluations > 2 else 2)) * wide
+
+
+def _euler_step(s: StreamBytes, itemsize: int) -> int:
+    """The latents, the slope and its product with the step in float32; the slope as rounded."""
+    return 3 * s.latent * FLOAT32 // itemsize + s.latent

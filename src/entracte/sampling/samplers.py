@@ -6,8 +6,6 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from entracte.recipes import SamplerName
-
 from .tokens import StreamLatents
 
 # From latents at a noise level, [1] on their device, to an estimate of the clean ones; `Denoiser`.
@@ -66,4 +64,5 @@ def euler_step(latent: Tensor, x0: Tensor, sigma: Tensor, next_sigma: Tensor) ->
     return (latent.float() + slope.float() * (next_sigma - sigma)).to(latent.dtype)
 
 
-SAMPLERS: Mapping[SamplerName, Sampler] = MappingProxyType({"euler": Sampler(euler)})
+# By the names that recipes give them.
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType({"euler": Sampler(euler)})

@@ -40,10 +40,31 @@ class StreamConditions:
         return [TokenRun(0, self.runs[-1].stop, 0)]
 
 
+@dataclass(frozen=True, slots=True)
+class StreamShared:
+    """What a block makes of one stream's conditions, for all batches of a sweep.
+
+    table: [timesteps, 9, width], modulation. text_keys, text_values: of the contexts,
+    [contexts, text tokens, heads, head_dim].
+    """
+
+    table: Tensor
+    text_keys: Tensor
+    text_values: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a block makes of the conditions of both streams, for all batches of a sweep."""
+
+    video: StreamShared
+    audio: StreamShared
+
+
 class Block(nn.Module):
     """Self-attention, text attention, audio-video attention and feed-forward of both streams.
 
-    Parameter names are those of the published file.
+    It keeps nothing between calls. Parameter names are those of the published file.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -71,43 +92,61 @@ class Block(nn.Module):
         self.scale_shift_table_a2v_ca_video = nn.Parameter(torch.empty(5, video.width))
         self.scale_shift_table_a2v_ca_audio = nn.Parameter(torch.empty(5, audio.width))
 
+    def prepare(self, video: StreamConditions, audio: StreamConditions) -> Shared:
+        """What does not depend on the hidden states: modulation, keys and values of the text."""
+        return Shared(
+            self._shared(self.attn2, video, self.scale_shift_table, self.prompt_scale_shift_table),
+            self._shared(
+                self.audio_attn2,
+                audio,
+                self.audio_scale_shift_table,
+                self.audio_prompt_scale_shift_table,
+            ),
+        )
+
+    @staticmethod
+    def _shared(
+        attention: Attention, conditions: StreamConditions, table: Tensor, prompt: Tensor
+    ) -> StreamShared:
+        table = table + conditions.timestep
+        shift, scale = prompt + conditions.prompt
+        text = (conditions.contexts * (1 + scale)).add_(shift)
+        return StreamShared(table, attention.keys(text), attention.values(text))
+
     def forward(
         self,
-        groups: Sequence[Rows],
+        x: Tensor,
+        y: Tensor,
         video: StreamConditions,
         audio: StreamConditions,
-        index: int,
-    ) -> None:
-        """Update the hidden states of all rows in place. `index` is this block's place.
+        shared: Shared,
+        rows: Rows,
+    ) -> tuple[Tensor, Tensor]:
+        """The hidden states after this block, in the memory of those before it.
 
-        The contexts' keys and values are made once, for all the passes that attend to them.
+        x: [rows, video tokens, video width]; y: [rows, audio tokens, audio width].
+        shared: what `prepare` made of the same conditions.
         """
-        video_table = self.scale_shift_table + video.timestep
-        audio_table = self.audio_scale_shift_table + audio.timestep
-        video_text = _text(self.attn2, video, self.prompt_scale_shift_table)
-        audio_text = _text(self.audio_attn2, audio, self.audio_prompt_scale_shift_table)
-        for rows in groups:
-            x, y = rows.video, rows.audio
-            attending_video, attending_audio = rows.attending(index)
-            self._self_attention(self.attn1, x, video, video_table, attending_video)
-            self._self_attention(self.audio_attn1, y, audio, audio_table, attending_audio)
-            self._text_attention(self.attn2, x, rows, video, video_table, video_text)
-            self._text_attention(self.audio_attn2, y, rows, audio, audio_table, audio_text)
-            if rows.isolated < len(rows.passes):
-                self._audio_video_attention(x[rows.isolated :], y[rows.isolated :], video, audio)
-            self._feed_forward(self.ff, x, video, video_table)
-            self._feed_forward(self.audio_ff, y, audio, audio_table)
+        self._self_attention(self.attn1, x, video, shared.video, rows.video_attending)
+        self._self_attention(self.audio_attn1, y, audio, shared.audio, rows.audio_attending)
+        self._text_attention(self.attn2, x, video, shared.video, rows)
+        self._text_attention(self.audio_attn2, y, audio, shared.audio, rows)
+        if rows.isolated < len(x):
+            self._audio_video_attention(x[rows.isolated :], y[rows.isolated :], video, audio)
+        self._feed_forward(self.ff, x, video, shared.video)
+        self._feed_forward(self.audio_ff, y, audio, shared.audio)
+        return x, y
 
     def _self_attention(
         self,
         attention: Attention,
         x: Tensor,
         conditions: StreamConditions,
-        table: Tensor,
+        shared: StreamShared,
         attending: int,
     ) -> None:
         """Rows from `attending` on keep their own values."""
-        shift, scale, gate = table[:, 0:3].unbind(1)
+        shift, scale, gate = shared.table[:, 0:3].unbind(1)
         h = modulate(self._norm(x), shift, scale, conditions.runs)
         out = values = attention.values(h)
         if attending:
@@ -125,15 +164,17 @@ class Block(nn.Module):
         self,
         attention: Attention,
         x: Tensor,
-        rows: Rows,
         conditions: StreamConditions,
-        table: Tensor,
-        text: tuple[Tensor, Tensor],
+        shared: StreamShared,
+        rows: Rows,
     ) -> None:
-        shift, scale, gate = table[:, 6:9].unbind(1)
-        keys, values = text
+        shift, scale, gate = shared.table[:, 6:9].unbind(1)
         h = modulate(self._norm(x), shift, scale, conditions.runs)
-        out = attention.attend(attention.queries(h), rows.pick(keys), rows.pick(values))
+        out = attention.attend(
+            attention.queries(h),
+            _of_rows(shared.text_keys, rows.contexts),
+            _of_rows(shared.text_values, rows.contexts),
+        )
         add_gated(x, attention.project(out, h), gate, conditions.runs)
 
     def _audio_video_attention(
@@ -173,9 +214,13 @@ class Block(nn.Module):
         add_gated(y, attention.project(out, audio_asks), gate, audio.everywhere)
 
     def _feed_forward(
-        self, feed_forward: FeedForward, x: Tensor, conditions: StreamConditions, table: Tensor
+        self,
+        feed_forward: FeedForward,
+        x: Tensor,
+        conditions: StreamConditions,
+        shared: StreamShared,
     ) -> None:
-        shift, scale, gate = table[:, 3:6].unbind(1)
+        shift, scale, gate = shared.table[:, 3:6].unbind(1)
         h = modulate(self._norm(x), shift, scale, conditions.runs)
         add_gated(x, feed_forward(h), gate, conditions.runs)
 
@@ -183,10 +228,9 @@ class Block(nn.Module):
         return rms_norm(x, self.eps)
 
 
-def _text(
-    attention: Attention, conditions: StreamConditions, table: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Keys and values of the contexts, [contexts, tokens, heads, head_dim] each."""
-    shift, scale = table + conditions.prompt
-    text = (conditions.contexts * (1 + scale)).add_(shift)
-    return attention.keys(text), attention.values(text)
+def _of_rows(per_context: Tensor, contexts: Sequence[int]) -> Tensor:
+    """For every row, its context's entry of a tensor [contexts, …]; a view where it can be."""
+    if len(set(contexts)) == 1:
+        return per_context[contexts[0]].expand(len(contexts), *per_context.shape[1:])
+    # Not an index by a list, which a GPU would have to be sent, and waited for.
+    return torch.stack([per_context[context] for context in contexts])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from ..component import Component
 from .block import Block, StreamConditions
 from .config import TransformerConfig
+from .execution import RunBlocks, run_blocks
 from .modulation import AdaLayerNormSingle, TokenRun, modulate
-from .passes import Pass, join_rows, start_rows
+from .passes import Pass, first_batches
 from .rotary import Rotary, rotary_table
 
 
@@ -106,13 +108,12 @@ class Transformer(Component):
         video: StreamInput,
         audio: StreamInput,
         passes: Sequence[Pass] = (Pass(),),
-        blocks: Iterable[nn.Module] | None = None,
         rows_at_once: int | None = None,
+        run: RunBlocks = run_blocks,
     ) -> list[Velocity]:
         """Evaluate every pass; returns their velocities in the order of `passes`.
 
-        blocks: yields the blocks in order, each ready to compute (default: this module's own).
-        rows_at_once: how many passes share a batch (default: all).
+        rows_at_once: how many passes share a batch (default: all). run: the loop over the blocks.
         """
         rows_at_once = rows_at_once or len(passes)
         scale, gate_scale = self.config.timestep_scale, self.config.gate_timestep_scale
@@ -141,29 +142,33 @@ class Transformer(Component):
             cross_gate=self.av_ca_v2a_gate_adaln_single(video.sigma * gate_scale)[0][0],
         )
 
-        groups = start_rows(
+        batches = run(
+            cast("Iterable[Block]", self.transformer_blocks),
+            first_batches(
+                passes,
+                self.patchify_proj(video.latent),
+                self.audio_patchify_proj(audio.latent),
+                rows_at_once,
+            ),
             passes,
-            self.patchify_proj(video.latent),
-            self.audio_patchify_proj(audio.latent),
             rows_at_once,
+            video_conditions,
+            audio_conditions,
         )
-        for index, block in enumerate(self.transformer_blocks if blocks is None else blocks):
-            groups = join_rows(groups, passes, index, rows_at_once)
-            block(groups, video_conditions, audio_conditions, index)
 
         velocities: dict[Pass, Velocity] = {}
-        for rows in groups:
+        for batch in batches:
             video_out = self._output(
-                rows.video, self.scale_shift_table, video_embedded, video.runs, self.proj_out
+                batch.video, self.scale_shift_table, video_embedded, video.runs, self.proj_out
             )
             audio_out = self._output(
-                rows.audio,
+                batch.audio,
                 self.audio_scale_shift_table,
                 audio_embedded,
                 audio.runs,
                 self.audio_proj_out,
             )
-            for row, evaluated in enumerate(rows.passes):
+            for row, evaluated in enumerate(batch.passes):
                 velocities[evaluated] = Velocity(video_out[row : row + 1], audio_out[row : row + 1])
         return [velocities[wanted] for wanted in passes]
 

@@ -1,7 +1,7 @@
 """Guidance passes: the evaluations of the model that one denoising step combines.
 
 Passes go through the blocks together, block by block, so that a block's weights are needed once a
-step however many passes there are. A pass that skips self-attention in block f computes exactly
+sweep however many passes there are. A pass that skips self-attention in block f computes exactly
 what its plain twin computes before f, so it joins there, as a copy of the twin's state.
 """
 
@@ -37,46 +37,51 @@ class Pass:
         return plain if plain in passes else None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Rows:
-    """Passes that go through a block as one batch, and their hidden states, a row each.
+    """What a block does with each row of a batch; hashable, and without tensors.
+
+    contexts: the text context that each row attends to.
+    isolated: how many leading rows have no attention between video and audio.
+    video_attending, audio_attending: how many leading rows have self-attention; the others keep
+        their values.
+    """
+
+    contexts: tuple[int, ...]
+    isolated: int
+    video_attending: int
+    audio_attending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Passes that go through the blocks together, a row each, and their hidden states.
 
     video: [rows, video tokens, video width]; audio: [rows, audio tokens, audio width].
     Isolated passes come first and skipping ones last, so that each kind is a slice of rows.
     """
 
-    passes: list[Pass]
+    passes: tuple[Pass, ...]
     video: Tensor
     audio: Tensor
 
-    @property
-    def isolated(self) -> int:
-        """How many leading rows have no attention between video and audio."""
-        return sum(p.isolated for p in self.passes)
-
-    def attending(self, block: int) -> tuple[int, int]:
-        """How many leading rows have video and audio self-attention in a block."""
-        return (
-            sum(block not in p.skip_video for p in self.passes),
-            sum(block not in p.skip_audio for p in self.passes),
+    def rows(self, block: int) -> Rows:
+        """What the block at a place does with each row."""
+        return Rows(
+            contexts=tuple(p.context for p in self.passes),
+            isolated=sum(p.isolated for p in self.passes),
+            video_attending=sum(block not in p.skip_video for p in self.passes),
+            audio_attending=sum(block not in p.skip_audio for p in self.passes),
         )
 
-    def pick(self, per_context: Tensor) -> Tensor:
-        """For every row, its context's entry of a tensor [contexts, …]; a view where it can be."""
-        wanted = [p.context for p in self.passes]
-        if len(set(wanted)) == 1:
-            return per_context[wanted[0]].expand(len(wanted), *per_context.shape[1:])
-        # Not an index by a list, which a GPU would have to be sent, and waited for.
-        return torch.stack([per_context[context] for context in wanted])
 
-
-def start_rows(
+def first_batches(
     passes: Sequence[Pass], video: Tensor, audio: Tensor, rows_at_once: int
-) -> list[Rows]:
-    """Group the passes that run from the first block on into batches of at most `rows_at_once`.
+) -> list[Batch]:
+    """Batches, of at most `rows_at_once`, of the passes that run from the first block on.
 
     video, audio: the embedded latents, [1, tokens, width], common to all passes.
-    Raises ValueError where the passes cannot be ordered as `Rows` needs.
+    Raises ValueError where the passes cannot be ordered as `Batch` needs.
     """
     if len(set(passes)) != len(passes):
         raise ValueError("a pass is given twice")
@@ -86,35 +91,34 @@ def start_rows(
         raise ValueError("a pass may skip self-attention or be isolated, not both")
     starting = [p for p in passes if not p.first_skip or p.twin(passes) is None]
     starting.sort(key=lambda p: (not p.isolated, p.first_skip is not None))
-    groups = []
+    batches = []
     for first in range(0, len(starting), rows_at_once):
-        members = starting[first : first + rows_at_once]
-        groups.append(
-            Rows(members, video.repeat(len(members), 1, 1), audio.repeat(len(members), 1, 1))
-        )
-    return groups
+        members = tuple(starting[first : first + rows_at_once])
+        count = len(members)
+        batches.append(Batch(members, video.repeat(count, 1, 1), audio.repeat(count, 1, 1)))
+    return batches
 
 
-def join_rows(
-    groups: list[Rows], passes: Sequence[Pass], block: int, rows_at_once: int
-) -> list[Rows]:
-    """The groups with the pass, if any, that leaves its twin at this block added to them."""
+def join(
+    batches: list[Batch], passes: Sequence[Pass], block: int, rows_at_once: int
+) -> list[Batch]:
+    """The batches, with the pass that leaves its twin at this block added, if there is one."""
     if block == 0:
-        return groups
+        return batches
     for newcomer in passes:
         twin = newcomer.twin(passes)
         if newcomer.first_skip != block or twin is None:
             continue
-        origin = next(rows for rows in groups if twin in rows.passes)
+        origin = next(batch for batch in batches if twin in batch.passes)
         row = origin.passes.index(twin)
         video, audio = origin.video[row : row + 1], origin.audio[row : row + 1]
-        *others, last = groups
+        *others, last = batches
         if len(last.passes) < rows_at_once:
-            joined = Rows(
-                [*last.passes, newcomer],
+            joined = Batch(
+                (*last.passes, newcomer),
                 torch.cat([last.video, video]),
                 torch.cat([last.audio, audio]),
             )
             return [*others, joined]
-        return [*groups, Rows([newcomer], video.clone(), audio.clone())]
-    return groups
+        return [*batches, Batch((newcomer,), video.clone(), audio.clone())]
+    return batches

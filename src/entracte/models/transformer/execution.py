@@ -1,0 +1,58 @@
+"""The loop over the transformer's blocks."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from .block import Block, StreamConditions
+from .passes import Batch, Pass, join
+
+
+class RunBlocks(Protocol):
+    """Runs batches through all blocks; `run_blocks` is the plain way."""
+
+    def __call__(
+        self,
+        blocks: Iterable[Block],
+        batches: list[Batch],
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+    ) -> list[Batch]: ...
+
+
+def run_blocks(
+    blocks: Iterable[Block],
+    batches: list[Batch],
+    passes: Sequence[Pass],
+    rows_at_once: int,
+    video: StreamConditions,
+    audio: StreamConditions,
+) -> list[Batch]:
+    """Run batches through all blocks, one block at a time; returns them with their final states.
+
+    blocks: in order. Each may be used until the next is asked for, and not after: its weights may
+        share their memory with a later block's.
+    batches: of the passes that run from the first block on; their states are overwritten. Passes
+        that leave a twin later join on the way.
+    """
+    for index, block in enumerate(blocks):
+        batches = join(batches, passes, index, rows_at_once)
+        batches = _run_block(block, index, batches, video, audio)
+    return batches
+
+
+def _run_block(
+    block: Block,
+    index: int,
+    batches: list[Batch],
+    video: StreamConditions,
+    audio: StreamConditions,
+) -> list[Batch]:
+    """What a block makes for all batches is given back before the next block makes its own."""
+    shared = block.prepare(video, audio)
+    done = []
+    for batch in batches:
+        x, y = block(batch.video, batch.audio, video, audio, shared, batch.rows(index))
+        done.append(Batch(batch.passes, x, y))
+    return done
