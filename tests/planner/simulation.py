@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from entracte.machine.hardware import Hardware
+from entracte.machine.hardware import Hardware, Rates
 from entracte.planner.cost_model import Costs
 from entracte.planner.footprint import Weights
 from entracte.planner.schedule_model import Sweeps, merge_seconds
@@ -224,7 +224,7 @@ def two_stage(
 def machine(link: float, merge: float = 1e9, disk: float = 1e9) -> Hardware:
     """A machine by the seconds that one block's copy takes; merges and reads by rates."""
     block = 2 * SIDE * SIDE
-    rates = SimulatedRates(
+    rates = Rates(
         matmul=1e12,
         merge=merge,
         device_copy=1e12,
