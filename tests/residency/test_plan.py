@@ -1,6 +1,7 @@
 """What a plan lists, how tensors lie in memory, and how slots are filled."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,18 +11,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from entracte.errors import ResidencyError
-from entracte.residency import BASE, Residency, TensorSpec, WeightPhase
+from entracte.residency import BASE, DeviceManager, Residency, TensorSpec, WeightPhase
 from entracte.residency.backends.host import HostBackend
 from entracte.residency.buffer import Buffer
 from entracte.residency.buffer_key import STAGING, BlockWeights, BufferKey
 from entracte.residency.layout import ALIGNMENT, lay_out
+from entracte.residency.managed import ManagedComponent
 from entracte.residency.plan import Plan, Sizes, make_plan, spread
 from entracte.residency.policy import ComponentPolicy
 from entracte.residency.prefetch import SlotRing
 from entracte.residency.recorder import ComponentRecorder, Recorder
 from entracte.residency.simulated import SimulatedAccelerator
 
-from .toy import BLOCKS, ONE, PHASES, TWO, build, make_manager, make_net
+from .toy import ADAPTERS, BLOCKS, ONE, PHASES, TWO, Net, build, make_manager, make_net, make_spec
 
 N = 8
 SIZES = Sizes(
@@ -389,3 +391,33 @@ def test_blocks_out_of_order_are_refused() -> None:
     with pytest.raises(RuntimeError, match="to come"):
         slots.ring.take(BlockWeights(1, BASE))
     assert BlockWeights(0, BASE) != BlockWeights(0, ONE)
+
+
+def test_a_request_is_planned_once_for_all_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[str] = []
+    make = ManagedComponent.make_plan
+
+    def counted(
+        it: ManagedComponent, phases: tuple[WeightPhase, ...], policy: ComponentPolicy
+    ) -> Plan:
+        planned.append(it.name)
+        return make(it, phases, policy)
+
+    monkeypatch.setattr(ManagedComponent, "make_plan", counted)
+    specs = [make_spec(), replace(make_spec(), name="other")]
+    manager = DeviceManager(specs, HostBackend(), Residency("fused"), adapters=ADAPTERS)
+    assert planned == []  # a configuration is checked without phases
+    plan = manager.plan(PHASES)
+    with manager.execute(plan) as run, run.phase(0, Net):
+        for _ in range(2):
+            with manager.borrow("other", Net):
+                pass
+    assert planned == ["net", "other"]
+
+
+def test_a_plan_for_another_residency_is_refused() -> None:
+    manager = make_manager(HostBackend(), Residency("fused"))
+    plan = manager.plan(PHASES)
+    manager.configure(Residency("resident"))
+    with pytest.raises(ResidencyError, match="made for another residency"), manager.execute(plan):
+        pass

@@ -4,8 +4,8 @@ It works on modules, tensors and names, and can be used alone: `docs/how-to/devi
 This is its face: everything that other packages use is imported from here.
 """
 
+from .backends import open_backend
 from .backends.cuda_stream import CudaStream, device_errors
-from .backends.opening import open_backend
 from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
 from .budget import ConcurrentUse, ManagerPlan
 from .buffer_key import BlockWeights, BufferKey

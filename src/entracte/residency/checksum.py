@@ -35,10 +35,10 @@ class BaseChecksum:
                 continue
             buffer = pool[key]
             buffer.acquire(self._backend.compute)
-            self._backend.lend(buffer.memory)
+            self._backend.checks.lend(buffer.memory)
             with self._backend.computing():
                 digest = _digest(buffer.memory)
-            self._backend.take_back(buffer.memory)
+            self._backend.checks.take_back(buffer.memory)
             buffer.release(self._backend.compute)
             same.append((digest == self._digests.setdefault(content, digest)).all())
         if same and not bool(torch.stack(same).all()):

@@ -169,5 +169,5 @@ class WeightLoader:
 
     def _read(self, target: Buffer, content: BlockWeights) -> None:
         with target.writing_on_host(content):
-            self._backend.host_writes(target.memory[: self._reader.nbytes(content)])
+            self._backend.checks.host_writes(target.memory[: self._reader.nbytes(content)])
             self._reader.read(content, target.memory)

@@ -91,7 +91,7 @@ class PhaseRun:
         lent = [rest, *(self._unmerged_factors() if weights.adapters else ())]
         for buffer in lent:
             buffer.acquire(self._backend.compute)
-            self._backend.lend(buffer.memory)
+            self._backend.checks.lend(buffer.memory)
         try:
             with self._backend.computing():
                 module = self._bound_module(rest, content.unit, weights)
@@ -106,7 +106,7 @@ class PhaseRun:
             if not self._swept:
                 self._release_blocks()
             for buffer in lent:
-                self._backend.take_back(buffer.memory)
+                self._backend.checks.take_back(buffer.memory)
                 buffer.release(self._backend.compute)
         self._ring.advance()
         if self._plan.rolling:
@@ -129,18 +129,18 @@ class PhaseRun:
         self._sweeps_left -= 1
         weights = self._plan.phases[self._entered].weights
         compute, ring = self._backend.compute, self._ring
-        with self._backend.in_step():
+        with self._backend.checks.in_step():
             for content, key in self._uses[self._entered][:-1]:
                 buffer = ring.take(content) if key is None else self._pool[key]
                 buffer.acquire(compute)
-                self._backend.lend(buffer.memory)
+                self._backend.checks.lend(buffer.memory)
                 began = self._recorder.mark_compute()
                 try:
                     yield self._bound_module(buffer, content.unit, weights)
                 finally:
                     if began is not None:
                         self._recorder.ran(content.unit, began)
-                    self._backend.take_back(buffer.memory)
+                    self._backend.checks.take_back(buffer.memory)
                     if key is None or not self._sweeps_left:
                         buffer.release(compute)
                 if key is None:

@@ -1,1 +1,15 @@
-"""What a device manager runs on."""
+"""Devices that weights can be held on: what the manager needs of one, and those that there are."""
+
+import torch
+
+from .host import HostBackend
+from .protocol import Backend
+
+
+def open_backend(device: torch.device) -> Backend:
+    """A new backend for the CPU or a CUDA device."""
+    if device.type == "cuda":
+        from .cuda import CudaBackend
+
+        return CudaBackend(device)
+    return HostBackend()

@@ -17,8 +17,7 @@ from entracte.residency.merge import WeightMerge
 
 from .cuda_stream import CudaClock, CudaMergeProgram, CudaStream, device_errors
 from .pinned import CudaRegistrar, HostAllocator, Registrar
-from .protocol import HostMemory, MergeProgram, Stream, Task, Traffic
-from .unchecked import Unchecked
+from .protocol import Checks, HostMemory, MergeProgram, NoChecks, Stream, Task, Traffic
 
 if TYPE_CHECKING:
     from entracte.residency.kernels.lora_merge_triton import FusedMerges
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
 
 
-class CudaBackend(Unchecked):
+class CudaBackend:
     """A CUDA device. `compute` is the stream that is current when it is made.
 
     registrar: pins host memory (default: CUDA does).
@@ -42,6 +41,7 @@ class CudaBackend(Unchecked):
         self.device = torch.device("cuda", index)
         self.unified = False
         self.traffic = Traffic()
+        self.checks: Checks = NoChecks()
         lock = Lock()
         self._compute = torch.cuda.current_stream(self.device)
         self._merges = torch.cuda.Stream(self.device)

@@ -12,8 +12,18 @@ from torch import Tensor
 from entracte.errors import OutOfMemory
 from entracte.residency.merge import WeightMerge, merge
 
-from .protocol import Direction, Event, HostMemory, Mark, MergeProgram, Stream, Task, Traffic
-from .unchecked import Unchecked
+from .protocol import (
+    Checks,
+    Direction,
+    Event,
+    HostMemory,
+    Mark,
+    MergeProgram,
+    NoChecks,
+    Stream,
+    Task,
+    Traffic,
+)
 
 
 @torch.inference_mode(False)
@@ -81,7 +91,7 @@ class HostStream:
                 self._traffic.merges += 1
 
 
-class HostBackend(Unchecked):
+class HostBackend:
     """The CPU as a device, for small models and for machines without one.
 
     device_limit, host_limit: bytes that allocations may take together.
@@ -92,6 +102,7 @@ class HostBackend(Unchecked):
         self.device = torch.device("cpu")
         self.unified = True
         self.traffic = Traffic()
+        self.checks: Checks = NoChecks()
         self.compute: Stream = HostStream(self.traffic)
         self.copies: Stream = HostStream(self.traffic)
         self.on_demand: Stream = HostStream(self.traffic)

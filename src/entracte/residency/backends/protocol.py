@@ -10,7 +10,7 @@ runs ahead of the streams, and must wait for an event before it touches memory t
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -109,6 +109,38 @@ class Task(Protocol):
         """Make the host wait until it is done; returns what it raised."""
 
 
+class Checks(Protocol):
+    """What a backend is told so that it can check the rules. Real devices do nothing about it."""
+
+    def lend(self, memory: Tensor) -> None:
+        """Modules may read this memory from now on, in the compute stream."""
+
+    def take_back(self, memory: Tensor) -> None:
+        """Modules may no longer read this memory."""
+
+    def in_step(self) -> AbstractContextManager[None]:
+        """A sweep over blocks: the host must not wait for the device within it."""
+
+    def host_writes(self, memory: Tensor) -> None:
+        """The host is about to write this memory; all work on it must have been waited for."""
+
+
+class NoChecks:
+    """Checks nothing; see `Checks`."""
+
+    def lend(self, memory: Tensor) -> None:
+        pass
+
+    def take_back(self, memory: Tensor) -> None:
+        pass
+
+    def in_step(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def host_writes(self, memory: Tensor) -> None:
+        pass
+
+
 class Backend(Protocol):
     """A device. One manager has it; it is not shared between threads, but for `read_ahead`."""
 
@@ -120,6 +152,7 @@ class Backend(Protocol):
     on_demand: Stream  # the same, for what is wanted soon: it does not queue behind `copies`
     merges: Stream
     traffic: Traffic
+    checks: Checks
 
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
         """Device memory [nbytes] uint8, aligned as its kernels want it. Raises OutOfMemory.
@@ -142,20 +175,8 @@ class Backend(Protocol):
     ) -> MergeProgram:
         """Prepare merges, and copies (target, source) within the device that go with them."""
 
-    def lend(self, memory: Tensor) -> None:
-        """Modules may read this memory from now on, in the compute stream."""
-
-    def take_back(self, memory: Tensor) -> None:
-        """Modules may no longer read this memory."""
-
     def computing(self) -> AbstractContextManager[None]:
         """Modules run on this device within it."""
-
-    def in_step(self) -> AbstractContextManager[None]:
-        """A sweep over blocks: the host must not wait for the device within it."""
-
-    def host_writes(self, memory: Tensor) -> None:
-        """The host is about to write this memory; all work on it must have been waited for."""
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         """Carry out tasks one after another, beside the host, such as reading a file.

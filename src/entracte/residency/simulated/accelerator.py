@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from entracte.residency.backends.protocol import HostMemory, MergeProgram, Stream, Task
+from entracte.residency.backends.protocol import Checks, HostMemory, MergeProgram, Stream, Task
 from entracte.residency.merge import WeightMerge
 
 from .clock import Timing
@@ -49,6 +49,7 @@ class SimulatedAccelerator(Gauges):
         self._machine = machine = Machine(self._memory, self._timing)
         super().__init__(machine)
         self._watch = ModuleWatch(machine)
+        self.checks: Checks = self
         self.traffic = machine.traffic
         self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
         self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
