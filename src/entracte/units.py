@@ -13,8 +13,8 @@ def size(nbytes: float, digits: int = 1) -> str:
 
 
 def mebibytes(nbytes: float) -> str:
-    """A number of bytes as limits are set: `50 MiB`."""
-    return f"{nbytes / MIB:g} MiB"
+    """A number of bytes as limits are set: `50 MiB`, `50 bytes`."""
+    return f"{nbytes / MIB:g} MiB" if nbytes >= MIB / 10 else f"{nbytes:,.0f} bytes"
 
 
 def duration(seconds: float) -> str:

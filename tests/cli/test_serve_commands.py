@@ -248,7 +248,7 @@ def test_jobs_are_pruned(
     done, failed, waits = complete(store, folder), submit(store, folder), None
     store.cancel(failed)
     waits = submit(store, folder)
-    assert "would delete 2 jobs, 0 bytes" in said(capsys, "jobs", "prune", "--dry-run")
+    assert "would delete 2 jobs, 1.0 kB of video" in said(capsys, "jobs", "prune", "--dry-run")
     assert told(capsys, "jobs", "prune", "--older-than", "1") == {"deleted": [], "bytes": 0}
     assert told(capsys, "jobs", "prune", "--failed")["deleted"] == [failed.id]
     assert folder.video(done.id).is_file()
@@ -380,7 +380,7 @@ def test_a_model_that_there_is_not(tmp_path: Path) -> None:
     lines = done.stderr.splitlines()
     assert done.returncode == 2, lines
     assert lines[-1] == f"entracte: model folder {tmp_path / 'none'} does not exist"
-    assert any("worker refuses" in line for line in lines)
+    assert any("worker cannot start" in line for line in lines)
     assert "worker died" not in done.stderr
     assert "API key" not in done.stderr
     assert KeyStore(open_database(tmp_path / "entracte.db")).list() == []

@@ -56,7 +56,7 @@ def test_truncated() -> None:
 def test_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_BYTES", 100)
     (tmp_path / "big.png").write_bytes(bytes(200))
-    with pytest.raises(MediaError, match="at most 50 are read"):
+    with pytest.raises(MediaError, match="has 200 bytes; at most 100 bytes are read"):
         read_image(tmp_path / "big.png")
 
 

@@ -114,7 +114,7 @@ def ask_until_full(running: Local) -> None:
     """More than a pipe can hold, of a process that reads nothing."""
     supervisor = running.service.supervisors[0]
     for _ in range(40):
-        supervisor.ask({"prompt": "x" * 200_000}, 0.01)
+        supervisor.estimate({"prompt": "x" * 200_000}, 0.01)
 
 
 @pytest.mark.usefixtures("impatient")
