@@ -18,7 +18,7 @@ OnStep = Callable[[int, Tensor], None]
 # Takes the denoiser, the noisy latents, the noise levels ([steps + 1] float32, on the CPU), the
 # request's seed, from which a sampler that adds noise makes its own source
 # (`entracte.sampling.noise`), and what to call after every step. Returns the final latents.
-Loop = Callable[[Denoise, StreamLatents, Tensor, int, OnStep], StreamLatents]
+SamplingLoop = Callable[[Denoise, StreamLatents, Tensor, int, OnStep], StreamLatents]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Sampler:
     the transformer's blocks.
     """
 
-    loop: Loop
+    loop: SamplingLoop
     evaluations_per_step: int = 1
 
     def evaluations(self, steps: int) -> int:
