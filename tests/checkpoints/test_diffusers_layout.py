@@ -111,10 +111,10 @@ def test_the_connectors_compute_the_same(folder: Path) -> None:
     mask = torch.zeros(1, 1024)
     mask[0, -5:] = 1
     with torch.inference_mode():
-        video, audio = ours(states)
+        context = ours(states)
         their_video, their_audio, _ = theirs(padded, mask)
-    assert torch.allclose(video, their_video, atol=1e-4)
-    assert torch.allclose(audio, their_audio, atol=1e-4)
+    assert torch.allclose(context.video, their_video, atol=1e-4)
+    assert torch.allclose(context.audio, their_audio, atol=1e-4)
 
 
 def test_a_video_is_made(folder: Path, demo_model: Path) -> None:

@@ -205,7 +205,7 @@ def test_is_a_backend(backend: CudaBackend) -> None:
     typed: Backend = backend
     stream: Stream = typed.compute
     assert stream is backend.compute
-    with backend.computing(), backend.in_step():
+    with backend.computing(), backend.checks.in_step():
         assert torch.cuda.current_stream() == backend.compute.stream
 
 

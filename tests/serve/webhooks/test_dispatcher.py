@@ -81,7 +81,7 @@ def test_who_is_told_at_once_is_bounded_by_host_by_key_and_in_all() -> None:
         ("http://hooks.example.com/x", {}, "hooks.example.com needs https, or `allow_http`"),
         ("https://127.0.0.1:9/x", {}, "127.0.0.1:9 is in a network that is not public; `allow_n"),
         ("http://10.1.2.3/secret", {"allow_http": True}, "10.1.2.3 is in a network that is not"),
-        ("hooks.example.com/secret", {}, "`webhook_url`: that is no URL"),
+        ("hooks.example.com/secret", {}, "`webhook_url`: that is not a URL"),
         ("ftp://hooks.example.com/secret", {}, "`webhook_url`: the URL is neither"),
         ("https://user:secret@hooks.example.com/", {}, "`webhook_url`: the URL holds a user name"),
     ],
