@@ -88,7 +88,7 @@ class Lent:
     modules: dict[str, nn.Module]
 
     @contextmanager
-    def request(self, phases: object, lent: object) -> Iterator["Lent"]:
+    def execute(self, plan: object) -> Iterator["Lent"]:
         yield self
 
     @contextmanager
@@ -145,8 +145,9 @@ def run(found: dict[str, nn.Module], prepared: Prepared) -> list[tuple[str, Mete
             rotary=rotary_tables(found["transformer"], prepared),
             previewers=Cache(1),
         )
+        no_plan: Any = None  # modules are lent as they are
         outputs = Outputs(None, None, keep_frames=False)
-        Run(opened, prepared, recorder, Reporter(), outputs).generate()
+        Run(opened, prepared, no_plan, recorder, Reporter(), outputs).generate()
     return recorder.stages
 
 

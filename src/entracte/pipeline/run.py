@@ -165,30 +165,40 @@ class Run:
 
     def _generate(self) -> Generated:
         recipe, outputs = self._request.recipe, self._outputs
+        latents: dict[str, Tensor] = {}
         with ExitStack() as request:
-            # Before any weights are on their way: a copy to the device would wait behind them.
-            with self._enter(PREPARE_INPUTS):
-                images = deque(map(self._fit_images, recipe.phases))
-                noise = self._draw_noise()
-            with self._enter(LOAD_WEIGHTS):
-                weights = request.enter_context(self._manager.execute(self._plan))
-            if outputs.preview is not None:
-                self._prepare_previews()
-            contexts = [self._context(tokens) for tokens in self._prepared.prompts]
-            made: list[Latents] = []
-            latents: dict[str, Tensor] = {}
-            for number, phase in enumerate(recipe.phases):
-                start = self._upsample(made[-1]) if made else self._empty(phase)
-                # Taken out of the queue, so that none stays on the device once it is encoded.
-                encoded = self._encode_images(phase, images.popleft())
-                made.append(self._denoise(number, weights, start, encoded, noise, contexts))
-                latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
-                latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
+            made = self._phases(request, latents)
             if outputs.latents_path is not None:
                 _save_latents(outputs.latents_path, latents)
             audio, sample_rate = self._decode_audio(made[recipe.audio_phase])
             frames = self._decode_video(made[-1], audio, sample_rate)
         return Generated(frames, audio, sample_rate, latents)
+
+    def _phases(self, request: ExitStack, latents: dict[str, Tensor]) -> list[Latents]:
+        """The latents of every phase, copied into `latents` by name, too.
+
+        What only they need leaves the device with this method, before anything is decoded. The
+        weights stay until `request` ends.
+        """
+        recipe = self._request.recipe
+        # Before any weights are on their way: a copy to the device would wait behind them.
+        with self._enter(PREPARE_INPUTS):
+            images = deque(map(self._fit_images, recipe.phases))
+            noise = self._draw_noise()
+        with self._enter(LOAD_WEIGHTS):
+            weights = request.enter_context(self._manager.execute(self._plan))
+        if self._outputs.preview is not None:
+            self._prepare_previews()
+        contexts = [self._context(tokens) for tokens in self._prepared.prompts]
+        made: list[Latents] = []
+        for number, phase in enumerate(recipe.phases):
+            start = self._upsample(made[-1]) if made else self._empty(phase)
+            # Taken out of the queue, so that none stays on the device once it is encoded.
+            encoded = self._encode_images(phase, images.popleft())
+            made.append(self._denoise(number, weights, start, encoded, noise, contexts))
+            latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
+            latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
+        return made
 
     @contextmanager
     def _enter(self, stage: Stage, steps: int = 0) -> Iterator[Loans]:
