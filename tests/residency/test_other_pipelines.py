@@ -364,13 +364,13 @@ def test_a_lora_on_wan_gives_the_same_bits_in_all_modes(backend: Callable[[], Ba
 # What the package needs
 
 
-def test_the_package_imports_nothing_of_entracte_but_its_errors() -> None:
+def test_the_package_imports_of_entracte_its_errors_and_units_only() -> None:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 20
     for path in files:
         for name in imported(path):
             parts = name.split(".")
-            allowed = parts[:2] in (["entracte", "errors"], ["entracte", "residency"])
+            allowed = parts[1:2] in (["errors"], ["residency"], ["units"])
             assert parts[0] != "entracte" or allowed, f"{path.relative_to(PACKAGE)} imports {name}"
 
 
