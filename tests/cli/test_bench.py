@@ -70,6 +70,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(
     assert "resident: lacks" in problem
 
 
+@pytest.mark.slow
 def test_costs_are_listed_by_stage(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -246,6 +246,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         check_output(tmp_path / "video.mp4")
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_partial_file(demo_model: Path, tmp_path: Path) -> None:
     """The real command at a terminal, interrupted while it denoises."""
     ours, terminal = pty.openpty()

@@ -1,5 +1,7 @@
 """Predicted times are those that the device manager takes on the simulated accelerator."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,15 +45,19 @@ PLACES: dict[str, dict[str, Place]] = {
 }
 
 
+def slow(*values: str) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("speeds", "places"),
     [
-        ("copies are hidden", "all brought"),
-        ("copies are hidden", "from files"),
+        slow("copies are hidden", "all brought"),
+        slow("copies are hidden", "from files"),
         ("a set cannot be swapped in one sweep", "all brought"),
-        ("a set cannot be swapped in one sweep", "all on the device"),
-        ("the link is slower than both loops", "all on the device"),
-        ("the link is as fast as the loops", "all brought"),
+        slow("a set cannot be swapped in one sweep", "all on the device"),
+        slow("the link is slower than both loops", "all on the device"),
+        slow("the link is as fast as the loops", "all brought"),
     ],
 )
 def test_every_mode_to_a_hundredth(speeds: str, places: str) -> None:

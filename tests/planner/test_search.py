@@ -79,6 +79,7 @@ memory = st.integers(0, 30 * 2 * SIDE * SIDE)
 
 @settings(max_examples=40)
 @given(requests, memory, memory, st.none() | memory)
+@pytest.mark.slow
 def test_no_plan_is_better(c: Costs, device: int, host: int, pinned: int | None) -> None:
     limits = Limits(device, host, pinned, c.hardware.unified)
     mine, best = chosen(c, limits), brute_force(c, limits)

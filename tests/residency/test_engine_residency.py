@@ -273,6 +273,7 @@ class TestRefusals:
             self.engine.configure(Residency(places={"video_vae": "streamed"}))
 
 
+@pytest.mark.slow
 def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -> None:
     """The plan that the refusal names is one that runs within the budget."""
     import argparse

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,13 @@ def stage(trace: Trace, name: str) -> int:
     return [span.name for span in trace.spans].index(name)
 
 
-@pytest.mark.parametrize("residency", MODES, ids=str)
+def with_slow(*modes: Residency) -> list[Any]:
+    """The first two, and the others in the slow suite."""
+    rest = [pytest.param(mode, marks=pytest.mark.slow) for mode in modes[2:]]
+    return [*modes[:2], *rest]
+
+
+@pytest.mark.parametrize("residency", with_slow(*MODES[1:], MODES[0]), ids=str)
 def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) -> None:
     engine.configure(residency)
     for _ in range(2):  # with all loading, and without
@@ -59,7 +66,7 @@ def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) ->
         Dump.model_validate(dump)
 
 
-@pytest.mark.parametrize("residency", [MODES[0], *MODES[2:5], MODES[7]], ids=str)
+@pytest.mark.parametrize("residency", with_slow(*MODES[2:5], MODES[0], MODES[7]), ids=str)
 def test_parts_are_those_of_the_simulated_accelerator(
     demo_model: Path, residency: Residency
 ) -> None:
