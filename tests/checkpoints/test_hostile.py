@@ -197,6 +197,7 @@ def with_config(
         ({"num_layers": "4"}, "num_layers='4', and its weights"),
         ({"num_layers": None}, "num_layers=None"),
         ({"num_attention_heads": 2**40}, "number out of bounds"),
+        ({"num_attention_heads": 10**400}, "number out of bounds"),
         ({"num_attention_heads": 2.5}, "num_attention_heads: Input should be a valid integer"),
         ({"attention_head_dim": True}, "attention_head_dim: Input should be a valid integer"),
         ({"attention_head_dim": 0}, "attention_head_dim: Input should be greater than 0"),
