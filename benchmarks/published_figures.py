@@ -23,26 +23,12 @@ from entracte.checkpoints.safetensors_file import TensorInfo
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.models.gemma import TextEncoder
 from entracte.planner.model_profile import ModelFigures, figures_of, to_json
+from entracte.synthetic.random_sizes import FULL_GEMMA
 
 ROOT = Path(__file__).parent.parent
 SIZES = ROOT / "tests" / "data" / "ltx-2.3-full.json.gz"
 TARGET = ROOT / "src" / "entracte" / "planner" / "published" / "ltx-2.3.json"
 LORA_RANK = 384
-
-# Gemma 3 12B; every sixth layer attends to everything.
-GEMMA = {
-    "num_hidden_layers": 48,
-    "hidden_size": 3840,
-    "intermediate_size": 15360,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 256,
-    "vocab_size": 262208,
-    "sliding_window": 1024,
-    "layer_types": [
-        "full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(48)
-    ],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +64,7 @@ def published_source() -> ModelSource:
 
 
 def gemma() -> ComponentSource:
-    config = Gemma3Config(text_config=GEMMA)
+    config = Gemma3Config(text_config=FULL_GEMMA)
     with torch.device("meta"):
         encoder = TextEncoder(config)
     shapes = {name: tensor.shape for name, tensor in encoder.state_dict().items()}
