@@ -24,7 +24,7 @@ import httpx2
 import psutil
 
 from entracte.errors import CheckpointError
-from entracte.serve.worker.protocol import Runner
+from entracte.serve.workers.protocol import Runner
 
 PAUSE = 1.0
 
@@ -41,7 +41,7 @@ class OpenRandom:
         from entracte.engine import DTYPES, Engine
         from entracte.machine.torch_device import pick_device
         from entracte.residency import open_backend
-        from entracte.serve.worker.runner import EngineRunner
+        from entracte.serve.workers.runner import EngineRunner
         from entracte.synthetic.random_model import SIZES, random_model
 
         for size in SIZES:
@@ -71,7 +71,7 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     from entracte.serve.server import bind, check, run
     from entracte.serve.service import Service
     from entracte.serve.submission import usual_request
-    from entracte.serve.worker.engine_factory import OpenEngine
+    from entracte.serve.workers.engine_factory import OpenEngine
 
     settings = ServeSettings(
         model=options.model,

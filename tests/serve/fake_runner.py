@@ -14,8 +14,15 @@ import numpy as np
 
 from entracte.errors import CheckpointError, OutOfMemory
 from entracte.files import write_atomically
-from entracte.serve.worker.messages import Done, MemoryReport, MemoryRow, PreviewImage, RunJob, Step
-from entracte.serve.worker.protocol import Report, WorkFailed
+from entracte.serve.workers.messages import (
+    Done,
+    MemoryReport,
+    MemoryRow,
+    PreviewImage,
+    RunJob,
+    Step,
+)
+from entracte.serve.workers.protocol import Report, WorkFailed
 
 FRAMES = 9
 

@@ -21,7 +21,7 @@ from entracte.serve.jobs.outbox import Outbox
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
-from entracte.serve.worker import supervisor
+from entracte.serve.workers import supervisor
 
 from .fake_runner import FRAMES, OpenFake
 from .running import Hooks, local, settings_for, small, wait_for

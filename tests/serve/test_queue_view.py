@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from entracte.serve.jobs.job import Job
 from entracte.serve.queue_view import UNKNOWN_SECONDS, predict_queue, remaining
-from entracte.serve.worker.latency_correction import LatencyCorrection
+from entracte.serve.workers.estimates import LatencyCorrection
 
 JOB = Job(
     id="a",

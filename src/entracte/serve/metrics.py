@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from .jobs.job import Job
 from .queue_view import QueueSnapshot
-from .worker.state import WorkerSnapshot
+from .workers.state import WorkerSnapshot
 
 STAGE_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
 HTTP_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)

@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from entracte.config.serve import ServeSettings
 from entracte.errors import EntracteError, RequestError
-from entracte.serve.worker.engine_factory import OpenEngine
+from entracte.serve.workers.engine_factory import OpenEngine
 
 from .errors import RequestRefused
 from .http.app import LOOPBACK, make_app

@@ -26,17 +26,17 @@ from .jobs.store import JobStore
 from .keys import KeyStore
 from .loras import LoraFolder
 from .metrics import Metrics
-from .outbound.gate import Outbound
+from .outbound.policy import Outbound
 from .probe import Probe
 from .queue_view import QueueReader
 from .sessions import SessionStore
 from .submission import Submission, refusal, request_arguments
 from .trouble import Loop
-from .worker.messages import Done, RunJob
-from .worker.process_handle import KILL_SECONDS
-from .worker.protocol import OpenRunner, WorkFailed
-from .worker.state import WorkerSnapshot
-from .worker.supervisor import STOP_PATIENCE, Supervisor
+from .workers.messages import Done, RunJob
+from .workers.process_handle import KILL_SECONDS
+from .workers.protocol import OpenRunner, WorkFailed
+from .workers.state import WorkerSnapshot
+from .workers.supervisor import STOP_PATIENCE, Supervisor
 
 DAY = 86_400.0
 

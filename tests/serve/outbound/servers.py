@@ -10,8 +10,8 @@ from functools import cache
 
 import httpcore2
 
+from entracte.serve.outbound.client import Client
 from entracte.serve.outbound.guard import Guard
-from entracte.serve.outbound.http import Client
 
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from entracte.serve.outbound.addresses import may_connect, read_networks
 from entracte.serve.outbound.errors import SetupError
+from entracte.serve.outbound.guard import may_connect, read_networks
 
 ALL = ["0.0.0.0/0", "::/0"]
 

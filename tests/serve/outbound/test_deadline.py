@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from entracte.serve.outbound.connection import PIECE
+from entracte.serve.outbound.client import PIECE
 from entracte.serve.outbound.errors import OutboundFailed
 
 from .servers import Answer, Served, client_of, redirecting, serving

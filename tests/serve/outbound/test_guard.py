@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entracte.serve.outbound.guard import Guard, OutboundRefused, Unresolved, resolve
+from entracte.serve.outbound.errors import OutboundRefused, Unresolved
+from entracte.serve.outbound.guard import Guard, resolve
 
 from .servers import Names
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from entracte.serve.outbound.client import Client
 from entracte.serve.outbound.errors import OutboundFailed
 from entracte.serve.outbound.guard import Guard
-from entracte.serve.outbound.http import Client
 
 from .servers import LOOPBACK, OK, Names, Served, serving
 

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 from openai import OpenAI
 
+from entracte.serve.outbound.client import Client
 from entracte.serve.outbound.errors import SetupError
 from entracte.serve.outbound.guard import Guard
-from entracte.serve.outbound.http import Client
 from entracte.serve.webhooks.deliveries import (
     JITTER,
     PAUSES,

@@ -10,7 +10,7 @@ import pytest
 from entracte.serve.data_folder import DataFolder
 from entracte.serve.jobs.outbox import OPERATOR, Delivery
 from entracte.serve.outbound.errors import SetupError
-from entracte.serve.outbound.gate import Outbound
+from entracte.serve.outbound.policy import Outbound
 from entracte.serve.webhooks.dispatcher import (
     OF_A_HOST,
     OF_A_KEY,

@@ -12,7 +12,7 @@ from entracte.serve.images import collect, is_elsewhere, placed, require_few, wr
 from entracte.serve.jobs.admission import KeyReused, QueueFull
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
-from entracte.serve.outbound.gate import host_of
+from entracte.serve.outbound.policy import host_of
 from entracte.serve.service import Service, new_id, new_job
 from entracte.serve.submission import Submission, resolve
 

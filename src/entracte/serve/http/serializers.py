@@ -10,7 +10,7 @@ from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.queue_view import QueueSnapshot, remaining
 from entracte.serve.submission import Submission, default_fields, render_size
-from entracte.serve.worker.state import WorkerSnapshot
+from entracte.serve.workers.state import WorkerSnapshot
 from entracte.stages import stages_of
 
 from .schemas import (

@@ -1,20 +1,20 @@
-"""What goes wrong with requests to other machines. Messages name hosts, never paths or queries:
-those may hold secrets. Nor do they say at which address a name is: that is for its network to know.
+"""Errors of requests to other machines. Messages name hosts, but no paths or queries, which may
+hold secrets, and no addresses, which are private to a network.
 """
 
 from entracte.errors import EntracteError
 
 
 class OutboundRefused(EntracteError):
-    """A URL or a header that we do not send; nothing was sent."""
+    """A URL or a header was refused; nothing was sent."""
 
 
 class Unresolved(OutboundRefused):
-    """The host's name has no address at the moment; it may have one later."""
+    """The host's name does not resolve at the moment."""
 
 
 class NotHttps(OutboundRefused):
-    """The URL is http, which the operator has not allowed."""
+    """The URL is http, and the operator has not allowed that."""
 
 
 class NotPublic(OutboundRefused):
@@ -22,8 +22,8 @@ class NotPublic(OutboundRefused):
 
 
 class OutboundFailed(EntracteError, OSError):
-    """The other machine was not reached, took too long, or answered with what we do not take."""
+    """The other machine was unreachable, too slow, or sent an unusable response."""
 
 
 class SetupError(EntracteError):
-    """What the operator set (hosts, networks, the webhook secret) cannot be read."""
+    """A setting of the operator's (hosts, networks, the webhook secret) is invalid."""

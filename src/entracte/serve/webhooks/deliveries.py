@@ -5,8 +5,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Literal, Protocol
 
+from entracte.serve.outbound.client import Client
 from entracte.serve.outbound.errors import OutboundFailed, OutboundRefused, Unresolved
-from entracte.serve.outbound.http import Client
 
 from .signing import sign
 

@@ -15,7 +15,7 @@ from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.outbox import OPERATOR, Delivery, Outbox
 from entracte.serve.metrics import Metrics
 from entracte.serve.outbound.errors import SetupError
-from entracte.serve.outbound.gate import Outbound, host_of
+from entracte.serve.outbound.policy import Outbound, host_of
 from entracte.serve.trouble import Loop
 
 from .deliveries import Outcome, deliver, next_attempt

@@ -1,35 +1,53 @@
 """A small HTTP client for URLs that others chose. It asks a guard before every connection.
 
-It has no cookies, no credentials, no proxy and no kept connections, so nothing of one request
-reaches another host. It asks for bodies as they are, and takes no compressed ones: what is counted
-is what is returned.
+It connects only to the addresses that the guard returned, while the HTTP library knows the URL's
+own host (for the Host header and the certificate). It sends no cookies or credentials, uses no
+proxy and keeps no connections, so nothing of one request reaches another host. It refuses
+compressed bodies: the bytes counted are the bytes returned.
 """
 
 import math
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import httpcore2
 
-from .connection import Deadline, PinnedBackend
 from .errors import OutboundFailed, OutboundRefused
 from .guard import Guard, Target
-from .urls import Url
+from .url import Url
 
 MAX_REDIRECTS = 3
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 USER_AGENT = "entracte"
 
+CONNECT_SECONDS = 5.0  # for one address, where there are others
+PIECE = 16 * 1024
+
 _NAME = re.compile(r"[a-z0-9-]+")
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-class Client:
-    """Safe for threads: it holds nothing of a request.
+class Deadline:
+    """The time by which a request must be done."""
 
-    seconds: for a whole request, with its redirects. Only the system's resolver is not held to it.
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """The seconds left, more than 0. Raises TimeoutError."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class Client:
+    """Thread-safe: it keeps no state of a request.
+
+    seconds: limit for a whole request with its redirects, name resolution excepted.
     ssl_context: how certificates are checked; by default against the system's authorities.
     """
 
@@ -43,7 +61,7 @@ class Client:
     def get(self, url: str, max_bytes: int, seconds: float = math.inf) -> tuple[bytes, str]:
         """The body at a URL, and its content type ("" where there is none).
 
-        seconds: for this request, where that is less than what all have.
+        seconds: limit for this request, where lower than the client's.
 
         Follows at most MAX_REDIRECTS redirects, each judged as the URL itself.
         Raises OutboundRefused, or OutboundFailed: also for a status other than 2xx, and for a body
@@ -60,9 +78,9 @@ class Client:
         raise OutboundFailed(f"{target.url.authority} redirects more than {MAX_REDIRECTS} times")
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Send a body, and return the status of the answer, which is not read any further.
+        """Send a body, and return the status of the response, whose body is not read.
 
-        No redirect is followed. Raises OutboundRefused, also for header names or values that are
+        Redirects are not followed. Raises OutboundRefused, also for header names or values that are
         not plain ASCII without control characters, or OutboundFailed.
         """
         _require_plain(headers)
@@ -147,3 +165,65 @@ def _require_plain(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not _NAME.fullmatch(name.lower()) or not _VALUE.fullmatch(value):
             raise OutboundRefused("a header holds characters that headers may not")
+
+
+class PinnedBackend(httpcore2.NetworkBackend):
+    """Connects to the first of some addresses that answers, whatever host it is asked for."""
+
+    def __init__(self, addresses: Sequence[str], deadline: Deadline) -> None:
+        self._addresses = tuple(addresses)
+        self._deadline = deadline
+        self._dialler = httpcore2.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,  # noqa: ARG002
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        *others, last = self._addresses
+        for address in others:
+            seconds = min(CONNECT_SECONDS, self._deadline.left())
+            try:
+                stream = self._dialler.connect_tcp(
+                    address, port, seconds, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                continue
+            return _BoundedStream(stream, self._deadline)
+        stream = self._dialler.connect_tcp(
+            last, port, self._deadline.left(), local_address, socket_options
+        )
+        return _BoundedStream(stream, self._deadline)
+
+
+class _BoundedStream(httpcore2.NetworkStream):
+    """Every wait ends at the deadline; a timeout per wait would restart with each byte."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        return self._stream.read(max_bytes, self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        for start in range(0, len(buffer), PIECE):
+            self._stream.write(buffer[start : start + PIECE], self._deadline.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> httpcore2.NetworkStream:
+        stream = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left())
+        return _BoundedStream(stream, self._deadline)
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)

@@ -1,11 +1,12 @@
-"""Reading URLs strictly: what two readers might understand differently is refused."""
+"""URLs and allowed hosts, parsed strictly: what two parsers might read differently is refused."""
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
-from .errors import OutboundRefused
+from .errors import OutboundRefused, SetupError
 
 PORTS = {"http": 80, "https": 443}
 MAX_LENGTH = 8192
@@ -20,7 +21,7 @@ _LIKE_A_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A URL in one way of writing. host: in lower case, an IPv6 address without its brackets.
+    """A URL in canonical form. host: in lower case, an IPv6 address without its brackets.
 
     target: the path and the query, as sent.
     """
@@ -105,3 +106,43 @@ def _read_ipv6(text: str) -> str | None:
     except ValueError:
         return None
     return None if address.scope_id else str(address)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedHost:
+    """A host that an operator allows.
+
+    below: it stands for the subdomains of the host, not for the host itself.
+    port: None is the default port of the URL's scheme.
+    """
+
+    host: str
+    port: int | None
+    below: bool
+
+    def allows(self, url: Url) -> bool:
+        if url.port != (self.port or PORTS[url.scheme]):
+            return False
+        return url.host.endswith(f".{self.host}") if self.below else url.host == self.host
+
+
+def read_allowed_hosts(entries: Sequence[str]) -> tuple[AllowedHost, ...]:
+    """Read `example.com`, `example.com:8443`, `*.example.com`, `192.0.2.7` and `[2001:db8::7]`.
+
+    Raises SetupError.
+    """
+    return tuple(_read_allowed(entry) for entry in entries)
+
+
+def _read_allowed(entry: str) -> AllowedHost:
+    below = entry.startswith("*.")
+    authority = read_authority(entry.removeprefix("*."))
+    if authority is None:
+        raise SetupError(
+            f"{entry!r} is not a host; write example.com, example.com:8443, *.example.com, "
+            "192.0.2.7 or [2001:db8::7]"
+        )
+    host, port = authority
+    if below and (":" in host or host.rpartition(".")[2].isdigit()):
+        raise SetupError(f"{entry!r}: there are no hosts below an address; name addresses in full")
+    return AllowedHost(host, port, below)

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entracte.serve.outbound.errors import OutboundRefused, SetupError
-from entracte.serve.outbound.hosts import read_allowed_hosts
-from entracte.serve.outbound.urls import Url, read_url
+from entracte.serve.outbound.url import Url, read_allowed_hosts, read_url
 
 
 @pytest.mark.parametrize(

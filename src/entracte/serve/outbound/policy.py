@@ -1,8 +1,9 @@
-"""All that the service asks of other machines: images by URL, and webhooks. Off until allowed."""
+"""What the service may request of other machines: images and webhooks. Off until allowed."""
 
 from entracte.config.serve import ServeSettings
 from entracte.serve.errors import RequestRefused
 
+from .client import Client
 from .errors import (
     NotHttps,
     NotPublic,
@@ -12,15 +13,14 @@ from .errors import (
     Unresolved,
 )
 from .guard import Guard
-from .http import Client
-from .urls import read_url
+from .url import read_url
 
 IMAGE = "input_reference"
 WEBHOOK = "webhook_url"
 
 
 def host_of(url: str) -> str:
-    """Of whom a URL asks something, with the port where it is unusual; "" where it is none."""
+    """The host of a URL, with its port unless that is the scheme's; "" if it is not a URL."""
     try:
         return read_url(url).authority
     except OutboundRefused:
@@ -28,7 +28,7 @@ def host_of(url: str) -> str:
 
 
 class Outbound:
-    """One guard for images and one for webhooks, whose hosts are allowed apart.
+    """One client for images and one for webhooks; their hosts are allowed separately.
 
     webhooks: the client that delivers events.
     """
@@ -36,14 +36,14 @@ class Outbound:
     def __init__(self, settings: ServeSettings) -> None:
         networks, http = settings.allow_network, settings.allow_http
         self._images = Client(Guard(settings.image_host, http, networks))
-        # The operator's own URLs need no further leave.
-        hosts = [_host_to_tell(url) for url in settings.webhook_url]
+        # The operator's own URLs are always allowed.
+        hosts = [_authority_of(url) for url in settings.webhook_url]
         self.webhooks = Client(Guard([*settings.webhook_host, *hosts], http, networks))
         for url in settings.webhook_url:
             _require_sendable(self.webhooks.guard, url)
 
     def require_webhook(self, url: str | None) -> None:
-        """Raise RequestRefused for a URL that may not be told anything."""
+        """Raise RequestRefused for a URL that may not be called."""
         if url is None:
             return
         try:
@@ -52,7 +52,7 @@ class Outbound:
             raise RequestRefused(f"{WEBHOOK}: {error}", WEBHOOK, "url_not_allowed") from None
 
     def fetch_image(self, url: str, max_bytes: int, seconds: float) -> bytes:
-        """An image from elsewhere; raises RequestRefused where that is not allowed, or fails."""
+        """Download an image. Raises RequestRefused if the URL is not allowed or fails."""
         try:
             data, _ = self._images.get(url, max_bytes, seconds)
         except OutboundRefused as error:
@@ -62,7 +62,7 @@ class Outbound:
         return data
 
 
-def _host_to_tell(url: str) -> str:
+def _authority_of(url: str) -> str:
     try:
         return read_url(url).authority
     except OutboundRefused as error:
@@ -70,7 +70,7 @@ def _host_to_tell(url: str) -> str:
 
 
 def _require_sendable(guard: Guard, url: str) -> None:
-    """Raise SetupError for a URL of the operator's that would never be told anything."""
+    """Raise SetupError for a URL of the operator's that could never be called."""
     try:
         guard.check(url)
     except Unresolved:

@@ -14,7 +14,7 @@ import pytest
 from entracte.serve import probe, trouble
 from entracte.serve.jobs import database
 from entracte.serve.jobs.database import open_database
-from entracte.serve.worker import process_handle, supervisor
+from entracte.serve.workers import process_handle, supervisor
 from tests.serve.fake_runner import OpenFake
 from tests.serve.running import Local, local, small, wait_for
 

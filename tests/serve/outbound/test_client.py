@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from entracte.serve.outbound.client import Client
 from entracte.serve.outbound.errors import OutboundFailed, OutboundRefused
 from entracte.serve.outbound.guard import Guard
-from entracte.serve.outbound.http import Client
 
 from .servers import (
     LOOPBACK,

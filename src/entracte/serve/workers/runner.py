@@ -36,7 +36,7 @@ from entracte.stages import Act, stages_of
 from entracte.trace.memory import read_memory
 from entracte.units import MIB
 
-from .latency_correction import LatencyCorrection
+from .estimates import LatencyCorrection
 from .messages import Done, MemoryReport, MemoryRow, PreviewImage, RunJob, Step
 from .protocol import MEMORY_WORDS, Report, WorkFailed
 

@@ -1,15 +1,20 @@
-"""Estimates asked of a worker: how long a request would take."""
+"""Estimates of how long requests take: asked of workers, and corrected by what was measured."""
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from statistics import median
 from typing import Any
 
 from .messages import EstimateReply, EstimateRequest
 
 # No further estimate is requested of a process while it owes this many replies.
 MAX_PENDING = 4
+
+# Only the latest count: the machine, or its load, may have changed.
+REMEMBERED = 7
 
 
 class PendingEstimates:
@@ -48,3 +53,23 @@ class PendingEstimates:
             pending, self._pending = self._pending, {}
         for number, future in pending.items():
             future.set_result(EstimateReply(number))
+
+
+class LatencyCorrection:
+    """Scales by the median of measured over predicted time; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ratios: deque[float] = deque(maxlen=REMEMBERED)
+
+    def learn(self, predicted: float | None, took: float) -> None:
+        """A video took so many seconds. predicted: as the planner did, before any correction."""
+        if predicted is not None and predicted > 0:
+            with self._lock:
+                self._ratios.append(took / predicted)
+
+    def corrected(self, predicted: float | None) -> float | None:
+        with self._lock:
+            if predicted is None or not self._ratios:
+                return predicted
+            return predicted * median(self._ratios)

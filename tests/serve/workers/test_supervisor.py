@@ -13,7 +13,7 @@ from entracte.serve import trouble
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.store import JobStore
-from entracte.serve.worker import supervisor
+from entracte.serve.workers import supervisor
 from tests.faults import full_disk
 from tests.serve.fake_runner import OpenFake
 from tests.serve.running import Local, local, small, wait_for

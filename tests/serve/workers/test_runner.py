@@ -19,9 +19,9 @@ from entracte.residency.simulated import SimulatedAccelerator
 from entracte.sampling.guidance import Guidance
 from entracte.serve.fields import VideoFields
 from entracte.serve.submission import request_arguments, resolve
-from entracte.serve.worker.messages import MemoryReport, PreviewImage, RunJob, Step
-from entracte.serve.worker.protocol import WorkFailed
-from entracte.serve.worker.runner import EngineRunner
+from entracte.serve.workers.messages import MemoryReport, PreviewImage, RunJob, Step
+from entracte.serve.workers.protocol import WorkFailed
+from entracte.serve.workers.runner import EngineRunner
 from entracte.synthetic.demo import DISTILLED_LORA
 from tests.serve.running import settings_for, small
 
