@@ -68,7 +68,9 @@ def test_a_damaged_database(tmp_path: Path) -> None:
     with fake_server(tmp_path / "data", drain_seconds=0.5) as server, client(server) as http:
         begin(server, http)
         for path in (tmp_path / "data").glob("entracte.db*"):
-            path.write_bytes(os.urandom(max(8192, path.stat().st_size)))
+            # Not cut short first: what SQLite has mapped would be gone, and end the process.
+            with path.open("r+b") as file:
+                file.write(os.urandom(max(8192, path.stat().st_size)))
         wait_for(lambda: http.get("/health").status_code == 503)
         assert http.post("/v1/videos", json=small()).status_code == 503
         assert http.get("/liveness").status_code == 200

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import threading
 import time
@@ -111,6 +112,8 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
         asyncio.run(server.serve(sockets=[listener]))
     finally:
         service.stop()
+        if server.ended_by is not None:
+            signal.raise_signal(server.ended_by)
     if service.startup_error is not None:
         raise ServerError(service.startup_error)
 
@@ -148,6 +151,7 @@ class _Server(uvicorn.Server):
         self._service = service
         self._greet = greet
         self._asked = False
+        self.ended_by: int | None = None  # the second signal, which lets nothing end first
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -155,9 +159,11 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._asked:
+            # uvicorn would raise it again, before the workers are ended; a frozen one would stay.
+            self.ended_by = sig
             self._end_within(0)
             self._service.events.close()
-            super().handle_exit(sig, frame)
+            self.should_exit = True
             return
         self._asked = True
         self._end_within(self._service.settings.drain_seconds)
