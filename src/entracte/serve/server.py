@@ -157,7 +157,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._asked:
             # uvicorn would raise it again, before the workers are ended; a frozen one would stay.
             self.ended_by = sig
