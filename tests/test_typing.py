@@ -18,7 +18,7 @@ Request("a lighthouse")
 Request(prompt="a lighthouse", height=None, seed=7, frame_rate=Fraction(24000, 1001))
 Request("a", images=[ImageCondition("first.png"), ImageCondition(Path("b.png"), frame=8)])
 Request("a", loras=(LoraSpec("style.safetensors", 0.7),), video_guidance=Guidance(cfg=4.0))
-height: int = Request("a").model_copy(update={"seed": 4}).height
+height: int | None = Request("a").model_copy(update={"seed": 4}).height
 """
 
 WRONG = """

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from entracte.engine import Engine
     from entracte.errors import EntracteError
     from entracte.progress import Progress
+    from entracte.recipes import Guidance
     from entracte.request import ImageCondition, LoraSpec, Request
     from entracte.residency import Residency
     from entracte.result import Result
-    from entracte.sampling.guidance import Guidance
 
 __all__ = [
     "Engine",
@@ -34,7 +34,7 @@ __all__ = [
 _HOMES = {
     "Engine": "entracte.engine",
     "EntracteError": "entracte.errors",
-    "Guidance": "entracte.sampling.guidance",
+    "Guidance": "entracte.recipes",
     "ImageCondition": "entracte.request",
     "LoraSpec": "entracte.request",
     "Progress": "entracte.progress",

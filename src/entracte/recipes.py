@@ -1,11 +1,10 @@
-"""Recipes: which phases a pipeline has, and the official defaults. Data, no control flow."""
+"""Recipes: which phases a pipeline has, and how strongly they can be guided. Data only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from entracte.sampling.guidance import Guidance
 from entracte.stages import PHASES, PhaseStages
 
 # Fixed noise levels: of the distilled checkpoint, and of the second act.
@@ -16,6 +15,39 @@ PipelineName = Literal["two-stage", "one-stage", "distilled"]
 
 # `entracte.sampling.samplers` has the loops.
 SamplerName = Literal["euler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """How strongly one stream is guided.
+
+    cfg: away from the unconditioned prediction; 1 is off.
+    stg: away from the prediction with self-attention skipped in `stg_blocks` (None: where the
+        version's default says); 0 is off.
+    modality: away from the prediction with video and audio isolated; 1 is off.
+    rescale: how much of the conditioned prediction's deviation is restored, 0 to 1.
+    """
+
+    cfg: float = 1.0
+    stg: float = 0.0
+    stg_blocks: tuple[int, ...] | None = None
+    modality: float = 1.0
+    rescale: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuidanceOverrides:
+    """Changes to a version's default guidance, field by field; None keeps the default."""
+
+    cfg: float | None = None
+    stg: float | None = None
+    stg_blocks: tuple[int, ...] | None = None
+    modality: float | None = None
+    rescale: float | None = None
+
+    def applied_to(self, default: Guidance) -> Guidance:
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(default, **given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +86,6 @@ class Recipe:
     phases: tuple[Phase, ...]
     audio_phase: int
     size_multiple: int
-    height: int
-    width: int
 
     def rendered(self, side: int) -> int:
         """The next side that can be rendered, from which `side` pixels are cut."""
@@ -86,16 +116,12 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 ),
                 audio_phase=0,
                 size_multiple=64,
-                height=1024,
-                width=1536,
             ),
             Recipe(
                 name="one-stage",
                 phases=(Phase("stage1", divisor=1, sigmas=None, guided=True, distilled=0.0),),
                 audio_phase=0,
                 size_multiple=32,
-                height=512,
-                width=768,
             ),
             # The checkpoint itself is a distilled one, so nothing is merged.
             Recipe(
@@ -106,50 +132,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 ),
                 audio_phase=1,
                 size_multiple=64,
-                height=1024,
-                width=1536,
-            ),
-        )
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a request leaves open, for one version of the model.
-
-    stg_depth: where self-attention is skipped, as a share of the transformer's depth.
-    image_crf: the quality at which conditioning images are re-compressed.
-    """
-
-    num_frames: int
-    frame_rate: float
-    num_inference_steps: int
-    seed: int
-    video_guidance: Guidance
-    audio_guidance: Guidance
-    stg_depth: float
-    image_crf: int
-    negative_prompt: str
-
-
-DEFAULTS: Mapping[str, Defaults] = MappingProxyType(
-    {
-        "2.3": Defaults(
-            num_frames=121,
-            frame_rate=24.0,
-            num_inference_steps=30,
-            seed=10,
-            video_guidance=Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7),
-            audio_guidance=Guidance(cfg=7.0, stg=1.0, modality=3.0, rescale=0.7),
-            stg_depth=28 / 48,
-            image_crf=33,
-            negative_prompt=(
-                "low quality, blurry, out of focus, grainy, pixelated, compression artifacts, "
-                "flicker, jitter, frozen frame, washed-out colors, overexposed, underexposed, "
-                "distorted face, deformed hands, extra fingers, extra limbs, warped objects, "
-                "inconsistent motion, unreadable text, watermark, subtitles, logo, "
-                "muffled sound, distorted voice, hiss, clipping, echo, out of sync"
             ),
         )
     }

@@ -1,4 +1,7 @@
-"""Request: everything one generation asks for, validated here and nowhere else."""
+"""Request: everything one generation asks for, validated here and nowhere else.
+
+What it leaves open stays None until the model's version is known: see `entracte.binding`.
+"""
 
 import math
 import os
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -19,8 +22,7 @@ from pydantic import (
 )
 
 from entracte.errors import RequestError
-from entracte.recipes import DEFAULTS, RECIPES, PipelineName, Recipe
-from entracte.sampling.guidance import Guidance
+from entracte.recipes import RECIPES, Guidance, GuidanceOverrides, PipelineName, Recipe
 from entracte.sampling.lengths import TIME, audio_token_count
 from entracte.validation import describe
 
@@ -34,7 +36,10 @@ MAX_CRF = 51
 MAX_LORAS = 32
 MAX_LORA_STRENGTH = 100.0
 
-DEFAULT_VERSION = "2.3"
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+FrameCount = Annotated[int, Field(gt=0, le=MAX_FRAMES)]
+StepCount = Annotated[int, Field(gt=0, le=MAX_STEPS)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class _Frozen(BaseModel):
@@ -61,11 +66,7 @@ class _Frozen(BaseModel):
         """A copy with other values, which are checked as those of a new one are."""
         if update is None:
             return super().model_copy(deep=deep)
-        return type(self)(**{**self._given(), **update})
-
-    def _given(self) -> dict[str, Any]:
-        """The arguments that make an equal one."""
-        return dict(self)
+        return type(self)(**{**dict(self), **update})
 
 
 class ImageCondition(_Frozen):
@@ -129,42 +130,43 @@ class LoraSpec(_Frozen):
 
 
 class Request(_Frozen):
-    """One generation. What is left out takes the pipeline's official default.
+    """One generation. What is None takes the default of the model's version.
 
     height, width: pixels. num_frames: 8k + 1.
     frame_rate: frames a second: a number, a Fraction, or text such as "24000/1001". 23.976, 29.97,
         59.94 and their like become the x/1001 that they are roundings of.
     num_inference_steps: of the guided phase; the distilled pipeline's steps are fixed.
     seed: the same seed gives the same video on every machine that computes alike.
+    video_guidance, audio_guidance: all scales, or with `GuidanceOverrides` some of them.
     truncate_prompt: cut a prompt of more than 1,024 tokens instead of refusing it.
     output_height, output_width: even pixels of the file, cut from the centre; None: all of them.
     guidance_batch: how many guidance passes are computed at once; more is faster on a GPU with
         memory to spare, and rounds differently.
 
-    Raises RequestError where a value is out of range or values contradict each other.
+    Raises RequestError where a value is out of range or given values contradict each other.
     """
 
     positional = ("prompt",)
 
     prompt: str
-    negative_prompt: str
-    pipeline: PipelineName
-    height: int = Field(gt=0, le=MAX_SIDE)
-    width: int = Field(gt=0, le=MAX_SIDE)
-    num_frames: int = Field(gt=0, le=MAX_FRAMES)
-    frame_rate: FrameRate
-    num_inference_steps: int = Field(gt=0, le=MAX_STEPS)
-    seed: int = Field(ge=0, le=MAX_SEED)
+    negative_prompt: str | None = None
+    pipeline: PipelineName = "two-stage"
+    height: Side | None = None
+    width: Side | None = None
+    num_frames: FrameCount | None = None
+    frame_rate: FrameRate | None = None
+    num_inference_steps: StepCount | None = None
+    seed: Seed | None = None
     images: tuple[ImageCondition, ...] = ()
     loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
-    video_guidance: Guidance
-    audio_guidance: Guidance
+    video_guidance: Guidance | GuidanceOverrides | None = None
+    audio_guidance: Guidance | GuidanceOverrides | None = None
     truncate_prompt: bool = False
     guidance_batch: int = Field(default=1, ge=1, le=4)
     output_height: int | None = Field(default=None, gt=0, multiple_of=2)
     output_width: int | None = Field(default=None, gt=0, multiple_of=2)
 
-    if TYPE_CHECKING:  # the same, where None stands for the pipeline's default
+    if TYPE_CHECKING:  # a rate and lists may be given as what is converted
 
         def __init__(
             self,
@@ -180,8 +182,8 @@ class Request(_Frozen):
             seed: int | None = None,
             images: Sequence[ImageCondition] = (),
             loras: Sequence[LoraSpec] = (),
-            video_guidance: Guidance | None = None,
-            audio_guidance: Guidance | None = None,
+            video_guidance: Guidance | GuidanceOverrides | None = None,
+            audio_guidance: Guidance | GuidanceOverrides | None = None,
             truncate_prompt: bool = False,
             guidance_batch: int = 1,
             output_height: int | None = None,
@@ -190,29 +192,12 @@ class Request(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _leave_out_none(cls, values: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in values.items() if value is not None}
-        pipeline = given.setdefault("pipeline", "two-stage")
+        pipeline = given.get("pipeline", "two-stage")
         if pipeline not in RECIPES:
             raise ValueError(f"pipeline {pipeline!r} is none of {', '.join(RECIPES)}")
-        recipe, defaults = RECIPES[pipeline], DEFAULTS[DEFAULT_VERSION]
-        if not recipe.guided and "num_inference_steps" in given:
-            steps = sum(len(phase.sigmas or ()) - 1 for phase in recipe.phases)
-            raise ValueError(
-                f"num_inference_steps: the {pipeline} pipeline has {steps} fixed steps; "
-                "leave it out"
-            )
-        return {
-            "negative_prompt": defaults.negative_prompt,
-            "height": recipe.height,
-            "width": recipe.width,
-            "num_frames": defaults.num_frames,
-            "frame_rate": defaults.frame_rate,
-            "num_inference_steps": defaults.num_inference_steps,
-            "seed": defaults.seed,
-            "video_guidance": defaults.video_guidance,
-            "audio_guidance": defaults.audio_guidance,
-        } | given
+        return given
 
     @field_validator("prompt")
     @classmethod
@@ -223,10 +208,10 @@ class Request(_Frozen):
 
     @field_validator("prompt", "negative_prompt")
     @classmethod
-    def _is_unicode(cls, text: str) -> str:
+    def _is_unicode(cls, text: str | None) -> str | None:
         # Python keeps bytes of the command line that are not UTF-8 as surrogates.
         try:
-            text.encode()
+            (text or "").encode()
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"is not Unicode text at character {error.start + 1}; is it in UTF-8?"
@@ -235,11 +220,15 @@ class Request(_Frozen):
 
     @field_validator("video_guidance", "audio_guidance")
     @classmethod
-    def _sensible(cls, guidance: Guidance) -> Guidance:
+    def _sensible(
+        cls, guidance: Guidance | GuidanceOverrides | None
+    ) -> Guidance | GuidanceOverrides | None:
+        if guidance is None:
+            return None
         scales = (guidance.cfg, guidance.stg, guidance.modality, guidance.rescale)
-        if not all(math.isfinite(scale) for scale in scales):
+        if not all(scale is None or math.isfinite(scale) for scale in scales):
             raise ValueError("has a scale that is not a finite number")
-        if not 0 <= guidance.rescale <= 1:
+        if not 0 <= (guidance.rescale or 0) <= 1:
             raise ValueError(f"rescale is {guidance.rescale}; it goes from 0 to 1")
         if any(block < 0 for block in guidance.stg_blocks or ()):
             raise ValueError("has a negative block number")
@@ -247,33 +236,25 @@ class Request(_Frozen):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        multiple = self.recipe.size_multiple
-        for name in ("height", "width"):
-            size = self.height if name == "height" else self.width
-            if size % multiple:
-                raise ValueError(
-                    f"{name}: {size} is not a multiple of {multiple}, as the {self.pipeline} "
-                    f"pipeline needs; nearest: {_nearest(size, multiple, 0)}"
-                )
-        for name, cut, size in (
-            ("output_height", self.output_height, self.height),
-            ("output_width", self.output_width, self.width),
+        """Among the values that are given."""
+        recipe = self.recipe
+        if not recipe.guided and self.num_inference_steps is not None:
+            steps = sum(len(phase.sigmas or ()) - 1 for phase in recipe.phases)
+            raise ValueError(
+                f"num_inference_steps: the {self.pipeline} pipeline has {steps} fixed steps; "
+                "leave it out"
+            )
+        for name, side, cut in (
+            ("height", self.height, self.output_height),
+            ("width", self.width, self.output_width),
         ):
-            if cut is not None and cut > size:
-                raise ValueError(f"{name}: {cut} cannot be cut from {size} pixels")
-        if self.num_frames % TIME != 1:
-            raise ValueError(
-                f"num_frames: {self.num_frames} is not of the form 8k + 1; nearest: "
-                f"{_nearest(self.num_frames, TIME, 1)}"
-            )
-        if self.audio_tokens == 0:
-            raise ValueError(
-                f"num_frames: {self.num_frames} at {self.frame_rate:g} frames a second is too "
-                "short for any sound; ask for more frames or a lower frame_rate"
-            )
+            if side is not None:
+                self._check_side(name, side, cut)
+        if self.num_frames is not None:
+            self._check_length(self.num_frames)
         frames = [image.frame for image in self.images]
         for frame in frames:
-            if frame >= self.num_frames:
+            if self.num_frames is not None and frame >= self.num_frames:
                 raise ValueError(
                     f"images: frame {frame} is outside the video, which has frames 0 to "
                     f"{self.num_frames - 1}"
@@ -281,6 +262,28 @@ class Request(_Frozen):
             if frames.count(frame) > 1:
                 raise ValueError(f"images: two images stand at frame {frame}")
         return self
+
+    def _check_side(self, name: str, side: int, cut: int | None) -> None:
+        multiple = self.recipe.size_multiple
+        if side % multiple:
+            raise ValueError(
+                f"{name}: {side} is not a multiple of {multiple}, as the {self.pipeline} "
+                f"pipeline needs; nearest: {_nearest(side, multiple, 0)}"
+            )
+        if cut is not None and cut > side:
+            raise ValueError(f"output_{name}: {cut} cannot be cut from {side} pixels")
+
+    def _check_length(self, frames: int) -> None:
+        if frames % TIME != 1:
+            raise ValueError(
+                f"num_frames: {frames} is not of the form 8k + 1; nearest: "
+                f"{_nearest(frames, TIME, 1)}"
+            )
+        if self.frame_rate is not None and audio_token_count(frames, self.frame_rate) == 0:
+            raise ValueError(
+                f"num_frames: {frames} at {self.frame_rate:g} frames a second is too "
+                "short for any sound; ask for more frames or a lower frame_rate"
+            )
 
     @field_validator("loras")
     @classmethod
@@ -296,19 +299,9 @@ class Request(_Frozen):
             seen.add(file)
         return loras
 
-    def _given(self) -> dict[str, Any]:
-        given = dict(self)
-        if not self.recipe.guided:  # its steps are fixed, and may not be given
-            del given["num_inference_steps"]
-        return given
-
     @property
     def recipe(self) -> Recipe:
         return RECIPES[self.pipeline]
-
-    @property
-    def audio_tokens(self) -> int:
-        return audio_token_count(self.num_frames, self.frame_rate)
 
 
 def _nearest(value: int, multiple: int, offset: int) -> str:

@@ -10,9 +10,9 @@ from entracte.bench.diffusers_result import DiffusersResult, latent_distance
 from entracte.bench.diffusers_run import DiffusersTwoStage
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
+from entracte.recipes import Guidance
 from entracte.residency.policy import Residency
 from entracte.result import Result
-from entracte.sampling.guidance import Guidance
 
 pytest.importorskip("peft", reason="diffusers' LoRAs need it")
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import Gemma3Config
 
 from entracte import Request
+from entracte.binding import bind
 from entracte.checkpoints.loading import FIXED_DTYPES
 from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
@@ -28,13 +29,12 @@ from entracte.planner.meter import META, Counts, Metered, counting
 from entracte.planner.model_profile import ModelFigures
 from entracte.planner.stage_laws import trace_stages
 from entracte.progress import Reporter
-from entracte.recipes import DEFAULTS
 from entracte.residency import WeightSet
 from entracte.residency.backends.host import HostBackend
 from entracte.sampling.denoiser import GuidancePlan
-from entracte.sampling.guidance import Guidance
 from entracte.synthetic import demo_config
 from entracte.trace.trace import Trace
+from entracte.versions import LTX_2_3, Guidance
 
 # Four times as wide as the demonstration model's transformer, and deeper.
 WIDE: dict[str, Any] = {
@@ -172,14 +172,15 @@ def prepared(
 
     guidance: of both streams, where it is not the default.
     """
-    blocks = (round(DEFAULTS["2.3"].stg_depth * layers),)
+    bound = bind(request, LTX_2_3)
+    blocks = LTX_2_3.stg_blocks(layers)
     plan = GuidancePlan(
-        replace(guidance or request.video_guidance, stg_blocks=blocks),
-        replace(guidance or request.audio_guidance, stg_blocks=blocks),
+        replace(guidance or bound.video_guidance, stg_blocks=blocks),
+        replace(guidance or bound.audio_guidance, stg_blocks=blocks),
     )
     negative = request.recipe.guided and "unconditioned" in plan.passes()
     return Prepared(
-        request=request,
+        request=bound,
         guidance=plan,
         prompts=[torch.arange(1024) + number for number in range(2 if negative else 1)],
         images=[PreparedImage(np.zeros((64, 64, 3), np.uint8), at, 1.0) for at in images],

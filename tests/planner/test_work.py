@@ -17,7 +17,7 @@ from entracte.planner.stage_costs import mel_frames
 from entracte.planner.transformer_memory import loop_bytes
 from entracte.planner.work import stage_work
 from entracte.planner.workload import PhaseLoad, Workload
-from entracte.sampling.guidance import Guidance
+from entracte.recipes import Guidance
 from entracte.synthetic import demo_config
 
 from .meta_run import WIDE, counted_batches, figures, modules, prepared, run

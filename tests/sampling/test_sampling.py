@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entracte.recipes import Guidance
 from entracte.sampling.denoiser import denoised, keep_clean
-from entracte.sampling.guidance import Guidance, Predictions, guide
+from entracte.sampling.guidance import Predictions, guide
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.samplers import euler_step
 from entracte.sampling.schedules import shifted_sigmas

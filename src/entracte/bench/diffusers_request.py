@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from entracte.binding import BoundRequest
 from entracte.errors import RequestError
-from entracte.recipes import Defaults
+from entracte.recipes import Guidance
 from entracte.request import Request
-from entracte.sampling.guidance import Guidance
+from entracte.versions import Defaults
 
 # The pipeline's prefix of a stream's arguments, and what they are called after it.
 PREFIXES = ("", "audio_")
@@ -29,7 +30,7 @@ def scale_arguments(video: Guidance, audio: Guidance) -> dict[str, Any]:
     }
 
 
-def guidance_arguments(request: Request, defaults: Defaults, layers: int) -> dict[str, Any]:
+def guidance_arguments(request: BoundRequest, defaults: Defaults, layers: int) -> dict[str, Any]:
     """The arguments of a guided stage. layers: the transformer's.
 
     Raises RequestError for guidance that the pipeline computes otherwise, or not at all.

@@ -33,16 +33,18 @@ from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from entracte.binding import BoundRequest, bind
 from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.tiling import Tiling
 from entracte.pipeline.latents import Latents, empty_latents, prepare_latents
-from entracte.recipes import DEFAULTS, REFINEMENT, Phase
+from entracte.recipes import REFINEMENT, Phase
 from entracte.request import Request
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid, audio_latent, audio_tokens, video_latent
 from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, ENCODE_TEXT, UPSAMPLE
+from entracte.versions import DEFAULTS
 
 from .diffusers_request import UNGUIDED, guidance_arguments, require_text_to_video, scale_arguments
 from .diffusers_result import DiffusersResult
@@ -110,6 +112,7 @@ class DiffusersTwoStage:
         pipeline, or guidance that they have no arguments for.
         """
         require_text_to_video(request)
+        request = bind(request, self._defaults)
         guidance = guidance_arguments(request, self._defaults, self._layers)
         watch = Stopwatch(self._device)
         with torch.inference_mode():
@@ -125,7 +128,7 @@ class DiffusersTwoStage:
         )
 
     def _generate(
-        self, request: Request, guidance: dict[str, Any], watch: Stopwatch
+        self, request: BoundRequest, guidance: dict[str, Any], watch: Stopwatch
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The latents of both stages, frames and sound."""
         first, second = request.recipe.phases
@@ -166,7 +169,7 @@ class DiffusersTwoStage:
             frames = self._decode_video(full.video)
         return latents, frames, audio
 
-    def _encode(self, request: Request) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _encode(self, request: BoundRequest) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The prompt's states and mask as the pipeline's arguments, and the negative prompt's."""
         cfg = max(request.video_guidance.cfg, request.audio_guidance.cfg) > 1
         states, mask, negative_states, negative_mask = self._pipeline.encode_prompt(
@@ -192,13 +195,14 @@ class DiffusersTwoStage:
 
     def _denoise(
         self,
-        request: Request,
+        request: BoundRequest,
         phase: Phase,
         noisy: dict[str, Tensor],
         arguments: dict[str, Any],
         watch: Stopwatch,
     ) -> Latents:
         """One stage's loop; its latents as the pipeline gives them, denormalised float32."""
+        assert request.num_inference_steps is not None  # of two stages
         sigmas = phase.sigmas or shifted_sigmas(request.num_inference_steps).tolist()
         name = phase.stages.loop.name
 
@@ -251,7 +255,7 @@ class DiffusersTwoStage:
         return levels.permute(0, 2, 3, 1).cpu().contiguous()
 
 
-def _grid(request: Request, phase: Phase) -> VideoGrid:
+def _grid(request: BoundRequest, phase: Phase) -> VideoGrid:
     return VideoGrid.of_pixels(
         request.num_frames,
         request.height // phase.divisor,

@@ -119,14 +119,17 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from entracte.bench.report import bench_json
+    from entracte.binding import bind
     from entracte.engine import DTYPES
     from entracte.machine.torch_device import pick_device
     from entracte.residency import open_backend
+    from entracte.versions import DEFAULTS
 
-    request = _request(options)
+    asked = _request(options)
     dtype = DTYPES[options.dtype]
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         source = _source(options, Path(scratch))
+        request = bind(asked, DEFAULTS[source.version])
         backend = open_backend(pick_device(options.device))
         found = _measure(options, source, request, backend)
         ran = [each for each in found if each.runs]
@@ -183,13 +186,16 @@ def _check(options: argparse.Namespace) -> None:
 
 def _request(options: argparse.Namespace) -> "Request":
     from entracte.bench.presets import PRESETS, PROMPT
+    from entracte.binding import require_possible
     from entracte.request import Request
 
     names = ("height", "width", "num_frames", "num_inference_steps", "seed", "prompt")
     given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
     asked: dict[str, Any] = {"prompt": PROMPT, **PRESETS[options.preset], **given}
     with worded_with_flags():
-        return Request(guidance_batch=options.guidance_batch, **asked)
+        request = Request(guidance_batch=options.guidance_batch, **asked)
+        require_possible(request)
+        return request
 
 
 def _source(options: argparse.Namespace, scratch: Path) -> "ModelSource":

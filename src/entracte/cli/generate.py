@@ -125,6 +125,7 @@ def run(options: argparse.Namespace) -> None:
 
 def build_request(settings: GenerateSettings) -> "Request":
     """The request that settings describe; raises RequestError where it is wrong."""
+    from entracte.binding import require_possible
     from entracte.config.guidance import guidance_from
     from entracte.request import Request
 
@@ -134,7 +135,9 @@ def build_request(settings: GenerateSettings) -> "Request":
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
-        return Request(**(given | _sides(settings) | guidance_from(settings.model_dump())))
+        request = Request(**(given | _sides(settings) | guidance_from(settings.model_dump())))
+        require_possible(request)
+        return request
 
 
 def _sides(settings: GenerateSettings) -> dict[str, int]:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from entracte.recipes import DEFAULTS
-from entracte.request import DEFAULT_VERSION
-from entracte.sampling.guidance import Guidance
+from entracte.recipes import Guidance
+from entracte.versions import ASSUMED, DEFAULTS
 
 SCALES = (
     "video_cfg_guidance_scale",
@@ -23,7 +22,7 @@ BLOCKS = ("video_stg_blocks", "audio_stg_blocks")
 
 def guidance_from(given: Mapping[str, Any]) -> dict[str, Guidance]:
     """A request's `video_guidance` and `audio_guidance`; what is None or missing is the default."""
-    defaults = DEFAULTS[DEFAULT_VERSION]
+    defaults = DEFAULTS[ASSUMED]
     streams = (("video", "a2v", defaults.video_guidance), ("audio", "v2a", defaults.audio_guidance))
     found = {}
     for stream, modality, default in streams:

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entracte.binding import bind
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
 from entracte.models.gemma import Tokenizer
 from entracte.notices import Notice
-from entracte.recipes import DEFAULTS, Defaults, Phase, Recipe
+from entracte.recipes import Guidance, Phase, Recipe
 from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
-from entracte.sampling.guidance import Guidance
+from entracte.versions import DEFAULTS, Defaults
 
 from .conditions import PreparedImage, prepare_images
 from .lora_cache import Loras, OpenLora
@@ -48,7 +49,9 @@ class Preparer:
 
     def outline(self, request: Request) -> Prepared:
         """A request without the tokens of its prompts and the pixels of its images."""
-        recipe, defaults = request.recipe, self._defaults
+        defaults = self._defaults
+        request = bind(request, defaults)
+        recipe = request.recipe
         self._require_files(recipe)
         layers: int = self._source.components["transformer"].config["num_layers"]
         plan = GuidancePlan(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from entracte.binding import BoundRequest
 from entracte.notices import Notice
 from entracte.recipes import Phase
-from entracte.request import Request
 from entracte.residency import WeightPhase, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.sampling.samplers import SAMPLERS
@@ -27,7 +27,7 @@ class Prepared:
         used with their own weights, by name. notices: what its LoRAs have to say.
     """
 
-    request: Request
+    request: BoundRequest
     guidance: GuidancePlan
     prompts: list[Tensor]
     images: list[PreparedImage]
@@ -45,6 +45,7 @@ class Prepared:
     def sigmas(self, phase: Phase) -> Tensor:
         """The phase's noise levels, [steps + 1] float32."""
         if phase.sigmas is None:
+            assert self.request.num_inference_steps is not None
             return shifted_sigmas(self.request.num_inference_steps)
         return torch.tensor(phase.sigmas)
 

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from entracte.binding import bind
 from entracte.models.transformer import Pass
 from entracte.pipeline.conditions import PreparedImage
 from entracte.pipeline.resolved import Prepared
-from entracte.recipes import DEFAULTS, Phase
+from entracte.recipes import Phase
 from entracte.request import Request
 from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
+from entracte.versions import DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ class Workload:
             "num_inference_steps": steps,
             "guidance_batch": guidance_batch,
         }
-        request = Request(**given)
         defaults = DEFAULTS[version]
+        request = bind(Request(**given), defaults)
         blocks = (round(defaults.stg_depth * layers),)
         guidance = GuidancePlan(
             replace(request.video_guidance, stg_blocks=blocks),

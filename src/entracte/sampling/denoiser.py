@@ -15,8 +15,9 @@ from entracte.models.transformer import (
     Velocity,
     runs_of,
 )
+from entracte.recipes import Guidance
 
-from .guidance import Guidance, Predictions, guide
+from .guidance import Predictions, guide
 from .tokens import StreamLatents, Tokens
 
 

@@ -1,30 +1,10 @@
 """Guidance: combining the predictions of several passes into one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor  # requests are checked in places that need no torch
+from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Guidance:
-    """How strongly one stream is guided.
-
-    cfg: away from the unconditioned prediction; 1 is off.
-    stg: away from the prediction with self-attention skipped in `stg_blocks` (None: where the
-        version's default says); 0 is off.
-    modality: away from the prediction with video and audio isolated; 1 is off.
-    rescale: how much of the conditioned prediction's deviation is restored, 0 to 1.
-    """
-
-    cfg: float = 1.0
-    stg: float = 0.0
-    stg_blocks: tuple[int, ...] | None = None
-    modality: float = 1.0
-    rescale: float = 0.0
+from entracte.recipes import Guidance
 
 
 @dataclass(frozen=True, slots=True)

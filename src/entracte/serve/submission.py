@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entracte.binding import bind
 from entracte.config.guidance import BLOCKS, SCALES, guidance_from, scales_of
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
-from entracte.recipes import DEFAULTS, RECIPES
-from entracte.request import DEFAULT_VERSION, ImageCondition, LoraSpec, Request
+from entracte.recipes import RECIPES
+from entracte.request import ImageCondition, LoraSpec, Request
 from entracte.sampling.lengths import TIME
+from entracte.versions import ASSUMED, DEFAULTS
 
 from .errors import RequestRefused, UnknownModel
 from .fields import LoraField, VideoFields
@@ -65,7 +67,7 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         if words is not None and len(words) > settings.max_prompt_chars:
             limit = settings.max_prompt_chars
             raise RequestRefused(f"{name} has over {limit:,} characters.", name, "too_long")
-    defaults = DEFAULTS[DEFAULT_VERSION]
+    defaults = DEFAULTS[ASSUMED]
     pipeline = fields.pipeline or settings.pipeline
     recipe = RECIPES[pipeline]
     width, height = _size(fields, settings)
@@ -156,7 +158,7 @@ def usual_request(settings: ServeSettings) -> dict[str, Any]:
 
 def default_fields(settings: ServeSettings) -> dict[str, Any]:
     """What a request leaves open, for those who want to show it."""
-    defaults = DEFAULTS[DEFAULT_VERSION]
+    defaults = DEFAULTS[ASSUMED]
     return {
         "size": settings.default_size,
         "seconds": f"{settings.default_seconds:g}",
@@ -227,7 +229,8 @@ def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, 
         )
         raise RequestRefused(words, "size", "too_large")
     try:
-        Request(**request_arguments(submission.prompt, submission.settings, loras))
+        request = Request(**request_arguments(submission.prompt, submission.settings, loras))
+        bind(request, DEFAULTS[ASSUMED])
     except RequestError as error:
         raise from_request(error) from None
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from entracte.engine import Engine
 from entracte.errors import BudgetError, CheckpointError, DeviceFault, NotFinite, OutOfMemory
+from entracte.recipes import Guidance
 from entracte.request import LoraSpec
 from entracte.residency.policy import Residency
 from entracte.residency.simulated import SimulatedAccelerator
-from entracte.sampling.guidance import Guidance
 from entracte.serve.fields import VideoFields
 from entracte.serve.submission import request_arguments, resolve
 from entracte.serve.workers.messages import MemoryReport, PreviewImage, RunJob, Step

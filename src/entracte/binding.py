@@ -1,0 +1,85 @@
+"""Binding: what a request leaves open takes the defaults of a model's version."""
+
+from typing import Any
+
+from entracte.errors import RequestError
+from entracte.frame_rates import FrameRate
+from entracte.recipes import Guidance, GuidanceOverrides
+from entracte.request import FrameCount, ImageCondition, Request, Seed, Side
+from entracte.sampling.lengths import audio_token_count
+from entracte.versions import DEFAULTS, Defaults
+
+
+class BoundRequest(Request):
+    """A request whose every value is settled: what was not given is a version's default.
+
+    num_inference_steps: None only where the pipeline's steps are fixed. Images have a crf.
+    """
+
+    negative_prompt: str
+    height: Side
+    width: Side
+    num_frames: FrameCount
+    frame_rate: FrameRate
+    seed: Seed
+    video_guidance: Guidance
+    audio_guidance: Guidance
+
+    @property
+    def audio_tokens(self) -> int:
+        return audio_token_count(self.num_frames, self.frame_rate)
+
+
+def bind(request: Request, defaults: Defaults) -> BoundRequest:
+    """A request with the defaults of a version for what it leaves open.
+
+    Raises RequestError where they contradict what it gives.
+    """
+    height, width = defaults.sizes[request.pipeline]
+    values: dict[str, Any] = {
+        "negative_prompt": defaults.negative_prompt,
+        "height": height,
+        "width": width,
+        "num_frames": defaults.num_frames,
+        "frame_rate": defaults.frame_rate,
+        "num_inference_steps": defaults.num_inference_steps if request.recipe.guided else None,
+        "seed": defaults.seed,
+    }
+    values |= {name: value for name, value in request if value is not None}
+    values["images"] = tuple(_bind_image(image, defaults.image_crf) for image in request.images)
+    for name, given, default in (
+        ("video_guidance", request.video_guidance, defaults.video_guidance),
+        ("audio_guidance", request.audio_guidance, defaults.audio_guidance),
+    ):
+        values[name] = _bind_guidance(given, default)
+    return BoundRequest(**values)
+
+
+def require_possible(request: Request) -> None:
+    """Raise RequestError for a request that contradicts the defaults of every version.
+
+    So the first mistake is told before a model is opened, which may have to be downloaded.
+    """
+    errors = []
+    for defaults in DEFAULTS.values():
+        try:
+            bind(request, defaults)
+        except RequestError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
+
+
+def _bind_image(image: ImageCondition, crf: int) -> ImageCondition:
+    return image if image.crf is not None else image.model_copy(update={"crf": crf})
+
+
+def _bind_guidance(given: Guidance | GuidanceOverrides | None, default: Guidance) -> Guidance:
+    match given:
+        case None:
+            return default
+        case Guidance():
+            return given
+        case GuidanceOverrides():
+            return given.applied_to(default)
