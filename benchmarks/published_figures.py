@@ -22,6 +22,7 @@ from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.safetensors_file import TensorInfo
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.models.gemma import TextEncoder
+from entracte.models.registry import LTX_2_3
 from entracte.planner.model_profile import ModelFigures, figures_of, to_json
 from entracte.synthetic.random_sizes import FULL_GEMMA
 
@@ -59,7 +60,7 @@ def published_source() -> ModelSource:
     version, components = open_checkpoint([Header.of(listing["tensors"], listing["metadata"])])
     components["upsampler"] = open_upsampler(Header.of(upsampler["tensors"], upsampler["metadata"]))
     components["text_encoder"] = gemma()
-    lora = distilled_lora(build_component(components["transformer"]))
+    lora = distilled_lora(build_component(components["transformer"], LTX_2_3))
     return ModelSource(version, components, Path(), (lora, 1.0))
 
 

@@ -9,14 +9,14 @@ from entracte import Guidance, ImageCondition, Request, binding
 from entracte.binding import BoundRequest, bind, require_possible
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
-from entracte.versions import LTX_2_3
+from entracte.versions import DEFAULTS_2_3
 
-SHORT = replace(LTX_2_3, num_frames=9, seed=3)
+SHORT = replace(DEFAULTS_2_3, num_frames=9, seed=3)
 
 
 def test_defaults_are_the_versions() -> None:
-    two = bind(Request("a"), LTX_2_3)
-    one = bind(Request("a", pipeline="one-stage"), LTX_2_3)
+    two = bind(Request("a"), DEFAULTS_2_3)
+    one = bind(Request("a", pipeline="one-stage"), DEFAULTS_2_3)
     assert (two.height, two.width, two.num_frames, two.frame_rate) == (1024, 1536, 121, 24.0)
     assert (one.height, one.width) == (512, 768)
     assert (two.num_inference_steps, two.seed) == (30, 10)
@@ -30,7 +30,7 @@ def test_defaults_are_the_versions() -> None:
 
 @pytest.mark.parametrize("pipeline", ["two-stage", "one-stage", "distilled"])
 def test_nothing_that_matters_stays_unset(pipeline: PipelineName) -> None:
-    bound = bind(Request("a", pipeline=pipeline, images=(ImageCondition("a.png"),)), LTX_2_3)
+    bound = bind(Request("a", pipeline=pipeline, images=(ImageCondition("a.png"),)), DEFAULTS_2_3)
     unset = {name for name, value in bound if value is None}
     steps = {"num_inference_steps"} if pipeline == "distilled" else set()
     assert unset == {"output_height", "output_width"} | steps
@@ -40,25 +40,25 @@ def test_nothing_that_matters_stays_unset(pipeline: PipelineName) -> None:
 def test_what_is_given_stays() -> None:
     given = {"height": 128, "num_frames": 17, "frame_rate": 30.0, "seed": 0, "negative_prompt": ""}
     images = (ImageCondition("a.png", crf=0),)
-    bound = bind(Request("a", video_guidance=Guidance(), images=images, **given), LTX_2_3)
+    bound = bind(Request("a", video_guidance=Guidance(), images=images, **given), DEFAULTS_2_3)
     assert {name: value for name, value in bound if name in given} == given
     assert bound.video_guidance == Guidance()
     assert bound.images == images
 
 
 def test_guidance_is_overridden_scale_by_scale() -> None:
-    bound = bind(Request("a", video_guidance=GuidanceOverrides(cfg=1.5, rescale=0.0)), LTX_2_3)
-    assert bound.video_guidance == replace(LTX_2_3.video_guidance, cfg=1.5, rescale=0.0)
-    assert bound.audio_guidance == LTX_2_3.audio_guidance
+    bound = bind(Request("a", video_guidance=GuidanceOverrides(cfg=1.5, rescale=0.0)), DEFAULTS_2_3)
+    assert bound.video_guidance == replace(DEFAULTS_2_3.video_guidance, cfg=1.5, rescale=0.0)
+    assert bound.audio_guidance == DEFAULTS_2_3.audio_guidance
 
 
 @pytest.mark.parametrize("pipeline", ["two-stage", "one-stage", "distilled"])
 def test_a_bound_request_can_be_asked_for_again(pipeline: PipelineName) -> None:
-    bound = bind(Request("a", pipeline=pipeline), LTX_2_3)
+    bound = bind(Request("a", pipeline=pipeline), DEFAULTS_2_3)
     assert bind(bound, SHORT) == bound
     other = bound.model_copy(update={"seed": 4})
     assert isinstance(other, BoundRequest)
-    assert other == bind(Request("a", pipeline=pipeline, seed=4), LTX_2_3)
+    assert other == bind(Request("a", pipeline=pipeline, seed=4), DEFAULTS_2_3)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_a_bound_request_can_be_asked_for_again(pipeline: PipelineName) -> None:
 def test_defaults_that_contradict_what_is_given(defaults: dict, values: dict, message: str) -> None:
     request = Request("a", **values)
     with pytest.raises(RequestError, match=message):
-        bind(request, replace(LTX_2_3, **defaults))
+        bind(request, replace(DEFAULTS_2_3, **defaults))
 
 
 def test_the_first_check_refuses_what_no_version_can_make(monkeypatch: pytest.MonkeyPatch) -> None:
     late = Request("a", images=(ImageCondition(Path("a.png"), frame=60),))
     require_possible(late)
-    monkeypatch.setattr(binding, "DEFAULTS", {"short": SHORT, "2.3": LTX_2_3})
+    monkeypatch.setattr(binding, "DEFAULTS", {"short": SHORT, "2.3": DEFAULTS_2_3})
     require_possible(late)
     monkeypatch.setattr(binding, "DEFAULTS", {"short": SHORT})
     with pytest.raises(RequestError, match="frame 60 is outside"):

@@ -368,9 +368,12 @@ class Engine:
         )
 
     def _manage(self, residency: Residency) -> DeviceManager:
-        components = self.source.components.values()
+        components, version = self.source.components.values(), self.source.version
         return DeviceManager(
-            [component_spec(each, self.backend.device, self._dtype) for each in components],
+            [
+                component_spec(each, version, self.backend.device, self._dtype)
+                for each in components
+            ],
             self.backend,
             residency,
             adapted="transformer",

@@ -35,7 +35,7 @@ class Defaults:
         return (round(self.stg_depth * layers),)
 
 
-LTX_2_3 = Defaults(
+DEFAULTS_2_3 = Defaults(
     sizes=MappingProxyType(
         {"two-stage": (1024, 1536), "one-stage": (512, 768), "distilled": (1024, 1536)}
     ),
@@ -56,7 +56,7 @@ LTX_2_3 = Defaults(
     ),
 )
 
-DEFAULTS: Mapping[str, Defaults] = MappingProxyType({"2.3": LTX_2_3})
+DEFAULTS: Mapping[str, Defaults] = MappingProxyType({"2.3": DEFAULTS_2_3})
 
 # The version that is meant where no model is open to say its own.
 ASSUMED = "2.3"

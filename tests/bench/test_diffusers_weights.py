@@ -13,6 +13,7 @@ from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.sources import ComponentSource, ModelSource
 from entracte.errors import CheckpointError
+from entracte.models.registry import LTX_2_3
 
 from ..checkpoints.test_full_size import LISTING, HeaderOnly
 
@@ -32,7 +33,7 @@ def published() -> ModelSource:
     upsampler = listing["upsampler"]
     found["upsampler"] = open_upsampler(HeaderOnly.of(upsampler["metadata"], upsampler["tensors"]))
     gemma = ComponentSource("text_encoder", {"text_config": {"hidden_size": 3840}}, {})
-    return ModelSource("2.3", {**found, "text_encoder": gemma}, Path(), None)
+    return ModelSource(LTX_2_3, {**found, "text_encoder": gemma}, Path(), None)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -15,6 +15,7 @@ from entracte.checkpoints.description import describe_path
 from entracte.checkpoints.diffusers_layout import open_diffusers
 from entracte.checkpoints.loading import build_component
 from entracte.errors import CheckpointError
+from entracte.models.registry import LTX_2_3
 from entracte.synthetic.demo import DISTILLED_LORA, GEMMA
 from tests.components import load_component
 
@@ -85,15 +86,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Path:
 
 
 def test_every_component_is_complete(folder: Path) -> None:
-    components = open_diffusers(folder)
+    version, components = open_diffusers(folder)
+    assert version is LTX_2_3
     assert len(components) == 7
     for component in components.values():
-        build_component(component)
+        build_component(component, LTX_2_3)
 
 
 def test_the_video_vae_computes_the_same(folder: Path) -> None:
     theirs = AutoencoderKLLTX2Video.from_pretrained(folder / "vae").float().eval()
-    ours = load_component(open_diffusers(folder)["video_vae"], torch.device("cpu"), torch.float32)
+    ours = load_component(
+        open_diffusers(folder)[1]["video_vae"], torch.device("cpu"), torch.float32
+    )
     with torch.inference_mode():
         latents = torch.randn(1, 128, 2, 2, 3)
         assert torch.allclose(ours.decoder(latents), theirs.decoder(latents), atol=1e-5)
@@ -104,7 +108,9 @@ def test_the_video_vae_computes_the_same(folder: Path) -> None:
 
 def test_the_connectors_compute_the_same(folder: Path) -> None:
     theirs = LTX2TextConnectors.from_pretrained(folder / "connectors").float().eval()
-    ours = load_component(open_diffusers(folder)["connectors"], torch.device("cpu"), torch.float32)
+    ours = load_component(
+        open_diffusers(folder)[1]["connectors"], torch.device("cpu"), torch.float32
+    )
     states = torch.randn(5, 64, 4)
     padded = torch.zeros(1, 1024, 64, 4)
     padded[0, -5:] = states

@@ -12,6 +12,7 @@ from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.safetensors_file import TensorInfo
 from entracte.errors import CheckpointError
+from entracte.models.registry import LTX_2_3
 
 LISTING = Path(__file__).parent.parent / "data" / "ltx-2.3-full.json.gz"
 
@@ -45,7 +46,7 @@ def listing() -> dict:
 @pytest.fixture(scope="module")
 def components(listing: dict) -> dict:
     version, found = open_checkpoint([HeaderOnly.of(listing["metadata"], listing["tensors"])])
-    assert version == "2.3"
+    assert version is LTX_2_3
     upsampler = listing["upsampler"]
     found["upsampler"] = open_upsampler(HeaderOnly.of(upsampler["metadata"], upsampler["tensors"]))
     return found
@@ -63,7 +64,7 @@ def components(listing: dict) -> dict:
     ],
 )
 def test_every_tensor_finds_its_parameter(components: dict, name: str, parameters: float) -> None:
-    module = build_component(components[name])  # raises where one is missing or left over
+    module = build_component(components[name], LTX_2_3)  # raises where one is missing or left over
     built = sum(tensor.numel() for tensor in module.state_dict().values())
     assert built == components[name].parameters
     assert components[name].parameters == pytest.approx(parameters, rel=0.1)
@@ -93,7 +94,7 @@ def test_a_wrong_tensor_is_noticed(listing: dict, change: str, words: str) -> No
         shapes[name] = [1, 4096]
     _, found = open_checkpoint([HeaderOnly.of(listing["metadata"], shapes)])
     with pytest.raises(CheckpointError, match=f"transformer: .*{words}"):
-        build_component(found["transformer"])
+        build_component(found["transformer"], LTX_2_3)
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "2.5.1"])

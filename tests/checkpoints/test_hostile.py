@@ -15,6 +15,7 @@ from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.errors import CheckpointError
+from entracte.models.registry import LTX_2_3
 from entracte.synthetic.demo import CHECKPOINT
 
 GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -164,7 +165,7 @@ def test_quantised_checkpoints_are_named(
 def test_integers_for_weights(demo_model: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     source = with_config(demo_model, tmp_path, {}, dtype)
     with pytest.raises(CheckpointError, match="quantised without the scales that it needs"):
-        build_component(source)
+        build_component(source, LTX_2_3)
 
 
 def with_config(
@@ -214,7 +215,7 @@ def with_config(
 )
 def test_configs(demo_model: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
-        build_component(with_config(demo_model, tmp_path, changes))
+        build_component(with_config(demo_model, tmp_path, changes), LTX_2_3)
 
 
 @pytest.mark.parametrize("config", [{"transformer": 5}, {"transformer": []}, {"vae": "x"}])

@@ -15,6 +15,7 @@ from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.shards import read_index
 from entracte.errors import CheckpointError
 from entracte.models.gemma import Tokenizer
+from entracte.models.registry import LTX_2_3
 from entracte.synthetic.demo import CHECKPOINT, GEMMA
 
 from .mutate import fuzz
@@ -45,7 +46,7 @@ def test_config_of_a_checkpoint(demo_model: Path) -> None:
             return  # refused with the header
         if isinstance(given, dict):
             for component in open_checkpoint([other])[1].values():
-                prepare_module(build_component(component), torch.device("cpu"))
+                prepare_module(build_component(component, LTX_2_3), torch.device("cpu"))
 
     assert fuzz(read, [json.dumps(file.config()).encode()], (CheckpointError,), TOKENS) >= 50
 
@@ -61,7 +62,7 @@ def test_text_encoder(demo_model: Path, tmp_path: Path, name: str) -> None:
         (root / name).write_bytes(data)
         source = open_gemma(root)
         check_text_encoder(source, components["connectors"])
-        build_component(source)
+        build_component(source, LTX_2_3)
         if name != "config.json":
             Tokenizer(root, source.config["text_config"]["vocab_size"]).encode("A quiet street")
 

@@ -12,11 +12,11 @@ from transformers import Gemma3Config
 
 from entracte import Request
 from entracte.binding import bind
-from entracte.checkpoints.loading import FIXED_DTYPES
 from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import TextEncoder
+from entracte.models.registry import LTX_2_3
 from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
@@ -34,7 +34,7 @@ from entracte.residency.backends.host import HostBackend
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.synthetic import demo_config
 from entracte.trace.trace import Trace
-from entracte.versions import LTX_2_3, Guidance
+from entracte.versions import DEFAULTS_2_3, Guidance
 
 # Four times as wide as the demonstration model's transformer, and deeper.
 WIDE: dict[str, Any] = {
@@ -69,7 +69,7 @@ def modules(transformer: dict[str, Any] = demo_config.TRANSFORMER) -> dict[str, 
             "vocoder": Vocoder(demo_config.VOCODER),
         }
     for name, module in found.items():
-        module.requires_grad_(False).to(FIXED_DTYPES.get(name, torch.bfloat16))
+        module.requires_grad_(False).to(LTX_2_3.dtype_of(name, torch.bfloat16))
     return found
 
 
@@ -78,7 +78,8 @@ def figures(found: dict[str, nn.Module]) -> ModelFigures:
     transformer = found["transformer"]
     assert isinstance(transformer, Transformer)
     others = {name: module for name, module in found.items() if name != "transformer"}
-    return ModelFigures({}, transformer.config, {}, trace_stages(others, torch.bfloat16), 2)
+    stages = trace_stages(others, LTX_2_3, torch.bfloat16)
+    return ModelFigures(LTX_2_3, {}, transformer.config, {}, stages, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,8 @@ def prepared(
 
     guidance: of both streams, where it is not the default.
     """
-    bound = bind(request, LTX_2_3)
-    blocks = LTX_2_3.stg_blocks(layers)
+    bound = bind(request, DEFAULTS_2_3)
+    blocks = DEFAULTS_2_3.stg_blocks(layers)
     plan = GuidancePlan(
         replace(guidance or bound.video_guidance, stg_blocks=blocks),
         replace(guidance or bound.audio_guidance, stg_blocks=blocks),

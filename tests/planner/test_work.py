@@ -9,7 +9,8 @@ from benchmarks.published_figures import published_source
 from torch import nn
 
 from entracte import Request
-from entracte.checkpoints.loading import FIXED_DTYPES, build_component
+from entracte.checkpoints.loading import build_component
+from entracte.models.registry import LTX_2_3
 from entracte.pipeline.latents import decode_audio
 from entracte.planner.meter import META, meter
 from entracte.planner.model_profile import ModelFigures, published
@@ -120,8 +121,8 @@ def test_so_does_every_stage_of_a_wider_model(wide: Model, name: str) -> None:
 def test_so_does_the_published_model(batch: int) -> None:
     found = {}
     for name, component in published_source().components.items():
-        module = build_component(component).requires_grad_(False)
-        found[name] = module.to(FIXED_DTYPES.get(name, torch.bfloat16))
+        module = build_component(component, LTX_2_3).requires_grad_(False)
+        found[name] = module.to(LTX_2_3.dtype_of(name, torch.bfloat16))
     compare(Model(found, published("ltx-2.3")), Case(of_size(512, 768, 121, batch), (0,)))
 
 

@@ -16,6 +16,7 @@ from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import MediaError
 from entracte.machine.torch_device import pick_device
 from entracte.models.gemma import Tokenizer
+from entracte.models.registry import LTX_2_3
 from entracte.planner.model_profile import figures_of, published
 from entracte.residency import open_backend
 from entracte.residency.policy import Residency
@@ -78,7 +79,7 @@ def test_every_component_finds_its_tensors(size: str, request: pytest.FixtureReq
     source: ModelSource = request.getfixturevalue(size)
     assert len(source.components) == 7
     for component in source.components.values():
-        build_component(component)  # raises where one is missing, left over, or misshapen
+        build_component(component, LTX_2_3)  # raises where one is missing, left over, or misshapen
 
 
 def test_the_full_one_has_the_published_figures(full: ModelSource) -> None:
@@ -90,7 +91,7 @@ def test_the_full_ones_lora_is_on_every_linear(full: ModelSource) -> None:
     shapes = {key: info.shape for key, info in full.distilled_lora[0].tensors.items()}
     linears = [
         name
-        for name, module in build_component(full.components["transformer"]).named_modules()
+        for name, module in build_component(full.components["transformer"], LTX_2_3).named_modules()
         if isinstance(module, torch.nn.Linear)
     ]
     factors = {f"diffusion_model.{name}.lora_{each}.weight" for name in linears for each in "AB"}

@@ -44,7 +44,6 @@ from entracte.sampling.noise import NoiseSource
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid, audio_latent, audio_tokens, video_latent
 from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, ENCODE_TEXT, UPSAMPLE
-from entracte.versions import DEFAULTS
 
 from .diffusers_request import UNGUIDED, guidance_arguments, require_text_to_video, scale_arguments
 from .diffusers_result import DiffusersResult
@@ -72,7 +71,7 @@ class DiffusersTwoStage:
         if "upsampler" not in source.components or source.distilled_lora is None:
             raise CheckpointError("two stages need the latent upsampler and the distilled LoRA")
         self._device, self._dtype = device, dtype
-        self._defaults = DEFAULTS[source.version]
+        self._defaults = source.version.defaults
         self._layers: int = source.components["transformer"].config["num_layers"]
         models: dict[str, Any] = {
             name: load_component(source, name, device, dtype) for name in source.components

@@ -14,7 +14,7 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from torch import nn
 
 from entracte.checkpoints.diffusers_names import connectors_to_published, transformer_to_published
-from entracte.checkpoints.loading import FIXED_DTYPES, build_component
+from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.connectors import REGISTERS
@@ -47,7 +47,7 @@ def match_component(source: ModelSource, name: str) -> Match:
     component = source.components[name]
     with torch.device("meta"):
         if name in SHELLS:
-            shell = build_component(component)
+            shell = build_component(component, source.version)
             # What no file holds is computed, as the shell's model would have done off meta.
             with torch.device("cpu"):
                 shell.restore_buffers()
@@ -72,7 +72,7 @@ def load_component(source: ModelSource, name: str, device: torch.device, dtype: 
     dtype: of every floating-point tensor, but for components that have one of their own.
     """
     match = match_component(source, name)
-    dtype = FIXED_DTYPES.get(name, dtype)
+    dtype = source.version.dtype_of(name, dtype)
     weights = {
         theirs: located.tensor().to(device, dtype) for theirs, located in match.tensors.items()
     }

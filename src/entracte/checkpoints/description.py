@@ -65,9 +65,9 @@ def describe_path(path: Path) -> list[Description]:
     if is_adapter_folder(path):
         return [_describe_file(SafetensorsFile(lora_path(path)))]
     if is_diffusers_folder(path):
-        components = open_diffusers(path)
+        version, components = open_diffusers(path)
         parts = [_component(component) for component in components.values()]
-        return [Description(path, "diffusers folder", "2.3", parts)]
+        return [Description(path, "diffusers folder", version.name, parts)]
     if (path / "config.json").is_file():
         return [_describe_gemma(path)]
     found = scan(path)
@@ -113,7 +113,7 @@ def _describe_weights(weights: WeightFiles) -> Description:
     version, components = open_checkpoint(weights.files)
     parts = [_component(component) for component in components.values()]
     facts = {"files": _names(weights.files)}
-    return Description(first.path, "checkpoint in shards", version, parts, facts)
+    return Description(first.path, "checkpoint in shards", version.name, parts, facts)
 
 
 def _describe_file(file: SafetensorsFile) -> Description:
@@ -125,7 +125,7 @@ def _describe_file(file: SafetensorsFile) -> Description:
     if is_checkpoint(file):
         version, components = open_checkpoint([file])
         parts = [_component(component) for component in components.values()]
-        return Description(path, "checkpoint", version, parts)
+        return Description(path, "checkpoint", version.name, parts)
     if is_upsampler(file):
         asked = ("spatial_upsample", "temporal_upsample", "spatial_scale")
         facts = {name: value for name, value in file.config().items() if name in asked}

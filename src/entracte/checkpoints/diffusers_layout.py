@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from entracte.errors import CheckpointError
+from entracte.models.registry import ModelVersion
 
 from .diffusers_names import connectors_to_published, transformer_to_published
 from .diffusers_vae import DiffusersConfig, vae_config, vae_names
@@ -17,6 +18,7 @@ from .json_file import read_json
 from .published import require_plain
 from .shards import shards
 from .sources import ComponentSource, Located
+from .versions import model_version
 
 MODEL_INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model"
@@ -27,10 +29,11 @@ def is_diffusers_folder(folder: Path) -> bool:
     return (folder / MODEL_INDEX).is_file()
 
 
-def open_diffusers(folder: Path) -> dict[str, ComponentSource]:
-    """The components of a diffusers folder; no weight is read.
+def open_diffusers(folder: Path) -> tuple[ModelVersion, dict[str, ComponentSource]]:
+    """The version and the components of a diffusers folder; no weight is read.
 
-    Raises CheckpointError for another pipeline's folder, or one that misses a component.
+    Raises CheckpointError for another pipeline's or version's folder, or one that misses a
+    component.
     """
     kind = read_json(folder / MODEL_INDEX).get("_class_name", "")
     if not str(kind).startswith("LTX2"):
@@ -47,7 +50,8 @@ def open_diffusers(folder: Path) -> dict[str, ComponentSource]:
         components["upsampler"] = _open(
             folder, UPSAMPLER, _upsampler_config, _nested_names, "upsampler"
         )
-    return components
+    version = model_version({}, {"transformer": components["transformer"].config}, folder)
+    return version, components
 
 
 def _open(

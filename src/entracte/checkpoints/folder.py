@@ -18,7 +18,7 @@ from .published import (
 )
 from .safetensors_file import SafetensorsFile
 from .shards import INDEX_SUFFIX, shards_of
-from .versions import model_version, require_supported
+from .versions import model_version
 
 OTHER_FORMATS = ("*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin")
 
@@ -108,7 +108,7 @@ def _add(found: Folder, weights: WeightFiles) -> None:
     for file in weights.files:
         require_plain(file)
         if is_checkpoint(file):
-            require_supported(model_version(file.metadata, file.config(), file.path), file.path)
+            model_version(file.metadata, file.config(), file.path)  # raises for others
     if any(map(is_checkpoint, weights.files)):
         found.checkpoints.append(weights)
     elif is_upsampler(first):

@@ -1,21 +1,13 @@
 """Located tensors to components that the device manager can hold."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from transformers import Gemma3Config
 
 from entracte.errors import CheckpointError
-from entracte.models.audio_vae import AudioVae
 from entracte.models.component import Component
-from entracte.models.connectors import Connectors
-from entracte.models.gemma import TextEncoder
-from entracte.models.transformer import Transformer, TransformerConfig
-from entracte.models.upsampler import Upsampler
-from entracte.models.video_vae import VideoVae
-from entracte.models.vocoder import Vocoder
+from entracte.models.registry import ModelVersion
 from entracte.residency import ComponentSpec, TensorSpec
 
 from .bounds import check_config
@@ -23,35 +15,7 @@ from .recognise import TAKE_BFLOAT16
 from .sources import ComponentSource
 
 
-def _connectors(source: ComponentSource) -> Connectors:
-    projection = source.tensors.get("text_embedding_projection.video_aggregate_embed.weight")
-    if projection is None:
-        raise CheckpointError("the checkpoint has no text_embedding_projection")
-    return Connectors(source.config, text_width=projection.info.shape[1])
-
-
-BUILDERS: Mapping[str, Callable[[ComponentSource], Component]] = MappingProxyType(
-    {
-        "text_encoder": lambda source: TextEncoder(Gemma3Config(**source.config)),
-        "connectors": _connectors,
-        "transformer": lambda source: Transformer(TransformerConfig.from_header(source.config)),
-        "video_vae": lambda source: VideoVae(source.config),
-        "audio_vae": lambda source: AudioVae(source.config),
-        "vocoder": lambda source: Vocoder(source.config),
-        "upsampler": lambda source: Upsampler(source.config),
-    }
-)
-
-# Components whose blocks can be brought one by one: the name of the list of blocks.
-BLOCKS: Mapping[str, str] = MappingProxyType(
-    {"transformer": "transformer_blocks", "text_encoder": "model.layers"}
-)
-
-# Components that run in one dtype whatever the model's is.
-FIXED_DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"vocoder": torch.float32})
-
-
-def build_component(source: ComponentSource) -> Component:
+def build_component(source: ComponentSource, version: ModelVersion) -> Component:
     """A component without storage, checked against its source, name by name and shape by shape.
 
     Raises CheckpointError where a tensor is missing, left over, of another shape, or of integers,
@@ -59,9 +23,10 @@ def build_component(source: ComponentSource) -> Component:
     """
     if source.name != "text_encoder":
         check_config(source)
+    found = {name: located.info.shape for name, located in source.tensors.items()}
     with torch.device("meta"):
         try:
-            module = BUILDERS[source.name](source)
+            module = version.builders[source.name](source.config, found)
         except CheckpointError:
             raise
         except KeyError as error:
@@ -70,7 +35,6 @@ def build_component(source: ComponentSource) -> Component:
             words = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(f"{source.name}: its config is wrong ({words})") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: located.info.shape for name, located in source.tensors.items()}
     missing, unknown = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     if missing:
         raise CheckpointError(
@@ -79,8 +43,8 @@ def build_component(source: ComponentSource) -> Component:
         )
     if unknown:
         raise CheckpointError(
-            f"{source.name}: the checkpoint has {len(unknown):,} tensors that LTX-2.3 does not "
-            f"have, the first {_in_file(source, min(unknown))}"
+            f"{source.name}: the checkpoint has {len(unknown):,} tensors that LTX-{version.name} "
+            f"does not have, the first {_in_file(source, min(unknown))}"
         )
     for name, shape in wanted.items():
         if found[name] != shape:
@@ -103,11 +67,13 @@ def _in_file(source: ComponentSource, name: str) -> str:
 
 
 class FileSource:
-    """A component's tensors in files, as a weight source for the device manager."""
+    """A component's tensors in files, as a weight source for the device manager.
+
+    dtype: what they are read as.
+    """
 
     def __init__(self, source: ComponentSource, dtype: torch.dtype) -> None:
         self._tensors = source.tensors
-        dtype = FIXED_DTYPES.get(source.name, dtype)
         self.specs: Mapping[str, TensorSpec] = {
             name: TensorSpec(dtype, located.info.shape, located.info.dtype.itemsize == 1)
             for name, located in source.tensors.items()
@@ -119,14 +85,14 @@ class FileSource:
 
 
 def component_spec(
-    source: ComponentSource, device: torch.device, dtype: torch.dtype
+    source: ComponentSource, version: ModelVersion, device: torch.device, dtype: torch.dtype
 ) -> ComponentSpec:
-    """A component as the device manager wants it; no weight is read."""
+    """A component as the device manager wants it; no weight is read. dtype: the model's."""
     return ComponentSpec(
         source.name,
-        lambda: prepare_module(build_component(source), device),
-        {"base": FileSource(source, dtype)},
-        BLOCKS.get(source.name),
+        lambda: prepare_module(build_component(source, version), device),
+        {"base": FileSource(source, version.dtype_of(source.name, dtype))},
+        version.blocks.get(source.name),
     )
 
 

@@ -49,7 +49,7 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
     folder = None if model is None else _folder(model, distilled)
     found = None if folder is None else scan(folder)
     if folder is not None and is_diffusers_folder(folder) and not paths.checkpoint:
-        version, components = "2.3", open_diffusers(folder)
+        version, components = open_diffusers(folder)
         tokenizer = folder / "tokenizer"
     else:
         version, components = open_checkpoint(_checkpoint_files(paths, found, distilled))

@@ -6,10 +6,11 @@ from typing import Any
 
 from entracte.errors import CheckpointError
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
+from entracte.models.registry import ModelVersion
 
 from .recognise import TAKE_BFLOAT16
 from .sources import ComponentSource, Located, TensorFile
-from .versions import model_version, require_supported
+from .versions import model_version
 
 CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
 
@@ -73,24 +74,24 @@ def require_plain(file: TensorFile) -> None:
         )
 
 
-def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, ComponentSource]]:
+def open_checkpoint(files: Sequence[TensorFile]) -> tuple[ModelVersion, dict[str, ComponentSource]]:
     """The version and the components of one model's files; no weight is read.
 
     Of several files, only one needs to have the config. Raises CheckpointError for files of another
     model or version, quantised ones, unknown or doubled tensors.
     """
     config: dict[str, Any] = {}
-    version = ""
+    version: ModelVersion | None = None
     for file in files:
         require_plain(file)
         if is_checkpoint(file):
             found = model_version(file.metadata, file.config(), file.path)
-            require_supported(found, file.path)
             version = version or found
             config.update(file.config())
     for file in files:
         if not is_checkpoint(file) and (not config or not components_of(file)):
             raise CheckpointError(f"{file.path} is not an LTX checkpoint: {_what_it_is(file)}")
+    assert version is not None  # or every file was refused
 
     tensors: dict[str, dict[str, Located]] = {}
     configs: dict[str, str] = {}
@@ -100,7 +101,9 @@ def open_checkpoint(files: Sequence[TensorFile]) -> tuple[str, dict[str, Compone
                 continue
             part = part_of(key)
             if part is None:
-                raise CheckpointError(f"{file.path} holds {key}, which LTX-{version} does not have")
+                raise CheckpointError(
+                    f"{file.path} holds {key}, which LTX-{version.name} does not have"
+                )
             name = part.rename(key.removeprefix(part.prefix))
             located = tensors.setdefault(part.component, {})
             if name in located:

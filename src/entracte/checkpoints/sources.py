@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from entracte.models.registry import ModelVersion
+
 from .safetensors_file import TensorInfo
 
 
@@ -91,7 +93,7 @@ class ModelSource:
     notes: what was chosen of several files, and what was skipped.
     """
 
-    version: str
+    version: ModelVersion
     components: Mapping[str, ComponentSource]
     tokenizer: Path
     distilled_lora: tuple[TensorFile, float] | None

@@ -123,13 +123,12 @@ def run(options: argparse.Namespace) -> None:
     from entracte.engine import DTYPES
     from entracte.machine.torch_device import pick_device
     from entracte.residency import open_backend
-    from entracte.versions import DEFAULTS
 
     asked = _request(options)
     dtype = DTYPES[options.dtype]
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         source = _source(options, Path(scratch))
-        request = bind(asked, DEFAULTS[source.version])
+        request = bind(asked, source.version.defaults)
         backend = open_backend(pick_device(options.device))
         found = _measure(options, source, request, backend)
         ran = [each for each in found if each.runs]

@@ -17,7 +17,7 @@ from entracte.recipes import Guidance, Phase, Recipe
 from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
-from entracte.versions import DEFAULTS, Defaults
+from entracte.versions import Defaults
 
 from .conditions import PreparedImage, prepare_images
 from .lora_cache import Loras, OpenLora
@@ -34,7 +34,7 @@ class Preparer:
         self._loras = loras
         vocabulary = source.components["text_encoder"].config["text_config"]["vocab_size"]
         self._tokenizer = Tokenizer(source.tokenizer, vocabulary)
-        self._defaults = DEFAULTS[source.version]
+        self._defaults = source.version.defaults
 
     def prepare(self, request: Request) -> Prepared:
         """Everything. Raises RequestError, CheckpointError, LoraError and MediaError."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from entracte.checkpoints.loading import BLOCKS, FileSource, build_component, prepare_module
+from entracte.checkpoints.loading import FileSource, build_component, prepare_module
 from entracte.checkpoints.lora import ADAPTED, open_lora
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
+from entracte.models.registry import VERSIONS, ModelVersion
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
 from entracte.residency import AdapterLayout, Changes, MemoryAdapter, lay_out
@@ -52,6 +53,7 @@ class ModelFigures:
     itemsize: bytes of a number of the model's dtype.
     """
 
+    version: ModelVersion
     units: Mapping[str, tuple[int, ...]]
     transformer: TransformerConfig
     adapters: Mapping[str, AdapterFigures]
@@ -64,12 +66,13 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
 
     Raises CheckpointError where a component is missing or its tensors are not what it needs.
     """
+    version = source.version
     units, modules = {}, {}
     for name, component in source.components.items():
         # Buffers that no file holds are made for real, since the layout asks for them.
-        module = prepare_module(build_component(component), torch.device("cpu"))
-        specs = FileSource(component, dtype).specs
-        layouts = lay_out(module, specs, BLOCKS.get(name))
+        module = prepare_module(build_component(component, version), torch.device("cpu"))
+        specs = FileSource(component, version.dtype_of(name, dtype)).specs
+        layouts = lay_out(module, specs, version.blocks.get(name))
         units[name] = tuple(layout.nbytes for layout in layouts)
         if name != TRANSFORMER:
             modules[name] = module.to(META)
@@ -86,13 +89,14 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
             if name in source.components
         }
         changes = open_lora(file, shapes).changes[TRANSFORMER]
-        adapters[DISTILLED] = _adapter(changes, config.layers)
-    return ModelFigures(units, config, adapters, trace_stages(modules, dtype), dtype.itemsize)
+        adapters[DISTILLED] = _adapter(changes, version, config.layers)
+    stages = trace_stages(modules, version, dtype)
+    return ModelFigures(version, units, config, adapters, stages, dtype.itemsize)
 
 
 def adapter_figures(changes: Changes, model: ModelFigures) -> AdapterFigures:
     """The figures of an adapter of the transformer; its tensors are not read."""
-    return _adapter(changes, model.transformer.layers)
+    return _adapter(changes, model.version, model.transformer.layers)
 
 
 def published(name: str) -> ModelFigures:
@@ -109,6 +113,7 @@ def published(name: str) -> ModelFigures:
 def to_json(model: ModelFigures) -> dict[str, Any]:
     """As JSON can hold it; numbers of units that repeat are written once, with their count."""
     return {
+        "version": model.version.name,
         "units": {name: _runs(units) for name, units in model.units.items()},
         "transformer": asdict(model.transformer),
         "adapters": {
@@ -128,6 +133,7 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
         fields["max_positions"] = tuple(fields["max_positions"])
         config[stream] = StreamConfig(**fields)
     return ModelFigures(
+        version=VERSIONS[values["version"]],
         units={name: _from_runs(runs) for name, runs in values["units"].items()},
         transformer=TransformerConfig(**config),
         adapters={
@@ -139,8 +145,8 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
     )
 
 
-def _adapter(changes: Changes, layers: int) -> AdapterFigures:
-    laid_out = AdapterLayout.of(MemoryAdapter(changes), BLOCKS[TRANSFORMER], layers)
+def _adapter(changes: Changes, version: ModelVersion, layers: int) -> AdapterFigures:
+    laid_out = AdapterLayout.of(MemoryAdapter(changes), version.blocks[TRANSFORMER], layers)
     flops = tuple(sum(changes[name].flops for name in names) for names in laid_out.names)
     return AdapterFigures(laid_out.sizes, flops)
 

@@ -6,11 +6,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from entracte.checkpoints.loading import FIXED_DTYPES
 from entracte.errors import CheckpointError
 from entracte.models.audio_vae import CHANNELS, MEL_BINS, AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import MAX_TOKENS, TextEncoder
+from entracte.models.registry import ModelVersion
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
 from entracte.models.vocoder import Vocoder
@@ -30,7 +30,9 @@ AUDIO_TOKENS = 64
 FEW_FRAMES, MANY_FRAMES = 2, 10
 
 
-def trace_stages(modules: Mapping[str, nn.Module], dtype: torch.dtype) -> StageCosts:
+def trace_stages(
+    modules: Mapping[str, nn.Module], version: ModelVersion, dtype: torch.dtype
+) -> StageCosts:
     """The laws of a model's stages.
 
     modules: the components by name, on the meta device, in any dtype; they are converted. Without
@@ -38,7 +40,7 @@ def trace_stages(modules: Mapping[str, nn.Module], dtype: torch.dtype) -> StageC
     Raises CheckpointError where another component is missing.
     """
     for name, module in modules.items():
-        module.requires_grad_(False).to(FIXED_DTYPES.get(name, dtype))
+        module.requires_grad_(False).to(version.dtype_of(name, dtype))
     vae = _component(modules, "video_vae", VideoVae)
     channels = len(vae.latents_mean)
 

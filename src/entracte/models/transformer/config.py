@@ -8,20 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from entracte.errors import CheckpointError
 
-# What version 2.3 is; a header that says otherwise belongs to another version.
-REQUIRED = {
-    "rope_type": "split",
-    "apply_gated_attention": True,
-    "cross_attention_adaln": True,
-    "caption_proj_before_connector": True,
-    "av_cross_ada_norm": True,
-    "use_middle_indices_grid": True,
-    "frequencies_precision": "float64",
-    "activation_fn": "gelu-approximate",
-    "norm_elementwise_affine": False,
-}
-
-
 Dimension = Annotated[int, Field(gt=0, le=10**6)]
 Constant = Annotated[float, Field(gt=0, le=10**6)]
 
@@ -70,7 +56,7 @@ class StreamConfig:
 
 @dataclass(frozen=True, slots=True)
 class TransformerConfig:
-    """Sizes and constants of an LTX-2.3 transformer.
+    """Sizes and constants of a transformer.
 
     `timestep_scale` multiplies a sigma in 0..1 before it is embedded; `gate_timestep_scale` does so
     for the gates of the audio-video cross-attentions.
@@ -88,13 +74,8 @@ class TransformerConfig:
     def from_header(cls, config: Mapping[str, Any]) -> "TransformerConfig":
         """Read the `transformer` part of a header's config.
 
-        Raises CheckpointError where a key is missing or describes another version's transformer.
+        Raises CheckpointError where one is missing or out of bounds.
         """
-        for key, expected in REQUIRED.items():
-            if config.get(key) != expected:
-                raise CheckpointError(
-                    f"transformer config has {key}={config.get(key)!r}; LTX-2.3 has {expected!r}"
-                )
         try:
             values = HeaderValues.model_validate(dict(config))
         except ValidationError as error:
