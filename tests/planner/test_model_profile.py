@@ -47,7 +47,7 @@ def test_units_are_what_the_device_manager_lays_out(
     assert source.distilled_lora is not None
     lora = loras.open(source.distilled_lora[0].path)
     manager = DeviceManager(
-        [component_spec(each, CPU, dtype) for each in source.components.values()],
+        [component_spec(each, source.version, CPU, dtype) for each in source.components.values()],
         HostBackend(),
         Residency("fused"),
         adapted="transformer",
