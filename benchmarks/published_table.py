@@ -12,6 +12,7 @@ from entracte.planner.calibration import Calibration
 from entracte.planner.candidates import Way
 from entracte.planner.cost_model import costs, predict
 from entracte.planner.model_profile import published
+from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.workload import Workload
 from entracte.residency import BASE, Adapter, WeightPhase, WeightSet
 
@@ -43,12 +44,13 @@ def main() -> None:
     load = Workload.of_sizes(
         layers=48, height=options.height, width=options.width, guidance_batch=4
     )
+    transformer = TransformerMeter.of(model)
     heads = ["mode", "card", "switch", "", "denoise", "", "refine", "", "peak GB", ""]
     print("| " + " | ".join(heads) + " |")
     print("|---" * len(heads) + "|")
     print("| | |" + " published | predicted |" * 4)
     for mode, (name, way, switch, denoise, refine, peak) in PUBLISHED.items():
-        c = costs(model, load, PHASES, card(name, 256 * 2**30), Calibration())
+        c = costs(model, load, PHASES, card(name, 256 * 2**30), Calibration(), transformer)
         p = predict(c, way, PLACES)
         stages = {stage.name: stage.seconds * 1e3 for stage in p.stages}
         cells = [mode, name, switch, f"{p.switch_s * 1e3:.1f}"]

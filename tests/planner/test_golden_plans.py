@@ -14,6 +14,7 @@ from entracte.planner.decision import said
 from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
 from entracte.planner.search import Search
+from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.workload import Workload
 from entracte.residency import BASE, Adapter, WeightPhase, WeightSet
 from entracte.residency.policy import Residency
@@ -39,14 +40,15 @@ PHASES = (
     WeightPhase(WeightSet((Adapter("distilled", 1.0),)), 3),
 )
 AUTO = Residency("auto")
+MODEL = published("ltx-2.3")
+TRANSFORMER = TransformerMeter.of(MODEL)
 
 
 def plan(name: str, gibibytes: int) -> str:
     """The plan for 768x512 and 121 frames."""
-    model = published("ltx-2.3")
     load = Workload.of_sizes(layers=48, height=512, width=768)
     hardware = card(name, gibibytes * 2**30)
-    c = costs(model, load, PHASES, hardware, Calibration())
+    c = costs(MODEL, load, PHASES, hardware, Calibration(), TRANSFORMER)
     best = Search(c, AUTO, limits_of(hardware, AUTO)).best()
     if best is None:
         return "none"
@@ -80,7 +82,7 @@ def test_nothing_is_offloaded_where_there_is_memory(name: str, pipeline: str) ->
     load = Workload.of_sizes(layers=48, pipeline=pipeline, height=512, width=768)
     hardware = card(name, 128 * 2**30)
     phases = PHASES[: len(load.phases)]
-    c = costs(published("ltx-2.3"), load, phases, hardware, Calibration())
+    c = costs(MODEL, load, phases, hardware, Calibration(), TRANSFORMER)
     best = Search(c, AUTO, limits_of(hardware, AUTO)).best()
     assert best is not None
     prediction = predict(c, *best)
@@ -93,7 +95,7 @@ def test_nothing_is_offloaded_where_there_is_memory(name: str, pipeline: str) ->
 def test_a_card_is_never_refused_for_a_small_video() -> None:
     hardware = card("rtx-5080", 64 * 2**30)
     load = Workload.of_sizes(layers=48, height=256, width=384, num_frames=25)
-    c = costs(published("ltx-2.3"), load, PHASES, hardware, Calibration())
+    c = costs(MODEL, load, PHASES, hardware, Calibration(), TRANSFORMER)
     assert Search(c, AUTO, limits_of(hardware, AUTO)).best() is not None
 
 

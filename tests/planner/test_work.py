@@ -1,4 +1,4 @@
-"""What stages take by the closed forms is what a run takes, made on the meta device."""
+"""What stages are said to take is what a whole run takes, made on the meta device."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,15 +15,15 @@ from entracte.pipeline.latents import decode_audio
 from entracte.planner.meter import META, meter
 from entracte.planner.model_profile import ModelFigures, published
 from entracte.planner.stage_costs import mel_frames
-from entracte.planner.transformer_memory import loop_bytes
+from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.work import stage_work
-from entracte.planner.workload import PhaseLoad, Workload
+from entracte.planner.workload import Workload
 from entracte.recipes import Guidance
 from entracte.synthetic import demo_config
 
 from .meta_run import WIDE, counted_batches, figures, modules, prepared, run
 
-# Traced by a run, and left out of the closed forms: they compute nothing to speak of.
+# Traced by a run, and not planned: they compute nothing to speak of.
 LEFT_OUT = ("prepare inputs", "load weights", "prepare latents", "switch to", "mux")
 
 LOOPS = ("denoise", "refine")
@@ -92,10 +92,11 @@ def compare(model: Model, case: Case) -> None:
     ready = prepared(request, model.layers, case.images, case.guidance)
     with counted_batches(model.modules["transformer"]) as batches:
         took = [each for each in run(model.modules, ready) if not each[0].startswith(LEFT_OUT)]
-    said = stage_work(model.figures, Workload.of(ready, model.layers, len(ready.prompts)))
+    load = Workload.of(ready, model.layers, len(ready.prompts))
+    said = stage_work(model.figures, load, TransformerMeter.of(model.figures))
 
     assert [stage.name for stage in said] == [name for name, _ in took]
-    assert sum(stage.calls for stage in said) == sum(batches)
+    assert sum(stage.block_calls for stage in said) == sum(batches)
     assert [s.phase for s in said if s.phase is not None] == list(range(len(request.recipe.phases)))
     for stage, (name, true) in zip(said, took, strict=True):
         close = 0.01 if name in LOOPS else 0.05
@@ -126,16 +127,14 @@ def test_so_does_the_published_model(batch: int) -> None:
     compare(Model(found, published("ltx-2.3")), Case(of_size(512, 768, 121, batch), (0,)))
 
 
-@pytest.mark.parametrize(("grid", "measured"), [((16, 8, 12), 0.43), ((16, 16, 24), 1.49)])
-def test_a_guided_step_takes_what_was_measured(grid: tuple[int, int, int], measured: float) -> None:
+@pytest.mark.parametrize(("height", "width", "measured"), [(512, 768, 0.43), (1024, 1536, 1.49)])
+def test_a_guided_step_takes_what_was_measured(height: int, width: int, measured: float) -> None:
     """Gigabytes of four passes at once on an H200, by docs/reference/measurements.md."""
-    frames, height, width = grid
-    model = published("ltx-2.3")
-    phase = PhaseLoad(
-        "stage1", frames, height, width, 0, 126, 30, 30, 3 + 20 / 48, 4, 0, 2, 1, (1, 1)
-    )
-    found = loop_bytes(model.transformer, phase, model.itemsize) / 1e9
-    assert found == pytest.approx(measured, rel=0.05)
+    transformer = TransformerMeter.of(published("ltx-2.3"))
+    load = Workload.of_sizes(layers=48, height=height, width=width, guidance_batch=4)
+    guided = load.phases[0]
+    assert (guided.video_tokens, guided.audio_tokens) == (height * width // 256, 126)
+    assert transformer.loop(guided).nbytes / 1e9 == pytest.approx(measured, rel=0.05)
 
 
 def empty(*shape: int) -> torch.Tensor:
@@ -186,16 +185,17 @@ class TestWorkload:
         load = Workload.of_sizes(layers=48)
         guided, refined = load.phases
         assert guided.passes == pytest.approx(3 + 20 / 48)
-        assert (guided.evaluations, guided.isolated, guided.skips) == (4, 1, (1, 1))
-        assert (refined.passes, refined.isolated, refined.skips) == (1, 0, (0, 0))
+        assert (len(guided.guidance.passes()), guided.evaluations) == (4, 30)
+        assert (refined.passes, len(refined.guidance.passes()), refined.evaluations) == (1, 1, 3)
         assert (guided.steps, refined.steps) == (30, 3)
         assert (guided.contexts, refined.contexts, load.new_prompts) == (2, 1, 2)
         assert (guided.video_tokens, refined.video_tokens) == (6144, 24576)
 
     def test_cached_prompts_are_not_encoded(self) -> None:
         model, load = published("ltx-2.3"), Workload.of_sizes(layers=48, prompts=0)
-        names = [stage.name for stage in stage_work(model, load)]
+        transformer = TransformerMeter.of(model)
+        names = [stage.name for stage in stage_work(model, load, transformer)]
         assert names == ["denoise", "upsample", "refine", "decode audio", "decode video"]
-        again = stage_work(model, replace(load, new_prompts=2))
+        again = stage_work(model, replace(load, new_prompts=2), transformer)
         assert [s.name for s in again[:4]] == ["encode text", "connect text"] * 2
-        assert again[4:] == stage_work(model, load)
+        assert again[4:] == stage_work(model, load, transformer)

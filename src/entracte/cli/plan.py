@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> None:
     from entracte.planner.decision import decide
     from entracte.planner.forecast import weight_phases
     from entracte.planner.limits import limits_of
+    from entracte.planner.transformer_work import TransformerMeter
 
     from .decision_json import decision_json
     from .plan_tables import print_plan
@@ -98,7 +99,8 @@ def run(options: argparse.Namespace) -> None:
     model = find_model(options)
     check_wanted(wanted, model)
     load = build_workload(options, model.transformer.layers)
-    c = costs(model, load, weight_phases(options.pipeline, load, model), hardware, Calibration())
+    phases = weight_phases(options.pipeline, load, model)
+    c = costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
     decision = decide(c, wanted, limits_of(hardware, wanted))
     if options.svg is not None:
         _draw(options.svg, decision, hardware, load)

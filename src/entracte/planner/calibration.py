@@ -30,7 +30,7 @@ class Calibration:
         """How long a stage computes when all its weights are at hand."""
         seconds = work.flops / (work.stage.efficiency * hardware.rates.matmul)
         if not hardware.unified:
-            seconds += work.calls * LAUNCH_S
+            seconds += work.block_calls * LAUNCH_S
         return seconds * self.corrections.get(work.stage.kind, 1.0)
 
     def corrected_memory(self, stage: StageWork) -> StageWork:

@@ -12,6 +12,7 @@ from .footprint import Footprint, Weights, loaned_footprint, transformer_footpri
 from .model_profile import TRANSFORMER, ModelFigures
 from .prediction import Prediction, StagePrediction
 from .schedule_model import BusyUntil, Loops, Sweeps, loan_wait, merge_seconds
+from .transformer_work import TransformerMeter
 from .work import StageWork, stage_work
 from .workload import Workload
 
@@ -77,9 +78,10 @@ def costs(
     phases: Sequence[WeightPhase],
     hardware: Hardware,
     calibration: Calibration,
+    transformer: TransformerMeter,
 ) -> Costs:
     """Prepare predictions. `phases` are the transformer's, and name adapters of the model."""
-    work = stage_work(model, load)
+    work = stage_work(model, load, transformer)
     stages = tuple(
         (calibration.corrected_memory(stage), calibration.seconds(stage, hardware))
         for stage in work

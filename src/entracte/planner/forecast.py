@@ -13,6 +13,7 @@ from .decision import decide
 from .limits import limits_of
 from .model_profile import DISTILLED, ModelFigures, published
 from .prediction import Prediction
+from .transformer_work import TransformerMeter
 from .workload import Workload
 
 # A usual video.
@@ -23,7 +24,8 @@ def forecast(hardware: Hardware) -> Prediction:
     """The best plan for a usual video; raises BudgetError, naming the smallest, where none fits."""
     model, wanted = published("ltx-2.3"), Residency(AUTO)
     load = Workload.of_sizes(layers=model.transformer.layers, height=HEIGHT, width=WIDTH)
-    c = costs(model, load, weight_phases("two-stage", load, model), hardware, Calibration())
+    phases = weight_phases("two-stage", load, model)
+    c = costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
     return decide(c, wanted, limits_of(hardware, wanted)).chosen.prediction
 
 
@@ -37,5 +39,5 @@ def weight_phases(pipeline: str, load: Workload, model: ModelFigures) -> Sequenc
     found = []
     for phase, work in zip(recipe.phases, load.phases, strict=True):
         adapters = (Adapter(DISTILLED, phase.distilled),) if phase.distilled else ()
-        found.append(WeightPhase(WeightSet(adapters), work.sweeps))
+        found.append(WeightPhase(WeightSet(adapters), work.evaluations))
     return found

@@ -15,6 +15,7 @@ from .decision import Decision, Option, decide, named_plan, said
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
 from .prediction import Prediction
+from .transformer_work import TransformerMeter
 from .workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Planner:
         self.model = model
         self.hardware = hardware
         self.calibration = calibration or Calibration()
+        self._transformer = TransformerMeter.of(model)
         self._ceiling: int | None = None  # a plan that needs so much of the device has failed
         self._standing: tuple[Residency, Decision] | None = None  # what was wished for, and got
         self._wanted: Residency | None = None  # what the decisions below are for
@@ -106,7 +108,7 @@ class Planner:
     ) -> Costs:
         """What predictions for a request are made from."""
         model = replace(self.model, adapters={**self.model.adapters, **adapters})
-        return costs(model, load, phases, self.hardware, self.calibration)
+        return costs(model, load, phases, self.hardware, self.calibration, self._transformer)
 
     def ran_out(self, decision: Decision) -> None:
         """A plan found less memory than it needs: it, and larger ones, are not taken again."""

@@ -10,8 +10,7 @@ from entracte.stages import Stage
 from .model_profile import ModelFigures
 from .stage_costs import NOTHING, mel_frames
 from .tile_work import Tiles, decode_bytes, decode_flops
-from .transformer_flops import groups, loop_flops
-from .transformer_memory import context_bytes, loop_bytes, rotary_bytes
+from .transformer_work import TransformerMeter
 from .workload import PhaseLoad, Workload
 
 NOISE_BYTES = 2  # an element of noise
@@ -25,14 +24,14 @@ class StageWork:
     activations: the most bytes of device memory in use at once beside weights, what earlier stages
         left (contexts, rotary tables, latents) included.
     phase: the number of the transformer's phase, for its loop.
-    calls: for a loop, how often a block is called, once for every batch of passes.
+    block_calls: for a loop, how often a block is called, once for every batch of passes.
     """
 
     stage: Stage
     flops: float
     activations: int
     phase: int | None = None
-    calls: int = 0
+    block_calls: int = 0
 
     @property
     def name(self) -> str:
@@ -44,9 +43,11 @@ class StageWork:
         return self.stage.uses
 
 
-def stage_work(model: ModelFigures, load: Workload) -> tuple[StageWork, ...]:
+def stage_work(
+    model: ModelFigures, load: Workload, transformer: TransformerMeter
+) -> tuple[StageWork, ...]:
     """All stages that compute enough to be planned, in the order of the run."""
-    work = _Work(model, load)
+    work = _Work(model, load, transformer)
     work.opening()
     for number in range(load.new_prompts):
         work.for_a_prompt(number)
@@ -58,18 +59,19 @@ def stage_work(model: ModelFigures, load: Workload) -> tuple[StageWork, ...]:
 
 
 class _Work:
-    """The stages so far, and what they have left in the device's memory.
+    """Builds the list of stages, tracking the memory that each leaves allocated.
 
-    A stage whose cost is not told here is planned with what its components take alone.
+    A stage without a cost here is planned with what its components take alone.
     """
 
-    def __init__(self, model: ModelFigures, load: Workload) -> None:
+    def __init__(self, model: ModelFigures, load: Workload, transformer: TransformerMeter) -> None:
         self.found: list[StageWork] = []
         self._model, self._load, self._costs = model, load, model.costs
-        self._context = context_bytes(model.transformer, model.itemsize)
+        self._transformer = transformer
+        self._context = transformer.context_bytes
         self._contexts = max(phase.contexts for phase in load.phases)
         # The engine keeps the tables of its last shapes, so a second request finds all of them.
-        self._left = sum(rotary_bytes(model.transformer, p, model.itemsize) for p in load.phases)
+        self._left = sum(map(transformer.rotary_bytes, load.phases))
         self._left += max(0, self._contexts - load.new_prompts) * self._context
         # Inputs are there from the beginning, until they are used.
         self._left += sum(
@@ -151,16 +153,10 @@ class _Work:
 
     def _loop(self, stage: Stage, number: int, phase: PhaseLoad) -> None:
         """All steps of a phase."""
-        config = self._model.transformer
         self._left -= self._noise(phase)
         images = phase.images * self._video(1, phase)
-        self._add(
-            stage,
-            loop_flops(config, phase),
-            images + loop_bytes(config, phase, self._model.itemsize),
-            number,
-            round(phase.sweeps * config.layers * groups(phase)),
-        )
+        loop = self._transformer.loop(phase)
+        self._add(stage, loop.flops, images + loop.nbytes, number, loop.block_calls)
         self._left += self._latents(phase)
 
     def _latents(self, phase: PhaseLoad) -> int:
@@ -187,9 +183,9 @@ class _Work:
         flops: float = 0.0,
         nbytes: float = 0.0,
         phase: int | None = None,
-        calls: int = 0,
+        block_calls: int = 0,
     ) -> None:
         if not stage.efficiency:
             return
         activations = round(self._left + nbytes)
-        self.found.append(StageWork(stage, flops, activations, phase, calls))
+        self.found.append(StageWork(stage, flops, activations, phase, block_calls))

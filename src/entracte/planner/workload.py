@@ -1,7 +1,6 @@
 """What is to be computed: a request's sizes, without its contents."""
 
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from entracte.binding import bind
 from entracte.models.transformer import Pass
 from entracte.pipeline.conditions import PreparedImage
 from entracte.pipeline.resolved import Prepared
-from entracte.recipes import Phase
+from entracte.recipes import Phase, SamplerName
 from entracte.request import Request
 from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
 from entracte.versions import DEFAULTS
@@ -22,12 +21,10 @@ class PhaseLoad:
     """One phase's loop over noise levels.
 
     frames, height, width: of the latent grid. appended: tokens of images at later frames.
-    sweeps: how often the sampler calls the denoiser, each time a sweep over the blocks.
-    passes: of one sweep, those that share blocks counted in part.
+    evaluations: how often the sampler calls the denoiser, each time a sweep over the blocks.
+    passes: how many guidance passes an evaluation makes, those that share blocks counted in part.
     rows_at_once: how many of them are computed together. images: how many are encoded for it.
     contexts: how many prompts it looks at.
-    isolated: how many of the passes have no attention between video and audio.
-    skips: in how many blocks the skipping pass has no video, and no audio self-attention.
     """
 
     name: str
@@ -37,27 +34,21 @@ class PhaseLoad:
     appended: int
     audio_tokens: int
     steps: int
-    sweeps: int
+    sampler: SamplerName
+    evaluations: int
+    guidance: GuidancePlan
     passes: float
     rows_at_once: int
     images: int
     contexts: int
-    isolated: int = 0
-    skips: tuple[int, int] = (0, 0)
+
+    @property
+    def grid_tokens(self) -> int:
+        return self.frames * self.height * self.width
 
     @property
     def video_tokens(self) -> int:
-        return self.frames * self.height * self.width + self.appended
-
-    @property
-    def evaluations(self) -> int:
-        """How many velocities a sweep computes: the passes, each counted whole."""
-        return ceil(self.passes)
-
-    @property
-    def timesteps(self) -> int:
-        """How many different timesteps the video's tokens have; images are taken to be alike."""
-        return 2 if self.images else 1
+        return self.grid_tokens + self.appended
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +130,7 @@ class Workload:
 
 def _phase_load(prepared: Prepared, phase: Phase, layers: int) -> PhaseLoad:
     grid = prepared.grid(phase)
-    passes = (prepared.guidance if phase.guided else UNGUIDED).passes().values()
+    guidance = prepared.guidance if phase.guided else UNGUIDED
     later = sum(image.frame > 0 for image in prepared.images)
     return PhaseLoad(
         name=phase.name,
@@ -149,16 +140,13 @@ def _phase_load(prepared: Prepared, phase: Phase, layers: int) -> PhaseLoad:
         appended=later * grid.frame_tokens,
         audio_tokens=prepared.request.audio_tokens,
         steps=len(prepared.sigmas(phase)) - 1,
-        sweeps=prepared.evaluations(phase),
-        passes=sum(_share(each, layers) for each in passes),
+        sampler=phase.sampler,
+        evaluations=prepared.evaluations(phase),
+        guidance=guidance,
+        passes=sum(_share(each, layers) for each in guidance.passes().values()),
         rows_at_once=prepared.request.guidance_batch,
         images=len(prepared.images),
         contexts=len(prepared.prompts) if phase.guided else 1,
-        isolated=sum(each.isolated for each in passes),
-        skips=(
-            sum(len(each.skip_video) for each in passes),
-            sum(len(each.skip_audio) for each in passes),
-        ),
     )
 
 

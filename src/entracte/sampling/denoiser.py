@@ -9,10 +9,12 @@ from torch import Tensor
 from entracte.models.connectors import TextContext
 from entracte.models.transformer import (
     Pass,
+    RunBlocks,
     StreamInput,
     StreamRotary,
     Transformer,
     Velocity,
+    run_blocks,
     runs_of,
 )
 from entracte.recipes import Guidance
@@ -54,7 +56,7 @@ class Denoiser:
     One evaluation is one sweep over the transformer's blocks, however many passes it makes.
     video, audio: the tokens of a phase; what tokens with a mask below 1 are drawn to is part of
         every estimate. contexts: the prompt's, and the negative prompt's where guidance needs it.
-    rows_at_once: how many passes share a batch.
+    rows_at_once: how many passes share a batch. run: the loop over the blocks.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Denoiser:
         rotary: tuple[StreamRotary, StreamRotary],
         guidance: GuidancePlan,
         rows_at_once: int,
+        run: RunBlocks = run_blocks,
     ) -> None:
         self._transformer = transformer
+        self._run = run
         self._passes = guidance.passes()
         self._rows_at_once = rows_at_once
         # One tensor for all prompts, made once: every evaluation attends to it.
@@ -89,6 +93,7 @@ class Denoiser:
             self._audio.input(latents.audio, sigma, contiguous=guided),
             passes=list(self._passes.values()),
             rows_at_once=self._rows_at_once,
+            run=self._run,
         )
         by_name: dict[str, Velocity] = dict(zip(self._passes, velocities, strict=True))
         return StreamLatents(

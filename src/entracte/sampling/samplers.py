@@ -23,18 +23,22 @@ SamplingLoop = Callable[[Denoise, StreamLatents, Tensor, int, OnStep], StreamLat
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A loop, and how often it calls the denoiser in a step.
+    """A loop, and how often it evaluates the denoiser.
 
-    The device manager, the planner and the progress count with it: an evaluation is one sweep over
-    the transformer's blocks.
+    evaluations_per_step: calls of the denoiser in a step. extra_evaluations: calls beside them,
+        however many steps there are.
+
+    The device manager, the planner and the progress rely on these numbers: an evaluation is one
+    sweep over the transformer's blocks.
     """
 
     loop: SamplingLoop
     evaluations_per_step: int = 1
+    extra_evaluations: int = 0
 
     def evaluations(self, steps: int) -> int:
         """How often the denoiser is called in a run of so many steps."""
-        return steps * self.evaluations_per_step
+        return steps * self.evaluations_per_step + self.extra_evaluations
 
 
 def euler(

@@ -1,0 +1,215 @@
+"""What the loops over the transformer take: a sampler and a denoiser run on meta tensors."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from entracte.models.connectors import CONTEXT_TOKENS, TextContext
+from entracte.models.transformer import (
+    Pass,
+    StreamRotary,
+    Transformer,
+    TransformerConfig,
+)
+from entracte.models.transformer.block import Block, StreamConditions
+from entracte.models.transformer.config import StreamConfig
+from entracte.models.transformer.passes import Batch, Rows, join
+from entracte.models.transformer.rotary import Rotary
+from entracte.pipeline.cache import Cache
+from entracte.sampling.denoiser import Denoiser
+from entracte.sampling.samplers import SAMPLERS
+from entracte.sampling.tokens import (
+    StreamLatents,
+    Tokens,
+    append_image,
+    plain_tokens,
+    replace_first_frame,
+    video_tokens,
+)
+
+from .meter import META, Counts, Metered, counting
+from .model_profile import ModelFigures
+from .workload import PhaseLoad
+
+# Loops that are kept, for requests with a phase of the same shape.
+CACHED_LOOPS = 64
+
+# What stands for a model's dtype: only its size counts.
+DTYPES = {2: torch.bfloat16, 4: torch.float32}
+
+# The second step of a sampler also holds what the first one made.
+STEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LoopWork:
+    """What the loop of one phase takes.
+
+    flops, block_calls: of all its evaluations. A block is called once for every batch of passes.
+    nbytes: the most in use at once, beside weights, the contexts that it is given and its rotary
+        tables.
+    """
+
+    flops: float
+    block_calls: int
+    nbytes: int
+
+
+class TransformerMeter:
+    """Meters the loops of one transformer, each shape once.
+
+    A single block stands in for all of them, since they are alike.
+    """
+
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+        self.config = config
+        self._dtype = dtype
+        self._found: Cache[PhaseLoad, LoopWork] = Cache(CACHED_LOOPS)
+        with META:
+            transformer = Transformer(replace(config, layers=1)).requires_grad_(False)
+        self._transformer = transformer.to(dtype)
+
+    @classmethod
+    def of(cls, model: ModelFigures) -> "TransformerMeter":
+        return cls(model.transformer, DTYPES[model.itemsize])
+
+    @property
+    def context_bytes(self) -> int:
+        """Of one prompt's context, for both streams."""
+        context = self._context()
+        return context.video.nbytes + context.audio.nbytes
+
+    def rotary_bytes(self, phase: PhaseLoad) -> int:
+        """Of a phase's rotary tables."""
+        tables = [each for s in self._rotary(phase) for each in (s.own, s.cross)]
+        return sum(table.cos.nbytes + table.sin.nbytes for table in tables)
+
+    def loop(self, phase: PhaseLoad) -> LoopWork:
+        """What the loop of a phase takes."""
+        sampler = SAMPLERS[phase.sampler]
+        steps = min(phase.steps, STEPS)
+        # The number of steps makes no difference to what one evaluation takes.
+        few = replace(phase, name="", steps=steps, evaluations=sampler.evaluations(steps))
+        found = self._found.get(few, lambda: self._metered(few))
+        share = phase.evaluations / few.evaluations
+        return LoopWork(share * found.flops, round(share * found.block_calls), found.nbytes)
+
+    def _metered(self, phase: PhaseLoad) -> LoopWork:
+        contexts = [self._context() for _ in range(phase.contexts)]
+        rotary, image = self._rotary(phase), self._image(phase)
+        with counting() as counts:
+            blocks = _CountedBlocks(counts, self.config.layers)
+            video, audio = self._video(phase, image), self._audio(phase)
+            denoiser = Denoiser(
+                self._transformer,
+                video,
+                audio,
+                contexts,
+                rotary,
+                phase.guidance,
+                phase.rows_at_once,
+                blocks.run,
+            )
+            start = StreamLatents(video.latent, audio.latent)
+            levels = torch.linspace(1, 0, phase.steps + 1)
+            SAMPLERS[phase.sampler].loop(denoiser, start, levels, 0, lambda *_: None)
+        return LoopWork(counts.flops, blocks.calls, counts.peak)
+
+    def _context(self) -> TextContext:
+        config = self.config
+        return TextContext(
+            self._empty(1, CONTEXT_TOKENS, config.video.context_dim),
+            self._empty(1, CONTEXT_TOKENS, config.audio.context_dim),
+        )
+
+    def _rotary(self, phase: PhaseLoad) -> tuple[StreamRotary, StreamRotary]:
+        video, audio = self.config.video, self.config.audio
+
+        def table(tokens: int, of: StreamConfig) -> Rotary:
+            shape = tokens, of.heads, of.head_dim // 2
+            return Rotary(self._empty(*shape), self._empty(*shape))
+
+        n, m = phase.video_tokens, phase.audio_tokens
+        # Audio-video attention has the audio stream's heads.
+        return (
+            StreamRotary(table(n, video), table(n, audio)),
+            StreamRotary(table(m, audio), table(m, audio)),
+        )
+
+    def _image(self, phase: PhaseLoad) -> Tensor:
+        return self._empty(1, phase.height * phase.width, self.config.video.in_channels)
+
+    def _video(self, phase: PhaseLoad, image: Tensor) -> Tokens:
+        """The tokens that a phase starts from, conditioned on images; strided, as a run's are."""
+        channels, own = self.config.video.in_channels, phase.frames * phase.height * phase.width
+        grid = self._empty(1, channels, phase.frames, phase.height, phase.width)
+        found = plain_tokens(video_tokens(grid), torch.zeros(3, own, 2))
+        appended = phase.appended // image.shape[1]
+        if phase.images > appended:
+            found = replace_first_frame(found, image, 1.0)
+        for _ in range(appended):
+            found = append_image(found, image, 1.0, torch.zeros(3, image.shape[1], 2))
+        return found
+
+    def _audio(self, phase: PhaseLoad) -> Tokens:
+        latent = self._empty(1, phase.audio_tokens, self.config.audio.in_channels)
+        return plain_tokens(latent, torch.zeros(1, phase.audio_tokens, 2))
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self._dtype, device=META)
+
+
+class _CountedBlocks:
+    """Stands in for the loop over the blocks: what was computed once is then only counted."""
+
+    def __init__(self, counts: Counts, layers: int) -> None:
+        self.calls = 0
+        self._counts = counts
+        self._layers = layers
+        self._known: dict[Hashable, Metered] = {}
+
+    def run(
+        self,
+        blocks: Iterable[Block],
+        batches: list[Batch],
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+    ) -> list[Batch]:
+        (block,) = blocks
+
+        def sweep(index: int) -> None:
+            shared = block.prepare(video, audio)
+            for batch in batches:
+                rows = batch.rows(index)
+                call = partial(block, batch.video, batch.audio, video, audio, shared, rows)
+                self._once(_kind(rows), call)
+
+        for index in range(self._layers):
+            batches = join(batches, passes, index, rows_at_once)
+            self.calls += len(batches)
+            self._once(tuple(batch.rows(index) for batch in batches), partial(sweep, index))
+        return batches
+
+    def _once(self, kind: Hashable, compute: Callable[[], object]) -> None:
+        """Compute, or count what the first of this kind took. It leaves nothing in memory."""
+        counts = self._counts
+        known = self._known.get(kind)
+        if known is None:
+            peak, before, flops = counts.peak, counts.now, counts.flops
+            counts.peak = before
+            compute()
+            self._known[kind] = Metered(counts.flops - flops, counts.peak - before)
+            counts.peak = max(peak, counts.peak)
+        else:
+            counts.flops += known.flops
+            counts.peak = max(counts.peak, counts.now + known.nbytes)
+
+
+def _kind(rows: Rows) -> Rows:
+    """The same for rows that take the same: which contexts they attend to makes no difference."""
+    return replace(rows, contexts=tuple(map(rows.contexts.index, rows.contexts)))
