@@ -6,7 +6,7 @@ import pytest
 
 from entracte.report.page import report_page
 from entracte.report.residency_map import residency_map
-from entracte.trace.read_dump import Dump
+from entracte.trace.dump import Dump
 from tests.trace.sample_dump import plain, resident, snapshot_low_vram
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from entracte.report.residency_map import residency_map, zoom_window
 from entracte.report.stage_bars import stage_bars
 from entracte.report.stage_rows import all_names
 from entracte.report.time_axis import LEFT, PLOT, TimeScale
-from entracte.trace.read_dump import Dump, Recording
+from entracte.trace.dump import Dump, Recording
 from tests.trace.sample_dump import BLOCKS, GB, MERGED, Data, plain, resident, snapshot_low_vram
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entracte.trace.chrome import chrome_trace, write_chrome_trace
-from entracte.trace.read_dump import Dump, DumpError
+from entracte.trace.dump import Dump
+from entracte.trace.read_dump import DumpError
 
 from .sample_dump import Data, plain, resident, snapshot_low_vram
 

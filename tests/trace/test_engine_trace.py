@@ -13,10 +13,9 @@ from entracte import Engine, Request, Residency
 from entracte.residency.backends.host import HostBackend, HostStream
 from entracte.residency.backends.protocol import Direction
 from entracte.residency.simulated import SimulatedAccelerator
-from entracte.trace.perf_dump import perf_dump
-from entracte.trace.read_dump import Dump
-from entracte.trace.residency_map import STATES
+from entracte.trace.dump import STATES, Dump
 from entracte.trace.trace import Trace, TraceOptions
+from entracte.trace.write_dump import perf_dump
 
 MODES = [
     Residency("resident"),
@@ -59,11 +58,12 @@ def with_slow(*modes: Residency) -> list[Any]:
 def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) -> None:
     engine.configure(residency)
     for _ in range(2):  # with all loading, and without
-        dump = perf_dump(engine.generate(small(), keep_frames=False, trace=BLOCKS).trace, {})
+        trace = engine.generate(small(), keep_frames=False, trace=BLOCKS).trace
+        dump = perf_dump(trace, {}).to_json()
         closure = dump["closure"]
         assert closure["parts_ms"] == pytest.approx(closure["end_to_end_ms"], rel=0.01)
         assert dump["total_duration_ms"] == pytest.approx(closure["end_to_end_ms"], abs=0.001)
-        Dump.model_validate(dump)
+        assert Dump.model_validate(dump).to_json() == dump
 
 
 @pytest.mark.parametrize("residency", with_slow(*MODES[2:5], MODES[0], MODES[7]), ids=str)
@@ -86,7 +86,7 @@ def test_off_records_nothing(engine: Engine) -> None:
     trace = engine.generate(small(), keep_frames=False, trace=TraceOptions("off")).trace
     assert trace.record is None
     assert {part.total for part in trace.parts()} == {0}
-    dump = perf_dump(trace, {})
+    dump = perf_dump(trace, {}).to_json()
     assert not {"closure", "recording"} & dump.keys()
     assert dump["steps"]
 
@@ -102,7 +102,7 @@ def test_blocks_are_recorded_where_they_are_asked_for(engine: Engine) -> None:
 def test_the_swap_rolls_through_the_blocks(engine: Engine) -> None:
     engine.configure(Residency("snapshot"))
     engine.generate(small(), keep_frames=False)
-    dump = perf_dump(engine.generate(small(), keep_frames=False).trace, {})
+    dump = perf_dump(engine.generate(small(), keep_frames=False).trace, {}).to_json()
     merged_at = []
     for changes in dump["recording"]["residency"]["blocks"]:
         assert [state for _, state in changes if state in (DEVICE, MERGED)] == [
@@ -120,7 +120,7 @@ def test_the_swap_rolls_through_the_blocks(engine: Engine) -> None:
 
 def test_memory_is_that_of_the_residency(engine: Engine) -> None:
     engine.configure(Residency("snapshot"))
-    dump = perf_dump(engine.generate(small(), keep_frames=False).trace, {})
+    dump = perf_dump(engine.generate(small(), keep_frames=False).trace, {}).to_json()
     held: dict[tuple[str, str], int] = {}
     for row in engine.residency():
         key = row.component, row.where

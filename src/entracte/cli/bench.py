@@ -214,8 +214,8 @@ def _measure(
     from entracte.bench import measure
     from entracte.engine import DTYPES, Engine
     from entracte.residency import Residency
-    from entracte.trace.perf_dump import perf_dump, write_perf_dump
     from entracte.trace.trace import TraceOptions
+    from entracte.trace.write_dump import perf_dump, write_perf_dump
 
     def limited(mode: str) -> Residency:
         return replace(

@@ -11,7 +11,7 @@ from .overwrite import require_absent
 from .terminal import say
 
 if TYPE_CHECKING:
-    from entracte.trace.read_dump import Dump
+    from entracte.trace.dump import Dump
 
 
 def add_parser(commands: Any) -> None:
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def label_dumps(paths: list[Path], dumps: list["Dump"]) -> list[str]:
-    """A name for each dump: its file's and the mode; those of one name are told apart by number."""
+    """A name for each dump: its file's and the mode; repeated names get a number."""
     labels: list[str] = []
     for path, dump in zip(paths, dumps, strict=True):
         label = f"{path.stem} ({dump.mode})" if dump.mode else path.stem

@@ -1,4 +1,4 @@
-"""What a command's settings say of traces, and the files that they ask for."""
+"""The trace files that a command's settings ask for."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_trace_outputs(settings: GenerateSettings) -> None:
-    """Raise MediaError where a file cannot be written, RequestError for one without contents."""
+    """Raise MediaError if a file cannot be written, RequestError if it would be empty."""
     from entracte.files import require_writable
 
     if settings.trace_path is not None and settings.trace_level == "off":
@@ -22,13 +22,13 @@ def check_trace_outputs(settings: GenerateSettings) -> None:
 
 
 def trace_options(settings: GenerateSettings, engine: "Engine") -> "TraceOptions":
-    """What the trace is to hold; raises RequestError for NVTX where there is no CUDA device."""
+    """What to record. Raises RequestError for NVTX without a CUDA device."""
     from entracte.trace.trace import TraceOptions, no_range
 
     if not settings.nvtx:
         return TraceOptions(settings.trace_level, no_range)
     if engine.backend.device.type != "cuda":
-        raise RequestError("--nvtx needs a CUDA device: NVTX is CUDA's")
+        raise RequestError("--nvtx needs a CUDA device")
 
     import torch
 
@@ -41,11 +41,10 @@ def write_trace_outputs(settings: GenerateSettings, trace: "Trace", meta: dict[s
         return
 
     from entracte.trace.chrome import chrome_trace, write_chrome_trace
-    from entracte.trace.perf_dump import perf_dump, write_perf_dump
-    from entracte.trace.read_dump import Dump
+    from entracte.trace.write_dump import perf_dump, write_perf_dump
 
     dump = perf_dump(trace, meta)
     if settings.perf_dump_path is not None:
         write_perf_dump(settings.perf_dump_path, dump)
     if settings.trace_path is not None:
-        write_chrome_trace(settings.trace_path, chrome_trace(Dump.model_validate(dump)))
+        write_chrome_trace(settings.trace_path, chrome_trace(dump))

@@ -1,13 +1,13 @@
 """The palette of the report, the plan's picture and the page, by what colours stand for.
 
-They are Okabe and Ito's, or as far apart in lightness, so that they can be told apart with every
-kind of colour vision and in grey. What is told by colour is also told by words or a pattern.
+They are Okabe and Ito's, or as far apart in lightness, so that they can be distinguished with every
+kind of colour vision and in grey. What colour says, words or a pattern say as well.
 """
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from entracte.trace.read_dump import State
+from entracte.trace.dump import State
 from entracte.trace.waits import Cause
 
 BLUE, SKY, GREEN, YELLOW = "#2f6fb0", "#56b4e9", "#009e73", "#f0d83c"

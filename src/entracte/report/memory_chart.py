@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from entracte.trace.read_dump import MemoryKind, Points, Recording
+from entracte.trace.dump import MemoryKind, Points, Recording
 from entracte.units import size
 
 from .colours import component_colours
@@ -12,7 +12,7 @@ from .svg import LINE_LOOK, document, legend, line, number, safe, step_size, tex
 from .time_axis import BAND, LEFT, PLOT, WIDTH, TimeScale, end_of, stage_bands, time_axis
 
 HEIGHT = 210
-# More moments than these cannot be told apart on the plot.
+# More points than these cannot be distinguished on the plot.
 COLUMNS = 2 * PLOT
 
 Layer = tuple[str, MemoryKind]

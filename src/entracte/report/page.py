@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from entracte.trace.read_dump import Dump
+from entracte.trace.dump import Dump
 
 from .colours import chart_style, scheme_css
 from .memory_chart import memory_chart

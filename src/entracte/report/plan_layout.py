@@ -30,7 +30,7 @@ class StageColumn:
 
     @property
     def waiting(self) -> float:
-        """How much of the width stands for waiting; 0 where nobody could see it."""
+        """How much of the width stands for waiting; 0 if too narrow to see."""
         if self.stage.seconds <= 0:
             return 0.0
         share = self.width * min(1.0, self.stage.stall_s / self.stage.seconds)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from entracte.stages import DENOISE, REFINE
-from entracte.trace.read_dump import DumpedResidency, Recording
+from entracte.trace.dump import DumpedResidency, Recording
 from entracte.units import duration
 
 from .colours import STATES, WAITS

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from entracte.trace.read_dump import BETWEEN_STAGES, CAUSES, Dump
+from entracte.trace.dump import BETWEEN_STAGES, CAUSES, Dump
 from entracte.units import duration
 
 from .colours import OTHER_STAGES, STAGES, letters_on

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entracte.trace.read_dump import BETWEEN_STAGES, Dump, StageParts
+from entracte.trace.dump import BETWEEN_STAGES, Dump, StageParts
 from entracte.units import MIB
 
 SEEN_MS = 1e-3  # less than this between the stages is rounding
@@ -11,7 +11,7 @@ SEEN_MS = 1e-3  # less than this between the stages is rounding
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """parts: None where the dump does not say. peak_bytes: of the device, where there is one."""
+    """parts: None if the dump has none. peak_bytes: of the device, if there is one."""
 
     name: str
     duration_ms: float
@@ -20,7 +20,7 @@ class StageRow:
 
     @property
     def stall_ms(self) -> float:
-        """The time that was waited for weights; 0 where nobody knows."""
+        """Time spent waiting for weights; 0 if unknown."""
         return self.parts.stall_ms if self.parts is not None else 0.0
 
 

@@ -120,7 +120,7 @@ def document(
 
 
 def step_size(span: float, most: int) -> float:
-    """The roundest step that divides a span into at most so many."""
+    """The roundest step that divides a span into at most that many."""
     for power in range(-9, 16):
         for digit in (1, 2, 5):
             step = digit * 10.0**power

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from entracte.trace.read_dump import Dump, Recording
+from entracte.trace.dump import Dump, Recording
 from entracte.units import MIB, duration, size
 
 from .stage_rows import StageRow, all_names, peak_of, stage_rows
@@ -40,7 +40,7 @@ def stage_table(dumps: Sequence[tuple[str, Dump]]) -> str:
 
 
 def transfer_table(recording: Recording) -> str:
-    """What was done to weights, by lane; empty where nothing was."""
+    """Work on weights by lane; empty if there was none."""
     found: dict[tuple[str, str, str, str], list[tuple[float, int]]] = {}
     for each in recording.transfers:
         kind: tuple[str, str, str, str] = (each.lane, each.what, each.component, each.weights)
@@ -67,7 +67,7 @@ def transfer_table(recording: Recording) -> str:
 
 
 def checkpoint_table(dump: Dump) -> str:
-    """Memory after each stage as other engines tell it; empty where they do not."""
+    """Memory after each stage, as other engines report it; may be empty."""
     if not dump.memory_checkpoints:
         return ""
     rows = []
@@ -86,7 +86,7 @@ def checkpoint_table(dump: Dump) -> str:
 
 
 def key_figures(dump: Dump) -> Iterator[tuple[str, str, str]]:
-    """What one wants to know first: what it is, the figure, and a remark."""
+    """The key figures: name, figure, remark."""
     total = dump.total_duration_ms
     yield "end to end", duration(total / 1e3), _denoising(dump)
     if dump.recording is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from entracte.trace.read_dump import Recording
+from entracte.trace.dump import Recording
 
 from .svg import LETTER, line, number, rect, step_size, text, wait_look
 

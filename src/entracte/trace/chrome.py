@@ -1,4 +1,4 @@
-"""A dump as a Chrome trace, which Perfetto and chrome://tracing open."""
+"""A dump as a Chrome trace, for Perfetto and chrome://tracing."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,20 +8,21 @@ from typing import Any
 
 from entracte.files import write_atomically
 
-from .read_dump import Dump, DumpedSpan, DumpError, MemoryKind, Points, Recording
+from .dump import Dump, DumpedSpan, MemoryKind, Points, Recording
+from .read_dump import DumpError
 
 PROCESS = 1
 PLACES: tuple[MemoryKind, ...] = ("device", "pinned", "pageable")
-# The order of the lanes that we know; any other comes after them.
+# The order of the known lanes; others come after them.
 LANES = ("compute", "copies", "on_demand", "merges", "reader", "host")
 
-# Two spans of a thread that overlap by less do so by rounding or by two clocks' difference.
+# Overlaps of two spans of a thread below this come from rounding, or from two clocks.
 SLACK_NS = 50_000
 
 
 @dataclass(slots=True)
 class ThreadSpan:
-    """A span on its way to a thread, in whole nanoseconds, so that neighbours meet exactly."""
+    """A span in whole nanoseconds, so that neighbours meet exactly."""
 
     name: str
     begin: int
@@ -54,7 +55,7 @@ def chrome_trace(dump: Dump) -> dict[str, Any]:
 
 
 def write_chrome_trace(path: Path, trace: Mapping[str, Any]) -> None:
-    """Write a trace, whole or not at all. Raises MediaError where that cannot be done."""
+    """Write a trace, whole or not at all. Raises MediaError."""
     with write_atomically(path) as part:
         part.write_text(json.dumps(trace) + "\n", encoding="utf-8")
 
@@ -120,7 +121,7 @@ def _event(name: str, span: DumpedSpan, **args: Any) -> ThreadSpan:
 
 
 def _tracks(events: Iterable[ThreadSpan]) -> Iterator[list[ThreadSpan]]:
-    """The events in as few rows as let no two of a row overlap."""
+    """The events in as few rows as possible, without overlaps in a row."""
     rows: list[list[ThreadSpan]] = []
     for event in sorted(events, key=lambda e: (e.begin, e.end)):
         row = next((row for row in rows if row[-1].end - event.begin <= SLACK_NS), None)
@@ -152,7 +153,7 @@ def _named(what: str, thread: int, **args: Any) -> dict[str, Any]:
 
 
 def _counters(place: MemoryKind, held: Mapping[str, Points]) -> Iterator[dict[str, Any]]:
-    """What every component holds there, whenever that of one changes."""
+    """The bytes of every component in a place, at every change."""
     changes: dict[float, dict[str, int]] = {}
     for name, points in held.items():
         for ms, nbytes in points:
@@ -172,7 +173,7 @@ def _counters(place: MemoryKind, held: Mapping[str, Points]) -> Iterator[dict[st
 
 
 def _other(dump: Dump) -> dict[str, Any]:
-    """What a trace has no event for."""
+    """What has no event in a trace."""
     other: dict[str, Any] = {"tag": dump.tag, "end_to_end_ms": dump.total_duration_ms}
     if dump.mode is not None:
         other["mode"] = dump.mode

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from entracte.residency import BlockWeights, BufferKey, Record
 
 from .clock import Moments
-
-STATES = ("disk", "host", "in flight", "device", "merged", "both")
+from .dump import STATES
 
 
 @dataclass(slots=True)
 class _Held:
-    """What a buffer holds, and what is being written into it."""
+    """What a buffer holds, and what is being written to it."""
 
     content: BlockWeights | None = None
     coming: BlockWeights | None = None
@@ -20,7 +19,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A buffer's next state, at a time; None: it is given back."""
+    """A buffer's next state, at a time; None: it is freed."""
 
     seconds: float
     key: BufferKey
