@@ -15,22 +15,20 @@ import pstats
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from entracte.residency import BASE, DeviceManager, Factors, Residency, WeightPhase, in_memory
-from entracte.residency.backends.host import Instant
+from entracte.residency.backends.host import HostBackend, Instant
 from entracte.residency.backends.protocol import (
-    Checks,
     Direction,
     Event,
     HostMemory,
     Mark,
     MergeProgram,
-    NoChecks,
     Task,
     Traffic,
 )
@@ -38,7 +36,6 @@ from entracte.residency.merge import WeightMerge
 from scaled_model import MERGED, Skeleton, skeleton_factors, skeleton_spec
 
 PHASES = (WeightPhase(BASE, 4), WeightPhase(MERGED, 4))
-HAND_OVER_TARGET, REBIND_TARGET = 20e-6, 2e-3
 MODES = {
     "resident": Residency("resident"),
     "fused, m = 48, k = 0": Residency("fused"),
@@ -80,15 +77,13 @@ class NullStream:
         self._traffic.merges += program is not None
 
 
-class NullBackend:
-    """A device that does nothing."""
+class NullBackend(HostBackend):
+    """A device that does nothing, with memory that is never given back."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.name = "null"
-        self.device = torch.device("cpu")
         self.unified = False
-        self.traffic = Traffic()
-        self.checks: Checks = NoChecks()
         self.compute = NullStream(self.traffic)
         self.copies = NullStream(self.traffic)
         self.on_demand = NullStream(self.traffic)
@@ -104,32 +99,14 @@ class NullBackend:
     def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
         return HostMemory(self.allocate(nbytes), pinned)
 
-    def free_host(self, memory: HostMemory) -> None:
-        pass
-
     def prepare_merges(
         self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
     ) -> MergeProgram:
         return len(merges) + len(copies)
 
-    def computing(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def read_ahead(self, task: Callable[[], None]) -> Task:
         task()
         return NullTask()
-
-    def now(self) -> float:
-        return time.perf_counter()
-
-    def set_clock(self) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 @contextmanager
@@ -190,22 +167,21 @@ def measure(
 
 def rebinding(manager: DeviceManager, repeats: int) -> dict[str, float]:
     """Milliseconds to bind all tensors of a component: to memory that comes again, and to other."""
-    held = manager._components["transformer"]
+    modules = manager._components["transformer"]._modules
     with manager.request(PHASES):
-        shells = [shell for key, shell in held._shells._shells.items() if key[0].of in (0, BASE)]
-        assert sum(len(shell.tensors) for shell in shells) == 4186
-        sizes = [shell.memory.nbytes for shell in shells]
-        here = [shell.memory for shell in shells]
-        there = [torch.zeros(nbytes, dtype=torch.uint8) for nbytes in sizes]
+        bound = [each for (key, *_), each in modules._bound.items() if key.of in (0, BASE)]
+        assert sum(len(each.tensors) for each in bound) == 4186
+        here = [each.memory for each in bound]
+        there = [torch.zeros(memory.nbytes, dtype=torch.uint8) for memory in here]
         again, other = [], []
         for _ in range(repeats + 1):
             for seconds, memories in ((other, there), (again, there), (other, here)):
-                for shell in shells:
-                    shell.unbind()
+                for each in bound:
+                    each.unbind()
                 gc.collect()
                 start = time.perf_counter()
-                for shell, memory in zip(shells, memories, strict=True):
-                    shell.bind(memory)
+                for each, memory in zip(bound, memories, strict=True):
+                    each.bind(memory)
                 seconds.append(time.perf_counter() - start)
     return {
         "rebind again ms": 1e3 * statistics.median(again[1:]),

@@ -14,12 +14,14 @@ import entracte
 from entracte.errors import DeviceFault
 from entracte.residency import (
     BASE,
+    Adapter,
     Backend,
     ComponentSpec,
     DeviceManager,
     Residency,
     TensorSource,
     WeightPhase,
+    WeightSet,
 )
 from entracte.residency.backends.host import HostBackend
 from entracte.residency.buffer import Buffer
@@ -168,6 +170,17 @@ def test_memory_does_not_grow_over_ten_requests_and_does_not_move(wanted: Reside
         assert {key: each.memory.data_ptr() for key, each in buffers(manager).items()} == before
     assert (backend.peak_device_bytes, backend.peak_host_bytes) == bytes_before
     assert len(manager._components["net"]._modules._bound) == modules
+
+
+@pytest.mark.parametrize("wanted", WAYS, ids=str)
+def test_modules_of_weight_sets_that_are_no_longer_held_are_dropped(wanted: Residency) -> None:
+    manager = make_manager(HostBackend(), wanted)
+    counts = set()
+    for strength in (0.25, 0.5, 0.75):
+        merged = WeightSet((Adapter("one", strength),))
+        perform(manager, (PHASES[0], replace(PHASES[1], weights=merged)))
+        counts.add(len(manager._components["net"]._modules._bound))
+    assert len(counts) == 1
 
 
 # 7 and 16: the wrong weight set

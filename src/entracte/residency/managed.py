@@ -126,7 +126,7 @@ class ManagedComponent:
         the host's new buffers are loaded before the device's old ones go, and its old ones go last.
         """
         if plan != self.plan:
-            self._modules.drop_variants()
+            self._modules.keep({buffer.key for buffer in plan.buffers})
             self._loader.forget_merges()
         self.plan = plan
         self._keep_adapters(())

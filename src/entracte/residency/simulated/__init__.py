@@ -1,4 +1,8 @@
-"""A simulated accelerator: finds races without a device. For tests and simulations."""
+"""A simulated accelerator, which finds races without a device. Public, and so in the wheel.
+
+Whoever uses the device manager for a pipeline, or writes a backend, can test against it:
+`docs/how-to/device-manager.md` shows how. Entracte's own tests and benchmarks do the same.
+"""
 
 from .accelerator import SimulatedAccelerator
 from .clock import Span
