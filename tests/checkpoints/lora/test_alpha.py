@@ -227,6 +227,7 @@ REFUSED = {
     "patterns in a list": ({"r": 4, "alpha_pattern": ["to_q"]}, "wrong alpha_pattern"),
     "alpha in a pattern": ({"r": 4, "alpha_pattern": {"to_q": "2"}}, "wrong alpha_pattern.to_q"),
     "no expression": ({"r": 4, "alpha_pattern": {"to_q(": 2}}, "not a regular expression"),
+    "an ambiguous set": ({"r": 4, "alpha_pattern": {"[[a-z]to_q": 2}}, "ambiguous set"),
     "an endless expression": ({"r": 4, "alpha_pattern": {"(a+)+b": 2}}, "too complicated"),
     "a long expression": ({"r": 4, "rank_pattern": {"a|" * 200: 2}}, "too complicated"),
     "DoRA without magnitudes": ({"r": 4, "lora_alpha": 4, "use_dora": True}, "no magnitude"),

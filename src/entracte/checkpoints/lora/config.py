@@ -1,4 +1,4 @@
-"""What is written beside factors: PEFT's configuration, in a file or in the header's metadata."""
+"""PEFT's configuration of a LoRA, from a file beside it or from the header's metadata."""
 
 import json
 import re
@@ -21,18 +21,20 @@ METADATA = "lora_adapter_metadata"
 MAX_BYTES = 4 * 2**20
 
 KINDS = ("LORA", "LOHA", "LOKR")
-# Initialisations that change the base weights, which a file of factors does not have.
+# Initialisations that change the base weights, which a file of factors does not contain.
 CHANGES_BASE = re.compile(r"pissa|olora|loftq|corda|lora_ga")
-# Options that make something else of the factors.
+# Options that give the factors another meaning.
 OTHER_METHODS = (
     "alora_invocation_tokens", "arrow_config", "layer_replication", "use_bdlora", "use_qalora",
 )  # fmt: skip
 
-# A pattern is a regular expression to PEFT. Those that are more than a name are bounded, so that
-# none can take for ever.
+# To PEFT a pattern is a regular expression. Those that are more than a name are bounded, so that
+# matching always ends.
 LITERAL = re.compile(r"\^?[\w.-]+")
 REPEATED_GROUP = re.compile(r"\)[*+?{]")
 REPETITION = re.compile(r"(?<!\\)[*+?{]")
+# Python warns of these within a set of characters: they may come to mean something else there.
+AMBIGUOUS_SET = re.compile(r"\[\^?\[|--|&&|~~|\|\|")
 MAX_REPETITIONS = 2
 MAX_EXPRESSIONS = 64
 MAX_EXPRESSION_LENGTH = 200
@@ -60,7 +62,7 @@ class PeftConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """A configuration that is understood. where: what messages call it."""
+    """A configuration. where: its name in messages."""
 
     where: str
     config: PeftConfig
@@ -87,7 +89,7 @@ class Patterns:
     """Values by patterns of module names, as PEFT matches them.
 
     A pattern fits a name, or what follows a dot in it; one that begins with `^` fits whole names.
-    The first that fits counts. Raises ValueError for an expression that could take for ever.
+    The first that fits counts. Raises ValueError for an expression that might not end.
     """
 
     def __init__(self, values: Mapping[str, float]) -> None:
@@ -206,6 +208,8 @@ def _bounded(pattern: str) -> re.Pattern[str]:
         or REPEATED_GROUP.search(pattern)
     ):
         raise ValueError(f"the pattern {pattern[:60]!r} is too complicated")
+    if "[" in pattern and AMBIGUOUS_SET.search(pattern):
+        raise ValueError(f"the pattern {pattern[:60]!r} has an ambiguous set of characters")
     try:
         return re.compile(rf"(.*\.)?({pattern})$")
     except (re.error, OverflowError, RecursionError):
