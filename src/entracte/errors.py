@@ -105,7 +105,7 @@ class OutOfMemory(ResidencyError):
 
 
 class DeviceFault(ResidencyError):
-    """The device did something wrong, and what its memory holds is no longer known."""
+    """The device failed, and the contents of its memory are undefined."""
 
 
 def _as_call(arguments: Mapping[str, Any]) -> str:

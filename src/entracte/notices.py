@@ -1,4 +1,4 @@
-"""What is not an error, and whoever asked should know."""
+"""Warnings that go to the caller instead of raising an error."""
 
 from dataclasses import dataclass
 from pathlib import Path

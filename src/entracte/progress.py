@@ -1,4 +1,4 @@
-"""How far a generation is, told to whoever asked, and whether it should stop."""
+"""Reports the progress of a generation, and asks whether it should stop."""
 
 import time
 from collections.abc import Callable
@@ -52,7 +52,7 @@ class Reporter:
         self._tell(0, steps)
 
     def step(self, step: int, steps: int, work: float) -> None:
-        """A step of the current stage is done, and so much work with it."""
+        """A step of the current stage is done, and that much work with it."""
         now = time.perf_counter()
         self._seconds += now - self._mark
         self._mark = now

@@ -50,7 +50,7 @@ def test_the_wall_clock_counts_all_work() -> None:
 
 
 def test_the_cuda_clock_wants_a_cuda_stream() -> None:
-    with pytest.raises(TypeError, match="no CUDA stream"):
+    with pytest.raises(TypeError, match="not a CUDA stream"):
         CudaEventClock().seconds(HostBackend().compute, lambda: None)
 
 

@@ -77,7 +77,7 @@ class MeasuredMode:
         return (max(values) - min(values)) / middle if middle else 0.0
 
     def stage(self, name: str) -> float:
-        """The median of a stage, in seconds; 0 where there is none."""
+        """The median of a stage, in seconds; 0 if the stage is missing."""
         return self.median(lambda run: run.stages.get(name, 0.0))
 
 
@@ -93,7 +93,8 @@ def measure(
 ) -> MeasuredMode:
     """Measure one mode; it is skipped, with the reason, where it does not fit.
 
-    residency: the mode, with the budgets that all modes have. tell: is told what is being done.
+    residency: the mode, with the budgets that all modes have. tell: is called with what is being
+    done.
     """
     engine.configure(residency)
     try:

@@ -18,7 +18,7 @@ FORGET_PEAK = "5"
 class Stopwatch:
     """Times stages on a device, from its creation on; work that a stage started is waited for.
 
-    Peak memory is of the whole process, whoever else keeps weights in it: of tensors on a CUDA
+    Peak memory is of the whole process, other weights in it included: of tensors on a CUDA
     device, else of what is resident on the host (where the system is not Linux, ever since the
     process began).
     """

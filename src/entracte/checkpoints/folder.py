@@ -122,7 +122,7 @@ def _add(found: Folder, weights: WeightFiles) -> None:
 def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
     """The files of one model: one with a transformer, and what others add to it.
 
-    Raises CheckpointError where there is none, or where several cannot be told apart.
+    Raises CheckpointError if there is none, or several that cannot be distinguished.
     """
     if not found.checkpoints:
         raise CheckpointError(

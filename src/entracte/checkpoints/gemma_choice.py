@@ -36,7 +36,7 @@ def check_text_encoder(text: ComponentSource, connectors: ComponentSource | None
 def choose_gemma(found: Folder, connectors: ComponentSource | None) -> Path:
     """The Gemma folder that fits; of several, the one with the official name.
 
-    Raises CheckpointError where none fits, or where several cannot be told apart.
+    Raises CheckpointError if none fits, or several that cannot be distinguished.
     """
     fitting, reasons = [], []
     for folder in found.gemmas:

@@ -80,7 +80,7 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
                 tensors[name] = Located(file, key)
     if not tensors:
         raise CheckpointError(f"Gemma folder {root} holds no language model weights")
-    # Before it is believed: so many layers would be built.
+    # Checked before use, because that many layers would be built.
     _check_layers(root, values.get("text_config", {}), tensors)
     try:
         config = gemma.full_config(values)
@@ -121,9 +121,9 @@ def _check_tokenizer(folder: Path) -> None:
 def _check_layers(root: Path, config: dict[str, Any], tensors: dict[str, Located]) -> None:
     """Where the text config says how many layers there are, the weights must have as many."""
     found = {name.split(".")[2] for name in tensors if name.startswith("model.layers.")}
-    said = config.get("num_hidden_layers")
-    if said is not None and said != len(found):
+    declared = config.get("num_hidden_layers")
+    if declared is not None and declared != len(found):
         raise CheckpointError(
-            f"{root / CONFIG} says num_hidden_layers={said}; the weights beside it have "
+            f"{root / CONFIG} says num_hidden_layers={declared}; the weights beside it have "
             f"{len(found)} layers"
         )

@@ -15,7 +15,7 @@ MAX_BYTES = 64 * 2**20  # the largest of them is Gemma's tokenizer, 33 MB
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises CheckpointError where there is none."""
+    """The JSON object in a file; raises CheckpointError if there is none."""
     file = OpenFile(path)
     if file.size > MAX_BYTES:
         raise CheckpointError(f"{path} is too large: {file.size:,} bytes")

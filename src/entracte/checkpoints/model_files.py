@@ -36,7 +36,7 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
     """Find a model's files and read their headers; no weight is read.
 
     model: a folder or a hub repository; None where `paths` says everything.
-    distilled: prefer a distilled checkpoint where there are both.
+    distilled: prefer a distilled checkpoint if there are both.
     Raises CheckpointError, saying what is missing and how to give it.
     """
     if model is None and not paths.checkpoint:

@@ -32,11 +32,11 @@ def find_folder(model: str) -> Path | None:
 
 
 def expand(path: Path) -> Path:
-    """A path with `~` replaced by the home folder; raises CheckpointError where there is none."""
+    """A path with `~` replaced by the home folder; raises CheckpointError if there is none."""
     try:
         return path.expanduser()
     except RuntimeError:
-        raise CheckpointError(f"{path}: there is no such home folder") from None
+        raise CheckpointError(f"{path}: this home folder does not exist") from None
 
 
 def is_folder(path: Path) -> bool:

@@ -19,8 +19,8 @@ KINDS = {
 class OpenFile:
     """A regular file, read at any place, by any thread.
 
-    It is read with system calls rather than mapped: a mapped file that somebody truncates kills the
-    process (SIGBUS), and one that somebody rewrites changes weights in use. Its inode, size and
+    It is read with system calls rather than mapped: truncating a mapped file kills the process
+    (SIGBUS), and rewriting one changes weights in use. Its inode, size and
     time of change are compared around every read.
 
     Raises CheckpointError if it cannot be opened or is not a regular file; it never waits for one.

@@ -124,7 +124,7 @@ class SafetensorsFile:
         self._file.check_unchanged()
 
     def config(self) -> dict[str, Any]:
-        """The `config` of the header's metadata; empty where there is none."""
+        """The `config` of the header's metadata; may be empty."""
         return self._config
 
 

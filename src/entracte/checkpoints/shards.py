@@ -23,7 +23,7 @@ WEIGHT_MAP = TypeAdapter(dict[str, ShardName], config=ConfigDict(strict=True))
 def shards(folder: Path, stem: str) -> list[SafetensorsFile]:
     """The files of weights called `stem` in a folder, from their index or in one file.
 
-    Raises CheckpointError where there are none.
+    Raises CheckpointError if there are none.
     """
     index, single = folder / (stem + INDEX_SUFFIX), folder / (stem + SUFFIX)
     if index.exists():

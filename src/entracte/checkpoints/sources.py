@@ -42,7 +42,7 @@ class TensorFile(Protocol):
         """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
 
     def config(self) -> Mapping[str, Any]:
-        """The header's config; empty where there is none."""
+        """The header's config; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ModelSource:
     """A whole model before it is loaded.
 
     tokenizer: the folder that holds the tokenizer.
-    distilled_lora: the LoRA file of stage 2 and its strength, None where there is none.
+    distilled_lora: the LoRA file of stage 2 and its strength; may be None.
     notes: what was chosen of several files, and what was skipped.
     """
 

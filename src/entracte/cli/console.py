@@ -83,7 +83,7 @@ class ProgressLines:
         pass
 
     def update(self, progress: Progress) -> None:
-        """Say a moment of the generation, if it is one to be said."""
+        """Print a moment of the generation, if it is worth a line."""
         fraction = _fraction(progress)
         tenth = int(fraction * 10 + 1e-6)
         if self._told == (progress.stage, tenth):
@@ -95,7 +95,7 @@ class ProgressLines:
 
 
 def _fraction(progress: Progress) -> float:
-    """What is told of a run: decoding and writing come after all steps, so it is not done yet."""
+    """Words for the progress of a run, which is not done after the last step: decoding follows."""
     return min(progress.fraction, 0.99)
 
 

@@ -54,7 +54,7 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
 
 
 def _default_words(field: FieldInfo, flag: Flag) -> str:
-    """What is taken where the flag is not given, if that can be said in a word or two."""
+    """The default of a flag, if it fits in a word or two."""
     default = field.get_default(call_default_factory=True, validated_data={})
     if default is None or default is False or default == () or "default" in flag.help:
         return ""

@@ -1,4 +1,4 @@
-"""`entracte jobs`: the service's videos, for whoever runs it."""
+"""`entracte jobs`: the service's videos, for its operator."""
 
 import argparse
 import json

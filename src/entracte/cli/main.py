@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
         print("\nentracte: stopped; no partial file was left", file=sys.stderr)
         return EXIT_STOPPED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing more can be said
+        sys.stderr.close()  # the reader of our output is gone
         return 1
     return code or 0
 

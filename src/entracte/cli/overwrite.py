@@ -1,4 +1,4 @@
-"""What exists is overwritten only by whoever says so."""
+"""Existing files are overwritten only if the user says so."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from .terminal import clean
 
 
 def require_absent(path: Path, force: bool, may_ask: bool = True) -> None:
-    """Raise MediaError for a file that exists, unless `force` or whoever is asked says otherwise.
+    """Raise MediaError for a file that exists, unless `force` is set or the user agrees.
 
     Of a folder it is the frames and sound in it that exist. may_ask: ask where there is a terminal.
     """

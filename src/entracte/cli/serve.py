@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
         help="make videos for others: HTTP with the OpenAI Videos protocol, and a web page",
         description="Serve the model over HTTP, by the OpenAI Videos protocol, with a web page at "
         "the same address. Jobs and videos are kept in --data-folder and survive restarts. Clients "
-        "need a key; a first one is made and shown where there is none (`entracte keys` has more).",
+        "need a key; a first one is made and shown if there is none (`entracte keys` has more).",
         epilog="Every flag but --json is also an environment variable (ENTRACTE_PORT) and a key of "
         "the table [serve] of the settings file; those of the model and of residency stand at its "
         "top. docs/how-to/run-a-service.md has examples.",
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Carry out the command, until it is told to stop."""
+    """Serve until told to stop."""
     settings = read_settings(ServeSettings, given_settings(ServeSettings, options))
 
     from entracte.serve.logs import process_log
@@ -62,14 +62,14 @@ def _address(listener: "socket.socket") -> str:
 
 
 def _greet(service: "Service", address: str, out: TextIO, as_json: bool) -> None:
-    """Say where the service is, and make a first key where there is none."""
+    """Print where the service is, and make a first key if there is none."""
     secret = None
     if service.settings.auth == "keys" and not service.keys.list():
         _, secret = service.keys.add(FIRST_KEY)
     if as_json:
         print(json.dumps({"address": address, "key": secret}), file=out, flush=True)
         return
-    # To the terminal, not to the log: whoever reads it may use the service.
+    # To the terminal, not to the log: a key in the log would open the service to its readers.
     say(f"Entracte is at {address}", out)
     if secret is not None:
         say(f"The first API key, shown once: {secret}", out)

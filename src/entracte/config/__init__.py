@@ -1,4 +1,4 @@
-"""What commands can be told: by flag, environment, TOML file or default, in this order.
+"""Settings of commands: by flag, environment, TOML file or default, in this order.
 
 Every field of a settings class is a flag (`video_cfg_guidance_scale` is
 `--video-cfg-guidance-scale`), an environment variable (`ENTRACTE_VIDEO_CFG_GUIDANCE_SCALE`) and a

@@ -50,7 +50,7 @@ def flag_name(name: str) -> str:
 class Settings(BaseSettings):
     """The root of all settings.
 
-    table: the table of the TOML file with the keys that are no one else's; None: its top level,
+    table: the table of the TOML file with the keys of this command alone; None: its top level,
         which all commands share.
     """
 

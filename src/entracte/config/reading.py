@@ -36,7 +36,7 @@ def read_settings(kind: type[Told], flags: dict[str, Any]) -> Told:
     try:
         settings = kind(**flags)
     except ValidationError as error:
-        # A value with several findings, such as a list, is told of once.
+        # A value with several findings, such as a list, is reported once.
         found = {finding["loc"][0]: plain(finding) for finding in reversed(error.errors())}
         lines = [f"{_origin(str(name), flags)}: {found[name]}" for name in reversed(found)]
         raise RequestError("\n".join(lines)) from None

@@ -1,4 +1,4 @@
-"""What `entracte serve` can be told."""
+"""The settings of `entracte serve`."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal

@@ -72,7 +72,7 @@ def toml_path() -> Path:
 
 
 def read_toml() -> dict[str, Any]:
-    """The file's content; empty where there is none and none is named. Raises RequestError."""
+    """The file's content; empty if there is none and none was named. Raises RequestError."""
     path = toml_path()
     if not os.environ.get(CONFIG_VARIABLE) and not path.is_file():
         return {}

@@ -10,7 +10,7 @@ from .base import flag_name
 
 
 def worded(error: EntracteError) -> str:
-    """An error's message for somebody at the command line."""
+    """An error's message for the command line."""
     match error:
         case BudgetError():
             return error.worded(residency_flags)

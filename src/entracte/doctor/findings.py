@@ -18,7 +18,7 @@ MODEL = 78 * GB  # all files
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """advice: what it means, and what to do; empty where nothing is to be said."""
+    """advice: what it means and what to do; may be empty."""
 
     name: str
     found: str
@@ -31,7 +31,7 @@ class Findings:
     """A survey, and the software.
 
     on_gpu: whether the device is a CUDA device. gpu_seen: whether torch sees any.
-    nvidia_driver: the driver's version, where there is one. torch_cuda: what torch was built for.
+    nvidia_driver: the driver's version, if there is one. torch_cuda: what torch was built for.
     triton: why it cannot be imported; None: it can. model_bytes: of the weights to be loaded.
     folder_given: whether the disk was to be measured. full_size: the planner's plan for a usual
     video of the full-size model, or why none fits.

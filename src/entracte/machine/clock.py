@@ -39,7 +39,7 @@ class CudaEventClock:
 
     def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
         if not isinstance(stream, CudaStream):
-            raise TypeError("this stream is no CUDA stream")
+            raise TypeError("this stream is not a CUDA stream")
         with device_errors("measuring"):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record(stream.stream)

@@ -121,7 +121,7 @@ def link_of(folder: Path) -> Link | None:
 
 
 def _text(path: Path) -> str:
-    """A file's text; empty where there is none to read."""
+    """A file's text; empty if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

@@ -57,7 +57,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _largest_files(folder: Path) -> list[tuple[Path, int]]:
-    """The largest files, with how much is to be read of each."""
+    """The largest files, with how much of each to read."""
     found = sorted(((path.stat().st_size, path) for path in _files(folder)), reverse=True)
     left = MOST_BYTES
     files = []

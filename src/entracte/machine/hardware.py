@@ -33,7 +33,7 @@ class Hardware:
     """One device and its host.
 
     device_memory, host_memory: bytes that this process may take, without a reserve.
-    pinned_memory: bytes that may be pinned; None is no limit of its own.
+    pinned_memory: bytes that may be pinned; None: no separate limit.
     unified: the device is the CPU: its memory is the host's, and nothing goes on beside computing.
     origins: where each number of `rates` comes from, by its name.
     """

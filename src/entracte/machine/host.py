@@ -100,7 +100,7 @@ def _numbers_in_kib(path: Path) -> dict[str, int]:
 
 
 def _text(path: Path) -> str:
-    """A file's text; empty where there is none to read."""
+    """A file's text; empty if it cannot be read."""
     try:
         return path.read_text()
     except OSError:

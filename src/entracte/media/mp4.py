@@ -78,7 +78,7 @@ class Mp4Writer:
 
     def _encode(self) -> None:
         try:
-            # Lengths are told in samples, not in the usual milliseconds.
+            # Lengths are in samples, not in the usual milliseconds.
             options = {"movflags": "+faststart", "movie_timescale": str(self._sample_rate)}
             with av.open(str(self._path), "w", format="mp4", options=options) as container:
                 self._encode_into(container)

@@ -131,7 +131,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _other(data: bytes) -> str:
-    """What a file that Pillow does not know is, as far as its beginning tells."""
+    """What a file that Pillow does not know is, judged by its first bytes."""
     if data[4:8] == b"ftyp":
         brands = data[8:64]
         if any(brand in brands for brand in HEIC_BRANDS):

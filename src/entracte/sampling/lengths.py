@@ -7,5 +7,5 @@ AUDIO_TOKENS_PER_SECOND = 25
 
 
 def audio_token_count(frames: int, frame_rate: float) -> int:
-    """How many audio tokens accompany a video of so many pixel frames."""
+    """The number of audio tokens for a number of pixel frames."""
     return round(frames / frame_rate * AUDIO_TOKENS_PER_SECOND)

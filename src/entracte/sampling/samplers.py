@@ -37,7 +37,7 @@ class Sampler:
     extra_evaluations: int = 0
 
     def evaluations(self, steps: int) -> int:
-        """How often the denoiser is called in a run of so many steps."""
+        """How often the denoiser is called in that many steps."""
         return steps * self.evaluations_per_step + self.extra_evaluations
 
 

@@ -40,7 +40,7 @@ class Subscriber:
 
     def put(self, event: ServerEvent) -> None:
         """From any thread."""
-        with suppress(RuntimeError):  # after the loop has closed there is no one to receive it
+        with suppress(RuntimeError):  # the loop has closed, and with it all subscribers
             self._loop.call_soon_threadsafe(self._put, event)
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class KeyStore:
         """
         if not name.strip() or not name.isprintable() or len(name) > 100:
             raise RequestError("a key's name has 1 to 100 printable characters")
-        # 256 random bits: nobody guesses them, so a fast hash is enough.
+        # 256 random bits cannot be guessed, so a fast hash is enough.
         secret = PREFIX + secrets.token_urlsafe(32)
         if operator is None:
             operator = not self.list()
@@ -93,7 +93,7 @@ class KeyStore:
         return list(map(_as_key, rows))
 
     def find(self, secret: str) -> Key | None:
-        """The key of a secret. All are compared, in a time that tells nothing of any.
+        """The key of a secret. All are compared, in constant time.
 
         A change by another process takes effect within FRESH_SECONDS.
         """

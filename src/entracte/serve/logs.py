@@ -18,7 +18,7 @@ from entracte.errors import EntracteError
 
 Style = Literal["auto", "json", "text"]
 
-# Lines of one kind come once in so many seconds: what a client can cause must not fill the disk.
+# Seconds between two lines of one kind: clients must not be able to fill the disk.
 THIN_SECONDS = 10.0
 KINDS = 1000
 
@@ -101,7 +101,7 @@ def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
     """The log of a whole process, and the standard error it is written to.
 
     Only for a process that is ours alone: while the block lasts, what libraries log or warn of,
-    errors that nobody caught, and (where the log is JSON) whatever is written to standard error,
+    uncaught errors, and (where the log is JSON) whatever is written to standard error,
     by this process or its workers, become events of the log.
     """
     descriptor = None if is_text(style, sys.stderr) else _descriptor(sys.stderr)

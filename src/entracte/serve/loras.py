@@ -20,7 +20,7 @@ MAX_NAME = 200
 
 
 class LoraFolder:
-    """The LoRAs of a folder and its subfolders, looked up anew each time; None has none.
+    """The LoRAs of a folder and its subfolders, looked up each time; None has none.
 
     A LoRA is called as its path in the folder, without `.safetensors`: `style`, `people/Jo (v2)`. A
     folder that PEFT or diffusers saved is one LoRA. What is hidden is left alone; what looks like a

@@ -98,7 +98,7 @@ def bind(settings: ServeSettings) -> socket.socket:
 
 
 def run(service: Service, listener: socket.socket, greet: Callable[[], None]) -> None:
-    """Serve until told to stop; raises ServerError where no engine can be opened.
+    """Serve until told to stop; raises ServerError if no engine can be opened.
 
     greet: called once the first engine is open, and so everything was checked.
 
@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def _end_within(self, seconds: float) -> None:
-        """Whatever hangs, and though nothing should: once told to, the process ends."""
+        """End the process once told to, even if something hangs, though nothing should."""
         longest = seconds + STOP_SECONDS + CONNECTIONS_SECONDS + PATIENCE_SECONDS
         last = threading.Timer(longest, self._give_up)
         last.daemon = True

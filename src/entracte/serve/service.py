@@ -14,10 +14,10 @@ from entracte.config.residency import parse_size
 from entracte.config.serve import ServeSettings
 from entracte.serve.webhooks.dispatcher import Dispatcher, webhook_secret
 
+from .background import Housekeeping, Loop, Probe
 from .data_folder import DataFolder, DataFolderError
 from .errors import Draining, RequestRefused
 from .events import EventBus, ServerEvent
-from .housekeeping import Housekeeping
 from .jobs.admission import QueueLimits
 from .jobs.database import open_database
 from .jobs.job import Job
@@ -27,11 +27,9 @@ from .keys import KeyStore
 from .loras import LoraFolder
 from .metrics import Metrics
 from .outbound.policy import Outbound
-from .probe import Probe
 from .queue_view import QueueReader
 from .sessions import SessionStore
 from .submission import Submission, refusal, request_arguments
-from .trouble import Loop
 from .workers.messages import Done, RunJob
 from .workers.process_handle import KILL_SECONDS
 from .workers.protocol import OpenRunner, WorkFailed

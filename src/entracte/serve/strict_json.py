@@ -1,9 +1,9 @@
-"""JSON as it is defined: without NaN, and with nothing in it that is no text."""
+"""JSON by the standard: no NaN, no repeated names, and only valid Unicode."""
 
 import json
 from typing import Any
 
-# Of objects, lists and entries. Each costs a hundred times its bytes; no request needs so many.
+# Of objects, lists and entries. Each takes a hundred times its bytes once parsed.
 MOST_PARTS = 100_000
 
 
@@ -34,7 +34,7 @@ def parse(text: str | bytes | bytearray) -> Any:
         raise TooManyParts(f"it has over {MOST_PARTS:,} parts")
     try:
         found = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
-        if "\\u" in text:  # escapes may be halves of characters, which nobody can send on
+        if "\\u" in text:  # escapes may be halves of characters, which cannot be encoded
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None

@@ -75,7 +75,7 @@ def _spread(count: int) -> set[int]:
 def _pictures(video: Path, wanted: Callable[[int], set[int]], width: int) -> list[Image.Image]:
     """Some frames, scaled to a width; colours are converted as the video's tags say.
 
-    wanted: which, of how many the file says there are. Raises DamagedVideo where there are none.
+    wanted: which, of how many the file says there are. Raises DamagedVideo if there are none.
     """
     try:
         with av.open(str(video)) as container:

@@ -1,4 +1,4 @@
-"""Marks and times of a backend's clock to seconds after a trace began."""
+"""From a backend's marks and times to seconds since a trace began."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ class Moments:
     end: float
 
     def of(self, mark: Mark) -> float | None:
-        """When a mark was passed; None where that was not before the trace's end."""
+        """When a mark was passed; None if not before the trace's end."""
         seconds = mark.passed()
         return None if seconds is None or seconds > self.end else self.since_zero(seconds)
 
     def at_most(self, mark: Mark) -> float:
-        """The same; the trace's end where it was not before."""
+        """The same, but the trace's end instead of None."""
         seconds = self.of(mark)
         return self.end - self.zero if seconds is None else seconds
 

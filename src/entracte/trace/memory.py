@@ -1,4 +1,4 @@
-"""What a process has of memory now."""
+"""The memory of this process."""
 
 import resource
 import sys
@@ -25,7 +25,7 @@ class Memory:
 
     @property
     def peak_mb(self) -> float:
-        """Of the device; of the host where there is none."""
+        """The peak on the device, or on the host without one."""
         return self.peak_allocated_mb or self.peak_host_anon_mb
 
 
@@ -44,7 +44,7 @@ def read_memory(device: torch.device) -> Memory:
 
 
 def _host_bytes() -> int:
-    """Anonymous memory where the system tells it (Linux), else the peak resident size."""
+    """Anonymous memory where the system reports it (Linux), else the peak resident size."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():

@@ -32,7 +32,7 @@ def memory_lines(record: Record, moments: Moments) -> MemoryLines:
 
 
 def peak_on_device(lines: MemoryLines, begin: float, end: float) -> int:
-    """The most that all components together took of the device between two times, in bytes."""
+    """Peak device memory of all components together between two times, in bytes."""
     changes = sorted(
         (seconds, nbytes - before)
         for places in lines.values()
@@ -44,7 +44,7 @@ def peak_on_device(lines: MemoryLines, begin: float, end: float) -> int:
         if seconds > end:
             break
         total += difference
-        # Until the stage begins only what is there at its beginning counts.
+        # Before the stage begins, only what is left at its beginning counts.
         peak = total if seconds <= begin else max(peak, total)
     return peak
 

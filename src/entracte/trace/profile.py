@@ -68,7 +68,7 @@ def profiling(device: torch.device, torch_trace: Path | None = None) -> Iterator
 def memory_history(device: torch.device, path: Path | None) -> Iterator[None]:
     """Save what PyTorch's allocator did as a file for pytorch.org/memory_viz; None: do not.
 
-    Raises RequestError where there is no CUDA device.
+    Raises RequestError without a CUDA device.
     """
     if path is None:
         yield

@@ -23,13 +23,13 @@ Range = Callable[[str], AbstractContextManager[object]]
 
 
 def no_range(name: str) -> AbstractContextManager[None]:  # noqa: ARG001
-    """Tells nobody."""
+    """The default: no profiler is told."""
     return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
-    """What a trace is to hold. range: tells an outside profiler of every stage and step."""
+    """What a trace records. range: names every stage and step for an outside profiler."""
 
     level: Level = "stages"
     range: Range = no_range
@@ -37,9 +37,9 @@ class TraceOptions:
 
 @dataclass(slots=True)
 class StageSpan:
-    """One stage: when it began after the trace did, how long it took, and its steps, in seconds.
+    """One stage: its start after the trace's, its duration and its steps, in seconds.
 
-    of_host: nothing computes in it. marks: of the compute stream, at its begin and end.
+    of_host: the stage runs no module. marks: of the compute stream, at its begin and end.
     """
 
     name: str
@@ -53,14 +53,14 @@ class StageSpan:
 
 @dataclass(frozen=True, slots=True)
 class HostWork:
-    """The host did something itself while nothing computed, from the latest of `begins` on."""
+    """Work of the host itself while the device idles, from the latest of `begins` on."""
 
     begins: tuple[Mark, float]
     end: float
 
 
 class Trace:
-    """Collects the spans of one generation. Two stages of one name stay two spans."""
+    """Collects the spans of one generation. Two stages of the same name are two spans."""
 
     def __init__(self, backend: Backend, options: TraceOptions | None = None) -> None:
         self.options = options or TraceOptions()
@@ -83,9 +83,9 @@ class Trace:
 
     @contextmanager
     def stage(self, name: str, of_host: bool = False) -> Iterator[StageSpan]:
-        """Time a stage; the modules' work that it started on the device is waited for.
+        """Time a stage, including the device work that its modules started.
 
-        of_host: no module runs in it.
+        of_host: the stage runs no module.
         """
         device, now = self._backend.device, self._backend.now
         if device.type == "cuda":
@@ -104,7 +104,7 @@ class Trace:
             span.memory = read_memory(device)
 
     def step(self) -> None:
-        """A step of the latest stage is done."""
+        """Note that a step of the latest stage is done."""
         self._synchronize()
         span = self.spans[-1]
         elapsed = self._backend.now() - self.zero - span.start
@@ -112,7 +112,7 @@ class Trace:
 
     @contextmanager
     def host_work(self, name: str) -> Iterator[None]:
-        """The host does something itself within a stage, such as encoding frames."""
+        """Time work of the host itself within a stage, such as encoding frames."""
         if self.options.level == "off":
             yield
             return
@@ -129,7 +129,7 @@ class Trace:
 
     @contextmanager
     def weights(self, record: AbstractContextManager[Record]) -> Iterator[None]:
-        """Have the device manager's record made while a generation runs, unless the level is off.
+        """Record what the device manager does while a generation runs, unless the level is off.
 
         Afterwards `exposures` is complete.
         """
@@ -140,9 +140,9 @@ class Trace:
         self.exposures = self._exposures()
 
     def parts(self) -> list[Parts]:
-        """What every stage consists of, in order, and at last the time between stages.
+        """The parts of every stage, in order, then those of the time between stages.
 
-        Nothing but zeros at level `off`.
+        All zeros at level `off`.
         """
         if self.options.level == "off":
             return [Parts() for _ in range(len(self.spans) + 1)]
@@ -156,7 +156,7 @@ class Trace:
 
     @property
     def moments(self) -> Moments:
-        """The clock of everything that is in the trace."""
+        """The clock of everything in the trace."""
         return Moments(self.zero, self._end)
 
     def _exposures(self) -> list[Exposure]:

@@ -1,7 +1,7 @@
-"""Times in which nothing computed, and what a stretch of time consists of.
+"""Idle times of the device by cause, and how a span of time divides into parts.
 
-Copies and merges that go on beside computing cost nothing, so what is counted is never their own
-length but for how long the compute stream was kept waiting for them.
+Copies and merges that overlap with computing cost nothing, so what counts is not how long they took
+but how long the compute stream waited for them.
 """
 
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ Cause = Literal["copy", "merge", "read", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """From `begin` to `end`, in seconds, nothing computed: everything waited for the cause.
+    """From `begin` to `end`, in seconds, the device waited for the cause.
 
-    component, unit: whose weights were waited for; None for other work.
+    component, unit: whose weights it waited for; None for other work.
     """
 
     begin: float
@@ -27,7 +27,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a stretch of time consists of, in seconds."""
+    """The parts of a span of time, in seconds."""
 
     compute: float = 0.0
     copy: float = 0.0
@@ -41,7 +41,7 @@ class Parts:
 
     @property
     def stall(self) -> float:
-        """How long weights were waited for."""
+        """Time spent waiting for weights."""
         return self.copy + self.merge + self.read
 
     def __add__(self, other: "Parts") -> "Parts":
@@ -55,11 +55,11 @@ class Parts:
 
 
 def parts_of(begin: float, end: float, exposures: Iterable[Exposure], of_host: bool) -> Parts:
-    """What the time from `begin` to `end` consists of.
+    """The parts of the time from `begin` to `end`.
 
-    Exposures count as far as they lie within; what none of them covers is computing, or the host's
-    own work in a stretch in which nothing computes. Exposures that overlap are counted twice: the
-    parts are then more than the whole, and the trace does not close.
+    Exposures count as far as they lie within it; the rest is computing, or the host's own work if
+    no module runs (`of_host`). Overlapping exposures are counted twice: the parts then exceed the
+    whole, and the trace does not close.
     """
     sums: dict[Cause, float] = {"copy": 0.0, "merge": 0.0, "read": 0.0, "host": 0.0}
     rest, covered_until = 0.0, begin

@@ -129,7 +129,7 @@ def test_the_videos_of_others_are_not_there(attacked: Local, stranger: httpx2.Cl
             # Word for word as if there were none.
             param = "after" if "after=" in path else "video_id"
             error = error_of(stranger.request(method, path), 404, "video_not_found", param)
-            assert error["message"] == "There is no such video."
+            assert error["message"] == "This video does not exist."
     assert stranger.get("/v1/videos").json()["data"] == []
     wait_for(lambda: attacked.video(running)["status"] == "in_progress")
     engine = stranger.get("/v1/engine")

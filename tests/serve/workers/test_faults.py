@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from entracte.serve import probe, trouble
+from entracte.serve import background
 from entracte.serve.jobs import database
 from entracte.serve.jobs.database import open_database
 from entracte.serve.workers import process_handle, supervisor
@@ -156,8 +156,8 @@ def locked(path: Path) -> Iterator[None]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(trouble, "BACK_OFF", (0.1,))
-    monkeypatch.setattr(probe, "EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(background, "BACK_OFF", (0.1,))
+    monkeypatch.setattr(background, "PROBE_SECONDS", 0.1)
 
 
 @pytest.mark.usefixtures("hasty")

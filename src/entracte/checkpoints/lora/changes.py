@@ -278,9 +278,9 @@ class GroupReader:
         settings = self._settings
         alpha = self._group.alpha
         if settings is not None:
-            told = settings.rank(self._names())
-            if told is not None and told != rank:
-                raise self._error(f"has rank {rank}, and {told} by {settings.where}")
+            declared = settings.rank(self._names())
+            if declared is not None and declared != rank:
+                raise self._error(f"has rank {rank}, and {declared} by {settings.where}")
         scale = None if settings is None else settings.scale(self._names(), rank)
         if alpha is None:
             return 1.0 if scale is None else scale

@@ -35,7 +35,7 @@ class LoraFile:
     """A LoRA of which no factor is read yet.
 
     changes: by component and parameter; their tensors are on the meta device.
-    notices: what whoever uses it should know, such as what is left out.
+    notices: warnings for the user, such as what is left out.
     """
 
     path: Path

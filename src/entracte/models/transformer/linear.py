@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Up to so many queries, as many as a context has, attention takes little time and keeps the
+# Up to this many queries, as many as a context has, attention takes little time and keeps the
 # official rounding, which has its weights in bfloat16.
 SHORT_ATTENTION = 1024
 

@@ -38,8 +38,8 @@ class Observe:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        told = Headers(scope=scope).get("x-request-id", "")
-        request_id = told if REQUEST_ID.fullmatch(told) else f"req_{uuid.uuid4().hex}"
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -15,9 +15,8 @@ from .auth import Auth
 from .cors import EXPOSED, Cors
 from .credentials import Credentials
 from .errors import add_error_handlers
-from .head import Head
-from .headers import SecurityHeaders
 from .limits import BodyLimit
+from .middleware import Head, SecurityHeaders
 from .openapi import corrected
 from .turns import Pools
 
@@ -40,7 +39,7 @@ class App(FastAPI):
 
 
 def make_app(service: Service) -> FastAPI:
-    """The application of a service; whoever makes it starts and stops the service."""
+    """The application of a service; the caller starts and stops the service."""
     credentials = Credentials(service.keys, service.sessions)
     app = App(
         title="Entracte",

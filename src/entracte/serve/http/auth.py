@@ -17,10 +17,10 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Auth:
-    """Refuses whoever has no key, and what another site's page sends.
+    """Refuses requests without a key, and those from other sites' pages.
 
-    credentials: None: no keys are asked for. hosts: the names by which the server may be called,
-    None: any. origins: other sites whose pages may ask.
+    credentials: None: no keys are needed. hosts: the names by which the server may be addressed,
+    None: any. origins: other sites whose pages may send requests.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Auth:
         connection = HTTPConnection(scope)
         host = connection.headers.get("host", "")
         if self._hosts is not None and split(f"//{host}").hostname not in self._hosts:
-            # Another name for this machine: a page elsewhere may have chosen it.
-            raise ApiError(403, "This server is not called by that name.", "wrong_host")
+            # A page elsewhere may have pointed its own name at this machine (DNS rebinding).
+            raise ApiError(403, "This server does not answer to that name.", "wrong_host")
         if scope["method"] not in SAFE:
             self._require_own_page(connection, host)
         path: str = scope["path"]
@@ -69,15 +69,15 @@ class Auth:
             if bearer_of(connection) is not None:
                 words, code = "This API key is not known.", "invalid_api_key"
             elif cookie_name(connection) in connection.cookies:
-                words, code = "You are signed in no longer.", "invalid_api_key"
+                words, code = "You are no longer signed in.", "invalid_api_key"
             raise ApiError(401, words, code, headers={"WWW-Authenticate": "Bearer"})
         scope.setdefault("state", {})["key"] = key
 
     def _require_own_page(self, connection: HTTPConnection, host: str) -> None:
-        """A browser sends cookies along with what any page asks for, but says whose page it is."""
+        """Browsers send cookies with requests of any page, but name the page's origin."""
         origin = connection.headers.get("origin")
         if origin is None or origin in self._origins:
             return
         netloc = split(origin).netloc
         if not netloc or netloc != host:
-            raise ApiError(403, "Pages of other sites may not ask for this.", "wrong_origin")
+            raise ApiError(403, "Pages of other sites may not request this.", "wrong_origin")

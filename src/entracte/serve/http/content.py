@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/videos/{video_id}")
 
 TYPES = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
 
-# A finished video never changes, but it is nobody's but its owner's.
+# A finished video never changes, but only its owner may cache it.
 KEPT = {"Cache-Control": "private, max-age=3600"}
 
 # Of a prompt, in a file's name.

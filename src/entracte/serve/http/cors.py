@@ -1,4 +1,4 @@
-"""Pages of other sites that may ask: which, and how their browsers are told."""
+"""Cross-origin requests: which sites are allowed, and the headers for their browsers."""
 
 import re
 from collections.abc import Sequence

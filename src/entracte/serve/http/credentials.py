@@ -1,4 +1,4 @@
-"""What lets a client in: a key in a header, or the cookie of a page that is signed in."""
+"""Credentials of a client: a key in a header, or the cookie of a signed-in page."""
 
 from urllib.parse import SplitResult, urlsplit
 
@@ -12,7 +12,7 @@ COOKIE = "entracte"
 
 
 class Credentials:
-    """Finds the key of a request, without a thread unless the database is to be looked at."""
+    """Finds the key of a request; uses a thread only if the database must be read."""
 
     def __init__(self, keys: KeyStore, sessions: SessionStore) -> None:
         self._keys = keys
@@ -39,9 +39,10 @@ def bearer_of(connection: HTTPConnection) -> str | None:
 
 
 def cookie_name(connection: HTTPConnection) -> str:
-    """Of the page's cookie: browsers send cookies to all ports of a host, so the port is in it.
+    """The name of the page's cookie. Browsers send cookies to all ports of a host, so it has the
+    port.
 
-    Under TLS it has the prefix that browsers take from nobody but this very host.
+    Under TLS it has the prefix that browsers accept only from this very host.
     """
     secure = is_secure(connection)
     try:
@@ -57,7 +58,7 @@ def is_secure(connection: HTTPConnection) -> bool:
 
 
 def split(url: str) -> SplitResult:
-    """A URL's parts; empty ones where it is none."""
+    """A URL's parts; empty ones if it is not a URL."""
     try:
         return urlsplit(url)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The engine: what it is doing, and the models, LoRAs and stages that it has."""
+"""The engine: its state, and its models, LoRAs and stages."""
 
 import time
 
@@ -12,7 +12,7 @@ from .serializers import engine_view, stage_list
 
 router = APIRouter(prefix="/v1")
 
-# The protocol wants to know when a model was made; ours is as old as this process.
+# The protocol has a date of creation for every model; ours is this process's start.
 STARTED = int(time.time())
 
 
@@ -27,7 +27,7 @@ def engine(service: TheService, key: TheKey) -> EngineView:
 
 @router.get("/models", operation_id="listModels", summary="The models", responses=errors())
 def models(service: TheService) -> ModelList:
-    """The names by which the model may be asked for."""
+    """The names of the model."""
     return ModelList(data=[Model(id=name, created=STARTED) for name in service.settings.model_name])
 
 
@@ -37,13 +37,13 @@ def models(service: TheService) -> ModelList:
 def model(model_id: str, service: TheService) -> Model:
     """One of them."""
     if model_id not in service.settings.model_name:
-        raise ApiError(404, "There is no such model.", "model_not_found", "model_id")
+        raise ApiError(404, "This model does not exist.", "model_not_found", "model_id")
     return Model(id=model_id, created=STARTED)
 
 
 @router.get("/loras", operation_id="listLoras", summary="The LoRAs", responses=errors())
 def loras(service: TheService) -> LoraList:
-    """The LoRAs that a video may be asked for with."""
+    """The LoRAs that a video may use."""
     sizes = service.loras.sizes()
     return LoraList(data=[Lora(id=name, bytes=nbytes) for name, nbytes in sizes.items()])
 

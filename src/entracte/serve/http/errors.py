@@ -38,7 +38,7 @@ STATUSES: Mapping[type[RequestRefused], int] = {
 
 
 class ApiError(Exception):
-    """Something to be told to a client. param: the field at fault. code: for programs."""
+    """An error for a client. param: the field at fault. code: for programs."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 
 def no_such_video(param: str = "video_id") -> ApiError:
-    return ApiError(HTTP_404_NOT_FOUND, "There is no such video.", "video_not_found", param)
+    return ApiError(HTTP_404_NOT_FOUND, "This video does not exist.", "video_not_found", param)
 
 
 def storage_failed() -> ApiError:

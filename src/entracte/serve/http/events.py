@@ -21,11 +21,11 @@ from .serializers import engine_view, video_view
 
 router = APIRouter(prefix="/v1")
 
-# Without event, something is said all the same, or the connection would be taken for dead.
+# Sent if there are no events, so that the connection is not taken for dead.
 QUIET_SECONDS = 15.0
 QUIET = ": quiet\n\n"
 
-# The engine's memory changes often; it is told at most so often.
+# The engine's memory changes often; it is sent at most this often.
 ENGINE_SECONDS = 1.0
 
 # Tools read the schema of a stream as that of one event.
@@ -66,7 +66,8 @@ async def of_one(
 ) -> EventStream:
     """`video` with the whole video at every change, `preview` with a picture; ends with the video.
 
-    An event's id is the video's revision: with `Last-Event-ID`, what was seen is not told again.
+    An event's id is the video's revision: with `Last-Event-ID`, events already seen are not
+    repeated.
     """
     seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else -1
     return EventStream(_one(service, key, job, seen))
@@ -139,7 +140,7 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
 async def _receive(
     service: Service, key: Key, subscriber: Subscriber, seconds: float
 ) -> list[ServerEvent]:
-    """What is new within so many seconds; sooner nothing, where the key is revoked."""
+    """The events within that many seconds; none, and sooner, if the key is revoked."""
     end = anyio.current_time() + seconds
     while (left := end - anyio.current_time()) > 0:
         received = await subscriber.receive(min(left, FRESH_SECONDS))

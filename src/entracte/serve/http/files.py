@@ -81,7 +81,7 @@ class File(FileResponse):
 
 
 def _seconds(date: str | None) -> float | None:
-    """A date as Unix time; None where there is none, or one that cannot be read."""
+    """A date as Unix time; None if it is missing or cannot be parsed."""
     try:
         return None if date is None else parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):

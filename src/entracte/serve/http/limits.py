@@ -30,7 +30,7 @@ class Bodies:
         self._of_keys: Counter[str] = Counter()
 
     def take(self, key: str, nbytes: int) -> bool:
-        """Whether there is room for so many bytes more; give them back with `free`."""
+        """Whether there is room for that many more bytes; return them with `free`."""
         of_key = self._of_keys[key] + nbytes
         if of_key > self._most_of_a_key or self._of_keys.total() + nbytes > self._most:
             return False
@@ -44,7 +44,7 @@ class Bodies:
 
 
 class BodyLimit:
-    """Refuses longer bodies: at once where the length is told, else as soon as it is passed."""
+    """Refuses longer bodies: at once if the length is declared, else as soon as it is exceeded."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -59,8 +59,8 @@ class BodyLimit:
         owner = "" if key is None else key.id
         limit = self._max_bytes if key else min(self._max_bytes, WITHOUT_KEY_BYTES)
         headers = Headers(scope=scope)
-        told = headers.get("content-length", "0")
-        if not told.isdecimal() or int(told) > limit:
+        declared = headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > limit:
             await error_response(_too_large(limit))(scope, receive, send)
             return
         total = 0
@@ -84,7 +84,7 @@ class BodyLimit:
             return message
 
         try:
-            count(int(told))
+            count(int(declared))
             await self._app(scope, limited, send)
         except ApiError as error:
             await error_response(error)(scope, receive, send)

@@ -13,7 +13,7 @@ from .schemas import ErrorBody
 
 WORDS: Mapping[int, str] = {
     400: "A field is wrong.",
-    401: "There is no key, or a wrong one.",
+    401: "The API key is missing or wrong.",
     403: "An operator's key is needed, another site's page asks, or the server's name is wrong.",
     404: "Not found.",
     409: "It is not there yet, or never will be.",

@@ -1,4 +1,4 @@
-"""The web page: files of the package, as they are, and the palette that the report has too."""
+"""The web page: files of the package, and the palette that it shares with the report."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +22,7 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 
-# Asked for anew each time, and sent only where it changed.
+# Revalidated each time, and sent only if it changed.
 FRESH = {"Cache-Control": "no-cache"}
 
 NAMES = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
@@ -47,5 +47,5 @@ def part(name: str) -> File:
 def _file(name: str) -> File:
     path = FOLDER / name
     if name not in NAMES or path.suffix not in TYPES:
-        raise ApiError(404, "There is no such file.", "not_found")
+        raise ApiError(404, "This file does not exist.", "not_found")
     return File(path, TYPES[path.suffix], FRESH)

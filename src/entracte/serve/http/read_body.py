@@ -86,7 +86,7 @@ async def _read_json(request: Request) -> Body:
 
 
 def _owner(request: Request) -> str:
-    key: Key | None = getattr(request.state, "key", None)
+    key: Key | None = request.scope.get("state", {}).get("key")  # none on the way to signing in
     return "" if key is None else key.id
 
 

@@ -1,4 +1,4 @@
-"""Signing the page in: its videos and pictures cannot send a header, so it has a cookie."""
+"""Sign-in for the page, by cookie: its videos and pictures cannot send a header."""
 
 import anyio
 from fastapi import APIRouter, Request, Response
@@ -41,9 +41,9 @@ async def session(request: Request, service: TheService) -> Session:
 )
 async def sign_in(request: Request, service: TheService) -> Response:
     """Exchange a key for a cookie that scripts cannot read and other sites cannot send."""
-    told = await read_json(request, SignIn)
+    given = await read_json(request, SignIn)
     credentials: Credentials = request.app.state.credentials
-    key = await credentials.find(service.keys, told.key.strip())
+    key = await credentials.find(service.keys, given.key.strip())
     if key is None:
         headers = {"WWW-Authenticate": "Bearer"}
         raise ApiError(401, "This API key is not known.", "invalid_api_key", "key", headers)

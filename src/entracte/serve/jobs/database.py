@@ -1,4 +1,4 @@
-"""Opening the database, reading and writing. Every failure is a DatabaseError."""
+"""Opens, reads and writes the database. Every failure is a DatabaseError."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from entracte.errors import EntracteError
@@ -29,22 +29,22 @@ from .tables import SCHEMA, UPGRADES, metadata
 # Tables by which a database of any version of ours is known.
 OLDEST = frozenset({"jobs", "keys", "deliveries"})
 
-# How long a writer waits for another one before it gives up.
+# How long a writer waits for another one.
 LOCK_SECONDS = 10.0
 
-# sqlite3's errors come bare from connecting; a row's JSON may be damaged where its page is.
+# Connecting raises sqlite3's bare errors; damaged pages raise those of JSON and UTF-8.
 FAILURES = (SQLAlchemyError, sqlite3.Error, json.JSONDecodeError, UnicodeDecodeError)
 
 
 class DatabaseError(EntracteError):
-    """The database cannot be used: it is not ours, damaged, locked, gone, or without room."""
+    """The database cannot be used: not ours, damaged, locked, removed, or the disk is full."""
 
 
 def open_database(path: Path, make: bool = True) -> Engine:
     """Open the SQLite database at a path; make it if it is missing and `make` allows that.
 
-    Writers wait for each other; readers wait for nobody (write-ahead log). A commit is on the disk
-    when it returns. Raises DatabaseError for what is not a database of this version's.
+    Writers wait for each other; readers never wait (write-ahead log). A commit is on disk when it
+    returns. Raises DatabaseError for anything but a database of this version.
     """
     if make:
         # SQLite gives its other files the mode of this one.
@@ -52,11 +52,11 @@ def open_database(path: Path, make: bool = True) -> Engine:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with _failing(path):
         file = path.stat()
-        # Our own way to open one would change somebody else's.
+        # Opening it our way would change a database that is not ours.
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
             _version(connection, path)
         engine = create_engine(
-            # A connection that is made later may not make the file: it would hide that it is gone.
+            # Later connections must not create the file: that would hide that it was removed.
             f"sqlite:///{path.as_uri()}?mode=rw&uri=true",
             pool_size=20,
             max_overflow=40,
@@ -77,10 +77,10 @@ def open_database(path: Path, make: bool = True) -> Engine:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Session]:
-    """A transaction that excludes all other writers; rolled back where the block raises.
+    """A transaction that excludes all other writers; rolled back if the block raises.
 
-    Jobs that come out of it may be used after it. Raises DatabaseError, but IntegrityError where a
-    row contradicts another one.
+    Its jobs may be used afterwards. Raises DatabaseError, but IntegrityError if a row violates a
+    constraint.
     """
     with _failing(), Session(engine, expire_on_commit=False) as session:
         if engine.dialect.name == "sqlite":
@@ -90,19 +90,19 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 
 def read_rows(engine: Engine, query: Select[Any]) -> list[RowMapping]:
-    """All rows of a query, by one statement; raises DatabaseError."""
+    """All rows of a query, in one statement; raises DatabaseError."""
     with _failing(), engine.connect() as connection:
         return list(connection.execute(query).mappings())
 
 
 def read_jobs(engine: Engine, query: Select[Job]) -> list[Job]:
-    """All jobs of a query, by one statement; raises DatabaseError."""
+    """All jobs of a query, in one statement; raises DatabaseError."""
     with _failing(), Session(engine) as session:
         return list(session.scalars(query))
 
 
 def _upgrade(connection: Connection, version: int) -> None:
-    """Bring an earlier version's tables up to date. version: 0 where there are none yet."""
+    """Bring an earlier version's tables up to date. version: 0 if there are no tables yet."""
     for number, statements in UPGRADES.items():
         if 0 < version <= number:
             for statement in statements:
@@ -111,13 +111,14 @@ def _upgrade(connection: Connection, version: int) -> None:
 
 @contextmanager
 def _failing(path: Path | None = None) -> Iterator[None]:
-    """Whatever the database fails with as a DatabaseError. path: of one that is being opened."""
+    """Turn the database's failures into a DatabaseError. path: of one that is being opened."""
     try:
         yield
     except IntegrityError:
         raise
     except FAILURES as error:
-        words = str(getattr(error, "orig", None) or error).splitlines()[0]
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        words = str(cause or error).splitlines()[0]
         where = "the database failed" if path is None else f"cannot use the database {path}"
         raise DatabaseError(f"{where}: {words}") from error
     except OSError as error:
@@ -127,7 +128,7 @@ def _failing(path: Path | None = None) -> Iterator[None]:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """Of our tables, 0 where there are none at all; raises DatabaseError for somebody else's."""
+    """The version of our tables, 0 if there are none; raises DatabaseError for other tables."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA:
         raise DatabaseError(f"{path} was made by a later version of entracte; use that")
@@ -148,14 +149,14 @@ def _require_columns(connection: Connection, path: Path) -> None:
 
 def _not_ours(path: Path) -> DatabaseError:
     return DatabaseError(
-        f"{path} is not a database of entracte: its tables are others. Give `data_folder` another "
+        f"{path} is not a database of entracte: it has other tables. Set `data_folder` to another "
         "folder",
         settings=("data_folder",),
     )
 
 
 def _require_same(path: Path, file: os.stat_result) -> Callable[..., None]:
-    """Whoever removes or replaces the file leaves us with one that the next start will not see."""
+    """A check that the file is still the one opened: later starts would not see our writes."""
 
     def check(*_: object) -> None:
         try:

@@ -29,7 +29,7 @@ class Delivery:
 
 
 class Outbox:
-    """urls: those that get a message for every video, whoever asked for it."""
+    """urls: those that get a message for every video, of any key."""
 
     def __init__(self, engine: Engine, urls: Sequence[str] = ()) -> None:
         self._engine = engine
@@ -50,7 +50,7 @@ class Outbox:
             session.execute(insert(deliveries).values(values))
 
     def due(self, now: float, limit: int = 20) -> list[list[Delivery]]:
-        """What is to be sent now, the oldest first: lists of so many, each for one URL."""
+        """The deliveries due now, oldest first, grouped by URL."""
         age = (deliveries.c.due_at, deliveries.c.number)
         turn = func.row_number().over(partition_by=deliveries.c.url, order_by=age)
         ready = select(deliveries, turn.label("turn")).where(deliveries.c.due_at <= now).subquery()

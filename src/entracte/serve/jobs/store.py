@@ -21,7 +21,7 @@ from .tables import deleted_jobs
 # A job that was started so often without reaching an end is taken to kill its workers.
 MAX_ATTEMPTS = 2
 
-# The positions of so many deleted jobs are kept.
+# The number of deleted jobs whose positions are kept.
 PLACES_KEPT = 100_000
 
 CANCELLED_WORDS = "Cancelled."
@@ -111,7 +111,7 @@ class JobStore:
     def claim(
         self, worker: str, lease_s: float, running_per_owner: int | None = None
     ) -> Job | None:
-        """Take the next job, for a worker; None where there is none that may run now."""
+        """Claim the next job for a worker; None if none may run now."""
         if not read_rows(self._engine, select(Job.id).where(Job.status == "queued").limit(1)):
             return None
         now = self._clock()
@@ -176,7 +176,7 @@ class JobStore:
     def cancel(self, job: Job) -> Job | None:
         """Cancel a job: at once where it waits, at its next step where it runs.
 
-        An ended job is left as it is. None where there is no such job any more.
+        A finished job is left as it is. None if the job does not exist.
         """
         with writing(self._engine) as session:
             return self._cancel(session, Job.id == job.id)
@@ -194,7 +194,7 @@ class JobStore:
             return [job for job in found if job is not None]
 
     def delete(self, job: Job, remove_files: Callable[[str], None]) -> bool:
-        """Delete a job with its files. False where its worker is told to stop first.
+        """Delete a job with its files. False if its worker must stop first.
 
         What `remove_files` raises, given the job's id, leaves the job as it is.
         """
@@ -215,7 +215,7 @@ class JobStore:
             _remove(session, and_(Job.id == job.id, Job.deleted))
 
     def recover(self, worker: str | None = None) -> list[Job]:
-        """After a restart: jobs that nobody works on any more begin again, or fail.
+        """After a restart: jobs that no worker runs any more begin again, or fail.
 
         Only for the server that has the data folder to itself. worker: only what it had. Returns
         them as they are now.
@@ -234,7 +234,7 @@ class JobStore:
         """Delete ended jobs that are too old, then the oldest while all files take too much."""
         with writing(self._engine) as session:
             ended = Job.status.in_(("completed", "failed"))
-            if self._keep_s is not None:  # also of those that somebody ended who did not know it
+            if self._keep_s is not None:  # also of those ended by a process without this setting
                 unknown = and_(ended, Job.expires_at.is_(None))
                 expires = Job.completed_at + self._keep_s
                 session.execute(
@@ -256,7 +256,7 @@ class JobStore:
             return gone
 
     def ended(self, older_than_s: float = 0.0, failed_only: bool = False) -> list[Job]:
-        """Ended jobs, those that ended so many seconds ago or earlier."""
+        """Finished jobs, those that finished that many seconds ago or earlier."""
         states = ("failed",) if failed_only else ("completed", "failed")
         query = select(Job).where(
             Job.status.in_(states), Job.completed_at <= self._clock() - older_than_s

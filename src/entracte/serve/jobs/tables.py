@@ -40,7 +40,7 @@ sessions = Table(
     Column("expires_at", Float, nullable=False),
 )
 
-# Where deleted videos stood, so that whoever pages through a list can go on behind one.
+# The positions of deleted videos, so that paging through a list can continue after one.
 deleted_jobs = Table(
     "deleted_jobs",
     metadata,

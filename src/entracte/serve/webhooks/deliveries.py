@@ -34,14 +34,14 @@ class Message(Protocol):
 
 
 def next_attempt(attempts: int, random: Random) -> float | None:
-    """Seconds until the next attempt after so many (1 or more) failed; None: it is given up."""
+    """Seconds until the next attempt, by the number (1 or more) that failed; None: give up."""
     if attempts > len(PAUSES):
         return None
     return PAUSES[attempts - 1] * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 def outcome_of(status: int) -> Outcome:
-    """What an HTTP status says. A redirect is no delivery: only the URL itself was asked for."""
+    """The outcome by HTTP status. A redirect is not a delivery: only the URL itself was named."""
     if 200 <= status < 300:
         return "delivered"
     return "gone" if status == GONE else "again"

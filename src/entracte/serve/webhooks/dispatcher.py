@@ -10,13 +10,13 @@ from contextlib import suppress
 
 from structlog.typing import FilteringBoundLogger
 
+from entracte.serve.background import Loop
 from entracte.serve.data_folder import DataFolder
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.outbox import OPERATOR, Delivery, Outbox
 from entracte.serve.metrics import Metrics
 from entracte.serve.outbound.errors import SetupError
 from entracte.serve.outbound.policy import Outbound, host_of
-from entracte.serve.trouble import Loop
 
 from .deliveries import Outcome, deliver, next_attempt
 from .signing import new_secret, sign

@@ -1,4 +1,4 @@
-"""How a worker's process opens its engine; the server's process knows this much and no torch."""
+"""How a worker process opens its engine. The server imports this, but not torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .protocol import Runner
 class OpenEngine:
     """Opens the engine that settings describe, on a device; raises EntracteError.
 
-    usual: the request that is to start at once. warm: whether to make a small video beforehand.
+    usual: the request to load weights for. warm: whether to make a small video beforehand.
     """
 
     settings: ModelSettings

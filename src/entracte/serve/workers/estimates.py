@@ -13,7 +13,7 @@ from .messages import EstimateReply, EstimateRequest
 # No further estimate is requested of a process while it owes this many replies.
 MAX_PENDING = 4
 
-# Only the latest count: the machine, or its load, may have changed.
+# Only the latest videos count: the machine, or its load, may have changed.
 REMEMBERED = 7
 
 
@@ -28,7 +28,7 @@ class PendingEstimates:
     def request(
         self, send: Callable[[EstimateRequest], bool], request: Mapping[str, Any], timeout: float
     ) -> EstimateReply | None:
-        """The process's reply; None if it owes too many, or gives none in time."""
+        """The process's reply; None if it owes too many, or does not reply in time."""
         with self._lock:
             if len(self._pending) >= MAX_PENDING:
                 return None
@@ -48,7 +48,7 @@ class PendingEstimates:
             future.set_result(reply)
 
     def forget(self) -> None:
-        """The process is gone: nothing will be answered."""
+        """Resolve all requests without a result, because the process is gone."""
         with self._lock:
             pending, self._pending = self._pending, {}
         for number, future in pending.items():
@@ -63,7 +63,7 @@ class LatencyCorrection:
         self._ratios: deque[float] = deque(maxlen=REMEMBERED)
 
     def learn(self, predicted: float | None, took: float) -> None:
-        """A video took so many seconds. predicted: as the planner did, before any correction."""
+        """Note the seconds that a video took. predicted: by the planner, before any correction."""
         if predicted is not None and predicted > 0:
             with self._lock:
                 self._ratios.append(took / predicted)

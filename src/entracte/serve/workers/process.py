@@ -57,7 +57,7 @@ class Channel:
             try:
                 self._connection.send(message)
             except OSError:
-                os._exit(0)  # the server is gone, and so is whoever wants the work
+                os._exit(0)  # the server is gone, so the work is useless
 
 
 class ChannelHandler(logging.Handler):
@@ -110,7 +110,7 @@ def _or_end(loop: Callable[[], None]) -> None:
 
 
 def _open(open_runner: OpenRunner, channel: Channel) -> Runner | None:
-    """The runner, warm; None where the server was told that it cannot be opened."""
+    """The runner, warmed up; None if it cannot be opened, which the server is told."""
     try:
         runner = open_runner()
         channel.send(Warming())

@@ -1,7 +1,7 @@
-"""One worker process, seen from the server: started, sent messages, and its end noticed.
+"""One worker process, seen from the server: starts it, exchanges messages, notices its end.
 
-A process may stop to read, to write or to exist at any moment. Two threads of the handle wait for
-it; whoever uses the handle waits no longer than it says.
+A process may stop reading, writing or existing at any moment. Two threads of the handle wait for
+it; callers of the handle wait no longer than its methods say.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""The runner: what a worker's process runs jobs with."""
+"""The protocol of runners, which run jobs in a worker process."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -7,7 +7,7 @@ from entracte.errors import EntracteError
 
 from .messages import Done, MemoryReport, PreviewImage, RunJob, Step
 
-# The client's message when memory ran out.
+# The client's message after running out of memory.
 MEMORY_WORDS = "The server ran out of memory. A smaller or shorter video takes less."
 
 Report = Callable[[Step | MemoryReport | PreviewImage], None]
@@ -16,7 +16,7 @@ Report = Callable[[Step | MemoryReport | PreviewImage], None]
 class WorkFailed(EntracteError):
     """A video cannot be made. code and message: for the client; detail: for the operator.
 
-    fatal: the process can run no other one after it.
+    fatal: the process cannot run another job.
     """
 
     def __init__(self, code: str, message: str, detail: str = "", fatal: bool = False) -> None:
@@ -32,18 +32,16 @@ class Runner(Protocol):
 
     @property
     def device(self) -> str:
-        """What it computes on."""
+        """The name of the device."""
 
     def warm_up(self, report: Report) -> None:
-        """Do now what would keep the first video waiting; raises EntracteError where it never can
-        be made.
-        """
+        """Do what would delay the first video; raises EntracteError if videos can never be made."""
 
     def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
-        """Make a video; raises WorkFailed, with the code `cancelled` where it was to stop."""
+        """Make a video; raises WorkFailed, with the code `cancelled` if `should_stop` said so."""
 
     def estimate(self, request: Mapping[str, Any]) -> float | None:
-        """The seconds a video would take; from any thread, also while another is being made.
+        """The seconds that a video would take. May be called from any thread, also during `run`.
 
         Raises WorkFailed for a request that cannot be carried out.
         """

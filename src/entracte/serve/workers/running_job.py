@@ -1,4 +1,4 @@
-"""The job that a worker runs: what it reported, and what of that is in the store."""
+"""The job that a worker runs: its reports, and which of them are in the store yet."""
 
 import time
 from collections.abc import Callable
@@ -15,18 +15,16 @@ NOTE_SECONDS = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the job ended. note: writes it down, and gives the job as it is then, None where it had
-    been taken away.
-    """
+    """How the job ended. note: stores it and returns the job, or None if the job was taken away."""
 
     note: Callable[[], Job | None]
     done: Done | None = None
 
 
 class RunningJob:
-    """job: as it was claimed. What the worker reports waits here until the store can take it.
+    """Buffers the reports of a worker until the store can take them.
 
-    stage: the latest that was reported. ending: None while it is being made.
+    job: as it was claimed. stage: the latest reported. ending: None while it runs.
     """
 
     def __init__(self, job: Job, store: JobStore, lease_s: float) -> None:
@@ -42,34 +40,34 @@ class RunningJob:
         self._cancelled = False
 
     def heartbeat(self) -> None:
-        """The worker lives."""
+        """Note that the worker is alive."""
         self._heartbeat_due = True
 
     def advance(self, step: Step) -> None:
-        """The worker is so far."""
+        """Note the worker's progress."""
         self.stage, self._step = step.stage, step
 
     def complete(self, done: Done) -> None:
-        """The file is there."""
+        """Note that the video is finished."""
         completion = Completion(
             done.stage_durations, done.peak_memory_mb, done.bytes, done.warnings
         )
         self.ending = Ending(lambda: self._store.complete(self.job, completion), done)
 
     def fail(self, code: str, message: str) -> None:
-        """There will be no file."""
+        """Note that the video cannot be made."""
         self.ending = Ending(lambda: self._store.fail(self.job, code, message))
 
     def lose(self, code: str, message: str) -> None:
-        """The worker is gone; the job begins again, unless that was its last attempt."""
+        """Note that the worker died; the job begins again, unless that was its last attempt."""
         self.ending = Ending(lambda: self._store.retry(self.job, code, message))
 
     def give_back(self) -> None:
-        """It is to begin again later."""
+        """Return the job to the queue."""
         self.ending = Ending(lambda: self._store.give_back(self.job))
 
     def note(self) -> Job | None:
-        """Report the store what is worth it; the job as it is now, where it has advanced.
+        """Store what is due; returns the job if its progress was stored.
 
         Raises DatabaseError.
         """
@@ -77,7 +75,7 @@ class RunningJob:
         if step is not None and (
             step.stage != self._noted_stage or now - self._noted_at >= NOTE_SECONDS
         ):
-            # A hundred is for a video that is there.
+            # 100 is reserved for finished videos.
             percent = min(99, int(step.fraction * 100))
             advance = Advance(
                 step.stage,
@@ -97,7 +95,7 @@ class RunningJob:
         return None
 
     def to_be_cancelled(self) -> bool:
-        """Whether somebody wants the worker to stop; True once. Raises DatabaseError."""
+        """Whether the job was cancelled; True only once. Raises DatabaseError."""
         if self._cancelled or not self._store.cancel_wanted(self.job):
             return False
         self._cancelled = True

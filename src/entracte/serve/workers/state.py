@@ -1,17 +1,17 @@
-"""What is known of a worker, as those who ask may read it."""
+"""The state of a worker, for other threads to read."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from .messages import MemoryReport
 
-# failed: its engine cannot be opened as it is told to.
+# failed: its engine cannot be opened with these settings.
 WorkerState = Literal["starting", "warming", "ready", "busy", "restarting", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """A moment of a worker. video_id, owner: of what it is making."""
+    """A snapshot of a worker. video_id, owner: of the video that it is making."""
 
     name: str
     device: str

@@ -1,6 +1,6 @@
 """A worker's supervisor: a thread that keeps one process at work, whatever happens to it.
 
-It waits for nobody without a bound: not for the process, which may stand still, nor for the
+All its waits are bounded: for the process, which may hang, and for the
 database, whose failures cost time but no worker.
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from entracte.serve.background import Trouble
 from entracte.serve.events import EventBus, ServerEvent
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import CANCELLED, Job
 from entracte.serve.jobs.store import JobStore
-from entracte.serve.trouble import Trouble
 
 from .estimates import PendingEstimates
 from .messages import (
@@ -49,10 +49,10 @@ LEASE_SECONDS = 30.0
 # How long a process may take to stop by itself.
 STOP_PATIENCE = 10.0
 
-# Waits before a process is started again, after so many that died before they were ready.
+# Seconds before a process is started again, by the number that died before they were ready.
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
 
-# Where so many died before any was ever ready, the next ones would too.
+# After this many died before any was ever ready, later ones would too.
 MAX_OPENINGS = 5
 
 CRASH_WORDS = "The worker's process died while it made this video"
