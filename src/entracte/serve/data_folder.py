@@ -1,4 +1,4 @@
-"""The folder in which the service keeps everything: jobs, keys, videos, the webhook secret."""
+"""The data folder of the service: jobs, keys, videos, the webhook secret."""
 
 import errno
 import fcntl
@@ -13,16 +13,16 @@ from entracte.errors import EntracteError
 
 ID = re.compile(r"video_[0-9a-f]{32}")
 
-# Of folders that we make: their owner's alone.
+# Mode of new folders: for their owner only.
 PRIVATE = 0o700
 
 DATABASE, SECRET, LOCK = "entracte.db", "webhook-secret", "lock"
 
-# What a folder may hold without a database and still be taken: traces of a first start that was
-# killed, a secret brought along, and what file systems keep at their root.
+# What a folder without a database may contain: leftovers of a first start that was killed, a secret
+# copied in advance, and what file systems keep at their root.
 TAKEN = frozenset({DATABASE, SECRET, LOCK, "lost+found"})
 
-# So many names of foreign files are shown.
+# How many names of foreign files are shown.
 SHOWN = 3
 
 
@@ -31,10 +31,10 @@ class DataFolderError(EntracteError):
 
 
 class DataFolder:
-    """Paths within a folder, and what may be done there.
+    """Paths within a folder, and operations on them.
 
-    Every video has a folder of its own, named by its id; names come from us, never from a client.
-    Nothing is made until `prepare`, and the mode of a folder that exists is never changed.
+    Every video has a folder named by its id; names never come from clients. Nothing is created
+    before `prepare`, and the mode of an existing folder is never changed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -42,10 +42,9 @@ class DataFolder:
         self.videos = self.root / "videos"
 
     def prepare(self) -> None:
-        """Make the folder if it is missing; the caller makes its database.
+        """Create the folder if it is missing; the caller creates its database.
 
-        Raises DataFolderError where the system refuses, and for a folder with files that are not a
-        service's.
+        Raises DataFolderError if the system refuses, and for a folder with foreign files.
         """
         with self._errors():
             with suppress(FileExistsError):
@@ -53,7 +52,7 @@ class DataFolder:
             self._require_ours()
 
     def require(self) -> None:
-        """Raise DataFolderError unless a service keeps its data here. Makes nothing."""
+        """Raise DataFolderError unless a service keeps its data here. Creates nothing."""
         with self._errors():
             if not self.database.is_file():
                 raise DataFolderError(
@@ -64,7 +63,7 @@ class DataFolder:
             self._require_ours()
 
     def make_videos(self) -> None:
-        """Make the folder of all videos if it is missing; raises DataFolderError."""
+        """Create the folder of all videos if it is missing; raises DataFolderError."""
         with self._errors(), suppress(FileExistsError):
             self.videos.mkdir(PRIVATE)
 
@@ -77,7 +76,7 @@ class DataFolder:
         return self.root / SECRET
 
     def of_video(self, video_id: str) -> Path:
-        """The folder of a video; ValueError for what is not an id."""
+        """The folder of a video; raises ValueError for anything but an id."""
         if not ID.fullmatch(video_id):
             raise ValueError("not the id of a video")
         return self.videos / video_id
@@ -86,11 +85,11 @@ class DataFolder:
         return self.of_video(video_id) / "video.mp4"
 
     def image(self, video_id: str, number: int) -> Path:
-        """A conditioning image as it was taken in, from 0."""
+        """The path of a conditioning image, numbered from 0."""
         return self.of_video(video_id) / f"image-{number}.png"
 
     def make_room(self, video_id: str) -> None:
-        """Make a video's folder, without what an attempt that was killed left in it.
+        """Create a video's folder, and remove what a killed attempt left in it.
 
         Raises DataFolderError.
         """
@@ -105,10 +104,10 @@ class DataFolder:
             shutil.rmtree(self.of_video(video_id))
 
     def sweep(self, keep: set[str]) -> int:
-        """Remove the folders of videos that are not to be kept, and files that a kill left
-        unfinished in the others. Returns how many folders.
+        """Remove the folders of all other videos, and unfinished files in the rest. Returns the
+        number of folders.
 
-        What does not bear a video's name is left alone.
+        Anything not named like a video is left alone.
         """
         removed = 0
         with self._errors():
@@ -124,9 +123,9 @@ class DataFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one server; raises DataFolderError where another one has it.
+        """Lock the folder for one server; raises DataFolderError if another one has it.
 
-        The system frees the lock when a process dies, however it dies.
+        The system releases the lock when the process dies, for whatever reason.
         """
         with self._errors():
             descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -143,7 +142,7 @@ class DataFolder:
             os.close(descriptor)
 
     def _require_ours(self) -> None:
-        """A database without content is one that was just made, so that it knows no video."""
+        """A database without content is new, so it cannot know any video."""
         if self.database.is_file() and self.database.stat().st_size > 0:
             return
         others = sorted({each.name for each in self.root.iterdir()} - TAKEN)
@@ -161,7 +160,7 @@ class DataFolder:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """The system's errors as ours."""
+        """Turn the system's errors into DataFolderError."""
         try:
             yield
         except OSError as error:

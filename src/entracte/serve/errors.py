@@ -1,10 +1,10 @@
-"""What the service refuses, and why. `http/errors.py` says which status each has."""
+"""Errors of the service. `http/errors.py` maps them to HTTP statuses."""
 
 from entracte.errors import EntracteError
 
 
 class RequestRefused(EntracteError):
-    """A client's request that this server does not carry out.
+    """A request that this server does not accept.
 
     message: for the client. param: the field at fault. code: for programs.
     """
@@ -17,12 +17,12 @@ class RequestRefused(EntracteError):
 
 
 class UnknownModel(RequestRefused):
-    """The model is not one that this server has."""
+    """The server does not have this model."""
 
 
 class ImageTooLarge(RequestRefused):
-    """An image has more bytes than the server takes."""
+    """An image exceeds the limit on bytes."""
 
 
 class Draining(EntracteError):
-    """The server is stopping, and takes no more videos."""
+    """The server is stopping and accepts no more videos."""

@@ -16,7 +16,7 @@ Kind = Literal["video", "deleted", "preview", "engine"]
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """A change: of a video, whose owner may know of it, or of the engine (owner None).
+    """A change of a video, for its owner, or of the engine (owner None).
 
     image: of a preview, WebP. step: of a preview.
     """
@@ -44,7 +44,7 @@ class Subscriber:
             self._loop.call_soon_threadsafe(self._put, event)
 
     def close(self) -> None:
-        """From any thread: no more events will come."""
+        """End the stream, from any thread."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._close)
 
@@ -69,7 +69,7 @@ class Subscriber:
 
 
 class EventBus:
-    """Passes every event on to the subscribers that want it."""
+    """Passes events on to the subscribers that want them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""API keys: made here, shown once, kept as hashes."""
+"""API keys: created here, shown once, stored as hashes."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ from .jobs.tables import keys
 
 PREFIX = "ek-"
 
-# Keys are asked for at every request, and read from the database so often.
+# Keys are needed at every request, but read from the database only this often.
 FRESH_SECONDS = 1.0
 
 
@@ -26,8 +26,8 @@ FRESH_SECONDS = 1.0
 class Key:
     """A key without its secret.
 
-    priority: of the jobs it asks for; higher ones go first. operator: whether it sees what concerns
-    other keys: metrics, and what the engine does.
+    priority: of its jobs; higher ones go first. operator: whether it may see metrics and what the
+    engine does for other keys.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Key:
     operator: bool = False
 
 
-# Everybody is this one where no keys are asked for.
+# The key of every client if no keys are required.
 LOCAL = Key("local", "local", 0, 0.0, operator=True)
 
 
@@ -50,9 +50,10 @@ class KeyStore:
         self._read_at = -FRESH_SECONDS
 
     def add(self, name: str, priority: int = 0, operator: bool | None = None) -> tuple[Key, str]:
-        """A new key, and its secret, which is not kept. Raises RequestError for a name in use.
+        """Create a key; returns it with its secret, which is not stored. Raises RequestError for a
+        name in use.
 
-        operator: None makes the first key of all an operator's, and no other.
+        operator: None: only the very first key becomes an operator's.
         """
         if not name.strip() or not name.isprintable() or len(name) > 100:
             raise RequestError("a key's name has 1 to 100 printable characters")
@@ -108,12 +109,12 @@ class KeyStore:
         return next((key for _, key in self._all() if key.id == key_id), None)
 
     def holds(self, key: Key) -> bool:
-        """Whether a key that was found earlier still opens anything; as fresh as `find`."""
+        """Whether a key found earlier is still valid; as fresh as `find`."""
         return key == LOCAL or self.get(key.id) is not None
 
     @property
     def is_fresh(self) -> bool:
-        """Whether `find` answers without a look into the database."""
+        """Whether `find` answers without reading the database."""
         return time.monotonic() - self._read_at < FRESH_SECONDS
 
     def _all(self) -> Sequence[tuple[bytes, Key]]:
@@ -123,7 +124,7 @@ class KeyStore:
             except DatabaseError:
                 if not self._known:
                     raise
-                return self._known  # nothing is revoked meanwhile, and /health says what is wrong
+                return self._known  # nothing can be revoked meanwhile; /health says why
             self._known = [(row["hash"], _as_key(row)) for row in rows]
             self._read_at = time.monotonic()
         return self._known
@@ -134,5 +135,5 @@ def _as_key(row: RowMapping) -> Key:
 
 
 def hashed(secret: str) -> bytes:
-    """What is kept of a secret."""
+    """The hash of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

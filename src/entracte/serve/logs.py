@@ -1,4 +1,4 @@
-"""The log: one line an event, JSON for machines or text for people; no prompt, no key is in it."""
+"""The log: one line per event, as JSON or as text, without prompts and keys."""
 
 import logging
 import os
@@ -32,9 +32,9 @@ def is_text(style: Style, stream: TextIO) -> bool:
 
 
 def open_log(style: Style, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
-    """A logger of its own, which changes nothing of anybody else's.
+    """A logger that does not touch the configuration of other loggers.
 
-    An event with `thin=kind` is left out where there was one of that kind within THIN_SECONDS.
+    An event with `thin=kind` is dropped if there was one of that kind within THIN_SECONDS.
     """
     text = is_text(style, stream)
     processors: list[Processor] = [
@@ -55,12 +55,12 @@ def open_log(style: Style, stream: TextIO = sys.stderr) -> FilteringBoundLogger:
 
 
 class Thin:
-    """Leaves out events like an earlier one; the next that is let through says how many."""
+    """Drops events like an earlier one; the next one that passes says how many."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._told: dict[object, tuple[float, int]] = {}  # when, and how many left out since
+        self._told: dict[object, tuple[float, int]] = {}  # when, and how many were dropped since
 
     def __call__(self, _: object, __: str, event: EventDict) -> EventDict:
         kind = event.pop("thin", None)
@@ -81,7 +81,7 @@ class Thin:
 
 
 class ToLog(logging.Handler):
-    """Hands what libraries log to our own log."""
+    """Passes the logs of libraries to our own log."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ class ToLog(logging.Handler):
 
 @contextmanager
 def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
-    """The log of a whole process, and the standard error it is written to.
+    """The log of a whole process, and the standard error that it is written to.
 
-    Only for a process that is ours alone: while the block lasts, what libraries log or warn of,
+    Only for a process that is entirely ours: within the block, logs and warnings of libraries,
     uncaught errors, and (where the log is JSON) whatever is written to standard error,
     by this process or its workers, become events of the log.
     """
@@ -124,7 +124,7 @@ def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
                 yield log, stream
         except EntracteError:
             raise
-        except Exception as error:  # a traceback would be no line of the log
+        except Exception as error:  # a traceback would not be one line of the log
             uncaught(error, "main")
             raise SystemExit(1) from None
         finally:
@@ -137,7 +137,7 @@ def process_log(style: Style) -> Iterator[tuple[FilteringBoundLogger, TextIO]]:
 def _standard_error(
     descriptor: int | None,
 ) -> Iterator[tuple[TextIO, Callable[[FilteringBoundLogger], Any]]]:
-    """The real standard error, and what tells a log of all that is written to its descriptor."""
+    """The real standard error, and a function that logs all that is written to its descriptor."""
     if descriptor is None:
         yield sys.stderr, _nothing
         return
@@ -166,7 +166,7 @@ def _standard_error(
 
 
 def _descriptor(stream: TextIO) -> int | None:
-    """A stream's; None for one that a program has put in its place in memory."""
+    """A stream's descriptor; None for one in memory."""
     try:
         return stream.fileno()
     except (OSError, ValueError):
@@ -192,7 +192,7 @@ def _nothing(_: FilteringBoundLogger) -> Iterator[None]:
 
 
 def _without_words(_: object, __: str, event: EventDict) -> EventDict:
-    """Of an error its type and where it was raised; its words may quote what a client sent."""
+    """The type and place of an error, without its message, which may quote what a client sent."""
     error = event.pop("exc_info", None)
     if isinstance(error, BaseException):
         event["error_type"] = type(error).__name__
@@ -204,7 +204,7 @@ def _without_words(_: object, __: str, event: EventDict) -> EventDict:
 
 
 def _place(error: BaseException | None) -> object:
-    """Which error it is, for telling apart what is logged in the same words."""
+    """Identifies an error, to distinguish those logged with the same message."""
     if error is None:
         return None
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""LoRAs by name: what is in a folder that the operator chose."""
+"""LoRAs by name, from a folder that the operator chose."""
 
 import os
 import unicodedata
@@ -22,9 +22,9 @@ MAX_NAME = 200
 class LoraFolder:
     """The LoRAs of a folder and its subfolders, looked up each time; None has none.
 
-    A LoRA is called as its path in the folder, without `.safetensors`: `style`, `people/Jo (v2)`. A
-    folder that PEFT or diffusers saved is one LoRA. What is hidden is left alone; what looks like a
-    LoRA and cannot be offered is logged, once.
+    The name of a LoRA is its path in the folder without `.safetensors`: `style`, `people/Jo (v2)`.
+    A folder saved by PEFT or diffusers is one LoRA. Hidden files are ignored; files that look like
+    LoRAs but cannot be used are logged once.
     """
 
     def __init__(self, folder: Path | None, log: FilteringBoundLogger) -> None:
@@ -53,7 +53,7 @@ class LoraFolder:
         """Bytes of every LoRA's file, by name."""
         found = {}
         for name, path in self.paths().items():
-            with suppress(OSError, LoraError):  # it was removed just now
+            with suppress(OSError, LoraError):  # removed just now
                 found[name] = lora_path(path).stat().st_size
         return found
 
@@ -98,6 +98,6 @@ class LoraFolder:
 
 
 def require_folder(folder: Path | None) -> None:
-    """Raise RequestError for a folder that is not there."""
+    """Raise RequestError if the folder does not exist."""
     if folder is not None and not folder.is_dir():
         raise RequestError(f"`lora_folder` {folder} is not a folder", settings=("lora_folder",))

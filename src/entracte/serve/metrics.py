@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. Labels are few: no prompt, no id, no key."""
+"""Metrics for Prometheus, without prompts, ids and keys in labels."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,7 +15,7 @@ HTTP_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 class Metrics:
-    """queue, workers: asked when the metrics are."""
+    """queue, workers: called when metrics are read."""
 
     def __init__(
         self, queue: Callable[[], QueueSnapshot], workers: Callable[[], Sequence[WorkerSnapshot]]
@@ -56,7 +56,7 @@ class Metrics:
         )
 
     def ended(self, job: Job) -> None:
-        """A job ended, well or not."""
+        """Count a job that finished, successfully or not."""
         self._videos.labels(job.status, job.error_code or "").inc()
         if job.status != "completed" or job.started_at is None or job.completed_at is None:
             return
@@ -72,12 +72,12 @@ class Metrics:
         self._webhooks.labels(outcome).inc()
 
     def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
+        """All metrics, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class _Now(Collector):
-    """What is true at the moment."""
+    """Gauges that are computed when metrics are read."""
 
     def __init__(
         self, queue: Callable[[], QueueSnapshot], workers: Callable[[], Sequence[WorkerSnapshot]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from entracte.serve.jobs.job import Job
 from entracte.serve.jobs.store import JobStore
 
-# Many clients ask at once; the database is read at most this often.
+# The database is read at most this often, however many clients poll.
 FRESH_SECONDS = 0.3
 
 # Assumed for a video without an estimate.
@@ -26,9 +26,9 @@ class QueuePlace:
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """The queue at one moment. seconds: until a video that is submitted now would start.
+    """A snapshot of the queue. seconds: until a video submitted now would start.
 
-    next_s: until the first of the running ones is done. queued_of, running_of: by owner.
+    next_s: until the first running job is done. queued_of, running_of: by owner.
     """
 
     queued: int
@@ -41,7 +41,7 @@ class QueueSnapshot:
 
 
 def remaining(job: Job, now: float) -> float:
-    """Seconds that a running job will still take, by its own count, else by its estimate."""
+    """Seconds until a running job is done, by its own report, else by its estimate."""
     if job.seconds_left is not None:
         return job.seconds_left
     estimated = UNKNOWN_SECONDS if job.estimated_s is None else job.estimated_s
@@ -51,7 +51,7 @@ def remaining(job: Job, now: float) -> float:
 def predict_queue(
     waiting: Sequence[Job], running: Sequence[Job], workers: int, now: float
 ) -> QueueSnapshot:
-    """Simulate the queue: every job starts on the first worker that is free."""
+    """Simulate the queue: every job starts on the first free worker."""
     free = sorted(remaining(job, now) for job in running)
     next_s = free[0] if free else 0.0
     free = sorted(free + [0.0] * (workers - len(free))) or [UNKNOWN_SECONDS]
@@ -67,7 +67,7 @@ def predict_queue(
 
 
 class QueueReader:
-    """The latest snapshot, read again when it is old; thread-safe."""
+    """Caches a snapshot for a short time; thread-safe."""
 
     def __init__(self, store: JobStore, workers: int) -> None:
         self._store = store
@@ -85,6 +85,6 @@ class QueueReader:
             return self._snapshot
 
     def invalidate(self) -> None:
-        """The queue has changed: read it again at the next call."""
+        """Read the queue again at the next call."""
         with self._lock:
             self._read_at = -FRESH_SECONDS

@@ -1,4 +1,4 @@
-"""The server: checks first, then listens, and stops without losing anything."""
+"""The server: validates, listens, and stops without losing jobs."""
 
 import asyncio
 import os
@@ -30,21 +30,21 @@ from .loras import require_folder
 from .service import STOP_SECONDS, Service
 from .submission import usual_request
 
-# How long open connections may take to end once everything else has.
+# How long open connections may take to close once everything else has stopped.
 CONNECTIONS_SECONDS = 3
 
-# What a stop may take beyond what its parts may, before the process is ended as it is.
+# How much longer a stop may take than its parts, before the process exits regardless.
 PATIENCE_SECONDS = 15
 EXIT_STUCK = 1
 
-# Files of the server and its workers are readable by their owner alone.
+# Files of the server and its workers are readable only by their owner.
 OWNER_ONLY = 0o077
 
-# How often it is looked whether an engine has been opened.
+# How often to check whether an engine has opened.
 WATCH_SECONDS = 0.05
 
-# How long one is kept without a request. Clients poll every few seconds, and proxies keep theirs
-# for a minute; whoever hangs up first is to be the client.
+# How long an idle connection is kept. Clients poll every few seconds, and proxies keep theirs for a
+# minute; the client should be the one to hang up.
 KEEP_ALIVE_SECONDS = 75
 
 # Connections that the system keeps until they are accepted.
@@ -56,7 +56,7 @@ class ServerError(EntracteError):
 
 
 def check(settings: ServeSettings) -> None:
-    """Raise RequestError for settings that contradict themselves."""
+    """Raise RequestError for contradictory settings."""
     if settings.auth == "off" and settings.host not in LOOPBACK:
         raise RequestError(
             f"`auth` off lets everybody who reaches {settings.host} do everything; listen at "
@@ -68,7 +68,7 @@ def check(settings: ServeSettings) -> None:
 
 
 def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
-    """The service that settings describe; raises EntracteError for wrong ones."""
+    """Open the service; raises EntracteError for wrong settings."""
     check(settings)
     try:
         usual = usual_request(settings)
@@ -80,9 +80,9 @@ def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
 
 
 def bind(settings: ServeSettings) -> socket.socket:
-    """The socket to listen at; raises ServerError where the address is taken or not ours."""
+    """The socket to listen on; raises ServerError if the address is taken or not available."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # asyncio sends small answers at once only where a socket says that it is TCP's.
+    # asyncio disables Nagle only for sockets that are explicitly TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -100,10 +100,10 @@ def bind(settings: ServeSettings) -> socket.socket:
 def run(service: Service, listener: socket.socket, greet: Callable[[], None]) -> None:
     """Serve until told to stop; raises ServerError if no engine can be opened.
 
-    greet: called once the first engine is open, and so everything was checked.
+    greet: called once the first engine is open.
 
-    SIGTERM or Ctrl-C: take nothing new, let running videos end, and give back to the queue what
-    does not end in time. Once more: at once.
+    SIGTERM or Ctrl-C: accept nothing new, let running videos finish, and return those to the queue
+    that do not finish in time. A second signal stops at once.
     """
     server = _Server(server_config(service), service, greet)
     os.umask(OWNER_ONLY)
@@ -119,7 +119,7 @@ def run(service: Service, listener: socket.socket, greet: Callable[[], None]) ->
 
 
 def server_config(service: Service) -> uvicorn.Config:
-    """How uvicorn is to serve it."""
+    """The configuration of uvicorn."""
     settings = service.settings
     limits = ConnectionLimits(
         most_connections(settings.max_connections, raise_open_files()),
@@ -144,14 +144,14 @@ def server_config(service: Service) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """Drains the service before it lets go of its clients."""
+    """Drains the service before it closes connections."""
 
     def __init__(self, config: uvicorn.Config, service: Service, greet: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
         self._greet = greet
         self._asked = False
-        self.ended_by: int | None = None  # the second signal, which lets nothing end first
+        self.ended_by: int | None = None  # the second signal: stop at once
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -190,7 +190,7 @@ class _Server(uvicorn.Server):
         os._exit(EXIT_STUCK)
 
     def _watch(self) -> None:
-        """Greet when there is an engine; without one there is nothing to serve."""
+        """Greet once there is an engine; stop if there can be none."""
         while not self._service.opened and any(s.is_alive() for s in self._service.supervisors):
             time.sleep(WATCH_SECONDS)
         if self._service.opened:

@@ -1,4 +1,4 @@
-"""The service: everything that HTTP speaks to, put together."""
+"""The service behind HTTP: data folder, queue, workers and their limits."""
 
 import math
 import threading
@@ -38,18 +38,18 @@ from .workers.supervisor import STOP_PATIENCE, Supervisor
 
 DAY = 86_400.0
 
-# How long workers may take to stop before they are killed: a little more than they are given.
+# How long workers may take to stop before they are killed: a little more than they are told.
 STOP_SECONDS = STOP_PATIENCE + KILL_SECONDS
 
-# How long a client is kept waiting for an estimate.
+# How long a client waits for an estimate.
 ESTIMATE_SECONDS = 1.0
 
-# Takes a worker's device; gives what opens its engine, in the worker's process.
+# From a worker's device to what opens its engine in the worker process.
 RunnerOf = Callable[[str], OpenRunner]
 
 
 class Service:
-    """Owns the data folder, the queue and the workers. `start` it, and `stop` it in the end."""
+    """Owns the data folder, the queue and the workers. `start` it, and finally `stop` it."""
 
     def __init__(
         self, settings: ServeSettings, runner_of: RunnerOf, log: FilteringBoundLogger
@@ -88,7 +88,7 @@ class Service:
         self._open = ExitStack()
 
     def start(self) -> None:
-        """Take up what an earlier server left; raises DataFolderError where one still runs."""
+        """Resume what an earlier server left; raises DataFolderError if one still runs."""
         self._open.enter_context(self.folder.locked())
         for job in self.store.recover():
             self.log.warning("video taken up again", video=job.id, status=job.status)
@@ -101,7 +101,7 @@ class Service:
             thread.start()
 
     def drain(self, seconds: float) -> None:
-        """Take no new video, and give the running ones so long to be finished."""
+        """Accept no new videos, and give the running ones that long to finish."""
         self.draining.set()
         for supervisor in self.supervisors:
             supervisor.drain()
@@ -111,7 +111,7 @@ class Service:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End all workers; what they still make goes back to the queue."""
+        """Stop all workers; unfinished videos return to the queue."""
         self.draining.set()
         self.events.close()
         for thread in self._threads:
@@ -131,13 +131,15 @@ class Service:
 
     @property
     def startup_error(self) -> str | None:
-        """Why no engine can be opened, where none can."""
+        """Why no engine can be opened; None if one can."""
         words = [each.startup_error for each in self.supervisors]
         return words[0] if all(words) else None
 
     @property
     def trouble(self) -> str | None:
-        """What keeps the server from its work, beside workers that are not ready. Never waits."""
+        """What keeps the server from working, apart from workers that are not ready. Does not
+        block.
+        """
         threads: tuple[Loop | Supervisor, ...] = (*self._threads, *self.supervisors)
         for thread in threads:
             if thread.ident is not None and not thread.is_alive() and self.startup_error is None:
@@ -148,19 +150,19 @@ class Service:
 
     @property
     def opened(self) -> bool:
-        """Whether an engine has found its model's files and opened them."""
+        """Whether an engine has opened its model."""
         return any(each.state in ("warming", "ready", "busy") for each in self.workers())
 
     @property
     def ready(self) -> bool:
-        """Whether a video that is asked for now can be made."""
+        """Whether a video requested now can be made."""
         able = any(each.state in ("ready", "busy") for each in self.workers())
         return able and not self.draining.is_set() and self.trouble is None
 
     def estimate(self, submission: Submission, images: int = 0) -> float | None:
-        """How many seconds a video would take, by the first worker that can estimate it.
+        """The seconds that a video would take, estimated by the first worker that can.
 
-        Raises RequestRefused for what a worker would refuse to make.
+        Raises RequestRefused if a worker would refuse the request.
         """
         still = {"path": "-", "strength": 1.0}
         arguments = request_arguments(
@@ -182,7 +184,7 @@ class Service:
     def submit(self, new: Job) -> Job:
         """Add a job to the queue.
 
-        Raises QueueFull, KeyReused, OwnerGone, and Draining where the server stops.
+        Raises QueueFull, KeyReused, OwnerGone, and Draining if the server is stopping.
         """
         if self.draining.is_set():
             raise Draining("the server is stopping")
@@ -206,16 +208,16 @@ class Service:
         return cancelled
 
     def delete(self, job: Job) -> None:
-        """Delete a video; a running one's files go when its worker has let go of them.
+        """Delete a video; the files of a running one are removed once its worker has stopped.
 
-        Raises DataFolderError where files cannot be removed; the video is still there then.
+        Raises DataFolderError if files cannot be removed; the video is kept then.
         """
         self.store.delete(job, self.folder.remove)
         self.queue.invalidate()
         self.events.publish(ServerEvent("deleted", job.id, job.owner))
 
     def forget_files(self, video_id: str) -> None:
-        """Remove files that no video needs any more; what stays goes at the next start."""
+        """Remove files that no video needs any more; the next start removes what is left."""
         try:
             self.folder.remove(video_id)
         except DataFolderError as error:

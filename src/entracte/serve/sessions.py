@@ -1,4 +1,4 @@
-"""Browsers that are signed in: each has a secret of its own, never the key itself."""
+"""Sessions of browsers: each has its own secret, never the key itself."""
 
 import secrets
 import time
@@ -12,12 +12,12 @@ from .keys import FRESH_SECONDS, Key, KeyStore, hashed
 
 SESSION_SECONDS = 30 * 24 * 3600
 
-# Of one key; the oldest ends where there would be more.
+# Per key; beyond that, the oldest ends.
 SESSIONS_OF_A_KEY = 100
 
 
 class SessionStore:
-    """Sessions in the database: they outlive the server, and end with their key."""
+    """Sessions in the database: they survive restarts, and end with their key."""
 
     def __init__(
         self, engine: Engine, keys: KeyStore, clock: Callable[[], float] = time.time
@@ -29,7 +29,7 @@ class SessionStore:
         self._read_at = -FRESH_SECONDS
 
     def begin(self, key: Key) -> str:
-        """Sign a browser in; its secret, which is not kept."""
+        """Start a session; returns its secret, which is not stored."""
         secret = secrets.token_urlsafe(32)
         now = self._clock()
         of_key = sessions.c.key_id == key.id
@@ -44,13 +44,13 @@ class SessionStore:
         return secret
 
     def end(self, secret: str) -> None:
-        """Sign a browser out; nothing happens where it is not signed in."""
+        """End a session, if there is one."""
         with writing(self._engine) as session:
             session.execute(delete(sessions).where(sessions.c.hash == hashed(secret)))
         self._read_at = -FRESH_SECONDS
 
     def find(self, secret: str) -> Key | None:
-        """The key that a browser is signed in with. As fresh as `KeyStore.find`."""
+        """The key of a session. As fresh as `KeyStore.find`."""
         if not self._is_read:
             rows = read_rows(self._engine, select(sessions))
             self._known = {row["hash"]: (row["key_id"], row["expires_at"]) for row in rows}
@@ -60,7 +60,7 @@ class SessionStore:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether `find` answers without a look into the database."""
+        """Whether `find` answers without reading the database."""
         return self._is_read and self._keys.is_fresh
 
     @property

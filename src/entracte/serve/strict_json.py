@@ -8,11 +8,11 @@ MOST_PARTS = 100_000
 
 
 class TooManyParts(ValueError):
-    """It would take much more memory than it has bytes."""
+    """Parsed, the text would take far more memory than its length."""
 
 
 class GivenTwice(ValueError):
-    """An object names a field twice, which readers understand differently."""
+    """An object has a name twice, which parsers read differently."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is given twice")
@@ -22,9 +22,9 @@ class GivenTwice(ValueError):
 def parse(text: str | bytes | bytearray) -> Any:
     """Read JSON; bytes are UTF-8, with or without a byte order mark.
 
-    Raises ValueError for anything else, however it is wrong; TooManyParts and GivenTwice are some.
+    Raises ValueError for anything else; TooManyParts and GivenTwice are subclasses.
     """
-    # Commas and brackets within strings count too: that is simpler, and there are few.
+    # Commas and brackets within strings count too, which is simpler and hardly matters.
     if isinstance(text, str):
         parts = text.count("{") + text.count("[") + text.count(",")
     else:

@@ -1,4 +1,4 @@
-"""Pictures of a finished video: made from its file when first asked for, then kept beside it."""
+"""Pictures of a finished video, made from its file on first request, then kept beside it."""
 
 import io
 import math
@@ -22,7 +22,7 @@ THUMBNAIL_WIDTH = 640
 COLUMNS, ROWS = 5, 5
 SPRITE_WIDTH = 256
 
-# Of a frame: the largest that a request can ask for.
+# Pixels of a frame: the most that a request can have.
 MAX_PIXELS = MAX_SIDE**2
 
 
@@ -36,9 +36,9 @@ def variant_path(video: Path, variant: Variant) -> Path:
 
 
 def make_variant(video: Path, variant: Variant) -> Path:
-    """Make a picture unless it is there.
+    """Make a picture unless it exists.
 
-    Raises DamagedVideo for a video that cannot be read, and MediaError for a picture that cannot be
+    Raises DamagedVideo if the video cannot be read, and MediaError if the picture cannot be
     written.
     """
     path = variant_path(video, variant)
@@ -73,9 +73,10 @@ def _spread(count: int) -> set[int]:
 
 
 def _pictures(video: Path, wanted: Callable[[int], set[int]], width: int) -> list[Image.Image]:
-    """Some frames, scaled to a width; colours are converted as the video's tags say.
+    """Some frames, scaled to a width, with colours converted by the video's tags.
 
-    wanted: which, of how many the file says there are. Raises DamagedVideo if there are none.
+    wanted: from the number of frames that the file declares to those to read. Raises DamagedVideo
+    if there are none.
     """
     try:
         with av.open(str(video)) as container:

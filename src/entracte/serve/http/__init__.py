@@ -1,1 +1,1 @@
-"""HTTP: routes, what they read and write, and who may use them."""
+"""HTTP: routes, request and response bodies, authentication and limits."""

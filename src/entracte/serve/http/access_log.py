@@ -1,4 +1,4 @@
-"""Every answer has an id; it is counted, timed and logged, by route, without query and body."""
+"""Gives every response an id; counts, times and logs it by route, without query and body."""
 
 import re
 import time
@@ -12,21 +12,21 @@ from entracte.serve.metrics import Metrics
 
 from .errors import ApiError, error_response
 
-# Asked for all the time, by machines.
+# Polled by machines.
 QUIET = frozenset({"/liveness", "/health", "/metrics", "/v1/videos/{video_id}", "/v1/engine"})
 
-# Others would be labels of the client's own making.
+# Other methods would be labels that clients choose.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-# What a proxy may have called a request already.
+# A request id that a proxy may have set.
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
-# Answers to those who have no key: anybody can have them written, as often as they like.
+# Statuses that clients without a key can cause, as often as they like.
 STRANGERS = frozenset({401, 403})
 
 
 class Observe:
-    """The outermost layer, so that refusals are seen too."""
+    """The outermost middleware, so that it sees refusals too."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: FilteringBoundLogger) -> None:
         self._app = app
@@ -84,7 +84,7 @@ class Mistakes:
 
         try:
             await self._app(scope, receive, noted)
-        except Exception as error:  # whatever it is, the client and the log are to know
+        except Exception as error:  # of any kind: the client and the log must know
             if answered or scope["type"] != "http":
                 raise
             self._log.error("a mistake of ours", exc_info=error)

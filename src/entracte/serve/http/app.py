@@ -1,4 +1,4 @@
-"""The application: routes, and the layers around them."""
+"""The application: routes and middleware."""
 
 from typing import Any
 
@@ -27,12 +27,12 @@ Give an API key with every request: `Authorization: Bearer ek-…`. Errors have 
 `{"error": {"message", "type", "param", "code"}}`.
 """
 
-# Names of this machine that only it can be called by.
+# Names that only this machine itself can use.
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class App(FastAPI):
-    """Documented as it is."""
+    """FastAPI with a corrected OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         return corrected(super().openapi())
@@ -45,9 +45,9 @@ def make_app(service: Service) -> FastAPI:
         title="Entracte",
         version=__version__,
         description=DESCRIPTION,
-        docs_url=None,  # they would be fetched from elsewhere
+        docs_url=None,  # they would load files from elsewhere
         redoc_url=None,
-        redirect_slashes=False,  # to an address of the client's choosing: its Host header's
+        redirect_slashes=False,  # redirects would use the client's Host header
         middleware=_layers(service, credentials),
     )
     app.state.service = service
@@ -62,7 +62,7 @@ def make_app(service: Service) -> FastAPI:
 
 
 def _layers(service: Service, credentials: Credentials) -> list[Middleware]:
-    """From the outside in: no body is read before its sender is authenticated."""
+    """Middleware, outermost first: no body is read before its sender is authenticated."""
     settings = service.settings
     origins = frozenset(settings.cors_origin)
     layers = [
@@ -75,7 +75,7 @@ def _layers(service: Service, credentials: Credentials) -> list[Middleware]:
                 Cors,
                 allow_origins=sorted(origins),
                 allow_methods=["GET", "HEAD", "POST", "DELETE"],
-                allow_headers=["*"],  # clients send some of their own, such as x-stainless-lang
+                allow_headers=["*"],  # clients add some of their own, such as x-stainless-lang
                 expose_headers=EXPOSED,
             )
         )
@@ -85,7 +85,7 @@ def _layers(service: Service, credentials: Credentials) -> list[Middleware]:
         Middleware(
             Auth,
             credentials=credentials if settings.auth == "keys" else None,
-            # Without keys, a name that another site's page gave this machine would open it.
+            # Without keys, only this check stops DNS rebinding.
             hosts=LOOPBACK if settings.auth == "off" else None,
             origins=origins,
         ),

@@ -9,7 +9,7 @@ from entracte.serve.keys import LOCAL
 from .credentials import Credentials, bearer_of, cookie_name, split
 from .errors import ApiError, error_response, storage_failed
 
-# Without a key: whether the server lives, the page, and where the page signs in.
+# Open without a key: liveness, the page, and its sign-in.
 OPEN = frozenset({"/", "/liveness", "/session"})
 OPEN_BELOW = "/page/"
 
@@ -44,7 +44,7 @@ class Auth:
         except ApiError as error:
             await error_response(error)(scope, receive, send)
             return
-        except DatabaseError:  # keys are in it; outside of the application's error handlers
+        except DatabaseError:  # of the keys; the application's error handlers are further in
             await error_response(storage_failed())(scope, receive, send)
             return
         await self._app(scope, receive, send)

@@ -1,7 +1,7 @@
-"""Connections: how many there may be, and how long each may keep the server waiting.
+"""Limits on connections: how many there may be, and how long each may keep the server waiting.
 
-A client that says nothing costs a connection, and there are so many. Where they run out, those go
-first that have longest had no request; so whoever asks is answered, and whoever only holds is not.
+When connections run out, those idle for longest are closed, so that active clients are answered
+and idle ones cannot block them.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from .errors import ApiError, error_body, error_response
 # Files that are not connections: the database, videos, pipes of workers.
 OTHER_FILES = 256
 
-# Over the limit, so many connections more may ask for `/liveness`, and are refused all else.
+# Connections over the limit that may request `/liveness`, and nothing else.
 RESERVE = 32
 RESERVE_SECONDS = 2.0
 
-# Bytes a second: a body that comes more slowly is given up.
+# Bytes per second: slower bodies are given up.
 BODY_RATE = 4096
 
-# A client that takes nothing of an answer for so long has gone.
+# A client that reads nothing of a response for this long is gone.
 WRITE_SECONDS = 60.0
 
-# An answer was sent and the rest of the body is not wanted: so much of it is passed over.
+# Bytes of an unwanted rest of a body that are skipped.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 
@@ -43,10 +43,10 @@ CROWDED_CODE = "too_many_connections"
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """most: at once. per_address: of one address, unless it is among `proxies`.
+    """most: connections in total. per_address: per address, except for `proxies`.
 
-    header_s: until a request's header is there. body_s: how often its body is looked at; it is to
-    be there, or to have come at BODY_RATE since.
+    header_s: limit for a request's header. body_s: how often its body is checked; it must be
+    complete, or have arrived at BODY_RATE since the last check.
     """
 
     most: int
@@ -57,14 +57,14 @@ class ConnectionLimits:
 
 
 def raise_open_files() -> int:
-    """Let this process have as many files open as the system allows it; returns how many."""
+    """Raise the limit on open files as far as the system allows; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def most_connections(wanted: int, open_files: int) -> int:
-    """So many of the wanted ones that there are files left for all else."""
+    """The number of connections, at most `wanted`, that leaves enough files for everything else."""
     return min(wanted, open_files - min(OTHER_FILES, open_files // 2))
 
 
@@ -75,11 +75,11 @@ class Connections:
         self.limits = limits
         self._open: set[BoundedProtocol] = set()
         self._of_address: Counter[str] = Counter()
-        self._idle: dict[BoundedProtocol, None] = {}  # those without a request, the longest first
+        self._idle: dict[BoundedProtocol, None] = {}  # idle ones, the longest first
         self._reserve: set[BoundedProtocol] = set()
 
     def enter(self, connection: "BoundedProtocol") -> bool:
-        """Whether there is room for one more; an idle one makes it."""
+        """Whether there is room for one more connection, if need be by closing an idle one."""
         limits, address = self.limits, connection.address
         crowd = self._of_address[address] >= limits.per_address and address not in limits.proxies
         if crowd and not self._make_room(address):
@@ -92,14 +92,14 @@ class Connections:
         return True
 
     def enter_reserve(self, connection: "BoundedProtocol") -> bool:
-        """Whether there is room at least for asking whether the server lives."""
+        """Whether there is room in the reserve for `/liveness`."""
         if len(self._reserve) >= RESERVE:
             return False
         self._reserve.add(connection)
         return True
 
     def leave(self, connection: "BoundedProtocol") -> None:
-        """It has ended, or is about to."""
+        """Note that a connection has ended, or is about to."""
         self._reserve.discard(connection)
         if connection in self._open:
             self._open.remove(connection)
@@ -108,12 +108,12 @@ class Connections:
             self._of_address += Counter()  # drops addresses without any
 
     def idle(self, connection: "BoundedProtocol") -> None:
-        """It has no request."""
+        """Note that a connection is idle."""
         if connection in self._open:
             self._idle.setdefault(connection)
 
     def busy(self, connection: "BoundedProtocol") -> None:
-        """It has one."""
+        """Note that a connection has a request."""
         self._idle.pop(connection, None)
 
     def _make_room(self, address: str | None = None) -> bool:
@@ -139,8 +139,8 @@ class BoundedProtocol(H11Protocol):
         self.address = ""
         self._all = connections
         self._state: Literal["header", "body", "answer", "kept", "lingers"] = "header"
-        self._timer: asyncio.TimerHandle | None = None  # of what the client is to send
-        self._reader: asyncio.TimerHandle | None = None  # of what it is to take
+        self._timer: asyncio.TimerHandle | None = None  # for what the client must send
+        self._reader: asyncio.TimerHandle | None = None  # for what it must read
         self._received = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -191,12 +191,12 @@ class BoundedProtocol(H11Protocol):
         self._refuse(400, msg, "invalid_http")
 
     def give_way(self) -> None:
-        """Hang up, though nothing is wrong: others have no room."""
+        """Close the idle connection to make room."""
         self._let_go()
         self.transport.abort()
 
     def _look(self) -> None:
-        """Note what the client is to send next, if anything."""
+        """Note what the client must send next, if anything."""
         their = self.conn.their_state
         if their is h11.IDLE:
             if self._state in ("body", "answer", "lingers"):
@@ -237,7 +237,7 @@ class BoundedProtocol(H11Protocol):
 
     def _look_at_body(self) -> None:
         enough = self._received >= BODY_RATE * self._all.limits.body_s
-        if enough or self.flow.read_paused:  # it is us who do not read
+        if enough or self.flow.read_paused:  # we are the ones who do not read
             self._wait_for_body()
         else:
             self.transport.abort()
@@ -249,10 +249,10 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _linger(self) -> None:
-        """The answer is sent, and the rest of the body is not wanted.
+        """The response was sent before the whole body arrived: skip a short rest and keep the
+        connection.
 
-        A short rest is passed over, and the connection kept. Hanging up at once would have the
-        system discard the answer before the client has read it.
+        Closing at once would make the system discard the response before the client has read it.
         """
         self._state = "lingers"
         self._received = 0
@@ -260,7 +260,7 @@ class BoundedProtocol(H11Protocol):
         self._wait(LINGER_SECONDS, self.transport.abort)
 
     def _refuse(self, status: int, words: str, code: str) -> None:
-        """Answer what has not become a request, and hang up."""
+        """Respond to something that is not a request, and close."""
         self._wait_no_more()
         if self.cycle is not None:
             self.cycle.disconnected = True  # a request before it, or its own body
@@ -280,7 +280,7 @@ class BoundedProtocol(H11Protocol):
         self.transport.close()
 
     def _let_go(self) -> None:
-        """Be counted no more, and wait for nothing."""
+        """Stop counting the connection and all its timers."""
         self._wait_no_more()
         if self._reader is not None:
             self._reader.cancel()
@@ -288,7 +288,7 @@ class BoundedProtocol(H11Protocol):
 
 
 class _Crowded:
-    """The application of connections over the limit: all that it says is whether it lives."""
+    """The application of connections over the limit: it answers only `/liveness`."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -303,7 +303,7 @@ class _Crowded:
 
 
 def protocol_of(connections: Connections) -> type[asyncio.Protocol]:
-    """What uvicorn makes of every connection."""
+    """The protocol class for uvicorn."""
 
     class Protocol(BoundedProtocol):
         def __init__(

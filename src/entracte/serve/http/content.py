@@ -22,7 +22,7 @@ TYPES = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/
 # A finished video never changes, but only its owner may cache it.
 KEPT = {"Cache-Control": "private, max-age=3600"}
 
-# Of a prompt, in a file's name.
+# Characters of a prompt in a file name.
 NAME_CHARACTERS = 50
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -75,8 +75,8 @@ async def content(
 
 
 def file_stem(prompt: str, created_at: float) -> str:
-    """A name for people to find a video by: its day and the first words of its prompt."""
-    # Letters, marks and digits of any script; all else may mean something to a file system.
+    """A file name for people: the day and the first words of the prompt."""
+    # Letters, marks and digits of any script; others may be special to a file system.
     kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in prompt)
     words = "-".join("".join(kept).split())[:NAME_CHARACTERS].strip("-")
     day = time.strftime("%Y-%m-%d", time.gmtime(created_at))
@@ -98,7 +98,7 @@ def file_stem(prompt: str, created_at: float) -> str:
 def image(
     job: TheJob, service: TheService, number: Annotated[int, Path(ge=0, le=1000)]
 ) -> FileResponse:
-    """The image of this number, from 0, in the order of the video's `images`."""
+    """The conditioning image of this number, from 0, in the order of the video's `images`."""
     path = service.folder.image(job.id, number)
     if number >= len(job.images) or not path.is_file():
         raise ApiError(404, "This video has no such image.", "image_not_found", "number")

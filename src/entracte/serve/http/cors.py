@@ -16,7 +16,7 @@ ORIGIN = re.compile(
 )
 USUAL_PORTS = {"http": "80", "https": "443"}
 
-# What a page may read of an answer, beyond what browsers show anyway.
+# Headers that a page may read, beyond those that browsers expose anyway.
 EXPOSED = (
     "accept-ranges",
     "allow",
@@ -32,7 +32,7 @@ EXPOSED = (
 
 
 class Cors(CORSMiddleware):
-    """The framework's, for listed origins, with its refusals in our form."""
+    """The framework's middleware for listed origins, with errors in our form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -43,9 +43,9 @@ class Cors(CORSMiddleware):
 
 
 def require_origins(origins: Sequence[str]) -> None:
-    """Raise RequestError for what no browser names as the origin of a page, or any page could be.
+    """Raise RequestError for what browsers do not send as an origin, or any page could have.
 
-    Browsers write an origin in one way, and it is compared as written.
+    Origins are compared as strings, because browsers write each in one way.
     """
     for origin in origins:
         found = ORIGIN.fullmatch(origin)

@@ -1,4 +1,4 @@
-"""Asking for a video."""
+"""Creating videos."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ from .turns import Pools
 
 router = APIRouter()
 
-# Within which all images of a request are to be fetched.
+# Limit for fetching all images of a request.
 FETCH_SECONDS = 60.0
 
-# Bounds of what a client is told to wait.
+# Bounds of `Retry-After`.
 RETRY_SECONDS = (1, 60)
 
 
@@ -46,7 +46,7 @@ async def create(
     key: TheKey,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Video:
-    """Put a video into the queue. Poll it, or listen to its events, until it is there."""
+    """Queue a video. Poll it, or listen to its events, until it is finished."""
     settings, pools = service.settings, request.app.state.pools
     body = await read_body(request, settings.max_images, settings.max_body_bytes)
     fields = await understood(request, body, VideoFields)
@@ -67,7 +67,7 @@ async def create(
     except BaseException:
         service.forget_files(new.id)
         raise
-    if job.id != new.id:  # the same request came before
+    if job.id != new.id:  # a repeated request
         service.forget_files(new.id)
     return video_view(job, await pools.intake.run(key.id, service.queue.now))
 
@@ -80,7 +80,7 @@ async def create(
     openapi_extra=json_body(VideoFields),
 )
 async def estimate(request: Request, service: TheService, key: TheKey) -> Estimate:
-    """Check the fields of a request, and say what it would take. Nothing is queued."""
+    """Check a request and estimate its time. Nothing is queued."""
     settings, pools = service.settings, request.app.state.pools
     fields = await read_json(request, VideoFields)
     submission = await pools.intake.run(key.id, _resolve, service, fields)
@@ -106,7 +106,7 @@ async def _require_webhook(service: Service, pools: Pools, url: str | None) -> N
 async def _write_images(
     service: Service, pools: Pools, key: Key, video_id: str, sources: list[bytes | str]
 ) -> int:
-    """Have every image in the video's folder, one after the other; returns their bytes."""
+    """Write every image to the video's folder, one after the other; returns their bytes."""
     settings = service.settings
     if sources:
         service.folder.make_room(video_id)
@@ -151,7 +151,7 @@ def _require_frames(frames: list[int], count: int) -> None:
 
 
 def _fingerprint(fields: VideoFields, pictures: Sequence[tuple[ImageField, bytes | str]]) -> str:
-    """Of what a request means, however it is written, so that a repeated one is known."""
+    """A hash of what a request means, however it is written, to recognise repetitions."""
     said = fields.model_dump_json(exclude={"images", "input_reference"}, exclude_none=True)
     digest = hashlib.sha256(said.encode())
     for each, source in pictures:

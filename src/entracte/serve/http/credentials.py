@@ -17,10 +17,10 @@ class Credentials:
     def __init__(self, keys: KeyStore, sessions: SessionStore) -> None:
         self._keys = keys
         self._sessions = sessions
-        self._thread = CapacityLimiter(1)  # of its own: nothing else can keep it busy
+        self._thread = CapacityLimiter(1)  # its own, so that nothing else can occupy it
 
     async def key_of(self, connection: HTTPConnection) -> Key | None:
-        """The key in the header, or without one the key of the page's session; None: unknown."""
+        """The key in the header, else that of the page's session; None if unknown."""
         secret = bearer_of(connection)
         if secret is not None:
             return await self.find(self._keys, secret)
@@ -39,8 +39,8 @@ def bearer_of(connection: HTTPConnection) -> str | None:
 
 
 def cookie_name(connection: HTTPConnection) -> str:
-    """The name of the page's cookie. Browsers send cookies to all ports of a host, so it has the
-    port.
+    """The name of the page's cookie, with the port, as browsers send cookies to all ports of a
+    host.
 
     Under TLS it has the prefix that browsers accept only from this very host.
     """

@@ -1,4 +1,4 @@
-"""What routes are given: the service, and who asks."""
+"""Dependencies of routes: the service, and the caller."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from entracte.serve.service import Service
 
 from .errors import ApiError, no_such_video
 
-# Coroutines, though they wait for nothing: the framework would give each function a thread.
+# Coroutines, because the framework would run plain functions in threads.
 
 
 async def the_service(request: Request) -> Service:
@@ -21,7 +21,7 @@ async def the_service(request: Request) -> Service:
 
 
 async def the_key(request: Request) -> Key:
-    """Whose key it is; the gate before all routes has put it there."""
+    """The caller's key, found by the authentication middleware."""
     key: Key = request.state.key
     return key
 
@@ -31,7 +31,7 @@ TheKey = Annotated[Key, Depends(the_key)]
 
 
 async def an_operator(key: TheKey) -> None:
-    """Raises ApiError unless the caller's key is an operator's."""
+    """Raise ApiError unless the caller's key is an operator's."""
     if not key.operator:
         words = "This is for operators' keys: entracte keys add NAME --operator."
         raise ApiError(403, words, "operator_only")

@@ -50,5 +50,5 @@ def loras(service: TheService) -> LoraList:
 
 @router.get("/stages", operation_id="listStages", summary="The stages", responses=errors())
 def stages() -> StageList:
-    """What a video's `stage` may be, in the order of the work, with words for it."""
+    """The values of a video's `stage`, in order, with descriptions."""
     return stage_list()

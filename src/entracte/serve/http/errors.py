@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients read them: `{"error": {message, type, param, code}}`."""
+"""Errors in the form of OpenAI's API: `{"error": {message, type, param, code}}`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +30,7 @@ TYPES: Mapping[int, str] = {
     HTTP_429_TOO_MANY_REQUESTS: "rate_limit_error",
 }
 
-# Of requests that are refused; 400 for the others.
+# Statuses of refused requests; 400 for all others.
 STATUSES: Mapping[type[RequestRefused], int] = {
     UnknownModel: HTTP_404_NOT_FOUND,
     ImageTooLarge: HTTP_413_CONTENT_TOO_LARGE,
@@ -99,9 +99,9 @@ def _allowed(request: Request, routes: Sequence[Route]) -> list[str]:
 
 
 def add_error_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
-    """Have every error answered in one form, those of the framework included.
+    """Give all errors one form, the framework's included.
 
-    routes: all that there are, for naming the methods of one that has others.
+    routes: all routes, to list the methods allowed for a path.
     """
 
     @app.exception_handler(ApiError)

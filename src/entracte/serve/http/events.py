@@ -1,4 +1,4 @@
-"""Server-sent events: one video's, or all of yours."""
+"""Server-sent events: of one video, or of all videos of a key."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ QUIET = ": quiet\n\n"
 # The engine's memory changes often; it is sent at most this often.
 ENGINE_SECONDS = 1.0
 
-# Tools read the schema of a stream as that of one event.
+# Tools read the schema of a stream as the schema of one event.
 EVENT = {
     "type": "object",
     "properties": {
@@ -103,7 +103,7 @@ async def _one(service: Service, key: Key, job: Job, seen: int) -> AsyncIterator
                 if now.ended:
                     return
             received = await _receive(service, key, subscriber, QUIET_SECONDS)
-            if not received:  # another process may have ended it: `entracte jobs cancel`
+            if not received:  # another process (`entracte jobs cancel`) may have ended it
                 yield QUIET
                 received = [ServerEvent("video", job.id, job.owner)]
 
@@ -113,7 +113,7 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
         return event.owner in (None, key.id)
 
     with service.events.subscribe(mine) as subscriber:
-        engine_at: float | None = anyio.current_time()  # when to tell of the engine; None: not due
+        engine_at: float | None = anyio.current_time()  # when to send its state; None: not due
         told_at = -ENGINE_SECONDS
         while await _may_listen(service, key, subscriber):
             now = anyio.current_time()
@@ -122,7 +122,7 @@ async def _all(service: Service, key: Key) -> AsyncIterator[str]:
                 yield await _engine(service, key)
             wait = QUIET_SECONDS if engine_at is None else engine_at - now
             received = await _receive(service, key, subscriber, wait)
-            if not received:  # another process may have changed the queue: `entracte jobs cancel`
+            if not received:  # another process (`entracte jobs cancel`) may have changed the queue
                 engine_at = anyio.current_time()
             for event in received:
                 if event.kind == "engine":
@@ -150,7 +150,7 @@ async def _receive(
 
 
 async def _may_listen(service: Service, key: Key, subscriber: Subscriber) -> bool:
-    """A stream outlives the check at its beginning: the key may have been revoked since."""
+    """Whether the key is still valid: a stream outlives the check at its start."""
     if subscriber.closed or key == LOCAL or service.keys.is_fresh:
         return not subscriber.closed and service.keys.holds(key)
     return await anyio.to_thread.run_sync(service.keys.holds, key)

@@ -1,4 +1,4 @@
-"""Files as answers: whole, in parts, or not at all where the client has them already."""
+"""Files as responses: whole, in ranges, or not at all if the client has them already."""
 
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -10,12 +10,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .errors import ApiError
 
-# What an answer of 304 repeats of one of 200 (RFC 9110, section 15.4.5).
+# Headers of a 200 that a 304 repeats (RFC 9110, section 15.4.5).
 REPEATED = ("cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary")
 
 
 class File(FileResponse):
-    """The framework's, which knows ranges; with conditional requests, and errors in our form."""
+    """The framework's response, which supports ranges; adds conditional requests and our errors."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class File(FileResponse):
             await Response(status_code=304, headers=kept)(scope, receive, send)
             return
         if "range" in asked and not asked["range"].strip().lower().startswith("bytes"):
-            scope = _without(scope, b"range")  # of a unit that we do not know
+            scope = _without(scope, b"range")  # of an unknown unit
         await super().__call__(scope, receive, unless_wrong)
 
     def _was_changed(self, asked: Headers) -> bool:

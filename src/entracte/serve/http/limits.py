@@ -1,4 +1,4 @@
-"""Limits for the bodies of requests: of each, and of what all take together."""
+"""Limits for the bodies of requests, each and all together."""
 
 from collections import Counter
 
@@ -10,19 +10,19 @@ from entracte.units import MIB, mebibytes
 
 from .errors import ApiError, error_response
 
-# What may be sent without a key: one, to sign in.
+# Bytes of a body without a key: enough to sign in.
 WITHOUT_KEY_BYTES = 16 * 1024
 
-# Bodies up to this are not counted: they are as many as there are connections, and no more.
+# Smaller bodies are not counted: the limit on connections bounds them.
 SMALL_BYTES = 128 * 1024
 
-# So many bodies of the largest size may be in memory at once: in all, and of one key.
+# How many bodies of the largest size may be in memory at once: in total, and per key.
 LARGEST_AT_ONCE = 8
 LARGEST_OF_A_KEY = 2
 
 
 class Bodies:
-    """Memory that the bodies of running requests take. Lives on the event loop."""
+    """Counts the memory of request bodies in progress. Lives on the event loop."""
 
     def __init__(self, max_bytes: int) -> None:
         self._most = LARGEST_AT_ONCE * max_bytes
@@ -79,7 +79,7 @@ class BodyLimit:
             total += len(message.get("body", b""))
             if total > limit:
                 raise _too_large(limit)
-            if total > SMALL_BYTES:  # of a body that did not tell its length
+            if total > SMALL_BYTES:  # of a body without a declared length
                 count(limit)
             return message
 

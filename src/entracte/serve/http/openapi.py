@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of errors and of bodies that we read ourselves."""
+"""The OpenAPI document's parts on errors, and on bodies that we parse ourselves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ JSON = "application/json"
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Responses with an error's body, those included that every route may give."""
+    """Error responses of a route, with those of every route."""
     return {
         status: {"model": ErrorBody, "description": WORDS[status]}
         for status in (400, 401, 403, *statuses)
@@ -38,7 +38,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def corrected(document: dict[str, Any]) -> dict[str, Any]:
-    """The framework's document, without its own errors, and with what credentials are."""
+    """The framework's document, without its errors, with our security schemes."""
     for path, methods in document["paths"].items():
         for operation in methods.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
@@ -46,7 +46,7 @@ def corrected(document: dict[str, Any]) -> dict[str, Any]:
             if path in OPEN:
                 operation["security"] = []
             for status, response in operation["responses"].items():
-                if status >= "400":  # it would be of the type that a good answer has
+                if status >= "400":  # else it would have the content type of a success
                     response["content"] = {JSON: next(iter(response["content"].values()))}
     parts = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
@@ -60,7 +60,7 @@ def corrected(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """A JSON body that the route reads itself."""
+    """A JSON body that the route parses itself."""
     schema = _inlined(kind.model_json_schema())
     return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
 
@@ -82,7 +82,7 @@ def video_body() -> dict[str, Any]:
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema with its definitions where they are used: the document has one place for them."""
+    """A schema with its definitions inlined, because the document has no place for them."""
     definitions = schema.pop("$defs", {})
 
     def walk(node: Any) -> Any:

@@ -1,4 +1,4 @@
-"""For operators: whether it lives, whether it can work, and numbers."""
+"""For operators: liveness, health and metrics."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ class PlainText(Response):
     media_type = "text/plain"
 
 
-# Neither needs a thread or the database, which others may keep busy.
+# Neither needs a thread or the database, which may be busy.
 
 
 @router.get("/liveness", operation_id="liveness", summary="Whether the server lives")
 async def liveness() -> Health:
-    """Always, where it answers at all. Needs no key."""
+    """Always succeeds if the server answers at all. Needs no key."""
     return Health(status="alive")
 
 
@@ -41,7 +41,7 @@ async def liveness() -> Health:
     responses=errors(503),
 )
 async def health(service: TheService) -> Response:
-    """200 once an engine is warm; 503 before, while it is stopped, and after its worker's death."""
+    """200 once an engine is warm; 503 before, while stopping, and after its worker died."""
     if service.ready:
         return JSONResponse({"status": "ready"})
     trouble = service.trouble
@@ -64,6 +64,6 @@ async def health(service: TheService) -> Response:
 def metrics(service: TheService) -> Response:
     """The queue, latency by stage, memory by component, failures by reason, requests.
 
-    Only for operators' keys: it counts what all keys ask for.
+    Only for operators' keys, because it covers the requests of all keys.
     """
     return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

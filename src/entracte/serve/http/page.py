@@ -35,7 +35,7 @@ def index() -> File:
 
 @router.get("/page/style/palette.css")
 def palette() -> Response:
-    """Colours as custom properties of CSS."""
+    """The palette as custom properties of CSS."""
     return Response(scheme_css() + component_css(), headers=FRESH, media_type=TYPES[".css"])
 
 

@@ -1,4 +1,4 @@
-"""Reading a request's body, form or JSON, into fields and files."""
+"""Parses request bodies, form or JSON, into fields and files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ FILES = "input_reference"
 MAX_FIELDS = 64
 CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
-# Smaller bodies are parsed in less time than another thread takes to begin.
+# Smaller bodies are parsed faster than a thread starts.
 AT_ONCE_BYTES = 64 * 1024
 
 Fields = TypeVar("Fields", bound=BaseModel)
@@ -29,7 +29,7 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """fields: by name, strings in a form; they had so many bytes. files: of the form, in order."""
+    """A body. fields: by name; strings in a form. nbytes: of the fields. files: of a form."""
 
     fields: dict[str, Any]
     nbytes: int
@@ -37,7 +37,7 @@ class Body:
 
 
 async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Body:
-    """Raises ApiError for what is neither form nor JSON, or is damaged."""
+    """Read a form or JSON; raises ApiError for anything else, and if it is damaged."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return await _read_json(request)
@@ -48,12 +48,12 @@ async def read_body(request: Request, max_files: int, max_part_bytes: int) -> Bo
 
 
 async def read_json(request: Request, kind: type[Fields]) -> Fields:
-    """A JSON object as a model; raises ApiError for anything else."""
+    """Read a JSON object as a model; raises ApiError for anything else."""
     return await understood(request, await _read_json(request), kind)
 
 
 async def understood(request: Request, body: Body, kind: type[Fields]) -> Fields:
-    """A body's fields as a model; raises ApiError, naming the first that is wrong and why."""
+    """Validate a body's fields; raises ApiError, naming the first wrong one and why."""
     if body.nbytes <= AT_ONCE_BYTES:
         return _checked(kind, body.fields)
     pools: Pools = request.app.state.pools
@@ -70,7 +70,7 @@ async def _read_json(request: Request) -> Body:
     try:
         if len(text) <= AT_ONCE_BYTES:
             found = parse(text)
-        else:  # others are answered meanwhile
+        else:  # in a thread, so that others are answered meanwhile
             pools: Pools = request.app.state.pools
             found = await pools.parsing.run(_owner(request), parse, text)
     except TooManyParts as error:
@@ -86,7 +86,7 @@ async def _read_json(request: Request) -> Body:
 
 
 def _owner(request: Request) -> str:
-    key: Key | None = request.scope.get("state", {}).get("key")  # none on the way to signing in
+    key: Key | None = request.scope.get("state", {}).get("key")  # none while signing in
     return "" if key is None else key.id
 
 
@@ -130,7 +130,7 @@ async def _read_form(request: Request, max_files: int, max_part_bytes: int) -> B
 
 
 def _require_unicode(request: Request) -> None:
-    """Other encodings would be decoded as they say, and some cannot be."""
+    """Raise ApiError for other charsets: not all of them can be decoded."""
     _, options = parse_options_header(request.headers.get("content-type"))
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
     if charset not in CHARSETS:

@@ -22,7 +22,7 @@ class VideoError(BaseModel):
 
 
 class VideoWarning(BaseModel):
-    """A way in which a video may differ from the request."""
+    """How a video may differ from its request."""
 
     lora: str = Field(description="The LoRA concerned.")
     message: str
@@ -177,7 +177,7 @@ class LoraList(BaseModel):
 
 
 class StageView(BaseModel):
-    """A piece of the work on a video."""
+    """A stage of the work on a video."""
 
     id: str = Field(description="As in a video's `stage`.")
     object: Literal["stage"] = "stage"

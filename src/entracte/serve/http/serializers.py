@@ -1,4 +1,4 @@
-"""Jobs and workers as clients see them: without paths, and without other people's videos."""
+"""Jobs and workers as clients see them, without paths and without other keys' videos."""
 
 import time
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def engine_view(
     draining: bool,
     key: Key,
 ) -> EngineView:
-    """What an operator sees of all; others see the state, and what is theirs."""
+    """The engine as a key sees it: operators see all, others the state and their own."""
     return EngineView(
         status=engine_status(workers, draining),
         workers=[_worker_view(each, key) for each in workers],
@@ -133,7 +133,7 @@ def engine_view(
 
 
 def stage_list() -> StageList:
-    """The stages that are reported. The order is that of the longest pipeline."""
+    """The stages that are reported, in the order of the longest pipeline."""
     of_pipeline = {
         name: stages_of(phase.name for phase in recipe.phases) for name, recipe in RECIPES.items()
     }

@@ -24,7 +24,7 @@ class SignIn(BaseModel):
 
 @router.get("", operation_id="session", summary="Whether you are signed in")
 async def session(request: Request, service: TheService) -> Session:
-    """Needs no key."""
+    """Whether this browser is signed in. Needs no key."""
     if service.settings.auth == "off":
         return Session(needed=False, signed_in=True)
     credentials: Credentials = request.app.state.credentials

@@ -1,6 +1,6 @@
-"""Turns: each kind of work has threads of its own, and each client a few of them.
+"""Turns: each kind of work has its own threads, of which each client gets a few.
 
-What is slow for one client, or of one kind, keeps nothing else waiting.
+Slow work of one client, or of one kind, delays nothing else.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Turns:
-    """at_once: threads in all. each: of one owner. Lives on the event loop."""
+    """Threads for one kind of work, on the event loop. at_once: in total. each: per owner."""
 
     def __init__(self, at_once: int, each: int) -> None:
         self._threads = CapacityLimiter(at_once)
@@ -27,7 +27,7 @@ class Turns:
     async def run(
         self, owner: str, function: Callable[[*Arguments], Returned], *arguments: *Arguments
     ) -> Returned:
-        """Call a function in a thread, when it is the owner's turn."""
+        """Call a function in a thread at the owner's turn."""
         async with self._turn_of(owner):
             call = partial(function, *arguments)
             return await to_thread.run_sync(call, limiter=self._threads)
@@ -53,11 +53,11 @@ class _Owner:
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """By kind of work. Owners are keys; of `hosts` they are the hosts that are asked."""
+    """The turns by kind of work. Owners are keys, or host names for `hosts`."""
 
     parsing: Turns = field(default_factory=lambda: Turns(2, 1))  # large bodies
     intake: Turns = field(default_factory=lambda: Turns(16, 4))  # checks, and the database
-    pictures: Turns = field(default_factory=lambda: Turns(1, 1))  # large once they are decoded
+    pictures: Turns = field(default_factory=lambda: Turns(1, 1))  # large when decoded
     hosts: Turns = field(default_factory=lambda: Turns(16, 2))
     estimates: Turns = field(default_factory=lambda: Turns(16, 4))
     variants: Turns = field(default_factory=lambda: Turns(2, 1))

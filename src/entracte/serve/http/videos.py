@@ -1,4 +1,4 @@
-"""Videos that were asked for: one, all, cancelled, deleted."""
+"""Videos: get, list, cancel, delete."""
 
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from .serializers import video_view
 
 router = APIRouter(prefix="/v1/videos")
 
-# How soon a client is to ask again.
+# When clients should poll again.
 POLL_MS = 1000
 
 
@@ -48,7 +48,7 @@ def list_videos(
 
 @router.get("/{video_id}", operation_id="retrieveVideo", summary="One video", responses=errors(404))
 async def retrieve(job: TheJob, service: TheService, response: Response) -> Video:
-    """How a video is. A failed one is an answer as well: `status` and `error` say so."""
+    """A video. If it failed, `status` and `error` say so."""
     if not job.ended:
         response.headers["openai-poll-after-ms"] = str(POLL_MS)
     return video_view(job, service.queue.now())
@@ -63,7 +63,7 @@ async def retrieve(job: TheJob, service: TheService, response: Response) -> Vide
 def cancel(job: TheJob, service: TheService) -> Video:
     """Stop a video at its next step; it ends as failed, with the code `cancelled`.
 
-    One that has ended is left as it is.
+    A finished video is left as it is.
     """
     cancelled = service.cancel(job)
     if cancelled is None:
@@ -75,7 +75,7 @@ def cancel(job: TheJob, service: TheService) -> Video:
     "/{video_id}", operation_id="deleteVideo", summary="Delete a video", responses=errors(404)
 )
 def delete(job: TheJob, service: TheService) -> DeletedVideo:
-    """Delete a video and its files; one that is being made is stopped."""
+    """Delete a video and its files; a running one is stopped."""
     try:
         service.delete(job)
     except DataFolderError as error:

@@ -1,1 +1,1 @@
-"""Jobs: what was asked for, how far it is, and how it ended, in a database that outlives us."""
+"""Jobs: requests, their progress and outcome, in a database that survives the server."""

@@ -1,4 +1,4 @@
-"""Admission to the queue: what is refused, and which request is an earlier one repeated."""
+"""Admission to the queue: limits, and repeated requests."""
 
 from dataclasses import dataclass
 
@@ -11,25 +11,25 @@ from entracte.units import mebibytes
 from .job import Job
 from .tables import keys
 
-# Of the ids of keys; other owners are not in the table of keys.
+# Prefix of keys' ids; other owners are not in the table of keys.
 KEY_PREFIX = "key_"
 
 
 class QueueFull(EntracteError):
-    """The queue takes no further job now."""
+    """The queue accepts no further job now."""
 
 
 class OwnerGone(EntracteError):
-    """The key that asks was revoked meanwhile."""
+    """The key was revoked meanwhile."""
 
 
 class KeyReused(EntracteError):
-    """An idempotency key was used for another request before."""
+    """An idempotency key was already used for a different request."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many jobs may wait: in all, and of one owner.
+    """How many jobs may wait, in total and per owner.
 
     input_bytes: of images, over all waiting jobs of one owner.
     """
@@ -40,7 +40,7 @@ class QueueLimits:
 
 
 def require_owner(session: Session, job: Job) -> None:
-    """Raise OwnerGone where the key that asks has been revoked."""
+    """Raise OwnerGone if the key has been revoked."""
     if not job.owner.startswith(KEY_PREFIX):
         return
     if session.scalar(select(keys.c.id).where(keys.c.id == job.owner)) is None:
@@ -48,7 +48,7 @@ def require_owner(session: Session, job: Job) -> None:
 
 
 def find_repeated(session: Session, job: Job) -> Job | None:
-    """The job that the same idempotency key made; raises KeyReused if it asked for another."""
+    """The job submitted with the same idempotency key; raises KeyReused if its request differs."""
     if job.idempotency_key is None:
         return None
     same = select(Job).where(Job.owner == job.owner, Job.idempotency_key == job.idempotency_key)
@@ -59,7 +59,7 @@ def find_repeated(session: Session, job: Job) -> Job | None:
 
 
 def require_room(session: Session, job: Job, limits: QueueLimits) -> None:
-    """Raise QueueFull where a job would exceed the limits."""
+    """Raise QueueFull if a job would exceed the limits."""
     waiting = select(func.count()).where(Job.status == "queued")
     if session.scalars(waiting).one() >= limits.queued:
         raise QueueFull(f"the queue is full: {limits.queued} videos wait")

@@ -1,4 +1,4 @@
-"""A job: a requested video, from submission to its end. One row of the database."""
+"""A job: a requested video, from submission to completion. One row of the database."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ class Base(DeclarativeBase):
 
 
 class Job(MappedAsDataclass, Base, kw_only=True):
-    """Times are Unix seconds. Only a `JobStore` writes what it is not made with.
+    """Times are Unix seconds. Only a `JobStore` changes a job once it is submitted.
 
-    number: its place in the order of arrival. owner: the id of the key that asked for it.
-    settings: the fields to ask for the same video again.
+    number: its place in the order of arrival. owner: the id of the key that submitted it.
+    settings: the fields of a request for the same video.
     images: `{frame, strength, crf}` of every conditioning image.
     revision: grows with every change. progress: percent.
-    worker, lease_until: who works on it, and until when that is believed without a heartbeat.
-    fingerprint: of the request's content, to tell a repeated request from another one.
-    input_bytes: of the images as they are kept.
+    worker, lease_until: the worker that runs it, and until when without a heartbeat.
+    fingerprint: a hash of the request, to recognise repetitions.
+    input_bytes: of the images as stored.
     """
 
     __tablename__ = "jobs"
@@ -91,7 +91,7 @@ class Job(MappedAsDataclass, Base, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """How far a job is. progress: percent. seconds_left: None while unknown."""
+    """The progress of a job. progress: percent. seconds_left: None while unknown."""
 
     stage: str
     step: int
@@ -103,7 +103,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is noted of a finished video."""
+    """What is stored of a finished video."""
 
     stage_durations: Mapping[str, float]
     peak_memory_mb: float | None

@@ -1,4 +1,4 @@
-"""The outbox: webhooks that are still to be sent, written in the transaction that ends a job."""
+"""The outbox: pending webhooks, written in the transaction that ends a job."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message for one URL. owner: whose URL it is. attempts: how many have failed."""
+    """One message for one URL. owner: of the URL. attempts: how many have failed."""
 
     id: str
     url: str
@@ -36,7 +36,7 @@ class Outbox:
         self._urls = tuple(urls)
 
     def announce(self, session: Session, job: Job, now: float) -> None:
-        """Put a job's end into the outbox, within the transaction that ends it."""
+        """Add a finished job to the outbox, within the transaction that ends it."""
         urls = [*self._urls, *([job.webhook_url] if job.webhook_url else [])]
         for url in dict.fromkeys(urls):
             message = f"evt_{uuid.uuid4().hex}"
@@ -65,7 +65,7 @@ class Outbox:
         return list(found.values())
 
     def settle(self, delivery: Delivery, again_at: float | None) -> None:
-        """An attempt was made: the next one is at a time, or there is none."""
+        """Note an attempt, and the time of the next one, if any."""
         this = deliveries.c.id == delivery.id
         with writing(self._engine) as session:
             if again_at is None:
@@ -76,7 +76,7 @@ class Outbox:
 
 
 def _body(message: str, job: Job, now: float) -> str:
-    """The event as OpenAI's webhooks have it; no prompt is in it."""
+    """The event in the form of OpenAI's webhooks, without the prompt."""
     return json.dumps(
         {
             "id": message,

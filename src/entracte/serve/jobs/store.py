@@ -1,7 +1,7 @@
-"""The job store: every change of a job is one transaction, and is lost by no kill.
+"""The job store: every change of a job is one transaction, so kills lose nothing.
 
-A job ends once: whoever ends it must still have it. Work is believed to be in good hands until
-its lease ends; a heartbeat extends the lease.
+A job ends once: only the worker that holds it can end it. A worker holds a job until its lease
+expires; a heartbeat extends the lease.
 """
 
 import time
@@ -18,7 +18,7 @@ from .job import CANCELLED, WORKER_LOST, Advance, Completion, Job
 from .outbox import Outbox
 from .tables import deleted_jobs
 
-# A job that was started so often without reaching an end is taken to kill its workers.
+# A job started this often without an outcome is assumed to kill its workers.
 MAX_ATTEMPTS = 2
 
 # The number of deleted jobs whose positions are kept.
@@ -27,7 +27,7 @@ PLACES_KEPT = 100_000
 CANCELLED_WORDS = "Cancelled."
 LOST_WORDS = f"The server was stopped while it made this video, {MAX_ATTEMPTS} times."
 
-# Changed rows are read back as they are now.
+# Changed rows are read back.
 FRESH = {"synchronize_session": False, "populate_existing": True}
 
 
@@ -36,9 +36,9 @@ Which = ColumnElement[bool]
 
 
 class JobStore:
-    """Jobs in a database; may be used by all threads, and by several processes.
+    """Jobs in a database; thread-safe, also across processes.
 
-    keep_s: how long an ended job is kept, None: for ever. clock: Unix seconds.
+    keep_s: how long a finished job is kept; None: forever. clock: Unix seconds.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class JobStore:
         self._clock = clock
 
     def submit(self, job: Job, limits: QueueLimits) -> Job:
-        """Add a new job, or return the one that the same idempotency key made.
+        """Add a job, or return the one with the same idempotency key.
 
-        Raises QueueFull, OwnerGone, and KeyReused where that one asked for something else.
+        Raises QueueFull, OwnerGone, and KeyReused if that one's request differs.
         """
         with writing(self._engine) as session:
             require_owner(session, job)
@@ -71,7 +71,7 @@ class JobStore:
             return job
 
     def find(self, video_id: str, owner: str | None = None) -> Job | None:
-        """A job by its id; of an owner, where one is given."""
+        """A job by its id, and by its owner if given."""
         query = select(Job).where(Job.id == video_id, ~Job.deleted)
         if owner is not None:
             query = query.where(Job.owner == owner)
@@ -80,7 +80,7 @@ class JobStore:
     def page(
         self, owner: str | None, after: int | None, limit: int, newest_first: bool = True
     ) -> list[Job]:
-        """Jobs in the order of their numbers, those behind number `after`."""
+        """Jobs in the order of their numbers, from the one after number `after`."""
         query = select(Job).where(~Job.deleted).limit(limit)
         if owner is not None:
             query = query.where(Job.owner == owner)
@@ -90,7 +90,7 @@ class JobStore:
         return read_jobs(self._engine, query)
 
     def place(self, video_id: str, owner: str) -> int | None:
-        """The number of an owner's job, of one that is deleted too; None where there was none."""
+        """The number of an owner's job, even if deleted; None if there was none."""
         for table in (Job.__table__.c, deleted_jobs.c):
             query = select(table.number).where(table.id == video_id, table.owner == owner)
             for row in read_rows(self._engine, query):
@@ -98,13 +98,13 @@ class JobStore:
         return None
 
     def waiting(self) -> list[Job]:
-        """All queued jobs, in the order in which they will be begun."""
+        """All queued jobs, in the order in which they will start."""
         query = select(Job).where(Job.status == "queued")
         query = query.order_by(Job.priority.desc(), Job.number)
         return read_jobs(self._engine, query)
 
     def running(self) -> list[Job]:
-        """All jobs that are being made."""
+        """All running jobs."""
         query = select(Job).where(Job.status == "in_progress").order_by(Job.number)
         return read_jobs(self._engine, query)
 
@@ -141,40 +141,40 @@ class JobStore:
             )
 
     def heartbeat(self, job: Job, lease_s: float, advance: Advance | None = None) -> Job | None:
-        """Extend the lease, and note how far the job is; None where it is the worker's no more."""
+        """Extend the lease and store progress; None if the worker no longer holds the job."""
         values: dict[str, Any] = {} if advance is None else asdict(advance)
         with writing(self._engine) as session:
             return self._change(session, _held(job), lease_until=self._clock() + lease_s, **values)
 
     def complete(self, job: Job, done: Completion) -> Job | None:
-        """The video is there, whole; None where the job is the worker's no more."""
+        """Mark a job as completed; None if the worker no longer holds it."""
         with writing(self._engine) as session:
             return self._end(session, _held(job), status="completed", progress=100, **asdict(done))
 
     def fail(self, job: Job, code: str, message: str) -> Job | None:
-        """A job ended without a video; None where it is the worker's no more."""
+        """Mark a job as failed; None if the worker no longer holds it."""
         with writing(self._engine) as session:
             return self._fail(session, _held(job), code, message)
 
     def retry(self, job: Job, code: str, message: str) -> Job | None:
-        """Have a job begin again whose worker was lost; fail it where that was its last attempt."""
+        """Requeue a job whose worker was lost; fail it if that was its last attempt."""
         if job.attempts >= MAX_ATTEMPTS:
             return self.fail(job, code, message)
         with writing(self._engine) as session:
             return self._back(session, job, {})
 
     def give_back(self, job: Job) -> Job | None:
-        """Have a job begin again later; cancel it, where that was asked meanwhile."""
+        """Return a job to the queue; cancel it if that was requested meanwhile."""
         with writing(self._engine) as session:
             return self._back(session, job, {"attempts": Job.attempts - 1})
 
     def cancel_wanted(self, job: Job) -> bool:
-        """Whether a running job's worker is to stop."""
+        """Whether a running job should stop."""
         query = select(Job.id).where(_held(job), ~Job.cancel_requested)
         return not read_rows(self._engine, query)
 
     def cancel(self, job: Job) -> Job | None:
-        """Cancel a job: at once where it waits, at its next step where it runs.
+        """Cancel a job: at once if it is queued, at its next step if it runs.
 
         A finished job is left as it is. None if the job does not exist.
         """
@@ -182,7 +182,7 @@ class JobStore:
             return self._cancel(session, Job.id == job.id)
 
     def cancel_all(self, owner: str) -> list[Job]:
-        """Cancel whatever of an owner's waits or runs; the jobs as they are now."""
+        """Cancel all queued and running jobs of an owner; returns them."""
         with writing(self._engine) as session:
             unended = and_(
                 Job.owner == owner,
@@ -196,12 +196,12 @@ class JobStore:
     def delete(self, job: Job, remove_files: Callable[[str], None]) -> bool:
         """Delete a job with its files. False if its worker must stop first.
 
-        What `remove_files` raises, given the job's id, leaves the job as it is.
+        If `remove_files` raises, given the job's id, the job is kept.
         """
         with writing(self._engine) as session:
             this = Job.id == job.id
             runs = and_(this, Job.status == "in_progress")
-            # Its idempotency key is free at once: who asks again wants a new video.
+            # Its idempotency key is free at once: a repeated request wants a new video.
             gone = {"cancel_requested": True, "deleted": True, "idempotency_key": None}
             if self._change(session, runs, **gone) is not None:
                 return False
@@ -210,15 +210,15 @@ class JobStore:
             return True
 
     def remove_deleted(self, job: Job) -> None:
-        """A deleted job's worker has let go of it."""
+        """Remove a deleted job once its worker has stopped."""
         with writing(self._engine) as session:
             _remove(session, and_(Job.id == job.id, Job.deleted))
 
     def recover(self, worker: str | None = None) -> list[Job]:
         """After a restart: jobs that no worker runs any more begin again, or fail.
 
-        Only for the server that has the data folder to itself. worker: only what it had. Returns
-        them as they are now.
+        Only for the server that holds the data folder. worker: only the jobs of that one. Returns
+        the jobs.
         """
         with writing(self._engine) as session:
             orphan = Job.status == "in_progress"
@@ -231,7 +231,9 @@ class JobStore:
             ]
 
     def expire(self, keep_bytes: int | None = None) -> list[Job]:
-        """Delete ended jobs that are too old, then the oldest while all files take too much."""
+        """Delete finished jobs that are too old, then the oldest while all files together are too
+        large.
+        """
         with writing(self._engine) as session:
             ended = Job.status.in_(("completed", "failed"))
             if self._keep_s is not None:  # also of those ended by a process without this setting
@@ -264,7 +266,7 @@ class JobStore:
         return read_jobs(self._engine, query)
 
     def known(self, failed: bool = True) -> set[str]:
-        """The ids of all jobs, those that failed included unless they are not wanted."""
+        """The ids of all jobs; those that failed can be left out."""
         query = select(Job.id)
         if not failed:
             query = query.where(Job.status != "failed")
@@ -326,7 +328,7 @@ _AGAIN: dict[str, Any] = {
 
 
 def _held(job: Job) -> Which:
-    """Still being made, by the worker and in the attempt that `job` was claimed in."""
+    """Matches if the worker still holds the job, in the same attempt."""
     return and_(
         Job.id == job.id,
         Job.status == "in_progress",
@@ -336,7 +338,7 @@ def _held(job: Job) -> Which:
 
 
 def _remove(session: Session, which: Which) -> None:
-    """Delete jobs; where they stood is kept."""
+    """Delete jobs, but keep their positions."""
     places = select(Job.number, Job.id, Job.owner).where(which)
     session.execute(insert(deleted_jobs).from_select(["number", "id", "owner"], places))
     session.execute(delete(Job).where(which), execution_options={"synchronize_session": False})

@@ -1,13 +1,13 @@
-"""The tables beside that of jobs, and how those of earlier versions are brought up to date."""
+"""The other tables, and upgrades of those of earlier versions."""
 
 from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, String, Table, Text
 
 from .job import Base
 
-# Of the tables below. A database of a later one is refused rather than misread.
+# Version of the tables below. Databases of later versions are refused.
 SCHEMA = 2
 
-# What makes a version's tables those of the next one. Tables that are missing are made anyway.
+# From each version to the next. Missing tables are created anyway.
 UPGRADES = {
     1: (
         "ALTER TABLE keys ADD COLUMN operator BOOLEAN NOT NULL DEFAULT 0",
@@ -31,7 +31,7 @@ keys = Table(
     Column("created_at", Float, nullable=False),
 )
 
-# Browsers that are signed in. hash: of the cookie's secret.
+# Sessions of browsers. hash: of the cookie's secret.
 sessions = Table(
     "sessions",
     metadata,
@@ -49,7 +49,7 @@ deleted_jobs = Table(
     Column("owner", String(40), nullable=False),
 )
 
-# The outbox of webhooks: written in the transaction that ends a job, so that none is forgotten.
+# The outbox of webhooks, written in the transaction that ends a job, so none is lost.
 deliveries = Table(
     "deliveries",
     metadata,

@@ -23,7 +23,7 @@ MAX_REDIRECTS = 3
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 USER_AGENT = "entracte"
 
-CONNECT_SECONDS = 5.0  # for one address, where there are others
+CONNECT_SECONDS = 5.0  # per address, if there are several
 PIECE = 16 * 1024
 
 _NAME = re.compile(r"[a-z0-9-]+")
@@ -63,7 +63,7 @@ class Client:
 
         seconds: limit for this request, where lower than the client's.
 
-        Follows at most MAX_REDIRECTS redirects, each judged as the URL itself.
+        Follows at most MAX_REDIRECTS redirects, each checked like the URL itself.
         Raises OutboundRefused, or OutboundFailed: also for a status other than 2xx, and for a body
         of more than `max_bytes`.
         """
@@ -98,7 +98,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Iterator[httpcore2.Response]:
-        """One request on a connection of its own, closed when the block ends."""
+        """One request on its own connection, closed at the end of the block."""
         url = httpcore2.URL(
             scheme=target.url.scheme,
             host=target.url.host,
@@ -154,7 +154,7 @@ def _content_type(response: httpcore2.Response) -> str:
 
 
 def _header(response: httpcore2.Response, name: bytes) -> str | None:
-    """The first header of a name, given in lower case."""
+    """The first header with a name in lower case."""
     for found, value in response.headers:
         if found.lower() == name:
             return value.decode("latin-1")

@@ -1,1 +1,1 @@
-"""Webhooks: calls to others when a video has ended."""
+"""Webhooks: calls to other services when a video finishes."""

@@ -1,4 +1,4 @@
-"""Delivering a message: one attempt, what its outcome is, and when the next one is."""
+"""Deliveries: one attempt, its outcome, and the time of the next."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from entracte.serve.outbound.errors import OutboundFailed, OutboundRefused, Unre
 from .signing import sign
 
 PAUSES: tuple[float, ...] = (5, 30, 2 * 60, 10 * 60, 60 * 60, 6 * 60 * 60)
-JITTER = 0.2  # so that messages that failed together do not all come back together
+JITTER = 0.2  # so that messages that failed together are not retried together
 
 GONE = 410
 
@@ -21,7 +21,7 @@ refused: its URL is not one that we send to."""
 
 
 class Message(Protocol):
-    """What is delivered. id: the same in every attempt, so that a receiver can tell repetitions."""
+    """A message. id: the same in every attempt, so that receivers recognise repetitions."""
 
     @property
     def id(self) -> str: ...
@@ -50,7 +50,7 @@ def outcome_of(status: int) -> Outcome:
 def deliver(
     client: Client, secret: str, message: Message, clock: Callable[[], float] = time.time
 ) -> Outcome:
-    """Try once to deliver a message of JSON, signed now. Raises SetupError for a damaged secret."""
+    """Sign and send a JSON message once. Raises SetupError for a damaged secret."""
     headers = {"content-type": "application/json"}
     headers |= sign(secret, message.id, int(clock()), message.body)
     try:

@@ -32,7 +32,7 @@ OF_A_HOST = 2
 
 
 class InFlight:
-    """The URLs that are being delivered to, within the limits above; thread-safe."""
+    """Deliveries in progress, within the limits above; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class InFlight:
 
 
 class Dispatcher(Loop):
-    """secret: with which messages are signed."""
+    """Sends due messages. secret: signs them."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Dispatcher(Loop):
                 threading.Thread(target=self._deliver_all, args=(messages,), daemon=True).start()
 
     def _deliver_all(self, messages: Sequence[Delivery]) -> None:
-        """Deliver messages for one URL, until it takes no more."""
+        """Deliver the messages for one URL, until one must be retried."""
         try:
             for delivery in messages:
                 if self._stopping.is_set() or self._deliver(delivery) == "again":
@@ -109,7 +109,7 @@ class Dispatcher(Loop):
 
 
 def webhook_secret(folder: DataFolder) -> str:
-    """The folder's secret, made when it is first asked for; raises SetupError for a damaged one."""
+    """The folder's secret, created on first use; raises SetupError if it is damaged."""
     path = folder.webhook_secret
     try:
         with suppress(FileExistsError):

@@ -12,15 +12,15 @@ SECRET_BYTES = 32  # the format wants 24 to 64
 
 
 def new_secret() -> str:
-    """A secret as receivers are given it."""
+    """A new secret, in the form that receivers need."""
     return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers by which a receiver knows that a message is ours, whole, and of that second.
+    """The headers that prove a message's origin, content and time.
 
-    A message that is sent again keeps its id, and has a new timestamp. Raises SetupError for
-    something that is no secret.
+    A repeated message keeps its id and gets a new timestamp. Raises SetupError for an invalid
+    secret.
     """
     signed = f"{message_id}.{timestamp}.".encode() + body
     signature = base64.b64encode(hmac.digest(_key(secret), signed, "sha256")).decode()

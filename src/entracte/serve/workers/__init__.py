@@ -1,1 +1,1 @@
-"""Workers: the engine in a process of its own, and who looks after it."""
+"""Workers: the engine in its own process, and the supervisor of that process."""

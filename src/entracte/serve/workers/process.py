@@ -1,7 +1,7 @@
-"""The worker's process: takes jobs from a pipe, one at a time, and reports how they go.
+"""The worker process: takes jobs from a pipe, one at a time, and reports on them.
 
-An error that a request causes fails that request. One that leaves the process unable to receive,
-to reply or to compute ends the process, and the server starts another.
+An error of a request fails that request. An error that leaves the process unable to receive,
+reply or compute ends the process, and the server starts another.
 """
 
 import logging
@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 
-# Exit code of a process that is in no state to go on.
+# Exit code of a process that cannot continue.
 EXIT_UNFIT = 3
 
-# After this many unforeseen errors in a row the engine itself is taken to be broken.
+# After this many unforeseen errors in a row the engine is assumed to be broken.
 MAX_UNFORESEEN = 3
 
 MISTAKE_WORDS = "The server made a mistake while it made this video."
@@ -61,7 +61,7 @@ class Channel:
 
 
 class ChannelHandler(logging.Handler):
-    """Sends what is logged to the server, which has one log for all."""
+    """Sends log records to the server, which has the only log."""
 
     def __init__(self, channel: Channel) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def serve(connection: Connection, open_runner: OpenRunner, nice: int = 0) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(nice)
-    os.umask(0o077)  # videos are their owner's alone
+    os.umask(0o077)  # videos are private to their owner
     channel = Channel(connection)
     logging.basicConfig(level=logging.WARNING, handlers=[ChannelHandler(channel)])
     inbox = Inbox(connection, channel)
@@ -101,7 +101,7 @@ def serve(connection: Connection, open_runner: OpenRunner, nice: int = 0) -> Non
 
 
 def _or_end(loop: Callable[[], None]) -> None:
-    """Run a thread's loop; a process without it would live on and be of no use."""
+    """Run a thread's loop; end the process if it fails, because it would be useless without."""
     try:
         loop()
     except BaseException:  # panics of Rust libraries are not an Exception
@@ -117,11 +117,11 @@ def _open(open_runner: OpenRunner, channel: Channel) -> Runner | None:
         runner.warm_up(channel.send)
     except (DeviceFault, OutOfMemory, MemoryError):
         logger.exception("the engine cannot be opened now")
-        os._exit(EXIT_UNFIT)  # another attempt may go well
+        os._exit(EXIT_UNFIT)  # another attempt may succeed
     except EntracteError as error:
         channel.send(StartupFailed(str(error)))
         return None
-    except BaseException as error:  # whatever a model's files cause, they will cause it again
+    except BaseException as error:  # errors of a model's files would recur
         logger.exception("the engine cannot be opened")
         channel.send(StartupFailed(f"the model cannot be opened: {type(error).__name__}: {error}"))
         return None
@@ -157,8 +157,8 @@ def _run(runner: Runner, job: RunJob, channel: Channel, inbox: "Inbox") -> str:
 class Inbox:
     """Receives messages while a job runs.
 
-    Estimates are computed one after another, in a thread of their own, so that nothing else waits
-    for them. jobs: to be run, None at the end. cancelled: ids of jobs to be stopped.
+    Estimates are computed one after another in their own thread, so that nothing else waits for
+    them. jobs: to run, None at the end. cancelled: ids of jobs to stop.
     """
 
     def __init__(self, connection: Connection, channel: Channel) -> None:
@@ -174,7 +174,7 @@ class Inbox:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError):
-                os._exit(0)  # the server is gone: leave the device to the next one
+                os._exit(0)  # the server is gone: free the device for the next one
             match message:
                 case RunJob():
                     self.jobs.put(message)
@@ -196,7 +196,7 @@ class Inbox:
             return EstimateReply(request.number, self.runner.estimate(request.request))
         except WorkFailed as refused:
             return EstimateReply(request.number, None, refused.code, refused.message)
-        except BaseException:  # what is asked for may be anything; panics are not an Exception
+        except BaseException:  # the request may be anything; panics are not an Exception
             logger.exception("an estimate failed")
             return EstimateReply(request.number)
 

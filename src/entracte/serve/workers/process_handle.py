@@ -38,7 +38,7 @@ class ProcessHandle:
             target=serve, args=(theirs, open_runner, nice), name=name, daemon=True
         )
         self._process.start()
-        theirs.close()  # or we would never see the pipe's end
+        theirs.close()  # else we would never see the end of the pipe
         self._outgoing: queue.Queue[ToWorker | None] = queue.Queue(MAX_UNSENT)
         self._incoming: queue.SimpleQueue[FromWorker | None] = queue.SimpleQueue()
         self._closed = False
@@ -86,7 +86,7 @@ class ProcessHandle:
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join(KILL_SECONDS)
-        with suppress(queue.Full):  # where it is full, the thread fails at what it is sending
+        with suppress(queue.Full):  # if it is full, the thread fails at what it is sending
             self._outgoing.put_nowait(None)
         for thread in self._threads:
             thread.join(1)
@@ -97,7 +97,7 @@ class ProcessHandle:
         self._process.kill()
 
     def how_it_died(self) -> str:
-        """In words, once it has."""
+        """A description, once it has died."""
         code = self._process.exitcode
         if code is None:
             return "it does not answer"

@@ -1,4 +1,4 @@
-"""Runs jobs with an engine, in a worker's process."""
+"""Runs jobs with an engine, in a worker process."""
 
 import io
 import logging
@@ -43,23 +43,23 @@ from .protocol import MEMORY_WORDS, Report, WorkFailed
 logger = logging.getLogger(__name__)
 
 
-# What the first video waits for, but for its own size: files, kernels, text encoder and decoders.
+# Loads what the first video would wait for: files, kernels, text encoder and decoders.
 WARM_UP: Mapping[str, Any] = {"height": 256, "width": 256, "num_frames": 9}
 WARM_UP_STEPS = 2
 
 PREVIEW_WIDTH = 240
 
-# What is as wrong later as it is now.
+# Errors that will not go away.
 REFUSED = frozenset({"invalid_request", "invalid_lora", "model_error"})
 
-# Of a warning's keys, what the client is told.
+# How many of a warning's keys the client sees.
 KEYS_SHOWN = 100
 
 
 class EngineRunner:
     """Makes videos with one engine.
 
-    usual: the request that is to start at once. warm: whether to run a small video beforehand.
+    usual: the request to load weights for. warm: whether to make a small video beforehand.
     """
 
     def __init__(self, engine: Engine, usual: Mapping[str, Any], warm: bool) -> None:
@@ -73,7 +73,7 @@ class EngineRunner:
         return str(self._engine.backend.device)
 
     def warm_up(self, report: Report) -> None:
-        """What has no room for the usual video is there for smaller ones, and says so."""
+        """Without room for the usual video, log it and serve smaller ones."""
         usual = Request(**self._usual)
         try:
             if self._warm:
@@ -123,7 +123,7 @@ class EngineRunner:
         except WorkFailed as failure:
             if failure.code in REFUSED and not failure.fatal:
                 raise
-            return None  # it may go better when it is its turn
+            return None  # it may fit when its turn comes
         return self._correction.corrected(None if prediction is None else prediction.latency_s)
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class ProgressReporter:
 
 
 def _small(usual: Request) -> Request:
-    """Quickly made, with everything that the usual one needs."""
+    """A request that is quick, but uses everything that the usual one needs."""
     arguments = dict(WARM_UP)
     if usual.recipe.guided:
         arguments["num_inference_steps"] = WARM_UP_STEPS
@@ -214,22 +214,22 @@ def _preview(job_id: str, seen: preview.Preview) -> PreviewImage:
 
 
 def _content(content: str) -> str:
-    """What memory holds, without the paths of LoRAs."""
+    """What a buffer holds, without the paths of LoRAs."""
     return content if content in ("base", "factors", "empty") else "merged"
 
 
 def _names(request: Mapping[str, Any]) -> dict[Path, str]:
-    """What the client calls the LoRAs of a request, by path."""
+    """The client's names of a request's LoRAs, by path."""
     return {lora.path: lora.name for lora in request.get("loras", ()) if lora.name is not None}
 
 
 def _name(path: Path, names: Mapping[Path, str]) -> str | None:
-    """What the client calls a LoRA, by its path or by that of a file in its folder."""
+    """The client's name of a LoRA, by its path or that of a file in its folder."""
     return names.get(path) or names.get(path.parent)
 
 
 def _warnings(notices: Iterable[Notice], names: Mapping[Path, str]) -> tuple[dict[str, Any], ...]:
-    """A result's, without paths, and of those LoRAs alone that the client asked for."""
+    """A result's warnings, without paths, and only for LoRAs that the client requested."""
     return tuple(
         {"lora": name, "message": each.message, "keys": list(each.keys[:KEYS_SHOWN])}
         for each in notices
@@ -239,9 +239,10 @@ def _warnings(notices: Iterable[Notice], names: Mapping[Path, str]) -> tuple[dic
 
 @contextmanager
 def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
-    """Say in a client's words why there is no video, and to the operator what it was.
+    """Turn an engine's error into WorkFailed, with words for the client and details for the
+    operator.
 
-    names: what the client calls LoRAs, by path.
+    names: the client's names of LoRAs, by path.
     """
     try:
         yield

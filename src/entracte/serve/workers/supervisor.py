@@ -1,7 +1,7 @@
-"""A worker's supervisor: a thread that keeps one process at work, whatever happens to it.
+"""The supervisor of a worker: a thread that keeps one process running.
 
-All its waits are bounded: for the process, which may hang, and for the
-database, whose failures cost time but no worker.
+All its waits are bounded: for the process, which may hang, and for the database, whose failures
+cost time but not the worker.
 """
 
 import threading
@@ -43,10 +43,10 @@ from .state import WorkerSnapshot, WorkerState
 
 POLL_SECONDS = 0.2
 
-# A process that has sent nothing for so long is taken for dead, though it still exists.
+# A process that has sent nothing for this long is considered dead, even if it still exists.
 LEASE_SECONDS = 30.0
 
-# How long a process may take to stop by itself.
+# How long a process may take to stop on its own.
 STOP_PATIENCE = 10.0
 
 # Seconds before a process is started again, by the number that died before they were ready.
@@ -59,11 +59,11 @@ CRASH_WORDS = "The worker's process died while it made this video"
 
 
 class Supervisor(threading.Thread):
-    """work_of: the message that starts a job; raises WorkFailed. ended: called with every job that
-    ended here.
+    """work_of: makes the message that starts a job; raises WorkFailed. ended: called with every job
+    that ended here.
 
-    A crash fails the running job; the next one gets a new process. What the database cannot take
-    is kept, and written later.
+    A crash fails the running job, and the next one gets a new process. If the database fails, the
+    outcome is kept and stored later.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class Supervisor(threading.Thread):
         self._stopping = threading.Event()
         self._estimates = PendingEstimates()
         self._was_ready = self._was_ever_ready = False
-        self._store_at = 0.0  # when the store may be asked again
+        self._store_at = 0.0  # when to query the store again
         self.trouble = Trouble(self._log)
         self.startup_error: str | None = None
 
     @property
     def view(self) -> WorkerSnapshot:
-        """The worker now; from any thread."""
+        """A snapshot of the worker, from any thread."""
         current = self._current
         if current is None:
             return self._view
@@ -116,16 +116,16 @@ class Supervisor(threading.Thread):
         return self._estimates.request(process.send, request, timeout)
 
     def drain(self) -> None:
-        """Take no further job."""
+        """Accept no further job."""
         self._draining.set()
 
     def stop(self) -> None:
-        """Give the current job back to the queue, and end."""
+        """Return the current job to the queue, and end."""
         self._draining.set()
         self._stopping.set()
 
     def kill(self) -> None:
-        """Kill the process, where the thread does not get to it."""
+        """Kill the process, if the thread cannot."""
         process = self._process
         if process is not None:
             process.kill()
@@ -139,7 +139,7 @@ class Supervisor(threading.Thread):
         while not self._stopping.wait(BACK_OFF[min(deaths, len(BACK_OFF) - 1)]):
             try:
                 how = self._run_process()
-            except Exception as error:  # whatever it is: a worker without supervisor is none
+            except Exception as error:  # of any kind: a worker needs its supervisor
                 how = type(error).__name__
                 self._log.exception("the supervisor failed; the worker starts again")
             deaths = 0 if self._was_ready else deaths + 1
@@ -241,13 +241,15 @@ class Supervisor(threading.Thread):
         current = self._current
         if current is None or current.ending is not None:
             return
-        if current.stage is None:  # it may have died before it received of the video
+        if current.stage is None:  # it may have died before it received the job
             current.lose("worker_crashed", f"{CRASH_WORDS} ({how}).")
         else:
             current.fail("worker_crashed", f"{CRASH_WORDS} ({how}).")
 
     def _sync_store(self, process: ProcessHandle) -> None:
-        """Note what was received, and look for work. A failure costs time, and no worker."""
+        """Store what was received, and look for work. A database failure costs time, but not the
+        worker.
+        """
         if time.monotonic() < self._store_at:
             return
         try:
@@ -267,7 +269,7 @@ class Supervisor(threading.Thread):
         return self._view.state == "ready" and not self._draining.is_set()
 
     def _recover(self) -> None:
-        """A job that the database gave us just when it failed, so that we never knew."""
+        """Requeue a job that was claimed as the database failed, so that the claim never returned."""
         for job in self._store.recover(self.name):
             self._log.warning("video taken up again", video=job.id, status=job.status)
 
@@ -294,7 +296,7 @@ class Supervisor(threading.Thread):
             self._failed(current, Failed(job.id, failure.code, failure.message, failure.detail))
 
     def _finish(self, current: RunningJob) -> None:
-        """Write down how the job ended; the worker is free then. Raises DatabaseError."""
+        """Store how the job ended, which frees the worker. Raises DatabaseError."""
         assert current.ending is not None
         job = current.ending.note()
         self._current = None
@@ -309,7 +311,7 @@ class Supervisor(threading.Thread):
             self._publish(job)
 
     def _settle(self) -> None:
-        """Note how the last process's job ended, if the database lets us; else later."""
+        """Store how the last process's job ended, later if the database fails."""
         if self._current is not None:
             try:
                 self._finish(self._current)
@@ -327,7 +329,7 @@ class Supervisor(threading.Thread):
             if received is None:
                 break
             for message in received:
-                # A job that we stopped ourselves is not a cancelled one.
+                # A job that we stopped ourselves was not cancelled.
                 if not isinstance(message, Failed) or message.code != CANCELLED:
                     self._handle(message)
         process.end(max(0.0, deadline - time.monotonic()))
