@@ -267,7 +267,7 @@ def test_a_lora_of_the_connectors(engine: Engine, tmp_path: Path) -> None:
 def test_an_ic_lora_without_a_reference(engine: Engine, demo_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "ic.safetensors"
     save_file(load_file(demo_model / DISTILLED_LORA), path, {"reference_downscale_factor": "2"})
-    (notice,) = engine.prepare(small(loras=(LoraSpec(path),))).notices
+    (notice,) = engine.prepare(small(loras=(LoraSpec(path),))).resolved.weights.notices
     assert "IC-LoRA" in notice.message
 
 

@@ -29,8 +29,8 @@ from entracte.media.output import check_output
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
 from entracte.pipeline.preview import PreviewCallback
-from entracte.pipeline.resolve import Preparer
-from entracte.pipeline.resolved import Prepared
+from entracte.pipeline.resolve import Resolver
+from entracte.pipeline.resolved import PreparedRequest
 from entracte.pipeline.run import Contexts, OpenModel, Outputs, Previewers, RotaryTables, Run
 from entracte.planner.decision import Decision
 from entracte.planner.model_planner import ModelPlanner, named
@@ -84,7 +84,7 @@ class Engine:
         self.backend = backend
         self._dtype = dtype
         self._loras = Loras(source.components)
-        self._preparer = Preparer(source, self._loras)
+        self._resolver = Resolver(source, self._loras)
         self._one_at_a_time = threading.RLock()
         self._broken = False
         self._closed = False
@@ -209,7 +209,7 @@ class Engine:
             if outputs.latents_path is not None:
                 require_writable(outputs.latents_path)
             prepared, plan = self._plan(request)
-        reporter.begin(prepared.work)
+        reporter.begin(prepared.resolved.work)
         before = replace(self.backend.traffic)
         with self._at_work() as manager, device_errors("computing"):
             run = Run(self._open_model(manager), prepared, plan, trace, reporter, outputs)
@@ -219,7 +219,7 @@ class Engine:
         for what, number in asdict(self.backend.traffic.since(before)).items():
             trace.count(f"weights_{what}", number)
         return Result(
-            request=prepared.request,
+            request=prepared.resolved.request,
             frames=made.frames,
             audio=made.audio,
             sample_rate=made.sample_rate,
@@ -227,7 +227,7 @@ class Engine:
             trace=trace,
             output_path=outputs.path,
             decision=self._decision,
-            warnings=prepared.notices,
+            warnings=prepared.resolved.weights.notices,
         )
 
     def plan(self, request: Request) -> Decision:
@@ -236,7 +236,7 @@ class Engine:
         Raises what `generate` raises before its first stage.
         """
         with self._one_at_a_time:
-            return self._planner.decide(self._preparer.prepare(request), self._wanted)
+            return self._planner.decide(self._resolver.prepare(request).resolved, self._wanted)
 
     def predict(self, request: Request) -> Prediction | None:
         """What a request would take, with weights held as they are for the last one.
@@ -245,9 +245,9 @@ class Engine:
         Prompts are taken to be new, and images are not read. Raises RequestError and
         CheckpointError for what the model cannot do, prompts of too many tokens among them.
         """
-        outline = self._preparer.outline(request)
-        self._preparer.tokens(outline)
-        return self._planner.predict(outline, self._wanted)
+        resolved = self._resolver.resolve(request)
+        self._resolver.tokens(resolved)  # raises for too many
+        return self._planner.predict(resolved, self._wanted)
 
     def warm_up(self, request: Request) -> Result:
         """Run a request, discard the video, and calibrate later plans with the measured times.
@@ -310,20 +310,21 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: Request) -> PreparedRequest:
         """Everything about a request that can be settled, or refused, without a weight."""
         return self._plan(request)[0]
 
-    def _plan(self, request: Request) -> tuple[Prepared, ManagerPlan]:
+    def _plan(self, request: Request) -> tuple[PreparedRequest, ManagerPlan]:
         """A prepared request, and how weights are held for it: its one plan, which is handed on."""
         self.source.check_unchanged()
-        prepared = self._preparer.prepare(request)
+        prepared = self._resolver.prepare(request)
         if self._wanted.mode == AUTO:
-            self._decision = self._planner.decide(prepared, self._wanted)
+            self._decision = self._planner.decide(prepared.resolved, self._wanted)
             self._planner.adopt(self._wanted, self._decision)
             if self._decision.residency != self._manager.wanted:
                 self._manager.configure(self._decision.residency)
-        return prepared, self._manager.plan(prepared.weight_phases, prepared.lent)
+        resolved = prepared.resolved
+        return prepared, self._manager.plan(resolved.weight_phases, resolved.weights.lent)
 
     def _require_open(self) -> None:
         if self._closed:

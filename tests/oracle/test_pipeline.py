@@ -30,7 +30,7 @@ from entracte.pipeline.latents import (
     upsample,
 )
 from entracte.pipeline.lora_cache import Loras
-from entracte.sampling.denoiser import UNGUIDED, Denoiser
+from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.tokens import StreamLatents, audio_latent, video_latent
@@ -64,9 +64,10 @@ def test_contexts(oracle: Oracle, engine: Engine, prompt: str) -> None:
 def test_forwards(
     oracle: Oracle, engine: Engine, transformer: Transformer, name: str, rows_at_once: int
 ) -> None:
-    plan = engine.prepare(oracle.request(name)).guidance
+    phase = engine.prepare(oracle.request(name)).resolved.phases[0]
     guided = name != "distilled"
-    passes = list(plan.passes().values()) if guided else list(UNGUIDED.passes().values())
+    assert phase.phase.guided == guided
+    passes = list(phase.guidance.passes().values())
     for call in range(1 if guided else 4):
         inputs = list(
             oracle.inputs(
@@ -88,11 +89,11 @@ def test_latents_in_the_official_order_of_summing(
 ) -> None:
     """Both stages from recorded contexts, images and upsampled latents; see amx.py for why."""
     prepared = engine.prepare(oracle.request(name))
-    noise = NoiseSource(prepared.request.seed)
-    recipe = prepared.request.recipe
+    request = prepared.resolved.request
+    noise = NoiseSource(request.seed)
     made: list[Latents] = []
-    for number, phase in enumerate(recipe.phases):
-        grid = prepared.grid(phase)
+    for number, resolved in enumerate(prepared.resolved.phases):
+        phase, grid = resolved.phase, resolved.grid
         model = amx_transformer
         if phase.distilled:
             base = load_component(engine.source.components["transformer"], CPU, torch.bfloat16)
@@ -103,8 +104,7 @@ def test_latents_in_the_official_order_of_summing(
         if made:
             start = Latents(oracle[f"{name}.upsampler.output"], made[-1].audio)
         else:
-            tokens = prepared.request.audio_tokens
-            start = empty_latents(grid, 128, tokens, CPU, torch.bfloat16)
+            start = empty_latents(grid, 128, request.audio_tokens, CPU, torch.bfloat16)
         images = [
             EncodedImage(
                 oracle[f"{name}.image.{number * len(prepared.images) + i}.latent"],
@@ -113,22 +113,21 @@ def test_latents_in_the_official_order_of_summing(
             )
             for i, image in enumerate(prepared.images)
         ]
-        scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
-        video, audio = prepare_latents(start, grid, images, noise, scale)
+        video, audio = prepare_latents(start, grid, images, noise, resolved.sigmas[0])
         denoiser = Denoiser(
             model,
             video,
             audio,
             oracle.contexts(name)[: 2 if phase.guided else 1],
             model.rotary(video.positions, audio.positions, CPU, torch.bfloat16),
-            prepared.guidance if phase.guided else UNGUIDED,
+            resolved.guidance,
             1,
         )
         final = SAMPLERS[phase.sampler].loop(
             denoiser,
             StreamLatents(video.latent, audio.latent),
-            prepared.sigmas(phase),
-            prepared.request.seed,
+            torch.tensor(resolved.sigmas),
+            request.seed,
             lambda step, clean: None,
         )
         made.append(Latents(video_latent(final.video, grid), audio_latent(final.audio)))
@@ -143,9 +142,8 @@ def test_image_latents(oracle: Oracle, engine: Engine, name: str) -> None:
     prepared = engine.prepare(oracle.request(name))
     vae = borrow(engine, "video_vae", VideoVae)
     number = 0
-    for phase in prepared.request.recipe.phases:
-        grid = prepared.grid(phase)
-        fitted = fit_images(prepared.images, grid, CPU, torch.bfloat16)
+    for phase in prepared.resolved.phases:
+        fitted = fit_images(prepared.images, phase.grid, CPU, torch.bfloat16)
         for image in encode_images(vae, fitted):
             assert distance(image.latent, oracle[f"{name}.image.{number}.latent"]) < BFLOAT16
             number += 1

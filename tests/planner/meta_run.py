@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from torch import nn
 from transformers import Gemma3Config
 
 from entracte import Request
-from entracte.binding import bind
 from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
@@ -23,18 +22,17 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.conditions import PreparedImage
-from entracte.pipeline.resolved import Prepared
+from entracte.pipeline.resolve import resolve
+from entracte.pipeline.resolved import PreparedRequest
 from entracte.pipeline.run import OpenModel, Outputs, Run
 from entracte.planner.meter import META, Counts, Metered, counting
 from entracte.planner.model_profile import ModelFigures
 from entracte.planner.stage_laws import trace_stages
+from entracte.planner.workload import recipe_weights
 from entracte.progress import Reporter
-from entracte.residency import WeightSet
 from entracte.residency.backends.host import HostBackend
-from entracte.sampling.denoiser import GuidancePlan
 from entracte.synthetic import demo_config
 from entracte.trace.trace import Trace
-from entracte.versions import DEFAULTS_2_3, Guidance
 
 # Four times as wide as the demonstration model's transformer, and deeper.
 WIDE: dict[str, Any] = {
@@ -133,7 +131,7 @@ def counted_batches(transformer: nn.Module) -> Iterator[list[int]]:
             hook.remove()
 
 
-def run(found: dict[str, nn.Module], prepared: Prepared) -> list[tuple[str, Metered]]:
+def run(found: dict[str, nn.Module], prepared: PreparedRequest) -> list[tuple[str, Metered]]:
     """Every stage of a request with new prompts, on an engine that had one of the same sizes."""
     with counting() as counts:
         recorder = Recorder(counts)
@@ -152,13 +150,12 @@ def run(found: dict[str, nn.Module], prepared: Prepared) -> list[tuple[str, Mete
     return recorder.stages
 
 
-def rotary_tables(transformer: Any, prepared: Prepared) -> Any:
+def rotary_tables(transformer: Any, prepared: PreparedRequest) -> Any:
     """Those that an earlier request has left."""
     found: Any = Cache(CACHED_SHAPES)
-    later = tuple(image.frame for image in prepared.images if image.frame > 0)
-    audio = prepared.request.audio_tokens
-    for phase in prepared.request.recipe.phases:
-        grid = prepared.grid(phase)
+    resolved = prepared.resolved
+    later, audio = resolved.appended_images, resolved.request.audio_tokens
+    for grid in (phase.grid for phase in resolved.phases):
         tokens = grid.tokens + len(later) * grid.frame_tokens
         positions = torch.zeros(3, tokens), torch.zeros(1, audio)
         tables = transformer.rotary(*positions, META, torch.bfloat16)
@@ -166,25 +163,13 @@ def rotary_tables(transformer: Any, prepared: Prepared) -> Any:
     return found
 
 
-def prepared(
-    request: Request, layers: int, images: tuple[int, ...] = (), guidance: Guidance | None = None
-) -> Prepared:
-    """As the engine prepares a request, with images at some frames.
-
-    guidance: of both streams, where it is not the default.
-    """
-    bound = bind(request, DEFAULTS_2_3)
-    blocks = DEFAULTS_2_3.stg_blocks(layers)
-    plan = GuidancePlan(
-        replace(guidance or bound.video_guidance, stg_blocks=blocks),
-        replace(guidance or bound.audio_guidance, stg_blocks=blocks),
-    )
-    negative = request.recipe.guided and "unconditioned" in plan.passes()
-    return Prepared(
-        request=bound,
-        guidance=plan,
-        prompts=[torch.arange(1024) + number for number in range(2 if negative else 1)],
-        images=[PreparedImage(np.zeros((64, 64, 3), np.uint8), at, 1.0) for at in images],
-        weight_sets=[WeightSet() for _ in request.recipe.phases],
-        lent={},
+def prepared(request: Request, layers: int) -> PreparedRequest:
+    """As the engine prepares a request, whose images are black."""
+    weights = recipe_weights(request.recipe)
+    resolved = resolve(request, LTX_2_3.defaults, layers, weights)
+    black = np.zeros((64, 64, 3), np.uint8)
+    return PreparedRequest(
+        resolved,
+        prompts=tuple(torch.arange(1024) + number for number in range(resolved.prompts)),
+        images=tuple(PreparedImage(black, image.frame, 1.0) for image in request.images),
     )

@@ -8,7 +8,7 @@ import torch
 from benchmarks.published_figures import published_source
 from torch import nn
 
-from entracte import Request
+from entracte import ImageCondition, Request
 from entracte.checkpoints.loading import build_component
 from entracte.models.registry import LTX_2_3
 from entracte.pipeline.latents import decode_audio
@@ -88,11 +88,13 @@ def wide() -> Model:
 
 
 def compare(model: Model, case: Case) -> None:
-    request = Request(prompt="any", **case.sizes)
-    ready = prepared(request, model.layers, case.images, case.guidance)
+    images = tuple(ImageCondition("any", frame=at) for at in case.images)
+    guidance = {"video_guidance": case.guidance, "audio_guidance": case.guidance}
+    request = Request(prompt="any", images=images, **guidance, **case.sizes)
+    ready = prepared(request, model.layers)
     with counted_batches(model.modules["transformer"]) as batches:
         took = [each for each in run(model.modules, ready) if not each[0].startswith(LEFT_OUT)]
-    load = Workload.of(ready, model.layers, len(ready.prompts))
+    load = Workload.of(ready.resolved, len(ready.prompts))
     said = stage_work(model.figures, load, TransformerMeter.of(model.figures))
 
     assert [stage.name for stage in said] == [name for name, _ in took]
@@ -175,11 +177,11 @@ class TestWorkload:
     @pytest.mark.parametrize("images", [(), (0,), (0, 16, 24)])
     def test_sizes_alone_say_the_same(self, pipeline: str, images: tuple[int, ...]) -> None:
         sizes = {"height": 512, "width": 768, "num_frames": 97, "guidance_batch": 2}
-        request = Request(prompt="any", pipeline=pipeline, **sizes)
-        ready = prepared(request, 48, images)
+        shown = tuple(ImageCondition("any", frame=at) for at in images)
+        ready = prepared(Request(prompt="any", pipeline=pipeline, images=shown, **sizes), 48)
         assert Workload.of_sizes(
             layers=48, pipeline=pipeline, images=len(images), **sizes
-        ) == Workload.of(ready, 48, len(ready.prompts))
+        ) == Workload.of(ready.resolved, len(ready.prompts))
 
     def test_a_skipping_pass_counts_from_its_first_skipped_block(self) -> None:
         load = Workload.of_sizes(layers=48)

@@ -1,6 +1,5 @@
 """A sampler is a loop over a denoiser, whatever that is; a denoiser is a phase's transformer."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import get_args
 
@@ -13,7 +12,6 @@ from entracte.models.connectors import TextContext
 from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.planner.workload import Workload
 from entracte.recipes import RECIPES, SamplerName
-from entracte.residency import WeightSet
 from entracte.sampling import samplers
 from entracte.sampling.denoiser import UNGUIDED, Denoiser, GuidancePlan
 from entracte.sampling.noise import NoiseSource
@@ -119,19 +117,19 @@ def test_recipes_name_samplers_that_there_are() -> None:
 def test_more_evaluations_are_planned_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device manager's sweeps, the planner's work and the progress all count them."""
     request = Request(prompt="any", height=128, width=128, num_frames=9, num_inference_steps=4)
-    ready = replace(prepared(request, 4), weight_sets=[WeightSet(), WeightSet()])
-    once = Workload.of(ready, 4, 0), ready.work
+    once = prepared(request, 4).resolved
     more = Sampler(euler, evaluations_per_step=2, extra_evaluations=1)
-    monkeypatch.setattr("entracte.pipeline.resolved.SAMPLERS", {"euler": more})
+    monkeypatch.setattr("entracte.pipeline.resolve.SAMPLERS", {"euler": more})
+    ready = prepared(request, 4).resolved
 
     assert [phase.sweeps for phase in ready.weight_phases] == [9, 7]
-    assert [phase.evaluations for phase in Workload.of(ready, 4, 0).phases] == [9, 7]
-    assert [phase.steps for phase in Workload.of(ready, 4, 0).phases] == [4, 3]
-    assert [phase.evaluations for phase in once[0].phases] == [4, 3]
-    first, second = request.recipe.phases
-    assert ready.forwards(first) == 4 * 9
-    assert ready.work > 2 * once[1]
-    assert ready.work == pytest.approx(4 * ready.step_work(first) + 3 * ready.step_work(second))
+    assert [phase.evaluations for phase in Workload.of(ready, 0).phases] == [9, 7]
+    assert [phase.steps for phase in Workload.of(ready, 0).phases] == [4, 3]
+    assert [phase.evaluations for phase in Workload.of(once, 0).phases] == [4, 3]
+    first, second = ready.phases
+    assert first.forwards == 4 * 9
+    assert ready.work > 2 * once.work
+    assert ready.work == pytest.approx(4 * first.step_work + 3 * second.step_work)
 
 
 @pytest.mark.parametrize("plan", [UNGUIDED, GuidancePlan(GUIDANCE, GUIDANCE)])

@@ -131,12 +131,13 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
     return figures_of(source, torch.bfloat16)
 
 
-def build_workload(options: argparse.Namespace, layers: int) -> "Workload":
+def build_workload(options: argparse.Namespace, model: "ModelFigures") -> "Workload":
     from entracte.planner.workload import Workload
 
     with worded_with_flags():
         return Workload.of_sizes(
-            layers=layers,
+            layers=model.transformer.layers,
+            defaults=model.version.defaults,
             pipeline=options.pipeline,
             height=options.height,
             width=options.width,

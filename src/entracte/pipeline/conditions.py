@@ -55,19 +55,15 @@ class EncodedImage:
     strength: float
 
 
-def prepare_images(images: Sequence[ImageCondition], default_crf: int) -> list[PreparedImage]:
-    """Read all images of a request. Raises MediaError for one that cannot be used."""
-    return [
-        PreparedImage(
-            recompress(
-                read_image(image.path),
-                default_crf if image.crf is None else image.crf,
-            ),
-            image.frame,
-            image.strength,
-        )
-        for image in images
-    ]
+def prepare_images(images: Sequence[ImageCondition]) -> tuple[PreparedImage, ...]:
+    """Read all images of a bound request. Raises MediaError for one that cannot be used."""
+    return tuple(map(_prepare_image, images))
+
+
+def _prepare_image(image: ImageCondition) -> PreparedImage:
+    assert image.crf is not None  # binding has seen to it
+    pixels = recompress(read_image(image.path), image.crf)
+    return PreparedImage(pixels, image.frame, image.strength)
 
 
 def fit_images(

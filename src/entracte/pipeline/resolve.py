@@ -1,14 +1,12 @@
-"""Preparing requests: everything that can be settled, or refused, without a weight."""
+"""Resolving requests: everything that can be settled, or refused, without a weight."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from entracte.binding import bind
+from entracte.binding import BoundRequest, bind
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
 from entracte.models.gemma import Tokenizer
@@ -16,18 +14,66 @@ from entracte.notices import Notice
 from entracte.recipes import Guidance, Phase, Recipe
 from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
-from entracte.sampling.denoiser import GuidancePlan
+from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
+from entracte.sampling.samplers import SAMPLERS
+from entracte.sampling.schedules import shifted_sigmas
+from entracte.sampling.tokens import VideoGrid
 from entracte.versions import Defaults
 
-from .conditions import PreparedImage, prepare_images
+from .conditions import prepare_images
 from .lora_cache import Loras, OpenLora
-from .resolved import Prepared
+from .resolved import PreparedRequest, RequestWeights, ResolvedPhase, ResolvedRequest
 
 logger = logging.getLogger(__name__)
 
 
-class Preparer:
-    """Prepares requests for one open model."""
+def resolve(
+    request: Request, defaults: Defaults, layers: int, weights: RequestWeights
+) -> ResolvedRequest:
+    """What can be counted of a request.
+
+    defaults: of the model's version. layers: of its transformer.
+    Raises RequestError where a value contradicts them.
+    """
+    bound = bind(request, defaults)
+    guidance = GuidancePlan(
+        _with_blocks(bound.video_guidance, "video", defaults, layers),
+        _with_blocks(bound.audio_guidance, "audio", defaults, layers),
+    )
+    bound = bound.model_copy(
+        update={"video_guidance": guidance.video, "audio_guidance": guidance.audio}
+    )
+    phases = tuple(
+        _resolve_phase(bound, phase, guidance, each)
+        for phase, each in zip(bound.recipe.phases, weights.transformer, strict=True)
+    )
+    return ResolvedRequest(bound, layers, phases, weights)
+
+
+def _resolve_phase(
+    bound: BoundRequest, phase: Phase, guidance: GuidancePlan, weights: WeightSet
+) -> ResolvedPhase:
+    sigmas = phase.sigmas
+    if sigmas is None:
+        assert bound.num_inference_steps is not None  # only fixed phases have no number of steps
+        sigmas = tuple(shifted_sigmas(bound.num_inference_steps).tolist())
+    return ResolvedPhase(
+        phase=phase,
+        grid=VideoGrid.of_pixels(
+            bound.num_frames,
+            bound.height // phase.divisor,
+            bound.width // phase.divisor,
+            bound.frame_rate,
+        ),
+        sigmas=sigmas,
+        guidance=guidance if phase.guided else UNGUIDED,
+        evaluations=SAMPLERS[phase.sampler].evaluations(len(sigmas) - 1),
+        weights=weights,
+    )
+
+
+class Resolver:
+    """Resolves requests on one open model, and prepares what they are computed with."""
 
     def __init__(self, source: ModelSource, loras: Loras) -> None:
         self._source = source
@@ -35,51 +81,30 @@ class Preparer:
         vocabulary = source.components["text_encoder"].config["text_config"]["vocab_size"]
         self._tokenizer = Tokenizer(source.tokenizer, vocabulary)
         self._defaults = source.version.defaults
+        self._layers: int = source.components["transformer"].config["num_layers"]
 
-    def prepare(self, request: Request) -> Prepared:
-        """Everything. Raises RequestError, CheckpointError, LoraError and MediaError."""
-        outline = self.outline(request)
+    def resolve(self, request: Request) -> ResolvedRequest:
+        """What can be counted. Raises RequestError, CheckpointError and LoraError."""
+        self._require_files(request.recipe)
+        return resolve(request, self._defaults, self._layers, self._weights_of(request))
+
+    def prepare(self, request: Request) -> PreparedRequest:
+        """Everything. Raises MediaError, too."""
+        resolved = self.resolve(request)
         if request.recipe.name == "distilled" and not request.loras:
             self._warn_of_base_checkpoint()
-        return replace(
-            outline,
-            prompts=self.tokens(outline),
-            images=prepare_images(request.images, self._defaults.image_crf),
+        return PreparedRequest(
+            resolved, self.tokens(resolved), prepare_images(resolved.request.images)
         )
 
-    def outline(self, request: Request) -> Prepared:
-        """A request without the tokens of its prompts and the pixels of its images."""
-        defaults = self._defaults
-        request = bind(request, defaults)
-        recipe = request.recipe
-        self._require_files(recipe)
-        layers: int = self._source.components["transformer"].config["num_layers"]
-        plan = GuidancePlan(
-            _with_blocks(request.video_guidance, "video", defaults, layers),
-            _with_blocks(request.audio_guidance, "audio", defaults, layers),
-        )
-        negative = recipe.guided and "unconditioned" in plan.passes()
-        loras = self._loras_of(request)
-        return Prepared(
-            request=request,
-            guidance=plan,
-            prompts=[torch.empty(0)] * (2 if negative else 1),
-            images=[
-                PreparedImage(np.empty(0), each.frame, each.strength) for each in request.images
-            ],
-            weight_sets=[self._weight_set(loras, phase) for phase in recipe.phases],
-            lent=_lent(loras),
-            notices=self._notices(loras, recipe),
-        )
-
-    def tokens(self, outline: Prepared) -> list[Tensor]:
-        """Those of the prompts that an outline wants; raises RequestError for too many."""
-        request = outline.request
+    def tokens(self, resolved: ResolvedRequest) -> tuple[Tensor, ...]:
+        """Those of the prompts that are encoded; raises RequestError for too many."""
+        request = resolved.request
         texts = [("prompt", request.prompt), ("negative_prompt", request.negative_prompt)]
-        return [
+        return tuple(
             self._tokenizer.encode(text, request.truncate_prompt, name)
-            for name, text in texts[: len(outline.prompts)]
-        ]
+            for name, text in texts[: resolved.prompts]
+        )
 
     def _require_files(self, recipe: Recipe) -> None:
         if recipe.upsamples and "upsampler" not in self._source.components:
@@ -103,6 +128,18 @@ class Preparer:
                 "the distilled LoRA to the request's"
             )
 
+    def _weights_of(self, request: Request) -> RequestWeights:
+        recipe = request.recipe
+        loras = [
+            (self._loras.open(lora.path, partial=lora.partial), lora.strength)
+            for lora in request.loras
+        ]
+        return RequestWeights(
+            transformer=tuple(self._weight_set(loras, phase) for phase in recipe.phases),
+            lent=_lent(loras),
+            notices=self._notices(loras, recipe),
+        )
+
     def _weight_set(self, loras: Sequence[tuple[OpenLora, float]], phase: Phase) -> WeightSet:
         """The transformer's in a phase: the request's LoRAs, and then the distilled one."""
         if phase.distilled and self._source.distilled_lora is not None:
@@ -120,12 +157,6 @@ class Preparer:
             file, _ = self._source.distilled_lora
             opened.append(self._loras.open(file.path, file))
         return tuple(notice for lora in opened for notice in lora.file.notices)
-
-    def _loras_of(self, request: Request) -> list[tuple[OpenLora, float]]:
-        return [
-            (self._loras.open(lora.path, partial=lora.partial), lora.strength)
-            for lora in request.loras
-        ]
 
 
 def _lent(loras: Sequence[tuple[OpenLora, float]]) -> dict[str, WeightSet]:
@@ -151,7 +182,7 @@ def _weight_set(component: str, loras: Sequence[tuple[OpenLora, float]]) -> Weig
 def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:
     blocks = guidance.stg_blocks
     if blocks is None:
-        blocks = (round(defaults.stg_depth * layers),)
+        blocks = defaults.stg_blocks(layers)
     if any(block >= layers for block in blocks):
         raise RequestError(
             f"{stream}_guidance: stg_blocks has block {max(blocks)}; the transformer has blocks 0 "

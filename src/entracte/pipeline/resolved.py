@@ -1,9 +1,8 @@
-"""A request with everything settled that needs no weight."""
+"""What a request is on a model: what can be counted, and what is computed with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from entracte.binding import BoundRequest
@@ -11,70 +10,108 @@ from entracte.notices import Notice
 from entracte.recipes import Phase
 from entracte.residency import WeightPhase, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
-from entracte.sampling.samplers import SAMPLERS
-from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 
 from .conditions import PreparedImage
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What a run needs to know.
+class RequestWeights:
+    """The weights that a request is computed with.
 
-    prompts: token ids of the prompt, and of the negative prompt where guidance needs it.
-    weight_sets: the transformer's, phase by phase. lent: those of other components that are not
-        used with their own weights, by name. notices: what its LoRAs have to say.
+    transformer: phase by phase. lent: those of other components that are not used with their own
+    weights, by name. notices: what its LoRAs have to say.
+    """
+
+    transformer: tuple[WeightSet, ...]
+    lent: Mapping[str, WeightSet]
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPhase:
+    """One phase's loop over noise levels.
+
+    grid: of the latents. sigmas: the noise levels, steps + 1 of them, exact in float32.
+    evaluations: how often the sampler calls the denoiser, each time one sweep over the blocks.
+    """
+
+    phase: Phase
+    grid: VideoGrid
+    sigmas: tuple[float, ...]
+    guidance: GuidancePlan
+    evaluations: int
+    weights: WeightSet
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def contexts(self) -> int:
+        """How many prompts it looks at: the prompt, and the negative one where guidance needs it.
+
+        The negative prompt is the second of them.
+        """
+        return 2 if "unconditioned" in self.guidance.passes() else 1
+
+    @property
+    def forwards(self) -> int:
+        """How many guidance passes it makes in all."""
+        return len(self.guidance.passes()) * self.evaluations
+
+    @property
+    def work(self) -> float:
+        """What it costs: passes times tokens."""
+        return self.forwards * self.grid.tokens
+
+    @property
+    def step_work(self) -> float:
+        """What one step costs."""
+        return self.work / self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRequest:
+    """A request on a model of a version and depth, as far as it can be counted. It has no tensors.
+
+    request: every value is settled, the blocks that guidance skips among them.
+    layers: of the transformer.
     """
 
     request: BoundRequest
-    guidance: GuidancePlan
-    prompts: list[Tensor]
-    images: list[PreparedImage]
-    weight_sets: list[WeightSet]
-    lent: Mapping[str, WeightSet]
-    notices: tuple[Notice, ...] = ()
+    layers: int
+    phases: tuple[ResolvedPhase, ...]
+    weights: RequestWeights
 
-    def grid(self, phase: Phase) -> VideoGrid:
-        """The phase's latent grid."""
-        r = self.request
-        return VideoGrid.of_pixels(
-            r.num_frames, r.height // phase.divisor, r.width // phase.divisor, r.frame_rate
-        )
+    @property
+    def prompts(self) -> int:
+        """How many prompts are encoded."""
+        return max(phase.contexts for phase in self.phases)
 
-    def sigmas(self, phase: Phase) -> Tensor:
-        """The phase's noise levels, [steps + 1] float32."""
-        if phase.sigmas is None:
-            assert self.request.num_inference_steps is not None
-            return shifted_sigmas(self.request.num_inference_steps)
-        return torch.tensor(phase.sigmas)
-
-    def evaluations(self, phase: Phase) -> int:
-        """How often a phase's sampler calls the denoiser: a sweep over the blocks each time."""
-        return SAMPLERS[phase.sampler].evaluations(len(self.sigmas(phase)) - 1)
-
-    def forwards(self, phase: Phase) -> int:
-        """How many guidance passes a phase makes in all."""
-        passes = len(self.guidance.passes()) if phase.guided else 1
-        return passes * self.evaluations(phase)
+    @property
+    def appended_images(self) -> tuple[int, ...]:
+        """The frames of the images whose tokens are appended: those behind the first frame."""
+        return tuple(image.frame for image in self.request.images if image.frame > 0)
 
     @property
     def weight_phases(self) -> list[WeightPhase]:
         """What the transformer will be used for."""
-        return [
-            WeightPhase(weights, self.evaluations(phase))
-            for weights, phase in zip(self.weight_sets, self.request.recipe.phases, strict=True)
-        ]
-
-    def phase_work(self, phase: Phase) -> float:
-        """What a phase costs: passes times tokens."""
-        return self.forwards(phase) * self.grid(phase).tokens
-
-    def step_work(self, phase: Phase) -> float:
-        """What one step of a phase costs."""
-        return self.phase_work(phase) / (len(self.sigmas(phase)) - 1)
+        return [WeightPhase(phase.weights, phase.evaluations) for phase in self.phases]
 
     @property
     def work(self) -> float:
         """What all phases cost."""
-        return sum(map(self.phase_work, self.request.recipe.phases))
+        return sum(phase.work for phase in self.phases)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A resolved request, and what is computed with.
+
+    prompts: the token ids of every prompt, [tokens] int64.
+    """
+
+    resolved: ResolvedRequest
+    prompts: tuple[Tensor, ...]
+    images: tuple[PreparedImage, ...]

@@ -26,7 +26,7 @@ from entracte.models.vocoder import Vocoder
 from entracte.progress import Reporter
 from entracte.recipes import Phase
 from entracte.residency import BASE, DeviceManager, ManagerPlan, PhaseRun, WeightSet
-from entracte.sampling.denoiser import UNGUIDED, Denoiser
+from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.tokens import (
@@ -70,7 +70,7 @@ from .latents import (
     upsample,
 )
 from .preview import Preview, PreviewCallback, Previewer
-from .resolved import Prepared
+from .resolved import PreparedRequest, ResolvedPhase
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -137,7 +137,7 @@ class Run:
     def __init__(
         self,
         model: OpenModel,
-        prepared: Prepared,
+        prepared: PreparedRequest,
         plan: ManagerPlan,
         trace: Trace,
         reporter: Reporter,
@@ -147,7 +147,8 @@ class Run:
         self._manager = model.manager
         self._prepared = prepared
         self._plan = plan
-        self._request = prepared.request
+        self._resolved = prepared.resolved
+        self._request = prepared.resolved.request
         self._trace = trace
         self._reporter = reporter
         self._outputs = outputs
@@ -180,10 +181,9 @@ class Run:
         What only they need leaves the device with this method, before anything is decoded. The
         weights stay until `request` ends.
         """
-        recipe = self._request.recipe
         # Before any weights are on their way: a copy to the device would wait behind them.
         with self._enter(PREPARE_INPUTS):
-            images = deque(map(self._fit_images, recipe.phases))
+            images = deque(map(self._fit_images, self._resolved.phases))
             noise = self._draw_noise()
         with self._enter(LOAD_WEIGHTS):
             weights = request.enter_context(self._manager.execute(self._plan))
@@ -191,13 +191,13 @@ class Run:
             self._prepare_previews()
         contexts = [self._context(tokens) for tokens in self._prepared.prompts]
         made: list[Latents] = []
-        for number, phase in enumerate(recipe.phases):
-            start = self._upsample(made[-1]) if made else self._empty(phase)
+        for number, each in enumerate(self._resolved.phases):
+            start = self._upsample(made[-1]) if made else self._empty(each)
             # Taken out of the queue, so that none stays on the device once it is encoded.
-            encoded = self._encode_images(phase, images.popleft())
+            encoded = self._encode_images(each.phase, images.popleft())
             made.append(self._denoise(number, weights, start, encoded, noise, contexts))
-            latents[f"{phase.name}.video_latent"] = made[-1].video.cpu()
-            latents[f"{phase.name}.audio_latent"] = made[-1].audio.cpu()
+            latents[f"{each.phase.name}.video_latent"] = made[-1].video.cpu()
+            latents[f"{each.phase.name}.audio_latent"] = made[-1].audio.cpu()
         return made
 
     @contextmanager
@@ -212,20 +212,17 @@ class Run:
                 {name: loans.enter_context(borrow(name, nn.Module)) for name in stage.uses},
             )
 
-    def _fit_images(self, phase: Phase) -> list[FittedImage]:
+    def _fit_images(self, resolved: ResolvedPhase) -> list[FittedImage]:
         model = self._model
-        grid = self._prepared.grid(phase)
-        return fit_images(self._prepared.images, grid, model.device, model.dtype)
+        return fit_images(self._prepared.images, resolved.grid, model.device, model.dtype)
 
     def _draw_noise(self) -> DrawnNoise:
         request, channels = self._request, self._model.latent_channels
-        appended = sum(image.frame > 0 for image in self._prepared.images)
+        appended = len(self._resolved.appended_images)
         sizes = [
             size
-            for phase in request.recipe.phases
-            for size in noise_sizes(
-                self._prepared.grid(phase), channels, appended, request.audio_tokens
-            )
+            for phase in self._resolved.phases
+            for size in noise_sizes(phase.grid, channels, appended, request.audio_tokens)
         ]
         return DrawnNoise(NoiseSource(request.seed), sizes, self._model.device)
 
@@ -240,12 +237,12 @@ class Run:
                 require_finite(CONNECT_TEXT, context.video, context.audio)
                 return context
 
-        weights = self._prepared.lent.get("connectors", BASE)
+        weights = self._resolved.weights.lent.get("connectors", BASE)
         return self._model.contexts.get((tuple(tokens.tolist()), weights), make)
 
-    def _empty(self, phase: Phase) -> Latents:
+    def _empty(self, resolved: ResolvedPhase) -> Latents:
         return empty_latents(
-            self._prepared.grid(phase),
+            resolved.grid,
             self._model.latent_channels,
             self._request.audio_tokens,
             self._model.device,
@@ -276,38 +273,37 @@ class Run:
         noise: DrawnNoise,
         contexts: list[TextContext],
     ) -> Latents:
-        phase = self._request.recipe.phases[number]
-        grid, sigmas = self._prepared.grid(phase), self._prepared.sigmas(phase)
-        stages = phase.stages
+        resolved = self._resolved.phases[number]
+        grid, stages = resolved.grid, resolved.phase.stages
         with self._enter(stages.prepare_latents):
-            scale = 1.0 if phase.sigmas is None else phase.sigmas[0]
-            video, audio = prepare_latents(start, grid, images, noise, scale)
-        guidance = self._prepared.guidance if phase.guided else UNGUIDED
-        steps = len(sigmas) - 1
+            video, audio = prepare_latents(start, grid, images, noise, resolved.sigmas[0])
 
         def on_step(step: int, clean: Tensor) -> None:
             self._trace.step()
-            self._reporter.step(step, steps, self._prepared.step_work(phase))
+            self._reporter.step(step, resolved.steps, resolved.step_work)
             self._show(stages.loop, step, clean, grid)
 
         with ExitStack() as held:
             with self._enter(stages.switch):
                 transformer = held.enter_context(weights.phase(number, Transformer))
-            with self._enter(stages.loop, steps):
+            with self._enter(stages.loop, resolved.steps):
                 denoiser = Denoiser(
                     transformer,
                     video,
                     audio,
-                    contexts if phase.guided else contexts[:1],
+                    contexts[: resolved.contexts],
                     self._rotary(transformer, grid, video, audio),
-                    guidance,
+                    resolved.guidance,
                     self._request.guidance_batch,
                 )
-                sample = SAMPLERS[phase.sampler].loop
+                sample, sigmas = (
+                    SAMPLERS[resolved.phase.sampler].loop,
+                    torch.tensor(resolved.sigmas),
+                )
                 noisy = StreamLatents(video.latent, audio.latent)
                 made = sample(denoiser, noisy, sigmas, self._request.seed, on_step)
                 require_finite(stages.loop, *made)
-        self._trace.count("forwards", self._prepared.forwards(phase))
+        self._trace.count("forwards", resolved.forwards)
         return Latents(video_latent(made.video, grid), audio_latent(made.audio))
 
     def _prepare_previews(self) -> None:
@@ -329,9 +325,8 @@ class Run:
         self, transformer: Transformer, grid: VideoGrid, video: Tokens, audio: Tokens
     ) -> tuple[StreamRotary, StreamRotary]:
         model = self._model
-        appended = tuple(image.frame for image in self._prepared.images if image.frame > 0)
         return model.rotary.get(
-            (grid, audio.latent.shape[1], appended),
+            (grid, audio.latent.shape[1], self._resolved.appended_images),
             lambda: transformer.rotary(video.positions, audio.positions, model.device, model.dtype),
         )
 

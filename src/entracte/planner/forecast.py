@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from entracte.errors import RequestError
 from entracte.machine.hardware import Hardware
 from entracte.recipes import RECIPES
-from entracte.residency import AUTO, Adapter, Residency, WeightPhase, WeightSet
+from entracte.residency import AUTO, Residency, WeightPhase
 
 from .calibration import Calibration
 from .cost_model import costs
@@ -14,7 +14,7 @@ from .limits import limits_of
 from .model_profile import DISTILLED, ModelFigures, published
 from .prediction import Prediction
 from .transformer_work import TransformerMeter
-from .workload import Workload
+from .workload import Workload, recipe_weights
 
 # A usual video.
 HEIGHT, WIDTH = 512, 768
@@ -23,7 +23,12 @@ HEIGHT, WIDTH = 512, 768
 def forecast(hardware: Hardware) -> Prediction:
     """The best plan for a usual video; raises BudgetError, naming the smallest, where none fits."""
     model, wanted = published("ltx-2.3"), Residency(AUTO)
-    load = Workload.of_sizes(layers=model.transformer.layers, height=HEIGHT, width=WIDTH)
+    load = Workload.of_sizes(
+        layers=model.transformer.layers,
+        height=HEIGHT,
+        width=WIDTH,
+        defaults=model.version.defaults,
+    )
     phases = weight_phases("two-stage", load, model)
     c = costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
     return decide(c, wanted, limits_of(hardware, wanted)).chosen.prediction
@@ -36,8 +41,7 @@ def weight_phases(pipeline: str, load: Workload, model: ModelFigures) -> Sequenc
         raise RequestError(
             f"the {pipeline} pipeline needs the distilled LoRA: put it into the model's folder"
         )
-    found = []
-    for phase, work in zip(recipe.phases, load.phases, strict=True):
-        adapters = (Adapter(DISTILLED, phase.distilled),) if phase.distilled else ()
-        found.append(WeightPhase(WeightSet(adapters), work.evaluations))
-    return found
+    return [
+        WeightPhase(weights, work.evaluations)
+        for weights, work in zip(recipe_weights(recipe).transformer, load.phases, strict=True)
+    ]

@@ -8,7 +8,7 @@ import torch
 from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
-from entracte.pipeline.resolved import Prepared
+from entracte.pipeline.resolved import ResolvedRequest
 from entracte.residency import AUTO, Backend, Changes, Residency, WeightPhase
 from entracte.trace.trace import Trace
 from entracte.units import MIB
@@ -56,22 +56,21 @@ class ModelPlanner:
             self._planner = Planner(model, hardware)
         return self._planner
 
-    def decide(self, prepared: Prepared, wanted: Residency) -> Decision:
+    def decide(self, resolved: ResolvedRequest, wanted: Residency) -> Decision:
         """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
 
         All its prompts are taken to be new, so that an unseen one finds room when it comes.
         """
-        layers = self.planner.model.transformer.layers
-        load = Workload.of(prepared, layers, new_prompts=len(prepared.prompts))
-        phases = prepared.weight_phases
+        load = Workload.of(resolved, new_prompts=resolved.prompts)
+        phases = resolved.weight_phases
         return self.planner.decide(load, phases, self._adapters_of(phases), wanted)
 
-    def predict(self, prepared: Prepared, wanted: Residency) -> Prediction | None:
+    def predict(self, resolved: ResolvedRequest, wanted: Residency) -> Prediction | None:
         """What a request takes under the plan in place; None before there was one."""
         if self._planner is None:
             return None
-        load = Workload.of(prepared, self._planner.model.transformer.layers, len(prepared.prompts))
-        phases = prepared.weight_phases
+        load = Workload.of(resolved, new_prompts=resolved.prompts)
+        phases = resolved.weight_phases
         return self._planner.predict(load, phases, self._adapters_of(phases), wanted)
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:

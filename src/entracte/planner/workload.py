@@ -1,19 +1,18 @@
 """What is to be computed: a request's sizes, without its contents."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
-from entracte.binding import bind
 from entracte.models.transformer import Pass
-from entracte.pipeline.conditions import PreparedImage
-from entracte.pipeline.resolved import Prepared
-from entracte.recipes import Phase, SamplerName
-from entracte.request import Request
-from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
-from entracte.versions import DEFAULTS
+from entracte.pipeline.resolve import resolve
+from entracte.pipeline.resolved import RequestWeights, ResolvedPhase, ResolvedRequest
+from entracte.recipes import Recipe, SamplerName
+from entracte.request import ImageCondition, Request
+from entracte.residency import Adapter, WeightSet
+from entracte.sampling.denoiser import GuidancePlan
+from entracte.versions import ASSUMED, DEFAULTS, Defaults
+
+from .model_profile import DISTILLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,10 @@ class Workload:
         return self.phases[0].audio_tokens
 
     @classmethod
-    def of(cls, prepared: Prepared, layers: int, new_prompts: int) -> "Workload":
-        """A prepared request's, on a transformer of so many layers."""
-        request = prepared.request
-        phases = tuple(_phase_load(prepared, phase, layers) for phase in request.recipe.phases)
+    def of(cls, resolved: ResolvedRequest, new_prompts: int) -> "Workload":
+        """A resolved request's."""
+        request = resolved.request
+        phases = tuple(_phase_load(resolved, phase) for phase in resolved.phases)
         return cls(phases, new_prompts, request.num_frames, request.height, request.width)
 
     @classmethod
@@ -90,12 +89,13 @@ class Workload:
         images: int = 0,
         prompts: int | None = None,
         guidance_batch: int = 1,
-        version: str = "2.3",
+        defaults: Defaults = DEFAULTS[ASSUMED],
     ) -> "Workload":
         """What a request of these sizes is, with the default guidance; None is a default too.
 
         images: the first stands at the first frame, the others at later ones.
         prompts: how many have to be encoded (default: all that the pipeline looks at).
+        defaults: of the model's version.
         Raises RequestError as a request does.
         """
         given: dict[str, Any] = {
@@ -107,46 +107,39 @@ class Workload:
             "frame_rate": frame_rate,
             "num_inference_steps": steps,
             "guidance_batch": guidance_batch,
+            "images": tuple(ImageCondition("any", frame=number) for number in range(images)),
         }
-        defaults = DEFAULTS[version]
-        request = bind(Request(**given), defaults)
-        blocks = (round(defaults.stg_depth * layers),)
-        guidance = GuidancePlan(
-            replace(request.video_guidance, stg_blocks=blocks),
-            replace(request.audio_guidance, stg_blocks=blocks),
-        )
-        negative = request.recipe.guided and "unconditioned" in guidance.passes()
-        looked_at = 2 if negative else 1
-        prepared = Prepared(
-            request=request,
-            guidance=guidance,
-            prompts=[torch.empty(0)] * looked_at,
-            images=[PreparedImage(np.empty(0), number, 1.0) for number in range(images)],
-            weight_sets=[],
-            lent={},
-        )
-        return cls.of(prepared, layers, looked_at if prompts is None else prompts)
+        request = Request(**given)
+        resolved = resolve(request, defaults, layers, recipe_weights(request.recipe))
+        return cls.of(resolved, resolved.prompts if prompts is None else prompts)
 
 
-def _phase_load(prepared: Prepared, phase: Phase, layers: int) -> PhaseLoad:
-    grid = prepared.grid(phase)
-    guidance = prepared.guidance if phase.guided else UNGUIDED
-    later = sum(image.frame > 0 for image in prepared.images)
+def recipe_weights(recipe: Recipe) -> RequestWeights:
+    """A recipe's weights without LoRAs of a request."""
+    adapters = (
+        (Adapter(DISTILLED, phase.distilled),) if phase.distilled else () for phase in recipe.phases
+    )
+    return RequestWeights(tuple(map(WeightSet, adapters)), lent={}, notices=())
+
+
+def _phase_load(resolved: ResolvedRequest, phase: ResolvedPhase) -> PhaseLoad:
+    grid, request = phase.grid, resolved.request
+    passes = phase.guidance.passes().values()
     return PhaseLoad(
-        name=phase.name,
+        name=phase.phase.name,
         frames=grid.frames,
         height=grid.height,
         width=grid.width,
-        appended=later * grid.frame_tokens,
-        audio_tokens=prepared.request.audio_tokens,
-        steps=len(prepared.sigmas(phase)) - 1,
-        sampler=phase.sampler,
-        evaluations=prepared.evaluations(phase),
-        guidance=guidance,
-        passes=sum(_share(each, layers) for each in guidance.passes().values()),
-        rows_at_once=prepared.request.guidance_batch,
-        images=len(prepared.images),
-        contexts=len(prepared.prompts) if phase.guided else 1,
+        appended=len(resolved.appended_images) * grid.frame_tokens,
+        audio_tokens=request.audio_tokens,
+        steps=phase.steps,
+        sampler=phase.phase.sampler,
+        evaluations=phase.evaluations,
+        guidance=phase.guidance,
+        passes=sum(_share(each, resolved.layers) for each in passes),
+        rows_at_once=request.guidance_batch,
+        images=len(request.images),
+        contexts=phase.contexts,
     )
 
 
