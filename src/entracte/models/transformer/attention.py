@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from .elementwise import PLAIN, Elementwise
 from .linear import Linear, attention
 from .norm import RMSNorm
-from .rotary import Rotary, rotate
+from .rotary import Rotary
 
 
 class Attention(nn.Module):
@@ -15,11 +16,19 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, query_dim: int, context_dim: int, heads: int, head_dim: int, eps: float
+        self,
+        query_dim: int,
+        context_dim: int,
+        heads: int,
+        head_dim: int,
+        eps: float,
+        elementwise: Elementwise = PLAIN,
     ) -> None:
         super().__init__()
         width = heads * head_dim
         self.heads = heads
+        self.eps = eps
+        self.elementwise = elementwise
         self.q_norm = RMSNorm(width, eps)
         self.k_norm = RMSNorm(width, eps)
         self.to_q = Linear(query_dim, width)
@@ -30,13 +39,14 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """[rows, tokens, query_dim] -> [rows, tokens, heads, head_dim]"""
-        q = self.split(self.q_norm(self.to_q(x)))
-        return q if rotary is None else rotate(q, rotary)
+        return self._normed(self.to_q(x), self.q_norm.weight, rotary)
 
     def keys(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
-        k = self.split(self.k_norm(self.to_k(x)))
-        return k if rotary is None else rotate(k, rotary)
+        return self._normed(self.to_k(x), self.k_norm.weight, rotary)
+
+    def _normed(self, x: Tensor, weight: Tensor, rotary: Rotary | None) -> Tensor:
+        return self.elementwise.normed_heads(x, weight, self.eps, self.heads, rotary)
 
     def values(self, x: Tensor) -> Tensor:
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
@@ -47,13 +57,13 @@ class Attention(nn.Module):
         out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return out.transpose(1, 2)
 
-    def project(self, heads_out: Tensor, x: Tensor) -> Tensor:
+    def project(self, heads_out: Tensor, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """Gate the heads by the tokens x that asked, and project to [rows, tokens, query_dim].
 
-        `heads_out` is overwritten.
+        `heads_out` is overwritten. kept: the heads of further rows, which follow it.
         """
         gates = torch.sigmoid(self.to_gate_logits(x)).mul_(2)
-        out: Tensor = self.to_out[0](heads_out.mul_(gates.unsqueeze(-1)).flatten(2))
+        out: Tensor = self.to_out[0](self.elementwise.gated_heads(heads_out, gates, kept))
         return out
 
     def split(self, x: Tensor) -> Tensor:

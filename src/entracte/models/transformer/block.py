@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention, FeedForward
-from .config import TransformerConfig
-from .modulation import TokenRun, add_gated, modulate
-from .norm import rms_norm
+from .config import StreamConfig, TransformerConfig
+from .elementwise import PLAIN, Elementwise, GatedUpdate
+from .modulation import Modulation, TokenTimesteps
 from .passes import Rows
 from .rotary import Rotary
 
@@ -18,14 +18,14 @@ from .rotary import Rotary
 class StreamConditions:
     """What conditions one stream in a step; the same for all blocks and passes.
 
-    runs: the stretches of tokens with one timestep.
-    rotary, cross_rotary: angles for self-attention and for audio-video attention.
+    timesteps: of its tokens. rotary, cross_rotary: angles for self-attention and for audio-video
+        attention.
     contexts: [contexts, text tokens, context_dim].
     timestep [timesteps, 9, width], prompt [2, width], cross [timesteps, 4, width] and cross_gate
     [1, width]: modulation that a block adds to its own tables.
     """
 
-    runs: Sequence[TokenRun]
+    timesteps: TokenTimesteps
     rotary: Rotary
     cross_rotary: Rotary
     contexts: Tensor
@@ -34,21 +34,27 @@ class StreamConditions:
     cross: Tensor
     cross_gate: Tensor
 
-    @property
-    def everywhere(self) -> list[TokenRun]:
-        """All tokens as one run, for modulation that does not depend on the token."""
-        return [TokenRun(0, self.runs[-1].stop, 0)]
-
 
 @dataclass(frozen=True, slots=True)
 class StreamShared:
     """What a block makes of one stream's conditions, for all batches of a sweep.
 
-    table: [timesteps, 9, width], modulation. text_keys, text_values: of the contexts,
-    [contexts, text tokens, heads, head_dim].
+    attention, text, feed_forward: the modulation of each sublayer's input, and the gates of what it
+        adds, [timesteps, width].
+    audio_to_video, video_to_audio: the modulation of this stream's part in each direction of
+        audio-video attention. cross_gate: [1, width].
+    text_keys, text_values: of the contexts, [contexts, text tokens, heads, head_dim].
     """
 
-    table: Tensor
+    attention: Modulation
+    attention_gate: Tensor
+    text: Modulation
+    text_gate: Tensor
+    feed_forward: Modulation
+    feed_forward_gate: Tensor
+    audio_to_video: Modulation
+    video_to_audio: Modulation
+    cross_gate: Tensor
     text_keys: Tensor
     text_values: Tensor
 
@@ -67,22 +73,21 @@ class Block(nn.Module):
     It keeps nothing between calls. Parameter names are those of the published file.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, elementwise: Elementwise = PLAIN) -> None:
         super().__init__()
-        video, audio, eps = config.video, config.audio, config.norm_eps
-        self.eps = eps
-        self.attn1 = Attention(video.width, video.width, video.heads, video.head_dim, eps)
-        self.attn2 = Attention(video.width, video.context_dim, video.heads, video.head_dim, eps)
-        self.audio_attn1 = Attention(audio.width, audio.width, audio.heads, audio.head_dim, eps)
-        self.audio_attn2 = Attention(
-            audio.width, audio.context_dim, audio.heads, audio.head_dim, eps
-        )
-        self.audio_to_video_attn = Attention(
-            video.width, audio.width, audio.heads, audio.head_dim, eps
-        )
-        self.video_to_audio_attn = Attention(
-            audio.width, video.width, audio.heads, audio.head_dim, eps
-        )
+        video, audio = config.video, config.audio
+        self.eps = config.norm_eps
+        self.elementwise = elementwise
+
+        def attention(asking: int, told: int, stream: StreamConfig) -> Attention:
+            return Attention(asking, told, stream.heads, stream.head_dim, self.eps, elementwise)
+
+        self.attn1 = attention(video.width, video.width, video)
+        self.attn2 = attention(video.width, video.context_dim, video)
+        self.audio_attn1 = attention(audio.width, audio.width, audio)
+        self.audio_attn2 = attention(audio.width, audio.context_dim, audio)
+        self.audio_to_video_attn = attention(video.width, audio.width, audio)
+        self.video_to_audio_attn = attention(audio.width, video.width, audio)
         self.ff = FeedForward(video.width)
         self.audio_ff = FeedForward(audio.width)
         self.scale_shift_table = nn.Parameter(torch.empty(9, video.width))
@@ -95,23 +100,21 @@ class Block(nn.Module):
     def prepare(self, video: StreamConditions, audio: StreamConditions) -> Shared:
         """What does not depend on the hidden states: modulation, keys and values of the text."""
         return Shared(
-            self._shared(self.attn2, video, self.scale_shift_table, self.prompt_scale_shift_table),
-            self._shared(
+            _shared(
+                self.attn2,
+                video,
+                self.scale_shift_table,
+                self.prompt_scale_shift_table,
+                self.scale_shift_table_a2v_ca_video,
+            ),
+            _shared(
                 self.audio_attn2,
                 audio,
                 self.audio_scale_shift_table,
                 self.audio_prompt_scale_shift_table,
+                self.scale_shift_table_a2v_ca_audio,
             ),
         )
-
-    @staticmethod
-    def _shared(
-        attention: Attention, conditions: StreamConditions, table: Tensor, prompt: Tensor
-    ) -> StreamShared:
-        table = table + conditions.timestep
-        shift, scale = prompt + conditions.prompt
-        text = (conditions.contexts * (1 + scale)).add_(shift)
-        return StreamShared(table, attention.keys(text), attention.values(text))
 
     def forward(
         self,
@@ -126,15 +129,21 @@ class Block(nn.Module):
 
         x: [rows, video tokens, video width]; y: [rows, audio tokens, audio width].
         shared: what `prepare` made of the same conditions.
+
+        What a sublayer adds is added where the next one's input is made, in one pass over memory
+        where the kernels are fused.
         """
-        self._self_attention(self.attn1, x, video, shared.video, rows.video_attending)
-        self._self_attention(self.audio_attn1, y, audio, shared.audio, rows.audio_attending)
-        self._text_attention(self.attn2, x, video, shared.video, rows)
-        self._text_attention(self.audio_attn2, y, audio, shared.audio, rows)
+        v, a, ops = shared.video, shared.audio, self.elementwise
+        adding_v = self._self_attention(self.attn1, x, video, v, rows.video_attending)
+        adding_a = self._self_attention(self.audio_attn1, y, audio, a, rows.audio_attending)
+        adding_v = self._text_attention(self.attn2, x, adding_v, v, rows)
+        adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows)
         if rows.isolated < len(x):
-            self._audio_video_attention(x[rows.isolated :], y[rows.isolated :], video, audio)
-        self._feed_forward(self.ff, x, video, shared.video)
-        self._feed_forward(self.audio_ff, y, audio, shared.audio)
+            adding_v, adding_a = self._audio_video_attention(
+                x, y, adding_v, adding_a, video, audio, shared, rows.isolated
+            )
+        ops.add(x, self._feed_forward(self.ff, x, adding_v, v))
+        ops.add(y, self._feed_forward(self.audio_ff, y, adding_a, a))
         return x, y
 
     def _self_attention(
@@ -144,11 +153,10 @@ class Block(nn.Module):
         conditions: StreamConditions,
         shared: StreamShared,
         attending: int,
-    ) -> None:
+    ) -> GatedUpdate | None:
         """Rows from `attending` on keep their own values."""
-        shift, scale, gate = shared.table[:, 0:3].unbind(1)
-        h = modulate(self._norm(x), shift, scale, conditions.runs)
-        out = values = attention.values(h)
+        (h,) = self.elementwise.modulated_norm(x, self.eps, [shared.attention])
+        values = attention.values(h)
         if attending:
             asking = h[:attending]
             out = attention.attend(
@@ -156,44 +164,52 @@ class Block(nn.Module):
                 attention.keys(asking, conditions.rotary),
                 values[:attending],
             )
-            if attending < len(x):
-                out = torch.cat([out, values[attending:]])
-        add_gated(x, attention.project(out, h), gate, conditions.runs)
+            kept = values[attending:] if attending < len(x) else None
+        else:
+            out, kept = values, None
+        update = attention.project(out, h, kept)
+        return self.elementwise.defer(
+            x, GatedUpdate(update, shared.attention_gate, shared.attention.timesteps)
+        )
 
     def _text_attention(
         self,
         attention: Attention,
         x: Tensor,
-        conditions: StreamConditions,
+        adding: GatedUpdate | None,
         shared: StreamShared,
         rows: Rows,
-    ) -> None:
-        shift, scale, gate = shared.table[:, 6:9].unbind(1)
-        h = modulate(self._norm(x), shift, scale, conditions.runs)
+    ) -> GatedUpdate | None:
+        (h,) = self.elementwise.modulated_norm(x, self.eps, [shared.text], adding)
         out = attention.attend(
             attention.queries(h),
             _of_rows(shared.text_keys, rows.contexts),
             _of_rows(shared.text_values, rows.contexts),
         )
-        add_gated(x, attention.project(out, h), gate, conditions.runs)
+        update = attention.project(out, h)
+        return self.elementwise.defer(
+            x, GatedUpdate(update, shared.text_gate, shared.text.timesteps)
+        )
 
     def _audio_video_attention(
-        self, x: Tensor, y: Tensor, video: StreamConditions, audio: StreamConditions
-    ) -> None:
+        self,
+        x: Tensor,
+        y: Tensor,
+        adding_v: GatedUpdate | None,
+        adding_a: GatedUpdate | None,
+        video: StreamConditions,
+        audio: StreamConditions,
+        shared: Shared,
+        isolated: int,
+    ) -> tuple[GatedUpdate | None, GatedUpdate | None]:
         """Video x and audio y attend to each other, both reading the states from before."""
-        video_table = self.scale_shift_table_a2v_ca_video
-        audio_table = self.scale_shift_table_a2v_ca_audio
-        video_scale, video_shift, video_scale_key, video_shift_key = (
-            video_table[:4] + video.cross
-        ).unbind(1)
-        audio_scale_key, audio_shift_key, audio_scale, audio_shift = (
-            audio_table[:4] + audio.cross
-        ).unbind(1)
-        h, g = self._norm(x), self._norm(y)
-        video_asks = modulate(h, video_shift, video_scale, video.runs, in_place=False)
-        audio_asks = modulate(g, audio_shift, audio_scale, audio.runs, in_place=False)
-        video_tells = modulate(h, video_shift_key, video_scale_key, video.runs)
-        audio_tells = modulate(g, audio_shift_key, audio_scale_key, audio.runs)
+        v, a, ops = shared.video, shared.audio, self.elementwise
+        video_asks, video_tells = ops.modulated_norm(
+            x, self.eps, [v.audio_to_video, v.video_to_audio], adding_v, isolated
+        )
+        audio_asks, audio_tells = ops.modulated_norm(
+            y, self.eps, [a.video_to_audio, a.audio_to_video], adding_a, isolated
+        )
 
         attention = self.audio_to_video_attn
         out = attention.attend(
@@ -201,8 +217,9 @@ class Block(nn.Module):
             attention.keys(audio_tells, audio.cross_rotary),
             attention.values(audio_tells),
         )
-        gate = video_table[4:] + video.cross_gate
-        add_gated(x, attention.project(out, video_asks), gate, video.everywhere)
+        update = attention.project(out, video_asks)
+        alike = v.attention.timesteps.alike
+        adding_v = ops.defer(x, GatedUpdate(update, v.cross_gate, alike, isolated))
 
         attention = self.video_to_audio_attn
         out = attention.attend(
@@ -210,22 +227,47 @@ class Block(nn.Module):
             attention.keys(video_tells, video.cross_rotary),
             attention.values(video_tells),
         )
-        gate = audio_table[4:] + audio.cross_gate
-        add_gated(y, attention.project(out, audio_asks), gate, audio.everywhere)
+        update = attention.project(out, audio_asks)
+        alike = a.attention.timesteps.alike
+        return adding_v, ops.defer(y, GatedUpdate(update, a.cross_gate, alike, isolated))
 
     def _feed_forward(
         self,
         feed_forward: FeedForward,
         x: Tensor,
-        conditions: StreamConditions,
+        adding: GatedUpdate | None,
         shared: StreamShared,
-    ) -> None:
-        shift, scale, gate = shared.table[:, 3:6].unbind(1)
-        h = modulate(self._norm(x), shift, scale, conditions.runs)
-        add_gated(x, feed_forward(h), gate, conditions.runs)
+    ) -> GatedUpdate:
+        (h,) = self.elementwise.modulated_norm(x, self.eps, [shared.feed_forward], adding)
+        update = feed_forward(h)
+        return GatedUpdate(update, shared.feed_forward_gate, shared.feed_forward.timesteps)
 
-    def _norm(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.eps)
+
+def _shared(
+    attention: Attention,
+    conditions: StreamConditions,
+    table: Tensor,
+    prompt: Tensor,
+    cross: Tensor,
+) -> StreamShared:
+    timesteps = conditions.timesteps
+    rows = (table + conditions.timestep).unbind(1)
+    a2v_scale, a2v_shift, v2a_scale, v2a_shift = (cross[:4] + conditions.cross).unbind(1)
+    shift, scale = prompt + conditions.prompt
+    text = (conditions.contexts * (1 + scale)).add_(shift)
+    return StreamShared(
+        attention=Modulation(rows[0], rows[1], timesteps),
+        attention_gate=rows[2],
+        text=Modulation(rows[6], rows[7], timesteps),
+        text_gate=rows[8],
+        feed_forward=Modulation(rows[3], rows[4], timesteps),
+        feed_forward_gate=rows[5],
+        audio_to_video=Modulation(a2v_shift, a2v_scale, timesteps),
+        video_to_audio=Modulation(v2a_shift, v2a_scale, timesteps),
+        cross_gate=cross[4:] + conditions.cross_gate,
+        text_keys=attention.keys(text),
+        text_values=attention.values(text),
+    )
 
 
 def _of_rows(per_context: Tensor, contexts: Sequence[int]) -> Tensor:

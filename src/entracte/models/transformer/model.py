@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ..component import Component
 from .block import Block, StreamConditions
 from .config import TransformerConfig
+from .elementwise import PLAIN, Elementwise
 from .execution import RunBlocks, run_blocks
-from .modulation import AdaLayerNormSingle, TokenRun, modulate
+from .modulation import AdaLayerNormSingle, Modulation, TokenRun, TokenTimesteps, modulate
 from .passes import Pass, first_batches
 from .rotary import Rotary, rotary_table
 
@@ -55,7 +56,7 @@ class Velocity:
 class Transformer(Component):
     """Parameter names are those of the published file, below `model.diffusion_model.`."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, elementwise: Elementwise = PLAIN) -> None:
         super().__init__()
         self.config = config
         video, audio = config.video, config.audio
@@ -69,7 +70,9 @@ class Transformer(Component):
         self.av_ca_audio_scale_shift_adaln_single = AdaLayerNormSingle(audio.width, 4)
         self.av_ca_a2v_gate_adaln_single = AdaLayerNormSingle(video.width, 1)
         self.av_ca_v2a_gate_adaln_single = AdaLayerNormSingle(audio.width, 1)
-        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.transformer_blocks = nn.ModuleList(
+            Block(config, elementwise) for _ in range(config.layers)
+        )
         self.scale_shift_table = nn.Parameter(torch.empty(2, video.width))
         self.audio_scale_shift_table = nn.Parameter(torch.empty(2, audio.width))
         self.proj_out = nn.Linear(video.width, video.out_channels)
@@ -121,8 +124,10 @@ class Transformer(Component):
         audio_time, audio_embedded = self.audio_adaln_single(audio.timesteps * scale)
         # Audio-video attention is shifted and scaled by the stream's own timesteps, and gated by
         # the other stream's noise level.
+        video_timesteps = TokenTimesteps.of(video.runs, video.latent.device)
+        audio_timesteps = TokenTimesteps.of(audio.runs, audio.latent.device)
         video_conditions = StreamConditions(
-            runs=video.runs,
+            timesteps=video_timesteps,
             rotary=video.rotary.own,
             cross_rotary=video.rotary.cross,
             contexts=video.contexts,
@@ -132,7 +137,7 @@ class Transformer(Component):
             cross_gate=self.av_ca_a2v_gate_adaln_single(audio.sigma * gate_scale)[0][0],
         )
         audio_conditions = StreamConditions(
-            runs=audio.runs,
+            timesteps=audio_timesteps,
             rotary=audio.rotary.own,
             cross_rotary=audio.rotary.cross,
             contexts=audio.contexts,
@@ -159,13 +164,13 @@ class Transformer(Component):
         velocities: dict[Pass, Velocity] = {}
         for batch in batches:
             video_out = self._output(
-                batch.video, self.scale_shift_table, video_embedded, video.runs, self.proj_out
+                batch.video, self.scale_shift_table, video_embedded, video_timesteps, self.proj_out
             )
             audio_out = self._output(
                 batch.audio,
                 self.audio_scale_shift_table,
                 audio_embedded,
-                audio.runs,
+                audio_timesteps,
                 self.audio_proj_out,
             )
             for row, evaluated in enumerate(batch.passes):
@@ -174,10 +179,9 @@ class Transformer(Component):
 
     @staticmethod
     def _output(
-        x: Tensor, table: Tensor, embedded: Tensor, runs: Sequence[TokenRun], projection: nn.Module
+        x: Tensor, table: Tensor, embedded: Tensor, timesteps: TokenTimesteps, projection: nn.Module
     ) -> Tensor:
         shift, scale = (table + embedded[:, None]).unbind(1)
-        out: Tensor = projection(
-            modulate(F.layer_norm(x, x.shape[-1:], eps=1e-6), shift, scale, runs)
-        )
+        normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+        out: Tensor = projection(modulate(normed, Modulation(shift, scale, timesteps)))
         return out

@@ -67,19 +67,53 @@ class AdaLayerNormSingle(nn.Module):
         return self.linear(F.silu(embedded)).unflatten(-1, (self.rows, -1)), embedded
 
 
-def modulate(
-    x: Tensor, shift: Tensor, scale: Tensor, runs: Sequence[TokenRun], in_place: bool = True
-) -> Tensor:
-    """x * (1 + scale) + shift, in place unless x is needed again.
+@dataclass(frozen=True, slots=True)
+class TokenTimesteps:
+    """Which timestep each token of a stream has.
 
-    x: [rows, tokens, width]; shift, scale: [timesteps, width]. The product is rounded before the
-    sum, as the model was trained: fusing the two moves bfloat16 latents by several per cent.
+    runs: from the first token to the last. numbers: the same for every token, [tokens] int32, for
+    kernels; None where all tokens have the first.
+    """
+
+    runs: tuple[TokenRun, ...]
+    numbers: Tensor | None = None
+
+    @classmethod
+    def of(cls, runs: Sequence[TokenRun], device: torch.device) -> "TokenTimesteps":
+        """From runs; nothing is sent to the device, so nothing waits for it."""
+        if all(run.timestep == 0 for run in runs):
+            return cls(tuple(runs))
+        numbers = torch.empty(runs[-1].stop, dtype=torch.int32, device=device)
+        for run in runs:
+            numbers[run.start : run.stop].fill_(run.timestep)
+        return cls(tuple(runs), numbers)
+
+    @property
+    def alike(self) -> "TokenTimesteps":
+        """The same tokens as one run, for what does not depend on the token."""
+        return TokenTimesteps((TokenRun(0, self.runs[-1].stop, 0),))
+
+
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """x * (1 + scale) + shift, by each token's timestep. shift, scale: [timesteps, width]."""
+
+    shift: Tensor
+    scale: Tensor
+    timesteps: TokenTimesteps
+
+
+def modulate(x: Tensor, by: Modulation, in_place: bool = True) -> Tensor:
+    """x * (1 + scale) + shift, in place unless x is needed again; x: [rows, tokens, width].
+
+    The product is rounded before the sum, as the model was trained: fusing the two moves bfloat16
+    latents by several per cent.
     """
     out = x if in_place else torch.empty_like(x)
-    factor = 1 + scale
-    for run in runs:
+    factor = 1 + by.scale
+    for run in by.timesteps.runs:
         part = slice(run.start, run.stop)
-        torch.mul(x[:, part], factor[run.timestep], out=out[:, part]).add_(shift[run.timestep])
+        torch.mul(x[:, part], factor[run.timestep], out=out[:, part]).add_(by.shift[run.timestep])
     return out
 
 

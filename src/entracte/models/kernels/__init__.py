@@ -1,0 +1,1 @@
+"""Fused kernels for GPUs, with the roundings of the plain expressions."""

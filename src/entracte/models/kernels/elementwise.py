@@ -1,0 +1,142 @@
+"""The elementwise work of the transformer's blocks by fused kernels."""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+from torch import Tensor
+
+from entracte.models.transformer.elementwise import GatedUpdate
+from entracte.models.transformer.modulation import Modulation
+from entracte.models.transformer.rotary import Rotary
+
+from .elementwise_triton import (
+    EXACT,
+    gated_heads_kernel,
+    modulated_norm_kernel,
+    normed_heads_kernel,
+)
+
+
+class FusedElementwise:
+    """`Elementwise` in one kernel for each operation.
+
+    Equal to the plain expressions bit for bit but where a sum is inside: a norm's sum of squares
+    is in an order of its own, so about one bfloat16 number in a million differs by its last bit.
+    """
+
+    def add(self, x: Tensor, update: GatedUpdate) -> None:
+        _launch_norm(x, 0.0, (), update, 0, [])
+
+    def defer(self, _: Tensor, update: GatedUpdate) -> GatedUpdate | None:
+        return update
+
+    def modulated_norm(
+        self,
+        x: Tensor,
+        eps: float,
+        modulations: Sequence[Modulation],
+        update: GatedUpdate | None = None,
+        first: int = 0,
+    ) -> list[Tensor]:
+        wanted = x[first:]
+        outs = [torch.empty_like(wanted) for _ in modulations[1:]]
+        # A token's update is read before its result is written.
+        reused = update is not None and update.first == first
+        outs.insert(0, update.value if update is not None and reused else torch.empty_like(wanted))
+        _launch_norm(x, eps, modulations, update, first, outs)
+        return outs
+
+    def normed_heads(
+        self, x: Tensor, weight: Tensor, eps: float, heads: int, rotary: Rotary | None
+    ) -> Tensor:
+        rows, tokens, width = x.shape
+        half = width // heads // 2
+        cos, sin = (x, x) if rotary is None else (rotary.cos, rotary.sin)
+        normed_heads_kernel[(rows * tokens,)](
+            x,
+            weight,
+            cos,
+            sin,
+            tokens,
+            heads,
+            eps,
+            HALF=half,
+            HEADS=triton.next_power_of_2(heads),
+            HALVES=triton.next_power_of_2(half),
+            ROTATED=rotary is not None,
+            num_warps=_warps(width),
+            **EXACT,
+        )
+        split: Tensor = x.unflatten(-1, (heads, -1))
+        return split
+
+    def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
+        attending, tokens, heads, head_dim = out.shape
+        rows = len(gates)
+        gated = torch.empty((rows, tokens, heads * head_dim), dtype=out.dtype, device=out.device)
+        gated_heads_kernel[(rows * tokens,)](
+            out,
+            *out.stride()[:3],
+            out if kept is None else kept,
+            gates,
+            gated,
+            attending,
+            tokens,
+            heads,
+            HEAD_DIM=head_dim,
+            HEADS=triton.next_power_of_2(heads),
+            PLACES=triton.next_power_of_2(head_dim),
+            KEPT=kept is not None,
+            num_warps=_warps(heads * head_dim),
+            **EXACT,
+        )
+        return gated
+
+
+def _launch_norm(
+    x: Tensor,
+    eps: float,
+    modulations: Sequence[Modulation],
+    update: GatedUpdate | None,
+    first: int,
+    outs: Sequence[Tensor],
+) -> None:
+    rows, tokens, width = x.shape
+    # What a kernel does not read is any tensor.
+    one, two = (*modulations, None, None)[:2]
+    numbers = None if one is None else one.timesteps.numbers
+    gate_numbers = None if update is None else update.timesteps.numbers
+    modulated_norm_kernel[(rows * tokens,)](
+        x,
+        x if update is None else update.value,
+        x if update is None else update.gate,
+        0 if update is None else update.gate.stride(0),
+        x if gate_numbers is None else gate_numbers,
+        0 if update is None else update.first * tokens,
+        outs[0] if outs else x,
+        x if one is None else one.scale,
+        x if one is None else one.shift,
+        outs[1] if len(outs) > 1 else x,
+        x if two is None else two.scale,
+        x if two is None else two.shift,
+        0 if one is None else one.scale.stride(0),
+        0 if two is None else two.scale.stride(0),
+        x if numbers is None else numbers,
+        first * tokens,
+        tokens,
+        width,
+        eps,
+        UPDATED=update is not None,
+        GATE_NUMBERED=gate_numbers is not None,
+        NUMBERED=numbers is not None,
+        OUTPUTS=len(outs),
+        COLUMNS=triton.next_power_of_2(width),
+        num_warps=_warps(width),
+        **EXACT,
+    )
+
+
+def _warps(width: int) -> int:
+    """So many that each thread has 16 numbers of a row, or fewer."""
+    return max(1, min(8, width // 512))

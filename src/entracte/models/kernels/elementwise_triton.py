@@ -1,0 +1,178 @@
+"""The elementwise work of a block in Triton: one pass over memory for each operation.
+
+Every intermediate that torch's operators would round is rounded here. Triton must not fuse a
+product with a sum (`enable_fp_fusion=False`): it would fold a rounding to bfloat16 and back.
+Sums of squares are in this file's order, which is the same for every batch and number of tokens,
+as one program sums one token.
+"""
+
+import triton
+import triton.language as tl
+
+# What every kernel is launched with. A condition that is known when a kernel is compiled stands
+# apart from one that is not: Triton would evaluate both.
+EXACT = {"enable_fp_fusion": False}
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _row_and_timestep(numbers, tokens, NUMBERED: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """The program's row of [rows * tokens, width], and its token's timestep."""
+    row = tl.program_id(0)
+    if NUMBERED:
+        return row, tl.load(numbers + row % tokens)
+    return row, 0
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _modulated(normed, scale, shift, timestep, stride, columns, inside):
+    """normed * (1 + scale) + shift, each step rounded to the dtype of `normed`."""
+    dtype = normed.dtype
+    by = tl.load(scale + timestep * stride + columns, mask=inside, other=0.0).to(tl.float32)
+    by = (1.0 + by).to(dtype)
+    product = (normed.to(tl.float32) * by.to(tl.float32)).to(dtype)
+    add = tl.load(shift + timestep * stride + columns, mask=inside, other=0.0)
+    return (product.to(tl.float32) + add.to(tl.float32)).to(dtype)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def modulated_norm_kernel(  # type: ignore[no-untyped-def]
+    x,
+    update,  # [rows - update_first, tokens, width]
+    gate,
+    gate_stride,
+    gate_numbers,
+    update_first,  # in rows * tokens
+    out,  # [rows - first, tokens, width]
+    scale,
+    shift,
+    second_out,
+    second_scale,
+    second_shift,
+    stride,  # of scale and shift, from timestep to timestep
+    second_stride,
+    numbers,
+    first,  # in rows * tokens
+    tokens,
+    width,
+    eps,
+    UPDATED: tl.constexpr,  # noqa: N803
+    GATE_NUMBERED: tl.constexpr,  # noqa: N803
+    NUMBERED: tl.constexpr,  # noqa: N803
+    OUTPUTS: tl.constexpr,  # noqa: N803
+    COLUMNS: tl.constexpr,  # noqa: N803
+):
+    """x += update * gate; then, for up to two modulations, the modulated RMS norm of x."""
+    row, timestep = _row_and_timestep(numbers, tokens, NUMBERED)
+    row = row.to(tl.int64)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < width
+    here = row * width + columns
+    values = tl.load(x + here, mask=inside, other=0.0)
+    dtype = values.dtype
+    if UPDATED:  # noqa: SIM102
+        if row >= update_first:
+            gate_timestep = 0
+            if GATE_NUMBERED:
+                gate_timestep = tl.load(gate_numbers + row % tokens)
+            there = (row - update_first) * width + columns
+            added = tl.load(update + there, mask=inside, other=0.0).to(tl.float32)
+            by = tl.load(gate + gate_timestep * gate_stride + columns, mask=inside, other=0.0)
+            product = (added * by.to(tl.float32)).to(dtype)
+            values = (values.to(tl.float32) + product.to(tl.float32)).to(dtype)
+            tl.store(x + here, values, mask=inside)
+    if OUTPUTS > 0:  # noqa: SIM102
+        if row >= first:
+            wide = values.to(tl.float32)
+            mean = tl.sum(wide * wide, 0) / width
+            normed = (wide * tl.rsqrt(mean + eps)).to(dtype)
+            to = (row - first) * width + columns
+            made = _modulated(normed, scale, shift, timestep, stride, columns, inside)
+            tl.store(out + to, made, mask=inside)
+            if OUTPUTS > 1:
+                made = _modulated(
+                    normed, second_scale, second_shift, timestep, second_stride, columns, inside
+                )
+                tl.store(second_out + to, made, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def normed_heads_kernel(  # type: ignore[no-untyped-def]
+    x,  # [rows, tokens, heads * 2 * half], in place
+    weight,
+    cos,  # [tokens, heads, half]
+    sin,
+    tokens,
+    heads,
+    eps,
+    HALF: tl.constexpr,  # noqa: N803
+    HEADS: tl.constexpr,  # noqa: N803
+    HALVES: tl.constexpr,  # noqa: N803
+    ROTATED: tl.constexpr,  # noqa: N803
+):
+    """RMS norm with a weight; then the halves of each head rotate against each other."""
+    row = tl.program_id(0)
+    head = tl.arange(0, HEADS)[:, None]
+    place = tl.arange(0, HALVES)[None, :]
+    inside = (head < heads) & (place < HALF)
+    columns = head * (2 * HALF) + place
+    start = x + row.to(tl.int64) * (heads * 2 * HALF)
+    first = tl.load(start + columns, mask=inside, other=0.0)
+    second = tl.load(start + columns + HALF, mask=inside, other=0.0)
+    dtype = first.dtype
+    wide_first, wide_second = first.to(tl.float32), second.to(tl.float32)
+    squares = tl.sum(wide_first * wide_first + wide_second * wide_second)
+    inverse = tl.rsqrt(squares / (heads * 2 * HALF) + eps)
+    weight_first = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    weight_second = tl.load(weight + columns + HALF, mask=inside, other=0.0).to(tl.float32)
+    first = (wide_first * inverse * weight_first).to(dtype)
+    second = (wide_second * inverse * weight_second).to(dtype)
+    if ROTATED:
+        angles = (row % tokens) * (heads * HALF) + head * HALF + place
+        by_cos = tl.load(cos + angles, mask=inside, other=0.0).to(tl.float32)
+        by_sin = tl.load(sin + angles, mask=inside, other=0.0).to(tl.float32)
+        wide_first, wide_second = first.to(tl.float32), second.to(tl.float32)
+        # As torch's mul and addcmul: the first product is rounded, the second one is not.
+        first = (wide_first * by_cos).to(dtype).to(tl.float32)
+        first = tl.fma(-wide_second, by_sin, first).to(dtype)
+        second = (wide_second * by_cos).to(dtype).to(tl.float32)
+        second = tl.fma(wide_first, by_sin, second).to(dtype)
+    tl.store(start + columns, first, mask=inside)
+    tl.store(start + columns + HALF, second, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def gated_heads_kernel(  # type: ignore[no-untyped-def]
+    attended,  # [attending rows, tokens, heads, head_dim], of any strides but the last
+    row_stride,
+    token_stride,
+    head_stride,
+    kept,  # [further rows, tokens, heads * head_dim]
+    gates,  # [rows, tokens, heads]
+    out,  # [rows, tokens, heads * head_dim]
+    attending,
+    tokens,
+    heads,
+    HEAD_DIM: tl.constexpr,  # noqa: N803
+    HEADS: tl.constexpr,  # noqa: N803
+    PLACES: tl.constexpr,  # noqa: N803
+    KEPT: tl.constexpr,  # noqa: N803
+):
+    """Heads times their gates, from where attention left them."""
+    program = tl.program_id(0)
+    row, token = (program // tokens).to(tl.int64), program % tokens
+    head = tl.arange(0, HEADS)[:, None]
+    place = tl.arange(0, PLACES)[None, :]
+    inside = (head < heads) & (place < HEAD_DIM)
+    here = program.to(tl.int64) * (heads * HEAD_DIM) + head * HEAD_DIM + place
+    from_attention = row * row_stride + token * token_stride + head * head_stride + place
+    if KEPT:
+        if row >= attending:
+            before = attending.to(tl.int64) * tokens * heads * HEAD_DIM
+            values = tl.load(kept + here - before, mask=inside, other=0.0)
+        else:
+            values = tl.load(attended + from_attention, mask=inside, other=0.0)
+    else:
+        values = tl.load(attended + from_attention, mask=inside, other=0.0)
+    by = tl.load(gates + program.to(tl.int64) * heads + head, mask=head < heads, other=0.0)
+    scaled = (values.to(tl.float32) * by.to(tl.float32)).to(values.dtype)
+    tl.store(out + here, scaled, mask=inside)

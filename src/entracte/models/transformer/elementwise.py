@@ -1,0 +1,106 @@
+"""What a block does between its matrix products: norms, modulation, gates, rotation.
+
+The plain expressions here are the definition. `entracte.models.kernels` has the same operations,
+with the same roundings, in one pass over memory each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .modulation import Modulation, TokenTimesteps, add_gated, modulate
+from .norm import rms_norm
+from .rotary import Rotary, rotate
+
+
+@dataclass(frozen=True, slots=True)
+class GatedUpdate:
+    """x += value * gate, the product rounded first, for all rows from `first` on.
+
+    value: [rows - first, tokens, width]; it is overwritten. gate: [timesteps, width].
+    """
+
+    value: Tensor
+    gate: Tensor
+    timesteps: TokenTimesteps
+    first: int = 0
+
+
+class Elementwise(Protocol):
+    """All tensors x are [rows, tokens, width], contiguous."""
+
+    def add(self, x: Tensor, update: GatedUpdate) -> None:
+        """Add an update to x, in place."""
+
+    def defer(self, x: Tensor, update: GatedUpdate, /) -> GatedUpdate | None:
+        """Add an update to x now, or return it, to be added by the next `modulated_norm` of x."""
+
+    def modulated_norm(
+        self,
+        x: Tensor,
+        eps: float,
+        modulations: Sequence[Modulation],
+        update: GatedUpdate | None = None,
+        first: int = 0,
+    ) -> list[Tensor]:
+        """RMS norm of x under each modulation, rounded after the norm, its product and its sum.
+
+        update: is added to x before, in place; its memory may be that of the result. first: the
+            first row that is wanted.
+        """
+
+    def normed_heads(
+        self, x: Tensor, weight: Tensor, eps: float, heads: int, rotary: Rotary | None
+    ) -> Tensor:
+        """RMS norm with a weight [width], split into heads, and rotated if there are angles.
+
+        Returns [rows, tokens, heads, width / heads]; x may be overwritten.
+        """
+
+    def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
+        """Heads times their gates, as [rows, tokens, width].
+
+        out: [rows, tokens, heads, head_dim], of any strides; it may be overwritten. kept: further
+        rows that follow it. gates: [all rows, tokens, heads].
+        """
+
+
+class PlainElementwise:
+    """By torch's operators, one after another."""
+
+    def add(self, x: Tensor, update: GatedUpdate) -> None:
+        add_gated(x[update.first :], update.value, update.gate, update.timesteps.runs)
+
+    def defer(self, x: Tensor, update: GatedUpdate) -> GatedUpdate | None:
+        self.add(x, update)
+        return None
+
+    def modulated_norm(
+        self,
+        x: Tensor,
+        eps: float,
+        modulations: Sequence[Modulation],
+        update: GatedUpdate | None = None,
+        first: int = 0,
+    ) -> list[Tensor]:
+        if update is not None:
+            self.add(x, update)
+        h = rms_norm(x[first:], eps)
+        *earlier, last = modulations
+        return [*(modulate(h, each, in_place=False) for each in earlier), modulate(h, last)]
+
+    def normed_heads(
+        self, x: Tensor, weight: Tensor, eps: float, heads: int, rotary: Rotary | None
+    ) -> Tensor:
+        split: Tensor = rms_norm(x, eps, weight).unflatten(-1, (heads, -1))
+        return split if rotary is None else rotate(split, rotary)
+
+    def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
+        whole = out if kept is None else torch.cat([out, kept])
+        return whole.mul_(gates.unsqueeze(-1)).flatten(2)
+
+
+PLAIN = PlainElementwise()

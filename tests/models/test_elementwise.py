@@ -1,0 +1,147 @@
+"""The fused elementwise kernels against the plain expressions: on a GPU, or interpreted."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from entracte.models.transformer.elementwise import PLAIN, Elementwise, GatedUpdate
+from entracte.models.transformer.modulation import Modulation, TokenRun, TokenTimesteps
+from entracte.models.transformer.rotary import Rotary
+
+pytest.importorskip("triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+
+SIZES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.sampled_from((1, 2, 4)))
+# The interpreter cuts bfloat16 numbers instead of rounding them.
+HALF = torch.float16 if INTERPRETED else torch.bfloat16
+DTYPES = st.sampled_from((HALF, torch.float32))
+EXAMPLES = settings(deadline=None, max_examples=8 if INTERPRETED else 100)
+# A norm's sum is in another order: the last bit of the rounded result may differ.
+LAST_BIT = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 2e-6}
+
+
+@pytest.fixture(scope="module")
+def fused() -> Elementwise:
+    from entracte.models.kernels.elementwise import FusedElementwise
+
+    return FusedElementwise()
+
+
+def random(seed: int, *shape: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+
+def timesteps(tokens: int, split: int) -> TokenTimesteps:
+    """All tokens alike, or so many of a second timestep."""
+    runs = [TokenRun(0, tokens, 0)]
+    if 0 < split < tokens:
+        runs = [TokenRun(0, split, 1), TokenRun(split, tokens, 0)]
+    return TokenTimesteps.of(runs, DEVICE)
+
+
+def modulation(seed: int, width: int, of: TokenTimesteps, dtype: torch.dtype) -> Modulation:
+    """Rows of a table, as in a block: not contiguous."""
+    table = random(seed, 2, 9, width, dtype=dtype)
+    return Modulation(table[:, 3], table[:, 4], of)
+
+
+def compare(
+    x: Tensor, run: Callable[[Elementwise, Tensor], list[Tensor]], fused: Elementwise
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Results of both, and what became of x."""
+    plain_x, fused_x = x.clone(), x.clone()
+    plain = [*run(PLAIN, plain_x), plain_x]
+    made = [*run(fused, fused_x), fused_x]
+    assert [each.shape for each in made] == [each.shape for each in plain]
+    return made, plain
+
+
+def assert_close(made: Tensor, plain: Tensor, size: float = 1.0) -> None:
+    tolerance = LAST_BIT[plain.dtype]
+    torch.testing.assert_close(made, plain, rtol=2 * tolerance, atol=tolerance * size)
+    if plain.dtype == HALF:
+        assert (made != plain).float().mean() <= 0.02
+
+
+@given(SIZES, DTYPES, st.integers(0, 6), st.integers(0, 2), st.integers(0, 99))
+@EXAMPLES
+def test_an_update_is_added_bit_for_bit(fused, size, dtype, split, first, seed) -> None:
+    rows, tokens, scale = size
+    first = min(first, rows - 1)
+    x = random(seed, rows, tokens, 96 * scale, dtype=dtype)
+    value = random(seed + 1, rows - first, tokens, 96 * scale, dtype=dtype)
+    gate = random(seed + 2, 2, 9, 96 * scale, dtype=dtype)[:, 2]
+
+    def run(ops: Elementwise, x: Tensor) -> list[Tensor]:
+        ops.add(x, GatedUpdate(value.clone(), gate, timesteps(tokens, split), first))
+        return []
+
+    made, plain = compare(x, run, fused)
+    assert torch.equal(made[0], plain[0])
+
+
+@given(SIZES, DTYPES, st.integers(0, 6), st.integers(0, 2), st.integers(0, 99), st.booleans())
+@EXAMPLES
+def test_modulated_norms(fused, size, dtype, split, first, seed, updated) -> None:
+    rows, tokens, scale = size
+    first, width = min(first, rows - 1), 96 * scale
+    x = random(seed, rows, tokens, width, dtype=dtype)
+    value = random(seed + 1, rows, tokens, width, dtype=dtype)
+    gate = random(seed + 2, 2, 9, width, dtype=dtype)[:, 2]
+    of = timesteps(tokens, split)
+    by = [modulation(seed + 3 + number, width, of, dtype) for number in range(2)]
+
+    def run(ops: Elementwise, x: Tensor) -> list[Tensor]:
+        update = ops.defer(x, GatedUpdate(value.clone(), gate, of)) if updated else None
+        return ops.modulated_norm(x, 1e-6, by[: 1 + seed % 2], update, first)
+
+    made, plain = compare(x, run, fused)
+    assert torch.equal(made[-1], plain[-1])
+    for ours, theirs in zip(made[:-1], plain[:-1], strict=True):
+        assert_close(ours, theirs, size=16)
+
+
+@given(SIZES, DTYPES, st.booleans(), st.integers(0, 99))
+@EXAMPLES
+def test_normed_heads(fused, size, dtype, rotated, seed) -> None:
+    rows, tokens, heads = size
+    half = 24
+    x = random(seed, rows, tokens, heads * 2 * half, dtype=dtype)
+    weight = random(seed + 1, heads * 2 * half, dtype=dtype)
+    angles = random(seed + 2, tokens, heads, half, dtype=torch.float32)
+    rotary = Rotary(angles.cos().to(dtype), angles.sin().to(dtype)) if rotated else None
+
+    def run(ops: Elementwise, x: Tensor) -> list[Tensor]:
+        return [ops.normed_heads(x.clone(), weight, 1e-6, heads, rotary)]
+
+    made, plain = compare(x, run, fused)
+    assert_close(made[0], plain[0], size=4)
+
+
+@given(SIZES, DTYPES, st.integers(0, 2), st.booleans(), st.integers(0, 99))
+@EXAMPLES
+def test_heads_are_gated_bit_for_bit(fused, size, dtype, kept, transposed, seed) -> None:
+    rows, tokens, heads = size
+    kept, head_dim = min(kept, rows - 1), 48
+    attending = rows - kept
+    out = random(seed, attending, tokens, heads, head_dim, dtype=dtype)
+    if transposed:
+        out = random(seed, attending, heads, tokens, head_dim, dtype=dtype).transpose(1, 2)
+    values = random(seed + 1, rows, tokens, heads, head_dim, dtype=dtype)
+    gates = random(seed + 2, rows, tokens, heads, dtype=dtype)
+
+    def run(ops: Elementwise, _: Tensor) -> list[Tensor]:
+        further = values[attending:].clone() if kept else None
+        given = out.clone(memory_format=torch.preserve_format)
+        return [ops.gated_heads(given, gates, further)]
+
+    made, plain = compare(gates, run, fused)
+    assert torch.equal(made[0], plain[0])
