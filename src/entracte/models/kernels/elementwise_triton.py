@@ -23,8 +23,16 @@ def _row_and_timestep(numbers, tokens, NUMBERED: tl.constexpr):  # type: ignore[
     return row, 0
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _modulated(normed, scale, shift, timestep, stride, columns, inside):
+@triton.jit
+def _modulated(  # type: ignore[no-untyped-def]
+    normed,
+    scale,
+    shift,
+    timestep,
+    stride,
+    columns,
+    inside,
+):
     """normed * (1 + scale) + shift, each step rounded to the dtype of `normed`."""
     dtype = normed.dtype
     by = tl.load(scale + timestep * stride + columns, mask=inside, other=0.0).to(tl.float32)
