@@ -79,6 +79,7 @@ class FusedElementwise:
             out,
             *out.stride()[:3],
             out if kept is None else kept,
+            attending * tokens * heads * head_dim,
             gates,
             gated,
             attending,

@@ -155,6 +155,7 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     token_stride,
     head_stride,
     kept,  # [further rows, tokens, heads * head_dim]
+    kept_first,  # where they begin in out, in numbers
     gates,  # [rows, tokens, heads]
     out,  # [rows, tokens, heads * head_dim]
     attending,
@@ -175,8 +176,7 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     from_attention = row * row_stride + token * token_stride + head * head_stride + place
     if KEPT:
         if row >= attending:
-            before = attending.to(tl.int64) * tokens * heads * HEAD_DIM
-            values = tl.load(kept + here - before, mask=inside, other=0.0)
+            values = tl.load(kept + here - kept_first, mask=inside, other=0.0)
         else:
             values = tl.load(attended + from_attention, mask=inside, other=0.0)
     else:

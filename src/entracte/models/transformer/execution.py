@@ -38,11 +38,11 @@ def run_blocks(
     """
     for index, block in enumerate(blocks):
         batches = join(batches, passes, index, rows_at_once)
-        batches = _run_block(block, index, batches, video, audio)
+        batches = run_block(block, index, batches, video, audio)
     return batches
 
 
-def _run_block(
+def run_block(
     block: Block,
     index: int,
     batches: list[Batch],

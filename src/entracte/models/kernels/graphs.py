@@ -1,0 +1,185 @@
+"""The loop over the transformer's blocks from captured CUDA graphs: a block is one launch.
+
+A block's graph reads its weights where they are and its inputs from memory that stays. So it is
+captured once for each place that weights are used at, and replayed for whatever lies there. What
+orders weights and their use stays outside: events between the launches.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entracte.models.transformer.block import Block, StreamConditions
+from entracte.models.transformer.execution import run_block, run_blocks
+from entracte.models.transformer.passes import Batch, Pass, Rows, join
+
+# Above so many tokens in a batch the device is slower than the host, and a graph gains nothing.
+MOST_TOKENS = 8192
+
+# Shapes whose graphs are kept.
+SHAPES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A graph of one block for some batches, and where the block's weights were."""
+
+    block: Block
+    weights: int
+    graph: torch.cuda.CUDAGraph
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the graphs of a sweep have in common beside the weights."""
+
+    passes: tuple[Pass, ...]
+    rows_at_once: int
+    video: tuple[object, ...]
+    audio: tuple[object, ...]
+
+
+class CapturedBlocks:
+    """`RunBlocks` from graphs; the same bits as the plain way, which it takes for large shapes."""
+
+    def __init__(self) -> None:
+        self._sweeps: dict[_Shape, _Sweep] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()
+
+    def __call__(
+        self,
+        blocks: Iterable[Block],
+        batches: list[Batch],
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+    ) -> list[Batch]:
+        rows, tokens, _ = batches[0].video.shape
+        if rows * tokens > MOST_TOKENS:
+            return run_blocks(blocks, batches, passes, rows_at_once, video, audio)
+        shape = _Shape(tuple(passes), rows_at_once, _shape(video), _shape(audio))
+        sweep = self._sweeps.pop(shape, None)
+        if sweep is None:
+            while len(self._sweeps) >= SHAPES:
+                del self._sweeps[next(iter(self._sweeps))]
+            sweep = _Sweep(batches, len(passes), video, audio, self._pool, self._stream)
+        self._sweeps[shape] = sweep  # the last one used is last
+        return sweep.run(blocks, batches, passes, rows_at_once, video, audio)
+
+    def forget(self) -> None:
+        """Drop all graphs and their memory."""
+        self._sweeps.clear()
+
+
+class _Sweep:
+    """The graphs of all blocks for one shape, and the memory that they read and write."""
+
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        passes: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+        pool: Any,  # a handle, whose type torch does not export
+        stream: torch.cuda.Stream,
+    ) -> None:
+        first = batches[0]
+        self._x = first.video.new_empty((passes, *first.video.shape[1:]))
+        self._y = first.audio.new_empty((passes, *first.audio.shape[1:]))
+        self._video, self._audio = _copy(video), _copy(audio)
+        self._graphs: dict[tuple[int, tuple[Rows, ...]], _Captured] = {}
+        self._warm: set[tuple[Rows, ...]] = set()
+        self._pool = pool
+        self._stream = stream
+
+    def run(
+        self,
+        blocks: Iterable[Block],
+        batches: list[Batch],
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+    ) -> list[Batch]:
+        _write(self._video, video)
+        _write(self._audio, audio)
+        for index, block in enumerate(blocks):
+            batches = self._held(join(batches, passes, index, rows_at_once))
+            rows = tuple(batch.rows(index) for batch in batches)
+            if rows not in self._warm:
+                # Kernels are compiled and chosen at their first call, which cannot be captured.
+                self._warm.add(rows)
+                batches = run_block(block, index, batches, self._video, self._audio)
+                continue
+            place = id(block), rows
+            weights = block.scale_shift_table.data_ptr()
+            captured = self._graphs.get(place)
+            if captured is None or captured.block is not block or captured.weights != weights:
+                captured = _Captured(block, weights, self._capture(block, index, batches))
+                self._graphs[place] = captured
+            captured.graph.replay()
+        return batches
+
+    def _held(self, batches: list[Batch]) -> list[Batch]:
+        """The same batches, in the memory that graphs read."""
+        found, start = [], 0
+        for batch in batches:
+            end = start + len(batch.passes)
+            x, y = self._x[start:end], self._y[start:end]
+            if batch.video.data_ptr() != x.data_ptr():
+                x.copy_(batch.video)
+                y.copy_(batch.audio)
+            found.append(Batch(batch.passes, x, y))
+            start = end
+        return found
+
+    def _capture(self, block: Block, index: int, batches: list[Batch]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            # Other threads may go on to allocate and copy.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                run_block(block, index, batches, self._video, self._audio)
+            finally:
+                graph.capture_end()
+        return graph
+
+
+def _tensors(conditions: StreamConditions) -> list[Tensor]:
+    c = conditions
+    rotary = [c.rotary.cos, c.rotary.sin, c.cross_rotary.cos, c.cross_rotary.sin]
+    numbers = [] if c.timesteps.numbers is None else [c.timesteps.numbers]
+    return [c.contexts, c.timestep, c.prompt, c.cross, c.cross_gate, *rotary, *numbers]
+
+
+def _shape(conditions: StreamConditions) -> tuple[object, ...]:
+    tensors = _tensors(conditions)
+    return (conditions.timesteps.runs, *((tuple(each.shape), each.dtype) for each in tensors))
+
+
+def _copy(conditions: StreamConditions) -> StreamConditions:
+    c = conditions
+    numbers = c.timesteps.numbers
+    return StreamConditions(
+        timesteps=replace(c.timesteps, numbers=None if numbers is None else numbers.clone()),
+        rotary=replace(c.rotary, cos=c.rotary.cos.clone(), sin=c.rotary.sin.clone()),
+        cross_rotary=replace(
+            c.cross_rotary, cos=c.cross_rotary.cos.clone(), sin=c.cross_rotary.sin.clone()
+        ),
+        contexts=c.contexts.clone(),
+        timestep=c.timestep.clone(),
+        prompt=c.prompt.clone(),
+        cross=c.cross.clone(),
+        cross_gate=c.cross_gate.clone(),
+    )
+
+
+def _write(held: StreamConditions, new: StreamConditions) -> None:
+    for to, tensor in zip(_tensors(held), _tensors(new), strict=True):
+        to.copy_(tensor)
