@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,20 @@ CASES = (
 )
 
 
-def build() -> tuple[Transformer, Transformer]:
-    """With plain expressions and with fused kernels, on the same weights."""
+def build() -> Transformer:
+    """On the device at once, in bfloat16, with small random weights."""
     header = json.loads(gzip.decompress(SIZES.read_bytes()))["metadata"]["config"]["transformer"]
     config = TransformerConfig.from_header(header)
     with torch.device("meta"):
-        plain, fused = Transformer(config), Transformer(config, FusedElementwise())
-    weights = {
-        name: torch.empty(each.shape, dtype=torch.bfloat16, device="cuda").normal_(0, 0.02)
-        for name, each in plain.state_dict().items()
-    }
-    for model in (plain, fused):
-        model.load_state_dict(weights, assign=True)
-        model.eval().requires_grad_(False)
-    return plain, fused
+        model = Transformer(config)
+    model.load_state_dict(
+        {
+            name: torch.empty(each.shape, dtype=torch.bfloat16, device="cuda").normal_(0, 0.02)
+            for name, each in model.state_dict().items()
+        },
+        assign=True,
+    )
+    return model.eval().requires_grad_(False)
 
 
 def inputs(model: Transformer, case: Case) -> tuple[StreamInput, StreamInput]:
@@ -179,46 +180,44 @@ def timed(steps: dict[str, Callable[[], Any]], repeats: int = 5) -> dict[str, fl
     return {name: statistics.median(each) for name, each in found.items()}
 
 
-def measure(plain: Transformer, fused: Transformer, case: Case) -> dict[str, Any]:
-    video, audio = inputs(plain, case)
+def measure(model: Transformer, case: Case) -> dict[str, Any]:
+    video, audio = inputs(model, case)
+    fused = partial(run_blocks, ops=FusedElementwise())
 
-    def step(
-        model: Transformer, rows: int = case.rows, run: RunBlocks = run_blocks
-    ) -> list[Tensor]:
+    def step(run: RunBlocks, rows: int = case.rows) -> list[Tensor]:
         made = model(video, audio, case.passes, rows_at_once=rows, run=run)
         return [tensor for each in made for tensor in (each.video, each.audio)]
 
-    ours, theirs = step(fused), step(plain)
+    ours, theirs = step(fused), step(run_blocks)
     differences = [
         ((a.float() - b.float()).norm() / b.float().norm()).item()
         for a, b in zip(ours, theirs, strict=True)
     ]
     one_by_one = step(fused, rows=1)
-    graphs = CapturedBlocks()
+    graphs = CapturedBlocks(FusedElementwise())
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(2):  # compiles and chooses kernels; captures
-        step(fused, run=graphs)
+        step(graphs)
     torch.cuda.synchronize()
     first = time.perf_counter() - start
-    replayed = step(fused, run=graphs)
+    replayed = step(graphs)
     seconds = timed(
         {
-            "floor": Floor(plain, case),
-            "plain": lambda: step(plain),
+            "floor": Floor(model, case),
+            "plain": lambda: step(run_blocks),
             "fused": lambda: step(fused),
-            "captured": lambda: step(fused, run=graphs),
+            "captured": lambda: step(graphs),
         }
     )
     return {
         **seconds,
-        "fused / floor": seconds["fused"] / seconds["floor"],
-        "captured / floor": seconds["captured"] / seconds["floor"],
+        **{f"{name} / floor": seconds[name] / seconds["floor"] for name in ("fused", "captured")},
         "distance from plain": max(differences),
         "first two captured steps": first,
         "same bits captured": all(map(torch.equal, ours, replayed)),
         "same bits one by one": all(map(torch.equal, ours, one_by_one)),
-        "plain: same bits one by one": all(map(torch.equal, theirs, step(plain, rows=1))),
+        "plain: same bits one by one": all(map(torch.equal, theirs, step(run_blocks, rows=1))),
     }
 
 
@@ -226,7 +225,13 @@ def profile(model: Transformer, case: Case) -> list[tuple[str, int, float]]:
     """Kernels by the time that they take: name, calls, milliseconds."""
     video, audio = inputs(model, case)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
-        model(video, audio, case.passes, rows_at_once=case.rows)
+        model(
+            video,
+            audio,
+            case.passes,
+            rows_at_once=case.rows,
+            run=partial(run_blocks, ops=FusedElementwise()),
+        )
         torch.cuda.synchronize()
     rows = [
         (each.key[:110], each.count, each.device_time_total / 1e3) for each in found.key_averages()
@@ -241,18 +246,18 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     torch.manual_seed(0)
-    plain, fused = build()
+    model = build()
     results: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
     }
     for case in CASES:
-        results[case.name] = measure(plain, fused, case)
+        results[case.name] = measure(model, case)
         print(case.name, json.dumps(results[case.name]), flush=True)
         if options.profile:
             lines = [
                 f"{milliseconds:9.3f} {count:6d} {name}"
-                for name, count, milliseconds in profile(fused, case)
+                for name, count, milliseconds in profile(model, case)
             ]
             file = options.profile / f"{case.name.replace(' ', '_').replace(',', '')}.txt"
             file.write_text("\n".join(lines) + "\n")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from entracte.models.transformer.elementwise import PLAIN, Elementwise, GatedUpdate
+from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.modulation import Modulation, TokenRun, TokenTimesteps
 from entracte.models.transformer.rotary import Rotary
 
@@ -145,3 +146,26 @@ def test_heads_are_gated_bit_for_bit(fused, size, dtype, kept, transposed, seed)
 
     made, plain = compare(gates, run, fused)
     assert torch.equal(made[0], plain[0])
+
+
+@given(SIZES, DTYPES, st.integers(0, 99))
+@EXAMPLES
+def test_gates(fused, size, dtype, seed) -> None:
+    rows, tokens, heads = size
+    linear = Linear(96, heads).to(DEVICE, dtype).requires_grad_(False)
+    linear.weight.copy_(random(seed, heads, 96, dtype=dtype))
+    x = random(seed + 1, rows, tokens, 96, dtype=dtype)
+    made, plain = compare(x, lambda ops, x: [ops.gates(linear, x)], fused)
+    assert_close(made[0], plain[0], size=4)
+    alone = fused.gates(linear, x[:1].contiguous())
+    assert torch.equal(alone, made[0][:1])
+
+
+def test_gates_of_a_linear_with_something_added(fused) -> None:
+    class Adapted(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1
+
+    linear = Adapted(96, 4).to(DEVICE).requires_grad_(False)
+    x = random(0, 1, 5, 96, dtype=torch.float32)
+    assert torch.equal(fused.gates(linear, x), PLAIN.gates(linear, x))

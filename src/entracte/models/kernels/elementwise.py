@@ -4,25 +4,31 @@ from collections.abc import Sequence
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, nn
 
-from entracte.models.transformer.elementwise import GatedUpdate
+from entracte.models.transformer.elementwise import PLAIN, GatedUpdate
+from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.modulation import Modulation
 from entracte.models.transformer.rotary import Rotary
 
 from .elementwise_triton import (
     EXACT,
     gated_heads_kernel,
+    head_gates_kernel,
     modulated_norm_kernel,
     normed_heads_kernel,
 )
+
+# How many tokens one program makes the gates of. The order of a sum depends on it.
+GATE_TOKENS = 32
 
 
 class FusedElementwise:
     """`Elementwise` in one kernel for each operation.
 
-    Equal to the plain expressions bit for bit but where a sum is inside: a norm's sum of squares
-    is in an order of its own, so about one bfloat16 number in a million differs by its last bit.
+    Equal to the plain expressions bit for bit but where a sum is inside: the sums of norms and
+    gates are in an order of their own, so about one bfloat16 number in a million differs by its
+    last bit. That order does not depend on the number of rows or tokens.
     """
 
     def add(self, x: Tensor, update: GatedUpdate) -> None:
@@ -70,6 +76,28 @@ class FusedElementwise:
         )
         split: Tensor = x.unflatten(-1, (heads, -1))
         return split
+
+    def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
+        if type(linear) is not Linear:  # it adds something of its own
+            return PLAIN.gates(linear, x)
+        rows, tokens, width = x.shape
+        heads = linear.out_features
+        out = torch.empty((rows, tokens, heads), dtype=x.dtype, device=x.device)
+        head_gates_kernel[(triton.cdiv(rows * tokens, GATE_TOKENS),)](
+            x,
+            linear.weight,
+            linear.bias,
+            out,
+            rows * tokens,
+            heads,
+            width,
+            TOKENS=GATE_TOKENS,
+            HEADS=max(16, triton.next_power_of_2(heads)),
+            DEPTH=128,
+            num_warps=4,
+            **EXACT,
+        )
+        return out
 
     def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
         attending, tokens, heads, head_dim = out.shape

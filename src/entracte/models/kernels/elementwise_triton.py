@@ -184,3 +184,45 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     by = tl.load(gates + program.to(tl.int64) * heads + head, mask=head < heads, other=0.0)
     scaled = (values.to(tl.float32) * by.to(tl.float32)).to(values.dtype)
     tl.store(out + here, scaled, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def head_gates_kernel(  # type: ignore[no-untyped-def]
+    x,  # [rows * tokens, width]
+    weight,  # [heads, width]
+    bias,  # [heads]
+    out,  # [rows * tokens, heads]
+    count,  # rows * tokens
+    heads,
+    width,
+    TOKENS: tl.constexpr,  # noqa: N803
+    HEADS: tl.constexpr,  # noqa: N803
+    DEPTH: tl.constexpr,  # noqa: N803
+):
+    """2 * sigmoid(x weight^T + bias), each step rounded; the product is summed in float32."""
+    first = tl.program_id(0).to(tl.int64) * TOKENS
+    token = first + tl.arange(0, TOKENS)[:, None]
+    head = tl.arange(0, HEADS)
+    depth = tl.arange(0, DEPTH)
+    total = tl.zeros([TOKENS, HEADS], tl.float32)
+    for start in range(0, width, DEPTH):
+        inside = start + depth < width
+        left = tl.load(
+            x + token * width + (start + depth)[None, :],
+            mask=(token < count) & inside[None, :],
+            other=0.0,
+        )
+        right = tl.load(
+            weight + head[None, :] * width + (start + depth)[:, None],
+            mask=(head < heads)[None, :] & inside[:, None],
+            other=0.0,
+        )
+        total = tl.dot(left, right, total, input_precision="ieee")
+    dtype = x.dtype.element_ty
+    add = tl.load(bias + head, mask=head < heads, other=0.0).to(tl.float32)
+    logits = (total + add[None, :]).to(dtype).to(tl.float32)
+    gates = (1.0 / (1.0 + tl.exp(-logits))).to(dtype)
+    gates = (gates.to(tl.float32) * 2.0).to(dtype)
+    tl.store(
+        out + token * heads + head[None, :], gates, mask=(token < count) & (head < heads)[None, :]
+    )

@@ -5,7 +5,9 @@ captured once for each place that weights are used at, and replayed for whatever
 orders weights and their use stays outside: events between the launches.
 """
 
+import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from entracte.models.transformer.block import Block, StreamConditions
+from entracte.models.transformer.elementwise import Elementwise
 from entracte.models.transformer.execution import run_block, run_blocks
 from entracte.models.transformer.passes import Batch, Pass, Rows, join
 
@@ -27,7 +30,7 @@ SHAPES = 4
 class _Captured:
     """A graph of one block for some batches, and where the block's weights were."""
 
-    block: Block
+    block: weakref.ref[Block]  # whose weights may be freed while graphs are kept
     weights: int
     graph: torch.cuda.CUDAGraph
 
@@ -45,7 +48,8 @@ class _Shape:
 class CapturedBlocks:
     """`RunBlocks` from graphs; the same bits as the plain way, which it takes for large shapes."""
 
-    def __init__(self) -> None:
+    def __init__(self, ops: Elementwise) -> None:
+        self._ops = ops
         self._sweeps: dict[_Shape, _Sweep] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
@@ -61,13 +65,13 @@ class CapturedBlocks:
     ) -> list[Batch]:
         rows, tokens, _ = batches[0].video.shape
         if rows * tokens > MOST_TOKENS:
-            return run_blocks(blocks, batches, passes, rows_at_once, video, audio)
+            return run_blocks(blocks, batches, passes, rows_at_once, video, audio, self._ops)
         shape = _Shape(tuple(passes), rows_at_once, _shape(video), _shape(audio))
         sweep = self._sweeps.pop(shape, None)
         if sweep is None:
             while len(self._sweeps) >= SHAPES:
                 del self._sweeps[next(iter(self._sweeps))]
-            sweep = _Sweep(batches, len(passes), video, audio, self._pool, self._stream)
+            sweep = _Sweep(batches, len(passes), video, audio, self._ops, self._pool, self._stream)
         self._sweeps[shape] = sweep  # the last one used is last
         return sweep.run(blocks, batches, passes, rows_at_once, video, audio)
 
@@ -85,6 +89,7 @@ class _Sweep:
         passes: int,
         video: StreamConditions,
         audio: StreamConditions,
+        ops: Elementwise,
         pool: Any,  # a handle, whose type torch does not export
         stream: torch.cuda.Stream,
     ) -> None:
@@ -94,6 +99,7 @@ class _Sweep:
         self._video, self._audio = _copy(video), _copy(audio)
         self._graphs: dict[tuple[int, tuple[Rows, ...]], _Captured] = {}
         self._warm: set[tuple[Rows, ...]] = set()
+        self._ops = ops
         self._pool = pool
         self._stream = stream
 
@@ -114,13 +120,15 @@ class _Sweep:
             if rows not in self._warm:
                 # Kernels are compiled and chosen at their first call, which cannot be captured.
                 self._warm.add(rows)
-                batches = run_block(block, index, batches, self._video, self._audio)
+                batches = run_block(block, index, batches, self._video, self._audio, self._ops)
                 continue
             place = id(block), rows
             weights = block.scale_shift_table.data_ptr()
             captured = self._graphs.get(place)
-            if captured is None or captured.block is not block or captured.weights != weights:
-                captured = _Captured(block, weights, self._capture(block, index, batches))
+            if captured is None or captured.block() is not block or captured.weights != weights:
+                captured = _Captured(
+                    weakref.ref(block), weights, self._capture(block, index, batches)
+                )
                 self._graphs[place] = captured
             captured.graph.replay()
         return batches
@@ -144,10 +152,13 @@ class _Sweep:
         with torch.cuda.stream(self._stream):
             # Other threads may go on to allocate and copy.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            failed: AbstractContextManager[None] = suppress(RuntimeError)
             try:
-                run_block(block, index, batches, self._video, self._audio)
+                run_block(block, index, batches, self._video, self._audio, self._ops)
+                failed = nullcontext()
             finally:
-                graph.capture_end()
+                with failed:  # what failed is of more interest than that nothing was captured
+                    graph.capture_end()
         return graph
 
 

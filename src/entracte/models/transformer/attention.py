@@ -22,13 +22,11 @@ class Attention(nn.Module):
         heads: int,
         head_dim: int,
         eps: float,
-        elementwise: Elementwise = PLAIN,
     ) -> None:
         super().__init__()
         width = heads * head_dim
         self.heads = heads
         self.eps = eps
-        self.elementwise = elementwise
         self.q_norm = RMSNorm(width, eps)
         self.k_norm = RMSNorm(width, eps)
         self.to_q = Linear(query_dim, width)
@@ -37,16 +35,13 @@ class Attention(nn.Module):
         self.to_gate_logits = Linear(query_dim, heads)
         self.to_out = nn.ModuleList([Linear(width, query_dim)])
 
-    def queries(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+    def queries(self, x: Tensor, rotary: Rotary | None = None, ops: Elementwise = PLAIN) -> Tensor:
         """[rows, tokens, query_dim] -> [rows, tokens, heads, head_dim]"""
-        return self._normed(self.to_q(x), self.q_norm.weight, rotary)
+        return ops.normed_heads(self.to_q(x), self.q_norm.weight, self.eps, self.heads, rotary)
 
-    def keys(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+    def keys(self, x: Tensor, rotary: Rotary | None = None, ops: Elementwise = PLAIN) -> Tensor:
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
-        return self._normed(self.to_k(x), self.k_norm.weight, rotary)
-
-    def _normed(self, x: Tensor, weight: Tensor, rotary: Rotary | None) -> Tensor:
-        return self.elementwise.normed_heads(x, weight, self.eps, self.heads, rotary)
+        return ops.normed_heads(self.to_k(x), self.k_norm.weight, self.eps, self.heads, rotary)
 
     def values(self, x: Tensor) -> Tensor:
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
@@ -57,13 +52,15 @@ class Attention(nn.Module):
         out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return out.transpose(1, 2)
 
-    def project(self, heads_out: Tensor, x: Tensor, kept: Tensor | None = None) -> Tensor:
+    def project(
+        self, heads_out: Tensor, x: Tensor, kept: Tensor | None = None, ops: Elementwise = PLAIN
+    ) -> Tensor:
         """Gate the heads by the tokens x that asked, and project to [rows, tokens, query_dim].
 
         `heads_out` is overwritten. kept: the heads of further rows, which follow it.
         """
-        gates = torch.sigmoid(self.to_gate_logits(x)).mul_(2)
-        out: Tensor = self.to_out[0](self.elementwise.gated_heads(heads_out, gates, kept))
+        gates = ops.gates(self.to_gate_logits, x)
+        out: Tensor = self.to_out[0](ops.gated_heads(heads_out, gates, kept))
         return out
 
     def split(self, x: Tensor) -> Tensor:

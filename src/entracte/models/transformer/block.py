@@ -73,14 +73,13 @@ class Block(nn.Module):
     It keeps nothing between calls. Parameter names are those of the published file.
     """
 
-    def __init__(self, config: TransformerConfig, elementwise: Elementwise = PLAIN) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         video, audio = config.video, config.audio
         self.eps = config.norm_eps
-        self.elementwise = elementwise
 
         def attention(asking: int, told: int, stream: StreamConfig) -> Attention:
-            return Attention(asking, told, stream.heads, stream.head_dim, self.eps, elementwise)
+            return Attention(asking, told, stream.heads, stream.head_dim, self.eps)
 
         self.attn1 = attention(video.width, video.width, video)
         self.attn2 = attention(video.width, video.context_dim, video)
@@ -97,7 +96,9 @@ class Block(nn.Module):
         self.scale_shift_table_a2v_ca_video = nn.Parameter(torch.empty(5, video.width))
         self.scale_shift_table_a2v_ca_audio = nn.Parameter(torch.empty(5, audio.width))
 
-    def prepare(self, video: StreamConditions, audio: StreamConditions) -> Shared:
+    def prepare(
+        self, video: StreamConditions, audio: StreamConditions, ops: Elementwise = PLAIN
+    ) -> Shared:
         """What does not depend on the hidden states: modulation, keys and values of the text."""
         return Shared(
             _shared(
@@ -106,6 +107,7 @@ class Block(nn.Module):
                 self.scale_shift_table,
                 self.prompt_scale_shift_table,
                 self.scale_shift_table_a2v_ca_video,
+                ops,
             ),
             _shared(
                 self.audio_attn2,
@@ -113,6 +115,7 @@ class Block(nn.Module):
                 self.audio_scale_shift_table,
                 self.audio_prompt_scale_shift_table,
                 self.scale_shift_table_a2v_ca_audio,
+                ops,
             ),
         )
 
@@ -124,6 +127,7 @@ class Block(nn.Module):
         audio: StreamConditions,
         shared: Shared,
         rows: Rows,
+        ops: Elementwise = PLAIN,
     ) -> tuple[Tensor, Tensor]:
         """The hidden states after this block, in the memory of those before it.
 
@@ -133,17 +137,17 @@ class Block(nn.Module):
         What a sublayer adds is added where the next one's input is made, in one pass over memory
         where the kernels are fused.
         """
-        v, a, ops = shared.video, shared.audio, self.elementwise
-        adding_v = self._self_attention(self.attn1, x, video, v, rows.video_attending)
-        adding_a = self._self_attention(self.audio_attn1, y, audio, a, rows.audio_attending)
-        adding_v = self._text_attention(self.attn2, x, adding_v, v, rows)
-        adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows)
+        v, a = shared.video, shared.audio
+        adding_v = self._self_attention(self.attn1, x, video, v, rows.video_attending, ops)
+        adding_a = self._self_attention(self.audio_attn1, y, audio, a, rows.audio_attending, ops)
+        adding_v = self._text_attention(self.attn2, x, adding_v, v, rows, ops)
+        adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows, ops)
         if rows.isolated < len(x):
             adding_v, adding_a = self._audio_video_attention(
-                x, y, adding_v, adding_a, video, audio, shared, rows.isolated
+                x, y, adding_v, adding_a, video, audio, shared, rows.isolated, ops
             )
-        ops.add(x, self._feed_forward(self.ff, x, adding_v, v))
-        ops.add(y, self._feed_forward(self.audio_ff, y, adding_a, a))
+        ops.add(x, self._feed_forward(self.ff, x, adding_v, v, ops))
+        ops.add(y, self._feed_forward(self.audio_ff, y, adding_a, a, ops))
         return x, y
 
     def _self_attention(
@@ -153,24 +157,23 @@ class Block(nn.Module):
         conditions: StreamConditions,
         shared: StreamShared,
         attending: int,
+        ops: Elementwise,
     ) -> GatedUpdate | None:
         """Rows from `attending` on keep their own values."""
-        (h,) = self.elementwise.modulated_norm(x, self.eps, [shared.attention])
+        (h,) = ops.modulated_norm(x, self.eps, [shared.attention])
         values = attention.values(h)
         if attending:
             asking = h[:attending]
             out = attention.attend(
-                attention.queries(asking, conditions.rotary),
-                attention.keys(asking, conditions.rotary),
+                attention.queries(asking, conditions.rotary, ops),
+                attention.keys(asking, conditions.rotary, ops),
                 values[:attending],
             )
             kept = values[attending:] if attending < len(x) else None
         else:
             out, kept = values, None
-        update = attention.project(out, h, kept)
-        return self.elementwise.defer(
-            x, GatedUpdate(update, shared.attention_gate, shared.attention.timesteps)
-        )
+        update = attention.project(out, h, kept, ops)
+        return ops.defer(x, GatedUpdate(update, shared.attention_gate, shared.attention.timesteps))
 
     def _text_attention(
         self,
@@ -179,17 +182,16 @@ class Block(nn.Module):
         adding: GatedUpdate | None,
         shared: StreamShared,
         rows: Rows,
+        ops: Elementwise,
     ) -> GatedUpdate | None:
-        (h,) = self.elementwise.modulated_norm(x, self.eps, [shared.text], adding)
+        (h,) = ops.modulated_norm(x, self.eps, [shared.text], adding)
         out = attention.attend(
-            attention.queries(h),
+            attention.queries(h, ops=ops),
             _of_rows(shared.text_keys, rows.contexts),
             _of_rows(shared.text_values, rows.contexts),
         )
-        update = attention.project(out, h)
-        return self.elementwise.defer(
-            x, GatedUpdate(update, shared.text_gate, shared.text.timesteps)
-        )
+        update = attention.project(out, h, ops=ops)
+        return ops.defer(x, GatedUpdate(update, shared.text_gate, shared.text.timesteps))
 
     def _audio_video_attention(
         self,
@@ -201,9 +203,10 @@ class Block(nn.Module):
         audio: StreamConditions,
         shared: Shared,
         isolated: int,
+        ops: Elementwise,
     ) -> tuple[GatedUpdate | None, GatedUpdate | None]:
         """Video x and audio y attend to each other, both reading the states from before."""
-        v, a, ops = shared.video, shared.audio, self.elementwise
+        v, a = shared.video, shared.audio
         video_asks, video_tells = ops.modulated_norm(
             x, self.eps, [v.audio_to_video, v.video_to_audio], adding_v, isolated
         )
@@ -213,21 +216,21 @@ class Block(nn.Module):
 
         attention = self.audio_to_video_attn
         out = attention.attend(
-            attention.queries(video_asks, video.cross_rotary),
-            attention.keys(audio_tells, audio.cross_rotary),
+            attention.queries(video_asks, video.cross_rotary, ops),
+            attention.keys(audio_tells, audio.cross_rotary, ops),
             attention.values(audio_tells),
         )
-        update = attention.project(out, video_asks)
+        update = attention.project(out, video_asks, ops=ops)
         alike = v.attention.timesteps.alike
         adding_v = ops.defer(x, GatedUpdate(update, v.cross_gate, alike, isolated))
 
         attention = self.video_to_audio_attn
         out = attention.attend(
-            attention.queries(audio_asks, audio.cross_rotary),
-            attention.keys(video_tells, video.cross_rotary),
+            attention.queries(audio_asks, audio.cross_rotary, ops),
+            attention.keys(video_tells, video.cross_rotary, ops),
             attention.values(video_tells),
         )
-        update = attention.project(out, audio_asks)
+        update = attention.project(out, audio_asks, ops=ops)
         alike = a.attention.timesteps.alike
         return adding_v, ops.defer(y, GatedUpdate(update, a.cross_gate, alike, isolated))
 
@@ -237,8 +240,9 @@ class Block(nn.Module):
         x: Tensor,
         adding: GatedUpdate | None,
         shared: StreamShared,
+        ops: Elementwise,
     ) -> GatedUpdate:
-        (h,) = self.elementwise.modulated_norm(x, self.eps, [shared.feed_forward], adding)
+        (h,) = ops.modulated_norm(x, self.eps, [shared.feed_forward], adding)
         update = feed_forward(h)
         return GatedUpdate(update, shared.feed_forward_gate, shared.feed_forward.timesteps)
 
@@ -249,6 +253,7 @@ def _shared(
     table: Tensor,
     prompt: Tensor,
     cross: Tensor,
+    ops: Elementwise,
 ) -> StreamShared:
     timesteps = conditions.timesteps
     rows = (table + conditions.timestep).unbind(1)
@@ -265,7 +270,7 @@ def _shared(
         audio_to_video=Modulation(a2v_shift, a2v_scale, timesteps),
         video_to_audio=Modulation(v2a_shift, v2a_scale, timesteps),
         cross_gate=cross[4:] + conditions.cross_gate,
-        text_keys=attention.keys(text),
+        text_keys=attention.keys(text, ops=ops),
         text_values=attention.values(text),
     )
 

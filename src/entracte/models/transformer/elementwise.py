@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .modulation import Modulation, TokenTimesteps, add_gated, modulate
 from .norm import rms_norm
@@ -60,6 +60,9 @@ class Elementwise(Protocol):
         Returns [rows, tokens, heads, width / heads]; x may be overwritten.
         """
 
+    def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
+        """2 * sigmoid(linear(x)), each step rounded: [rows, tokens, heads]."""
+
     def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
         """Heads times their gates, as [rows, tokens, width].
 
@@ -97,6 +100,9 @@ class PlainElementwise:
     ) -> Tensor:
         split: Tensor = rms_norm(x, eps, weight).unflatten(-1, (heads, -1))
         return split if rotary is None else rotate(split, rotary)
+
+    def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
+        return torch.sigmoid(linear(x)).mul_(2)
 
     def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
         whole = out if kept is None else torch.cat([out, kept])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from .block import Block, StreamConditions
+from .elementwise import PLAIN, Elementwise
 from .passes import Batch, Pass, join
 
 
@@ -28,6 +29,7 @@ def run_blocks(
     rows_at_once: int,
     video: StreamConditions,
     audio: StreamConditions,
+    ops: Elementwise = PLAIN,
 ) -> list[Batch]:
     """Run batches through all blocks, one block at a time; returns them with their final states.
 
@@ -38,7 +40,7 @@ def run_blocks(
     """
     for index, block in enumerate(blocks):
         batches = join(batches, passes, index, rows_at_once)
-        batches = run_block(block, index, batches, video, audio)
+        batches = run_block(block, index, batches, video, audio, ops)
     return batches
 
 
@@ -48,11 +50,15 @@ def run_block(
     batches: list[Batch],
     video: StreamConditions,
     audio: StreamConditions,
+    ops: Elementwise = PLAIN,
 ) -> list[Batch]:
-    """What a block makes for all batches is given back before the next block makes its own."""
-    shared = block.prepare(video, audio)
+    """Run batches through one block, whose place is `index`.
+
+    What a block makes for all batches is given back before the next block makes its own.
+    """
+    shared = block.prepare(video, audio, ops)
     done = []
     for batch in batches:
-        x, y = block(batch.video, batch.audio, video, audio, shared, batch.rows(index))
+        x, y = block(batch.video, batch.audio, video, audio, shared, batch.rows(index), ops)
         done.append(Batch(batch.passes, x, y))
     return done

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..component import Component
 from .block import Block, StreamConditions
 from .config import TransformerConfig
-from .elementwise import PLAIN, Elementwise
 from .execution import RunBlocks, run_blocks
 from .modulation import AdaLayerNormSingle, Modulation, TokenRun, TokenTimesteps, modulate
 from .passes import Pass, first_batches
@@ -56,7 +55,7 @@ class Velocity:
 class Transformer(Component):
     """Parameter names are those of the published file, below `model.diffusion_model.`."""
 
-    def __init__(self, config: TransformerConfig, elementwise: Elementwise = PLAIN) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         video, audio = config.video, config.audio
@@ -70,9 +69,7 @@ class Transformer(Component):
         self.av_ca_audio_scale_shift_adaln_single = AdaLayerNormSingle(audio.width, 4)
         self.av_ca_a2v_gate_adaln_single = AdaLayerNormSingle(video.width, 1)
         self.av_ca_v2a_gate_adaln_single = AdaLayerNormSingle(audio.width, 1)
-        self.transformer_blocks = nn.ModuleList(
-            Block(config, elementwise) for _ in range(config.layers)
-        )
+        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.scale_shift_table = nn.Parameter(torch.empty(2, video.width))
         self.audio_scale_shift_table = nn.Parameter(torch.empty(2, audio.width))
         self.proj_out = nn.Linear(video.width, video.out_channels)
