@@ -26,6 +26,7 @@ from entracte.files import require_writable
 from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import pick_device
 from entracte.media.output import check_output
+from entracte.models.kernels import Kernels, block_runner
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
 from entracte.pipeline.preview import PreviewCallback
@@ -76,6 +77,7 @@ class Engine:
         dtype: torch.dtype,
         residency: Residency | None = None,
         hardware: Hardware | None = None,
+        kernels: Kernels = "auto",
     ) -> None:
         missing = [name for name in COMPONENTS if name not in source.components]
         if missing:
@@ -101,6 +103,8 @@ class Engine:
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
         self._previewers: Previewers = Cache(1)
+        self._kernels: Kernels = kernels
+        self._run_blocks = block_runner(backend.device, kernels)
 
     @classmethod
     def open(
@@ -117,6 +121,7 @@ class Engine:
         residency: Residency | None = None,
         backend: Backend | None = None,
         hardware: Hardware | None = None,
+        kernels: Kernels = "auto",
     ) -> Self:
         """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
@@ -129,6 +134,7 @@ class Engine:
             backend of one's own, whose speed nobody knows).
         backend: in place of the device's own, such as a simulated one.
         hardware: what the planner is to take the machine for (default: it is probed when needed).
+        kernels: on a GPU "auto" (fused kernels and captured graphs), "fused" (no graphs), "plain".
 
         Raises CheckpointError where files are missing, damaged, or another model's, and
         ResidencyError where the residency contradicts itself or the model.
@@ -147,7 +153,7 @@ class Engine:
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")
         backend = backend or open_backend(pick_device(device))
-        return cls(source, backend, DTYPES[dtype], residency, hardware)
+        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels)
 
     def generate(
         self,
@@ -336,6 +342,7 @@ class Engine:
             return False
         self._planner.ran_out(self._decision)
         self._decision = None
+        self._run_blocks = block_runner(self.backend.device, self._kernels)  # without graphs yet
         return True
 
     @contextmanager
@@ -366,6 +373,7 @@ class Engine:
             contexts=self._contexts,
             rotary=self._rotary,
             previewers=self._previewers,
+            run_blocks=self._run_blocks,
         )
 
     def _manage(self, residency: Residency) -> DeviceManager:

@@ -27,6 +27,10 @@ class ModelSettings(Settings):
     dtype: Annotated[
         Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")
     ] = "bfloat16"
+    kernels: Annotated[
+        Literal["auto", "fused", "plain"],
+        Flag("model", "on a GPU: auto, fused (no captured graphs) or plain", "KIND"),
+    ] = "auto"
 
     mode: Annotated[
         Literal["auto", "resident", "fused", "snapshot", "dynamic", "original", "legacy"],

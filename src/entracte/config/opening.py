@@ -31,6 +31,7 @@ def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
         device=settings.device,
         dtype=settings.dtype,
         residency=residency,
+        kernels=settings.kernels,
     )
 
 

@@ -20,6 +20,7 @@ from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
 from entracte.models.tiling import Tiling
 from entracte.models.transformer import StreamRotary, Transformer
+from entracte.models.transformer.execution import RunBlocks
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
@@ -95,6 +96,7 @@ class OpenModel:
     contexts: Contexts
     rotary: RotaryTables
     previewers: Previewers
+    run_blocks: RunBlocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +297,7 @@ class Run:
                     self._rotary(transformer, grid, video, audio),
                     resolved.guidance,
                     self._request.guidance_batch,
+                    self._model.run_blocks,
                 )
                 sample, sigmas = (
                     SAMPLERS[resolved.phase.sampler].loop,

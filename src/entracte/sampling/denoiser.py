@@ -17,6 +17,7 @@ from entracte.models.transformer import (
     run_blocks,
     runs_of,
 )
+from entracte.models.transformer.execution import RunBlocks, run_blocks
 from entracte.recipes import Guidance
 
 from .guidance import Predictions, guide

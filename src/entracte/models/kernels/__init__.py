@@ -1,1 +1,29 @@
-"""Fused kernels for GPUs, with the roundings of the plain expressions."""
+"""How the transformer's blocks are run: fused kernels and captured graphs on GPUs."""
+
+import logging
+from functools import partial
+from typing import Literal
+
+import torch
+
+from entracte.models.transformer.execution import RunBlocks, run_blocks
+
+logger = logging.getLogger(__name__)
+
+# auto: fused kernels, and graphs where they pay. fused: kernels alone. plain: torch's operators.
+Kernels = Literal["auto", "fused", "plain"]
+
+
+def block_runner(device: torch.device, kernels: Kernels) -> RunBlocks:
+    """How blocks are run on a device; other devices than CUDA's have the plain way only."""
+    if device.type != "cuda" or kernels == "plain":
+        return run_blocks
+    try:
+        from .elementwise import FusedElementwise
+        from .graphs import CapturedBlocks
+    except ImportError as error:
+        logger.warning("Steps will take a third longer than they could: no Triton (%s)", error)
+        return run_blocks
+    if kernels == "fused":
+        return partial(run_blocks, ops=FusedElementwise())
+    return CapturedBlocks(FusedElementwise())

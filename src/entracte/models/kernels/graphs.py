@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
 from entracte.models.transformer.execution import run_block, run_blocks
+from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.passes import Batch, Pass, Rows, join
 
 # Above so many tokens in a batch the device is slower than the host, and a graph gains nothing.
@@ -28,11 +29,14 @@ SHAPES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A graph of one block for some batches, and where the block's weights were."""
+    """A graph of one block for some batches, and where the block's weights were.
+
+    None for a block whose linears add something of their own, whose numbers may change.
+    """
 
     block: weakref.ref[Block]  # whose weights may be freed while graphs are kept
     weights: int
-    graph: torch.cuda.CUDAGraph
+    graph: torch.cuda.CUDAGraph | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,6 @@ class CapturedBlocks:
             sweep = _Sweep(batches, len(passes), video, audio, self._ops, self._pool, self._stream)
         self._sweeps[shape] = sweep  # the last one used is last
         return sweep.run(blocks, batches, passes, rows_at_once, video, audio)
-
-    def forget(self) -> None:
-        """Drop all graphs and their memory."""
-        self._sweeps.clear()
 
 
 class _Sweep:
@@ -130,7 +130,10 @@ class _Sweep:
                     weakref.ref(block), weights, self._capture(block, index, batches)
                 )
                 self._graphs[place] = captured
-            captured.graph.replay()
+            if captured.graph is None:
+                batches = run_block(block, index, batches, self._video, self._audio, self._ops)
+            else:
+                captured.graph.replay()
         return batches
 
     def _held(self, batches: list[Batch]) -> list[Batch]:
@@ -160,6 +163,10 @@ class _Sweep:
                 with failed:  # what failed is of more interest than that nothing was captured
                     graph.capture_end()
         return graph
+
+
+def _is_plain(block: Block) -> bool:
+    return all(type(each) is Linear for each in block.modules() if isinstance(each, nn.Linear))
 
 
 def _tensors(conditions: StreamConditions) -> list[Tensor]:
