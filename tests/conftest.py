@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 from hypothesis import settings
 
 from entracte.synthetic.demo import write_demo_model
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 # The oracle's number: with one, torch takes other ways through some kernels.
 torch.set_num_threads(2)

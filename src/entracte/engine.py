@@ -134,7 +134,8 @@ class Engine:
             backend of one's own, whose speed nobody knows).
         backend: in place of the device's own, such as a simulated one.
         hardware: what the planner is to take the machine for (default: it is probed when needed).
-        kernels: on a GPU "auto" (fused kernels and captured graphs), "fused" (no graphs), "plain".
+        kernels: on a GPU "auto" (fused kernels), "captured" (from CUDA graphs, too; their memory is
+            in no plan) or "plain" (torch's operators).
 
         Raises CheckpointError where files are missing, damaged, or another model's, and
         ResidencyError where the residency contradicts itself or the model.

@@ -72,7 +72,7 @@ class PhaseStages:
 
 
 # The transformer's efficiency was measured on an H200, where steps of 1,536 and 6,144 tokens took
-# 0.342 s and 1.332 s (`benchmarks/full_size.py`). The others have not been measured on a GPU.
+# 0.342 s and 1.332 s (`benchmarks/step.py`, plain). The others have not been measured on a GPU.
 TRANSFORMER, TEXT, CONVOLUTIONS = 0.80, 0.5, 0.35
 
 VALIDATE = Stage("validate", Act.PREPARE, on_host=True, row="InputValidation")

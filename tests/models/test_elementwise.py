@@ -68,7 +68,7 @@ def compare(
 def assert_close(made: Tensor, plain: Tensor, size: float = 1.0) -> None:
     tolerance = LAST_BIT[plain.dtype]
     torch.testing.assert_close(made, plain, rtol=2 * tolerance, atol=tolerance * size)
-    if plain.dtype == HALF:
+    if plain.dtype == HALF and plain.numel() > 500:
         assert (made != plain).float().mean() <= 0.02
 
 

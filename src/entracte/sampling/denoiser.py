@@ -17,7 +17,6 @@ from entracte.models.transformer import (
     run_blocks,
     runs_of,
 )
-from entracte.models.transformer.execution import RunBlocks, run_blocks
 from entracte.recipes import Guidance
 
 from .guidance import Predictions, guide

@@ -10,8 +10,8 @@ from entracte.models.transformer.execution import RunBlocks, run_blocks
 
 logger = logging.getLogger(__name__)
 
-# auto: fused kernels, and graphs where they pay. fused: kernels alone. plain: torch's operators.
-Kernels = Literal["auto", "fused", "plain"]
+# auto: fused kernels. captured: from CUDA graphs, too, where that pays. plain: torch's operators.
+Kernels = Literal["auto", "captured", "plain"]
 
 
 def block_runner(device: torch.device, kernels: Kernels) -> RunBlocks:
@@ -24,6 +24,6 @@ def block_runner(device: torch.device, kernels: Kernels) -> RunBlocks:
     except ImportError as error:
         logger.warning("Steps will take a third longer than they could: no Triton (%s)", error)
         return run_blocks
-    if kernels == "fused":
-        return partial(run_blocks, ops=FusedElementwise())
-    return CapturedBlocks(FusedElementwise())
+    if kernels == "captured":
+        return CapturedBlocks(FusedElementwise())
+    return partial(run_blocks, ops=FusedElementwise())
