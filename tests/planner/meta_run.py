@@ -16,7 +16,7 @@ from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import TextEncoder
 from entracte.models.registry import LTX_2_3
-from entracte.models.transformer import Transformer, TransformerConfig
+from entracte.models.transformer import Transformer, TransformerConfig, run_blocks
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
