@@ -143,6 +143,7 @@ def run(found: dict[str, nn.Module], prepared: PreparedRequest) -> list[tuple[st
             contexts=Cache(CACHED_PROMPTS),
             rotary=rotary_tables(found["transformer"], prepared),
             previewers=Cache(1),
+            run_blocks=run_blocks,
         )
         no_plan: Any = None  # modules are lent as they are
         outputs = Outputs(None, None, keep_frames=False)
