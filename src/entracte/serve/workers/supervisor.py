@@ -269,7 +269,7 @@ class Supervisor(threading.Thread):
         return self._view.state == "ready" and not self._draining.is_set()
 
     def _recover(self) -> None:
-        """Store what was received, and look for work. The worker survives database failures."""
+        """Requeue a job that was claimed just as the database failed, so that we never got it."""
         for job in self._store.recover(self.name):
             self._log.warning("video taken up again", video=job.id, status=job.status)
 
