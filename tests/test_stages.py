@@ -15,9 +15,9 @@ from torch import Tensor
 import entracte
 from entracte import Engine, ImageCondition, Progress, Request, Residency, Result, stages
 from entracte.bench.published import ROWS
-from entracte.engine import concurrent_uses
 from entracte.machine.hardware import Hardware, Rates
 from entracte.pipeline.latents import Latents
+from entracte.pipeline.model_weights import concurrent_uses
 from entracte.pipeline.run import Run
 from entracte.recipes import RECIPES
 from entracte.residency.simulated import SimulatedAccelerator

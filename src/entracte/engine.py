@@ -1,22 +1,18 @@
 """The engine: opens a model, owns its device manager, runs a recipe on a request."""
 
-import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from entracte.checkpoints.loading import component_spec
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import (
     CheckpointError,
     ClosedError,
-    DeviceFault,
     EntracteError,
     OutOfMemory,
     RequestError,
@@ -29,6 +25,7 @@ from entracte.media.output import check_output
 from entracte.models.kernels import Kernels, block_runner
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
+from entracte.pipeline.model_weights import ModelWeights
 from entracte.pipeline.preview import PreviewCallback
 from entracte.pipeline.resolve import Resolver
 from entracte.pipeline.resolved import PreparedRequest
@@ -41,7 +38,6 @@ from entracte.request import Request
 from entracte.residency import (
     AUTO,
     Backend,
-    ConcurrentUse,
     DeviceManager,
     ManagerPlan,
     Residency,
@@ -50,10 +46,8 @@ from entracte.residency import (
     open_backend,
 )
 from entracte.result import Result
-from entracte.stages import VALIDATE, Act, stages_of
+from entracte.stages import VALIDATE
 from entracte.trace.trace import Trace, TraceOptions
-
-logger = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -88,7 +82,6 @@ class Engine:
         self._loras = Loras(source.components)
         self._resolver = Resolver(source, self._loras)
         self._one_at_a_time = threading.RLock()
-        self._broken = False
         self._closed = False
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._wanted = residency or Residency(AUTO)
@@ -99,7 +92,9 @@ class Engine:
             backend,
             hardware,
         )
-        self._manager = self._manage(named(self._wanted))
+        self._weights = ModelWeights(
+            source, backend, dtype, self._loras.adapter, named(self._wanted)
+        )
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
         self._previewers: Previewers = Cache(1)
@@ -218,7 +213,7 @@ class Engine:
             prepared, plan = self._plan(request)
         reporter.begin(prepared.resolved.work)
         before = replace(self.backend.traffic)
-        with self._at_work() as manager, device_errors("computing"):
+        with self._weights.in_use() as manager, device_errors("computing"):
             run = Run(self._open_model(manager), prepared, plan, trace, reporter, outputs)
             blocks = trace.options.level == "blocks"
             with trace.weights(manager.recording(blocks)):
@@ -274,7 +269,7 @@ class Engine:
         """
         with self._one_at_a_time, torch.inference_mode():
             _, plan = self._plan(request)
-            with self._at_work() as manager, manager.execute(plan):
+            with self._weights.in_use() as manager, manager.execute(plan):
                 self.backend.synchronize()
 
     def configure(self, residency: Residency) -> None:
@@ -287,7 +282,7 @@ class Engine:
         right = "configure takes a Residency, such as Residency('fused')"
         _require(residency, Residency, ResidencyError(right))
         with self._one_at_a_time:
-            self._manager.configure(named(residency))
+            self._weights.manager.configure(named(residency))
             self._wanted = residency
             self._decision = None
 
@@ -303,13 +298,13 @@ class Engine:
 
     def residency(self) -> list[Row]:
         """Where every byte of weights is now."""
-        return self._manager.residency()
+        return self._weights.manager.residency()
 
     def close(self) -> None:
         """Give all memory back. The engine is of no more use."""
         with self._one_at_a_time:
             self._closed = True
-            self._manager.close()
+            self._weights.manager.close()
 
     def __enter__(self) -> Self:
         return self
@@ -328,10 +323,10 @@ class Engine:
         if self._wanted.mode == AUTO:
             self._decision = self._planner.decide(prepared.resolved, self._wanted)
             self._planner.adopt(self._wanted, self._decision)
-            if self._decision.residency != self._manager.wanted:
-                self._manager.configure(self._decision.residency)
+            if self._decision.residency != self._weights.manager.wanted:
+                self._weights.manager.configure(self._decision.residency)
         resolved = prepared.resolved
-        return prepared, self._manager.plan(resolved.weight_phases, resolved.weights.lent)
+        return prepared, self._weights.manager.plan(resolved.weight_phases, resolved.weights.lent)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -346,25 +341,6 @@ class Engine:
         self._run_blocks = block_runner(self.backend.device, self._kernels)  # without graphs yet
         return True
 
-    @contextmanager
-    def _at_work(self) -> Iterator[DeviceManager]:
-        """The device manager, recreated if the last use broke it."""
-        if self._broken:
-            logger.warning("the device failed; weights are loaded again")
-            try:
-                self._manager.release()
-            except DeviceFault as error:
-                raise DeviceFault(
-                    f"the device does not recover; start the process again ({error})"
-                ) from error
-            self._manager = self._manage(self._manager.wanted)
-            self._broken = False
-        try:
-            yield self._manager
-        except DeviceFault:
-            self._broken = True
-            raise
-
     def _open_model(self, manager: DeviceManager) -> OpenModel:
         return OpenModel(
             manager=manager,
@@ -376,35 +352,6 @@ class Engine:
             previewers=self._previewers,
             run_blocks=self._run_blocks,
         )
-
-    def _manage(self, residency: Residency) -> DeviceManager:
-        components, version = self.source.components.values(), self.source.version
-        return DeviceManager(
-            [
-                component_spec(each, version, self.backend.device, self._dtype)
-                for each in components
-            ],
-            self.backend,
-            residency,
-            adapted="transformer",
-            adapters=self._loras.adapter,
-            concurrent_uses=[
-                each
-                for each in concurrent_uses()
-                if each.components <= self.source.components.keys()
-            ],
-        )
-
-
-def concurrent_uses() -> list[ConcurrentUse]:
-    """Which components a run uses at the same time, beside the transformer."""
-    found: dict[frozenset[str], bool] = {}
-    for stage in stages_of():
-        if stage.uses:
-            together = frozenset(stage.uses)
-            # Between the acts the transformer's memory for its phases stays in use.
-            found[together] = found.get(together, False) or stage.act is Act.INTERVAL
-    return [ConcurrentUse(each, in_phases) for each, in_phases in found.items()]
 
 
 def _require(given: object, kind: type, otherwise: EntracteError) -> None:
