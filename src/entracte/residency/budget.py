@@ -1,4 +1,4 @@
-"""What a plan of all components takes at most, and what would take less."""
+"""Peak memory of a plan of all components, and smaller plans if it does not fit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from .policy import Auto, Mode, Place, Residency
 
 @dataclass(frozen=True, slots=True)
 class ConcurrentUse:
-    """Components that are on loan at once; `in_phases`: while the adapted one's phases go on."""
+    """Components that are on loan at once. in_phases: also during the adapted one's phases."""
 
     components: frozenset[str]
     in_phases: bool = False
@@ -23,7 +23,7 @@ class ConcurrentUse:
 class ManagerPlan:
     """The plans of all components for one request.
 
-    adapted: the component whose phases they are for. wanted: the residency that they give.
+    adapted: the component with phases. wanted: the residency that was planned for.
     """
 
     components: Mapping[str, Plan]
@@ -33,12 +33,12 @@ class ManagerPlan:
 
     @property
     def device_bytes(self) -> int:
-        """The most that weights take of the device at any time."""
+        """Peak device memory of weights."""
         plans = self.components.values()
         always = sum(plan.nbytes("device", "always") for plan in plans)
         phases = sum(plan.nbytes("device", "phase") for plan in plans)
         preparing = self.components[self.adapted].nbytes("device", "prepare")
-        # While its sets are prepared nothing is on loan, but a phase's buffers may be worked in.
+        # While sets are prepared nothing is on loan, but a phase's buffers may be in use.
         most = max(preparing + phases, phases)
         for use in self.concurrent_uses:
             loans = sum(
@@ -49,7 +49,7 @@ class ManagerPlan:
 
     @property
     def host_bytes(self) -> int:
-        """The most that weights take of the host, but for what loading takes for a moment."""
+        """Peak host memory of weights, without what loading takes briefly."""
         plans = self.components.values()
         return sum(plan.nbytes("host", "always", "run") for plan in plans)
 
@@ -57,7 +57,7 @@ class ManagerPlan:
 def check_budgets(
     plan: ManagerPlan, wanted: Residency, replan: Callable[[Residency], ManagerPlan]
 ) -> None:
-    """Raise BudgetError where a plan does not fit, naming the nearest that does."""
+    """Raise BudgetError if a plan does not fit, naming the nearest that does."""
     reason, missing = _excess(plan, wanted)
     if not missing:
         return
@@ -84,7 +84,7 @@ def check_budgets(
 
 
 def _excess(plan: ManagerPlan, wanted: Residency) -> tuple[str, dict[str, int]]:
-    """What does not fit, in words, and the bytes that are missing; both empty where all fits."""
+    """What does not fit, in words, and the missing bytes; both empty if everything fits."""
     words, missing = [], {}
     for what, needed, limit in (
         ("the device", plan.device_bytes, wanted.device_memory),
@@ -100,7 +100,7 @@ def _excess(plan: ManagerPlan, wanted: Residency) -> tuple[str, dict[str, int]]:
 
 
 def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
-    """Other wishes that take less, the nearest first."""
+    """Wishes that take less memory, the nearest first."""
     blocks = plan.components[plan.adapted].blocks
     dials: list[int | None] = [*range(blocks, -1, -max(1, blocks // 8))] if blocks else [None]
     others = {name: each for name, each in plan.components.items() if name != plan.adapted}
@@ -130,7 +130,7 @@ def _smaller(plan: ManagerPlan, wanted: Residency) -> Iterator[Residency]:
 
 
 def _arguments(wanted: Residency) -> dict[str, Any]:
-    """The arguments that ask for it."""
+    """The arguments of a `Residency`."""
     found: dict[str, Any] = {"mode": wanted.mode}
     if wanted.mode == "snapshot":
         found["snapshot_policy"] = wanted.snapshot_policy

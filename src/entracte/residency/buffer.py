@@ -1,6 +1,6 @@
-"""One piece of memory with a purpose: what it holds, and who still writes or reads it.
+"""A buffer: one piece of memory, its contents, and the events that order its use.
 
-All ordering between streams is made here: nothing else waits for an event or records one.
+All ordering between streams happens here: nothing else waits for an event or records one.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from .recorder import ComponentRecorder, Work
 
 
 class Buffer:
-    """Memory, what it holds (None: nothing of use), and the events that order its use.
+    """Memory, its contents (None: undefined), and the events that order its use.
 
-    While a read is pending, a task of the reader thread fills it, or reads from it; nobody else may
-    use it before `join`, which the task itself must not call.
+    While a read is pending, a task of the reader thread fills the buffer or reads from it; all
+    others must call `join` before using it, the task itself must not.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Buffer:
 
     @property
     def content(self) -> BlockWeights | None:
-        """What it holds, or will hold when all that is under way is done; None: nothing of use."""
+        """What it holds, or will hold once pending work is done; None: undefined."""
         return self._content if self._pending is None else self._pending.content
 
     def expect(self, read: PendingRead) -> None:
-        """Leave the buffer to a read that has begun; `join` must have been called before."""
+        """Hand the buffer to a read that has started; `join` must have been called before."""
         if self._pending is not None:
             raise RuntimeError(f"{self.key} is left to a read while another is pending")
         self._pending = read
@@ -54,19 +54,19 @@ class Buffer:
             read.wait()
 
     def abandon(self) -> None:
-        """Wait until the pending read, if any, is done; what it made is not wanted."""
+        """Wait until the pending read, if any, is done, ignoring its result."""
         if self._pending is not None:
             self._pending.abandon()
             self._pending = None
 
     def acquire(self, stream: Stream) -> None:
-        """Later work in this stream may read; what is pending is waited for."""
+        """Let later work in this stream read; waits for a pending read."""
         if self._pending is not None:
             self.join()
         self.begin_reading(stream)
 
     def begin_reading(self, stream: Stream) -> None:
-        """Later work in this stream may read, where nothing is pending, or in the pending task."""
+        """Let later work in this stream read, if nothing is pending, or in the pending task."""
         if id(stream) not in self._seen:
             if self._written is not None:
                 before = self.recorder.mark(stream)
@@ -76,7 +76,7 @@ class Buffer:
             self._seen.add(id(stream))
 
     def release(self, stream: Stream) -> None:
-        """All work so far in this stream that reads is before any later write."""
+        """Order later writes after all reads so far in this stream."""
         self._read[id(stream)] = stream.record()
 
     def reading(self, stream: Stream) -> "Reading":
@@ -91,13 +91,13 @@ class Buffer:
         return Writing(self, stream, content)
 
     def begin_writing(self, stream: Stream) -> None:
-        """Later work in this stream may write; until `end_writing` the buffer holds nothing."""
+        """Let later work in this stream write; until `end_writing` the contents are undefined."""
         self._content = None
         for event in self._events():
             stream.wait(event)
 
     def end_writing(self, stream: Stream, content: BlockWeights | None) -> None:
-        """All work so far in this stream that writes is before any later use."""
+        """Order later use after all writes so far in this stream."""
         self._written = stream.record()
         self._written_by = self.recorder.work_of(stream)
         self._read.clear()
@@ -106,7 +106,7 @@ class Buffer:
 
     @contextmanager
     def writing_on_host(self, content: BlockWeights) -> Iterator[None]:
-        """Work of the host that writes; it waits until nobody else reads or writes."""
+        """Enclose writes of the host, which waits for all other reads and writes first."""
         self._content = None
         self.wait_on_host()
         with self.recorder.reading(self.key, self.memory.nbytes, content):
@@ -114,7 +114,7 @@ class Buffer:
         self._content = content
 
     def wait_on_host(self) -> None:
-        """Make the host wait until nobody reads or writes."""
+        """Make the host wait for all reads and writes."""
         for event in self._events():
             event.synchronize()
         self._written = None
@@ -122,7 +122,7 @@ class Buffer:
         self._seen.clear()
 
     def settle(self, stream: Stream) -> None:
-        """Later work in this stream is after all use of the buffer."""
+        """Order later work in this stream after all use of the buffer."""
         before = self.recorder.mark(stream)
         for event in self._events():
             stream.wait(event)
@@ -134,7 +134,7 @@ class Buffer:
 
 
 class Reading:
-    """See `Buffer.reading`. A class, for blocks change hands within it and generators are slow."""
+    """See `Buffer.reading`. A class, because generators are slow and every block passes here."""
 
     __slots__ = ("_buffer", "_stream")
 
@@ -150,7 +150,7 @@ class Reading:
 
 
 class Writing:
-    """See `Buffer.writing`. Work under way when an error came is ordered like any other."""
+    """See `Buffer.writing`. Work enqueued before an error is ordered like any other."""
 
     __slots__ = ("_begin", "_buffer", "_content", "_stream")
 

@@ -1,4 +1,4 @@
-"""Names of buffers, and of what they hold."""
+"""Names of buffers, and of their contents."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""One component under the manager: its layouts, its buffers, its adapters, and its runs."""
+"""One component under the manager: its layouts, buffers, adapters and runs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,11 +50,11 @@ class ManagedComponent:
         self._run: PhaseRun | None = None
 
     def check(self, policy: ComponentPolicy) -> None:
-        """Raise ResidencyError where the component cannot be held so, whatever its phases."""
+        """Raise ResidencyError if the component cannot be held so, whatever its phases."""
         check_policy(self.name, self.blocks, policy)
 
     def make_plan(self, phases: tuple[WeightPhase, ...], policy: ComponentPolicy) -> Plan:
-        """How the component would be held; raises ResidencyError where it cannot."""
+        """Plan how the component is held; raises ResidencyError if it cannot be."""
         sets = distinct(phases)
         self._keep_adapters(sets)
         for weights in sets:
@@ -74,7 +74,7 @@ class ManagedComponent:
         return make_plan(self.name, sizes, phases, policy, self._backend.unified)
 
     def phases(self, lent: Mapping[str, WeightSet]) -> tuple[WeightPhase, ...]:
-        """One use of the weights that it is lent with, of its own if it is not named."""
+        """One phase with the weights that it is lent with, by default its own."""
         weights = lent.get(self.name)
         return self.once if weights is None else (WeightPhase(weights),)
 
@@ -85,12 +85,12 @@ class ManagedComponent:
 
     @property
     def largest_unit(self) -> int:
-        """Bytes of the largest unit: what loading may take of host memory beyond the plan."""
+        """Bytes of the largest unit: the host memory that loading may take beyond the plan."""
         return max(self._reader.sizes)
 
     @contextmanager
     def run(self, plan: Plan) -> Iterator[PhaseRun]:
-        """Hold the component by a plan while it is used, and go on doing so afterwards."""
+        """Hold the component by a plan, during use and afterwards."""
         if self._run is not None:
             raise ResidencyError(f"{self.name} is on loan already")
         self._adopt(plan)
@@ -110,20 +110,21 @@ class ManagedComponent:
                 self.pool.discard(STAGING)
 
     def make_room(self, plan: Plan) -> None:
-        """Give up what a plan does not list, if anything is held."""
+        """Free what a plan does not list, if anything is held."""
         if self._run is None and self.plan not in (None, plan):
             self._adopt(plan)
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         self.pool.close()
         self.plan = None
 
     def _adopt(self, plan: Plan) -> None:
-        """Make the buffers those of a plan. What they hold is kept where it still serves.
+        """Change the buffers to those of a plan, keeping contents that still serve.
 
-        Where there is room, what moves from the device to the host, or back, is not read again:
-        the host's new buffers are loaded before the device's old ones go, and its old ones go last.
+        If there is room, weights that move between device and host are not read again: the host's
+        new buffers are loaded before the device's old ones are freed, and its old ones are freed
+        last.
         """
         if plan != self.plan:
             self._modules.keep({buffer.key for buffer in plan.buffers})
@@ -155,6 +156,6 @@ class ManagedComponent:
         return beside
 
     def _keep_adapters(self, sets: tuple[WeightSet, ...]) -> None:
-        """Close adapters, and their files, that neither these sets have nor what is held."""
+        """Close adapters, and their files, that neither these sets nor the present plan use."""
         held = () if self.plan is None else distinct(self.plan.phases)
         self._reader.keep_adapters(adapters((*sets, *held)))

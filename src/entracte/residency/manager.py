@@ -25,10 +25,10 @@ NO_SETS: Mapping[str, WeightSet] = MappingProxyType({})
 
 
 class DeviceManager:
-    """Holds components as `wanted` says. One user at a time; close it when done.
+    """Holds components as `wanted` says. Not shared between threads; close it when done.
 
     adapted: the component that has several weight sets in a request; mode and dials are its.
-    adapters: what adapters do to the components.
+    adapters: opens an adapter of a component.
     concurrent_uses: which components are on loan together (default: one at a time).
     """
 
@@ -67,7 +67,7 @@ class DeviceManager:
     def configure(self, wanted: Residency) -> None:
         """Hold weights in another way from the next request on; raises ResidencyError.
 
-        What is in memory is moved rather than read again, where there is room for it.
+        Weights in memory are moved rather than read again, if there is room.
         """
         for name in wanted.places:
             if name not in self._components:
@@ -81,7 +81,7 @@ class DeviceManager:
     def plan(
         self, phases: Sequence[WeightPhase], lent: Mapping[str, WeightSet] = NO_SETS
     ) -> ManagerPlan:
-        """How all components would be held for these phases of the adapted one.
+        """Plan how all components are held for these phases of the adapted one.
 
         lent: with which weights other components are borrowed (default: their own).
         Raises BudgetError, naming what would fit, and ResidencyError.
@@ -98,11 +98,11 @@ class DeviceManager:
 
     @contextmanager
     def execute(self, plan: ManagerPlan) -> Iterator[PhaseRun]:
-        """The adapted component's way through the phases of a plan that was made by `plan`.
+        """Run the adapted component through the phases of a plan made by `plan`.
 
         Other components may be borrowed within, with the weights that the plan lends them with.
         Raises ResidencyError if the manager was configured since, OutOfMemory, and DeviceFault,
-        after which the manager is of no more use.
+        after which the manager can only be released.
         """
         if plan.wanted != self.wanted:
             raise ResidencyError("this plan was made for another residency: plan the request again")
@@ -116,7 +116,7 @@ class DeviceManager:
 
     @contextmanager
     def borrow(self, name: str, kind: type[M]) -> Iterator[M]:
-        """A component under one weight set, for the duration of a stage. `kind` is its class.
+        """Lend a component under one weight set for the duration of a stage. `kind` is its class.
 
         Raises OutOfMemory and DeviceFault; outside of a request, which has a plan already, also
         BudgetError before anything is allocated.
@@ -133,7 +133,7 @@ class DeviceManager:
 
     @contextmanager
     def recording(self, with_blocks: bool = False) -> Iterator[Record]:
-        """What happens within, for a trace; with_blocks: the run of every block too."""
+        """Record what happens within, for a trace. with_blocks: also the run of every block."""
         buffers = [
             BufferState(name, buffer.key, buffer.content, buffer.memory.nbytes, buffer.pinned)
             for name, held in self._components.items()
@@ -148,7 +148,7 @@ class DeviceManager:
 
     @property
     def largest_unit(self) -> int:
-        """Bytes of the largest unit: what loading may take of host memory beyond the plan."""
+        """Bytes of the largest unit: the host memory that loading may take beyond the plan."""
         return max(held.largest_unit for held in self._components.values())
 
     def residency(self) -> list[Row]:
@@ -160,12 +160,12 @@ class DeviceManager:
         ]
 
     def release(self) -> None:
-        """Give all memory back to the backend, which may be used by another manager then."""
+        """Return all memory to the backend, which another manager may then use."""
         for held in self._components.values():
             held.close()
 
     def close(self) -> None:
-        """Give all memory back, and close the backend."""
+        """Free all memory, and close the backend."""
         self.release()
         self.backend.close()
 
@@ -176,7 +176,7 @@ class DeviceManager:
         self.close()
 
     def _make_room(self, plan: ManagerPlan, wanted: str) -> None:
-        """Have the other components give up what they held by an earlier configuration."""
+        """Free what the other components hold by an earlier configuration."""
         for name, held in self._components.items():
             if name not in (wanted, self.adapted):
                 held.make_room(plan.components[name])

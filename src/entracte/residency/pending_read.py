@@ -1,4 +1,4 @@
-"""What the reader thread is still to bring into a buffer."""
+"""What the reader thread has yet to load into a buffer."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ class PendingRead:
             self._task.result()
 
     def abandon(self) -> None:
-        """Make the host wait until the task is done; its result, or failure, is not wanted."""
+        """Make the host wait until the task is done, ignoring its result or failure."""
         if self._done:
             return
         self._done = True

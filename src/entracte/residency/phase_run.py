@@ -1,4 +1,4 @@
-"""One run of a component through its phases: which weights come where, and when."""
+"""One run of a component through its phases: which weights go where, and when."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ Use = tuple[BlockWeights, BufferKey | None]
 
 
 class PhaseRun:
-    """Brings every unit's weights before they are used, and the next ones after.
+    """Loads every unit's weights before their use, and their successors after it.
 
     bound_module: the module of a unit over a buffer, for use under a weight set.
     """
@@ -60,12 +60,12 @@ class PhaseRun:
         self._entered = -1
         self._inside = False
         self._sweeps_left = 0
-        self._swept = False  # whether the phase's last sweep has come to its end
+        self._swept = False  # whether the phase's last sweep has ended
         self._sweeping: Generator[nn.Module] | None = None
         self._pace = Throttle(backend, loader, [], 0)
 
     def begin(self) -> None:
-        """Start to bring the first phase's weights."""
+        """Start loading the first phase's weights."""
         prepare(self._plan, self._pool, self._loader)
         self._catch_up(0)
         if self._plan.policy.mode == "snapshot":
@@ -80,8 +80,9 @@ class PhaseRun:
     def phase(self, index: int, kind: type[M]) -> Iterator[M]:
         """The component, of class `kind`, under a phase's weights; phases come in order, each once.
 
-        Its list of blocks may be swept as often as the phase says. The module and its blocks are
-        lent: outside, they may hold any weights.
+        Its list of blocks may be swept as often as the phase declares. The module and its blocks
+        are
+        lent: outside the block they may hold any weights.
         """
         if index != self._entered + 1 or self._inside or index >= len(self._plan.phases):
             raise ResidencyError(f"phase {index} was entered after phase {self._entered}")
@@ -152,7 +153,7 @@ class PhaseRun:
         self._swept = not self._sweeps_left
 
     def _release_blocks(self) -> None:
-        """Order what comes later after all sweeps, where the last one did not do it."""
+        """Order later work after all sweeps, unless the last one has done so."""
         for _, key in self._uses[self._entered]:
             if key is not None:
                 self._pool[key].release(self._backend.compute)
@@ -180,13 +181,13 @@ class PhaseRun:
         return content, self._pool[key]
 
     def _following(self, index: int) -> int | None:
-        """The phase after: the next request is taken to begin as this one did."""
+        """The next phase; the next request is assumed to begin like this one."""
         if index < len(self._uses):
             return index
         return 0 if self._plan.policy.stays else None
 
     def _catch_up(self, index: int) -> None:
-        """Bring what a phase will use and does not have."""
+        """Load what a phase will use and does not have yet."""
         following = self._following(index)
         if following is None:
             return
@@ -197,14 +198,16 @@ class PhaseRun:
                 self._loader.load(buffer, content)
 
     def _fill_what_is_outside(self) -> None:
-        """Load what is outside the blocks for every phase: it has its own buffers, and stays."""
+        """Load the weights outside the blocks for every phase: they have their own buffers, and
+        stay.
+        """
         for *_, (content, key) in self._uses:
             buffer = None if key is None else self._pool.get(key)
             if buffer is not None and buffer.content is None:
                 self._loader.load(buffer, content)
 
     def _replace(self, buffer: Buffer, unit: int) -> None:
-        """Bring a unit's next weights into a buffer that is done with the present ones."""
+        """Load a unit's next weights into a buffer whose present ones are no longer needed."""
         following = self._following(self._entered + 1)
         if following is not None:
             content, key = self._uses[following][unit]
@@ -212,7 +215,7 @@ class PhaseRun:
                 self._loader.load(buffer, content)
 
     def _ahead(self, index: int) -> list[tuple[Buffer, BlockWeights]]:
-        """What the next phase has memory of its own for, to be copied while this one goes on."""
+        """Buffers of the next phase that can be filled during this one."""
         if self._plan.policy.snapshot_policy != "aggressive" or index + 1 == len(self._uses):
             return []
         present = {key for _, key in self._uses[index]}
@@ -223,7 +226,7 @@ class PhaseRun:
         return ahead
 
     def _fill_factors(self) -> None:
-        """Bring the factors that stay on the device, before they are needed."""
+        """Load the factors that stay on the device, before they are needed."""
         for buffer in self._factors():
             content = BlockWeights(buffer.key.index, adapter=str(buffer.key.of))
             if buffer.content != content:
@@ -234,7 +237,7 @@ class PhaseRun:
         return [self._pool[key] for key in keys if key.tier == "device" and key.role == "factors"]
 
     def _make_ready(self) -> None:
-        """Make all modules that will be lent, and prepare merges, so that no step waits for it."""
+        """Create all modules to be lent, and prepare merges, so that no step waits for that."""
         slots = self._ring.slots
         for uses, phase in zip(self._uses, self._plan.phases, strict=True):
             for content, key in uses:
@@ -248,7 +251,7 @@ class PhaseRun:
         return self._factors() if self._plan.unmerged else []
 
     def _slotted(self, first: int) -> Iterator[BlockWeights]:
-        """What passes through the slots, in order, from a phase on; then what comes next."""
+        """What passes through the slots, in order, from a phase on and into the next request."""
         for index in range(first, len(self._uses)):
             for _ in range(self._plan.phases[index].sweeps):
                 yield from (content for content, key in self._uses[index] if key is None)

@@ -1,4 +1,4 @@
-"""What a user may ask of the device manager, checked as far as it can be without a component."""
+"""Wishes of the user for the device manager, and their meaning for a component."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,18 +8,18 @@ from typing import Literal, get_args
 from entracte.errors import ResidencyError
 
 Mode = Literal["original", "dynamic", "snapshot", "fused", "resident"]
-# Left to a planner, which names a mode before the device manager is asked.
+# For a planner, which replaces it by a mode.
 Auto = Literal["auto"]
 SnapshotPolicy = Literal["low-vram", "aggressive"]
 Place = Literal["resident", "snapshot", "streamed", "disk"]
 
-# Modes by their names; `legacy` is what engines before called the original one.
+# Modes by name; `legacy` is an older name of `original`.
 MODES: Mapping[str, Mode] = MappingProxyType(
     {**{mode: mode for mode in get_args(Mode)}, "legacy": "original"}
 )
 AUTO: Auto = "auto"
 
-# Modes in which adapters are merged, or applied, for one base: they have no use for two sources.
+# Modes that merge or apply adapters on one base, and so cannot have two sources.
 ADAPTING: tuple[Mode, ...] = ("original", "dynamic", "fused")
 
 
@@ -28,14 +28,14 @@ class Residency:
     """Where weights are to live.
 
     mode: how the second weight set of the component that has several gets to the device; `auto`
-        leaves all that is not said to a planner, which the device manager itself does not have.
+        leaves the choice to a planner, which the device manager itself does not have.
     snapshot_policy: of mode snapshot: swap block by block into the same memory (low-vram), or
         copy into memory of its own ahead of time (aggressive).
     resident_blocks: how many blocks' base weights stay on the device (default: all); the others
         stream through slots. merged_blocks: of mode fused: how many blocks stay merged (default 0).
     places: by component; see `Place`. For the component with several weight sets, `snapshot` and
         `disk` say where weights that are not on the device are copied from.
-    device_memory, host_memory, pinned_memory: limits in bytes for weights; None is none.
+    device_memory, host_memory, pinned_memory: limits in bytes for weights; None: no limit.
     """
 
     mode: Mode | Auto = "resident"
@@ -72,7 +72,7 @@ class Residency:
 
 @dataclass(frozen=True, slots=True)
 class ComponentPolicy:
-    """How one component is held, as its plan is made from.
+    """How one component is held: the input of its plan.
 
     home: where weights that are not on the device are copied from: host memory, or the files.
     stays: whether device memory is kept between loans.
@@ -87,7 +87,7 @@ class ComponentPolicy:
 
 
 def resolve_policy(component: str, adapted: bool, wanted: Residency) -> ComponentPolicy:
-    """What the wishes mean for one component; raises ResidencyError where they contradict."""
+    """The policy of one component; raises ResidencyError for contradictory wishes."""
     place = wanted.places.get(component)
     if not adapted:
         match place:

@@ -1,4 +1,4 @@
-"""A component's buffers: allocated, kept across plans while they still serve, and freed."""
+"""A component's buffers: allocated, kept across plans while useful, and freed."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ from .recorder import ComponentRecorder
 
 
 class HostBudget:
-    """What may be had of host memory, by all components together; None is no limit."""
+    """Limits on host memory for all components together; None: no limit."""
 
     def __init__(self) -> None:
         self._limit: int | None = None
@@ -23,29 +23,29 @@ class HostBudget:
         self._pinned = 0
 
     def set_limits(self, limit: int | None, pinned_limit: int | None) -> None:
-        """Change the limits; what is taken stays taken."""
+        """Change the limits; memory in use is kept."""
         self._limit = limit
         self._pinned_limit = pinned_limit
 
     def has_room(self, nbytes: int) -> bool:
-        """Whether so many bytes more may be taken."""
+        """Whether that many more bytes may be allocated."""
         return self._limit is None or self._used + nbytes <= self._limit
 
     def may_pin(self, nbytes: int) -> bool:
-        """Whether so many bytes more may be pinned."""
+        """Whether that many more bytes may be pinned."""
         return self._pinned_limit is None or self._pinned + nbytes <= self._pinned_limit
 
     def count(self, nbytes: int, pinned: bool) -> None:
-        """Count memory that was taken, or, negative, given back."""
+        """Count allocated bytes, or freed ones (negative)."""
         self._used += nbytes
         if pinned:
             self._pinned += nbytes
 
 
 class WeightPool:
-    """The buffers of one component, by their keys. What a buffer holds outlives a change of plan.
+    """The buffers of one component, by key. Contents survive a change of plan.
 
-    on_free: called with a buffer before its memory is given back.
+    on_free: called with a buffer before its memory is freed.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WeightPool:
         self._weights: dict[int, list[Buffer]] = {}  # on the device, by unit
         self._copies: dict[tuple[int, object], Buffer] = {}  # on the host, by unit and weight set
         self._buffers: dict[BufferKey, Buffer] = {}
-        self._freed: dict[BufferKey, Tensor] = {}  # memory that may come again
+        self._freed: dict[BufferKey, Tensor] = {}  # memory that may be allocated again
         self._planned: dict[BufferKey, BufferPlan] = {}
 
     def __iter__(self) -> Iterator[Buffer]:
@@ -75,7 +75,7 @@ class WeightPool:
         return self._buffers[key]
 
     def adopt(self, plan: Plan) -> bool:
-        """Take a plan's list of buffers; nothing is dropped or allocated yet.
+        """Adopt a plan's list of buffers; nothing is freed or allocated yet.
 
         Returns whether its host buffers have room beside the present ones.
         """
@@ -84,7 +84,7 @@ class WeightPool:
         return self._budget.has_room(sum(planned.nbytes for planned in new))
 
     def drop_unlisted(self, tier: Tier) -> None:
-        """Give back what the plan does not list, or lists with another size."""
+        """Free buffers that the plan does not list, or lists with another size."""
         for key in [key for key in self._buffers if key.tier == tier and key.role != "staging"]:
             planned = self._planned.get(key)
             if planned is None or planned.nbytes != self._buffers[key].memory.nbytes:
@@ -92,9 +92,9 @@ class WeightPool:
         self._freed = {key: memory for key, memory in self._freed.items() if key in self._planned}
 
     def allocate(self, *lifetimes: Lifetime) -> None:
-        """Allocate what the plan lists for some lifetimes and is not there yet.
+        """Allocate the missing buffers of some lifetimes.
 
-        Raises OutOfMemory; what was allocated stays, and a later call goes on from there.
+        Raises OutOfMemory; what was allocated is kept, and a later call continues from there.
         """
         for planned in self._planned.values():
             if planned.lifetime in lifetimes and planned.key not in self._buffers:
@@ -107,7 +107,7 @@ class WeightPool:
                 self.add(planned.key, planned.nbytes)
 
     def ensure(self, key: BufferKey) -> Buffer:
-        """A buffer of the plan, allocated if it is not there."""
+        """A buffer of the plan, allocated if missing."""
         buffer = self._buffers.get(key)
         return self.add(key, self._planned[key].nbytes) if buffer is None else buffer
 
@@ -137,13 +137,13 @@ class WeightPool:
         return Buffer(key, host.bytes, self.recorder, host.pinned)
 
     def release(self, *lifetimes: Lifetime) -> None:
-        """Give the buffers of some lifetimes back."""
+        """Free the buffers of some lifetimes."""
         for planned in self._planned.values():
             if planned.lifetime in lifetimes and planned.key in self._buffers:
                 self._free(planned.key)
 
     def discard(self, key: BufferKey) -> None:
-        """Give one buffer back, if it is there, once the reader thread is done with all."""
+        """Free one buffer, if it exists, once the reader thread is done with all."""
         if key in self._buffers:
             for buffer in self:
                 buffer.abandon()
@@ -155,14 +155,14 @@ class WeightPool:
         return buffer if buffer is not None and buffer.content == content else None
 
     def on_device(self, content: BlockWeights) -> Buffer | None:
-        """A device buffer that holds a unit's weights at a place of their own."""
+        """A device buffer of its own that holds a unit's weights."""
         for buffer in self._weights.get(content.unit, ()):
             if buffer.content == content:
                 return buffer
         return None
 
     def close(self) -> None:
-        """Give everything back, once the reader thread is done with it."""
+        """Free everything, once the reader thread is done with it."""
         for buffer in self:
             buffer.abandon()
         for key in list(self._buffers):

@@ -13,7 +13,7 @@ from .loading import WeightLoader
 class SlotRing:
     """Fills slots ahead of their use, in the order of use.
 
-    load: makes a buffer hold a content, without waiting for it.
+    load: enqueues loading a content into a buffer.
     """
 
     def __init__(self, slots: list[Buffer], load: Callable[[Buffer, BlockWeights], None]) -> None:
@@ -26,14 +26,14 @@ class SlotRing:
         self._oldest: deque[Buffer] = deque(slots)
 
     def expect(self, upcoming: Iterable[BlockWeights]) -> None:
-        """Say which contents will be taken, in order; what was expected before is forgotten."""
+        """Set the contents that will be taken, in order, replacing those expected before."""
         self._upcoming = iter(upcoming)
         self._ahead.clear()
         self._lent = None
         self._next = next(self._upcoming, None)
 
     def advance(self) -> None:
-        """Fill every slot that is free with what comes next."""
+        """Fill every free slot with what comes next."""
         while self._next is not None and len(self._ahead) < len(self.slots):
             slot = self._slot_for(self._next)
             if slot is None:
@@ -54,7 +54,7 @@ class SlotRing:
         return slot
 
     def give_back(self) -> None:
-        """The slot last taken may be filled again, after what its release ordered."""
+        """Allow the slot last taken to be filled again, after the work that its release ordered."""
         if self._lent is not None:
             self._oldest.remove(self._lent)
             self._oldest.append(self._lent)
@@ -73,9 +73,9 @@ class SlotRing:
 
 
 class Throttle:
-    """Fills buffers one by one while blocks change hands.
+    """Fills buffers one by one as blocks are handed over.
 
-    hand_overs: how often they do in the phase. A tenth of them is left for the last copies to end.
+    hand_overs: how many there are in the phase. A tenth of them is left for the last copies to end.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Throttle:
         self._each = len(wanted) / max(1.0, 0.9 * hand_overs)
 
     def keep(self) -> None:
-        """A block was handed over: begin the copies that are due."""
+        """Note a hand-over, and enqueue the copies that are due."""
         if not self._left:
             return
         before = int(self._done * self._each)

@@ -9,7 +9,7 @@ from .spec import WeightSet, distinct
 
 
 def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
-    """Make what the plan keeps ready and is not there yet. Nothing is made twice."""
+    """Create what the plan keeps ready and is missing. Nothing is created twice."""
     host = [
         (pool[planned.key], content)
         for planned in plan.buffers
@@ -31,7 +31,7 @@ def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
 
 
 def save_plain(pool: WeightPool, loader: WeightLoader) -> None:
-    """Copy to new host buffers what the device has of them."""
+    """Fill new host buffers from the device, as far as it has their contents."""
     for buffer in pool:
         if buffer.key.tier == "host" and buffer.key.role == "weights":
             content = _host_content(buffer.key)
@@ -46,7 +46,7 @@ def _host_content(key: BufferKey) -> BlockWeights:
 
 
 def _made_in(plan: Plan, pool: WeightPool, content: BlockWeights) -> Buffer:
-    """The device buffer in which a unit's merged weights are made: where they will be used."""
+    """The device buffer in which a unit is merged: where it will be used."""
     weights = content.weights
     key = plan.places[weights][content.unit] if weights is not None else None
     if key is None:
@@ -55,7 +55,7 @@ def _made_in(plan: Plan, pool: WeightPool, content: BlockWeights) -> Buffer:
 
 
 def _keep_base(plan: Plan, pool: WeightPool, loader: WeightLoader, base: BlockWeights) -> None:
-    """Have the device hold the base from which a unit is merged, if the first phase will use it."""
+    """Load the base from which a unit is merged to the device, if the first phase will use it."""
     first = distinct(plan.phases)[0]
     key = plan.places[first][base.unit]
     on_host = pool.get(BufferKey("host", "weights", base.unit, first))
@@ -67,7 +67,7 @@ def _keep_base(plan: Plan, pool: WeightPool, loader: WeightLoader, base: BlockWe
 def _premerge(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
     """Fill the buffers of the later weight sets.
 
-    They are merged from the base, which the first one's buffers hold until they are merged too.
+    They are merged from the base, which the buffers of the first set hold until then.
     """
     first, *later = distinct(plan.phases)
     wanted = [

@@ -1,6 +1,6 @@
-"""A record of what the device manager did and when, for a trace.
+"""Records what the device manager does and when, for a trace.
 
-Nothing is recorded unless somebody asked for it; then a comparison is all that it costs.
+Unless recording is on, it costs one comparison per event.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ Work = Literal["copy", "merge", "read"]
 
 @dataclass(frozen=True, slots=True)
 class BufferState:
-    """A buffer as it was when recording began."""
+    """The state of a buffer when recording began."""
 
     component: str
     key: BufferKey
@@ -30,7 +30,7 @@ class BufferState:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Weights were brought into a buffer."""
+    """Weights were loaded into a buffer."""
 
     component: str
     key: BufferKey
@@ -44,9 +44,9 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something kept the compute stream from its work, from the latest of `begins` on.
+    """The compute stream waited, from the latest of `begins` on.
 
-    unit: of which weights were waited for; None where memory was.
+    unit: whose weights it waited for; None: it waited for memory.
     """
 
     component: str
@@ -58,7 +58,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class BlockRun:
-    """A block had the compute stream."""
+    """A block occupied the compute stream."""
 
     component: str
     unit: int
@@ -68,7 +68,7 @@ class BlockRun:
 
 @dataclass(frozen=True, slots=True)
 class MemoryChange:
-    """A buffer was allocated, or given back (negative bytes), at a time of the host."""
+    """A buffer was allocated, or freed (negative bytes), at a time of the host."""
 
     component: str
     key: BufferKey
@@ -79,7 +79,7 @@ class MemoryChange:
 
 @dataclass(slots=True)
 class Record:
-    """Everything that happened, each kind in the order in which it was asked for.
+    """Everything that happened, each kind in the order of enqueueing.
 
     adapted, adapted_blocks: the component that has several weight sets, and how many blocks it has.
     """
@@ -94,7 +94,7 @@ class Record:
 
 
 class Recorder:
-    """Records what all components' buffers and runs tell it, between `start` and `stop`."""
+    """Records the events of all components, between `start` and `stop`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -108,28 +108,28 @@ class Recorder:
         }
 
     def start(self, record: Record, with_blocks: bool) -> None:
-        """Begin to record. with_blocks: every block's run too."""
+        """Start recording. with_blocks: also every block's run."""
         self.with_blocks = with_blocks
         self.record = record
 
     def stop(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         self.record = None
 
 
 class ComponentRecorder:
-    """The recorder, for one component. Where a method returns None, nothing is being recorded."""
+    """The recorder of one component. Methods that return None do so while recording is off."""
 
     def __init__(self, recorder: Recorder, component: str) -> None:
         self._recorder = recorder
         self._component = component
 
     def mark(self, stream: Stream) -> Mark | None:
-        """The stream's point before something that will be told."""
+        """Mark the stream's position before an event."""
         return None if self._recorder.record is None else stream.mark()
 
     def mark_compute(self) -> Mark | None:
-        """The compute stream's point, where blocks are recorded."""
+        """Mark the compute stream's position, if blocks are recorded."""
         recorder = self._recorder
         if recorder.record is None or not recorder.with_blocks:
             return None
@@ -142,7 +142,7 @@ class ComponentRecorder:
     def waited(
         self, stream: Stream, begin: Mark, content: BlockWeights | None, cause: Work
     ) -> None:
-        """A stream has been made to wait; of interest where it is the compute stream."""
+        """Note that a stream waits; recorded only for the compute stream."""
         recorder = self._recorder
         if recorder.record is not None and stream is recorder.backend.compute:
             unit = None if content is None else content.unit
@@ -151,7 +151,7 @@ class ComponentRecorder:
 
     @contextmanager
     def host_waits(self, content: BlockWeights | None, cause: Work) -> Iterator[None]:
-        """The host itself waits for the reader thread."""
+        """Enclose a wait of the host for the reader thread."""
         recorder = self._recorder
         record = recorder.record
         if record is None:
@@ -168,7 +168,7 @@ class ComponentRecorder:
     def transferred(
         self, stream: Stream, begin: Mark, key: BufferKey, nbytes: int, content: BlockWeights
     ) -> None:
-        """A stream was given the work of bringing weights into a buffer."""
+        """Note that loading weights into a buffer was enqueued."""
         recorder = self._recorder
         if recorder.record is None:
             return
@@ -177,12 +177,12 @@ class ComponentRecorder:
             Transfer(self._component, key, content, what, lane, nbytes, begin, end)
         )
         if recorder.backend.unified:
-            # There the work was done at once, by who would have computed.
+            # There the compute thread itself does the work at once.
             recorder.record.waits.append(Wait(self._component, content.unit, what, (begin,), end))
 
     @contextmanager
     def reading(self, key: BufferKey, nbytes: int, content: BlockWeights) -> Iterator[None]:
-        """The reader thread reads weights from files into a buffer."""
+        """Enclose a read from files into a buffer by the reader thread."""
         recorder = self._recorder
         if recorder.record is None:
             yield
@@ -195,7 +195,7 @@ class ComponentRecorder:
         )
 
     def ran(self, unit: int, begin: Mark) -> None:
-        """A block has been given the compute stream, from `begin` to now."""
+        """Note that a block occupied the compute stream from `begin` to now."""
         recorder = self._recorder
         if recorder.record is not None:
             end = recorder.backend.compute.mark()

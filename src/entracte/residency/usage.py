@@ -12,9 +12,9 @@ Where = Literal["device", "pinned", "pageable"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Memory of one kind of a component.
+    """Memory of a component for one purpose.
 
-    content: the weight set, or `factors`, that it holds; `empty` for nothing of use.
+    content: the weight set, or `factors`; `empty` if undefined.
     units: how many blocks, or what is outside them, it holds.
     """
 
@@ -27,7 +27,7 @@ class Row:
 
 
 def residency_rows(component: str, buffers: Iterable[Buffer]) -> list[Row]:
-    """A component's memory, summed up by what it is for and what it holds."""
+    """A component's memory, by purpose and content."""
     sums: dict[tuple[Where, Role, str], tuple[int, int]] = {}
     for buffer in buffers:
         where: Where = "device"

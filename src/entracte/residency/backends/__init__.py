@@ -1,4 +1,4 @@
-"""Devices that weights can be held on: what the manager needs of one, and those that there are."""
+"""Backends: devices that hold weights."""
 
 import torch
 

@@ -62,7 +62,7 @@ class CudaBackend:
         self._fused = _fused_merges(self.device)
 
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
-        """See Backend. The side streams begin later work only after all earlier compute work."""
+        """See Backend. The side streams start later work only after all earlier compute work."""
         try:
             with torch.inference_mode(False), torch.cuda.stream(self._compute):
                 if again is None:
@@ -75,7 +75,8 @@ class CudaBackend:
             raise OutOfMemory(
                 f"the device refused {nbytes:,} bytes: {free:,} of {total:,} are free"
             ) from error
-        # The allocator may hand out what earlier compute work still uses: it counts on its order.
+        # The allocator may return memory that earlier compute work still uses, relying on its
+        # order.
         ready = self.compute.record()
         for stream in (self.copies, self.on_demand, self.merges):
             stream.wait(ready)
@@ -90,8 +91,8 @@ class CudaBackend:
         known = self._memory.pop(memory.data_ptr(), None)
         if known is None:
             raise ValueError("this backend did not allocate this memory")
-        # Whoever gets it next may use it after all compute work so far.
-        # Views that modules still have must not keep it.
+        # Its next user is ordered after all compute work so far.
+        # Views in modules must not keep the memory alive.
         known.untyped_storage().resize_(0)
 
     def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
@@ -136,7 +137,7 @@ class CudaBackend:
             torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
-        """Give everything back, once all tasks and all work are done. Raises DeviceFault."""
+        """Free everything, once all tasks and all work are done. Raises DeviceFault."""
         self._reader.shutdown()
         self.synchronize()
         for memory in list(self._memory.values()):
@@ -147,7 +148,7 @@ class CudaBackend:
 def _fused_merges(
     device: torch.device,
 ) -> "Callable[[Sequence[WeightMerge], torch.device], FusedMerges] | None":
-    """What prepares fused merges; None, with a warning, where there can be none."""
+    """The class that prepares fused merges; None, with a warning, if unavailable."""
     if torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
         reason = "the device does not multiply bfloat16"
     else:

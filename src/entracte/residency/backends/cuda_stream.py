@@ -25,7 +25,7 @@ def device_errors(doing: str) -> Iterator[None]:
 
     doing: for the message.
 
-    CUDA reports faults late: what went wrong may be earlier work.
+    CUDA reports faults late, so the failure may be of earlier work.
     """
     try:
         yield
@@ -55,14 +55,14 @@ class CudaEvent:
 
 
 class CudaClock:
-    """The device's time as the host's: how much later than a known moment an event was."""
+    """Maps the device's time to the host's, by the time elapsed since a common moment."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
         self.set()
 
     def set(self) -> None:
-        """Look at both clocks at once; the host waits for the stream."""
+        """Read both clocks at the same time; the host waits for the stream."""
         self._zero = torch.cuda.Event(enable_timing=True)
         with device_errors("setting the clock"):
             self._zero.record(self._stream)
@@ -70,7 +70,7 @@ class CudaClock:
         self._seconds = time.perf_counter()
 
     def seconds(self, event: torch.cuda.Event) -> float:
-        """When an event that has happened did."""
+        """The host time of an event that has happened."""
         milliseconds: float = self._zero.elapsed_time(event)
         return self._seconds + milliseconds / 1e3
 
@@ -104,7 +104,7 @@ class CudaMergeProgram:
 
 
 class CudaStream:
-    """Work is queued, and the host goes on at once.
+    """Work is enqueued, and the host continues at once.
 
     traffic, lock, clock: shared by all streams of a backend, since its reader thread copies too.
     """

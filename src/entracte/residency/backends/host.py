@@ -1,4 +1,4 @@
-"""The plain backend: device memory is host memory, and all work is done at once."""
+"""The CPU backend: device memory is host memory, and all work is done immediately."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def host_memory(nbytes: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A moment of the host, as a mark: all work before it is done."""
+    """A mark at a moment of the host: all work before it is done."""
 
     seconds: float
 
@@ -54,14 +54,14 @@ class HostEvent:
 
 @dataclass(frozen=True, slots=True)
 class HostMergeProgram:
-    """Merges and copies (target, source), to be carried out with the plain expression."""
+    """Merges and copies (target, source), executed with the plain expression."""
 
     merges: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
 
 
 class HostStream:
-    """Does everything at once."""
+    """Executes everything immediately."""
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
@@ -94,7 +94,7 @@ class HostStream:
 class HostBackend:
     """The CPU as a device, for small models and for machines without one.
 
-    device_limit, host_limit: bytes that allocations may take together.
+    device_limit, host_limit: bytes of all allocations together.
     """
 
     def __init__(self, device_limit: int | None = None, host_limit: int | None = None) -> None:
@@ -122,7 +122,7 @@ class HostBackend:
         return again
 
     def free(self, memory: Tensor) -> None:
-        """See Backend. Views of the memory may not be used unless it comes again."""
+        """See Backend. Views of the memory must not be used unless it is allocated again."""
         self.device_bytes -= memory.nbytes
         memory.untyped_storage().resize_(0)
 

@@ -1,4 +1,4 @@
-"""Host memory of exactly the size asked for, pinned where the system allows it.
+"""Host memory of exactly the requested size, pinned if the system allows it.
 
 torch's own pinned memory is rounded up to a power of two; this is rounded up to a page.
 """
@@ -21,7 +21,7 @@ from .protocol import HostMemory
 
 logger = logging.getLogger(__name__)
 
-# Where the system knows it; else the memory would count as shared.
+# If the system has this flag; without it the memory would count as shared.
 PRIVATE: Mapping[str, int] = MappingProxyType(
     {} if sys.platform == "win32" else {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS}
 )
@@ -29,7 +29,7 @@ PORTABLE = 1  # cudaHostRegisterPortable: pinned for every device of the process
 
 
 class Registrar(Protocol):
-    """Pins memory that is there already."""
+    """Pins existing memory."""
 
     def register(self, address: int, nbytes: int) -> str | None:
         """None, or why the memory was not pinned."""
@@ -53,31 +53,31 @@ class CudaRegistrar:
     def _outcome(self, code: int) -> str | None:
         if int(code) == 0:
             return None
-        # CUDA keeps the error for the next kernel launch, which would be blamed for it.
+        # CUDA would report the error again at the next kernel launch.
         with contextlib.suppress(torch.AcceleratorError):
             torch.ones(1, device=self._device)
         return f"CUDA error {int(code)}"
 
 
 class HostAllocator:
-    """Allocates host memory, and gives it back."""
+    """Allocates and frees host memory."""
 
     def __init__(self, registrar: Registrar) -> None:
         self._registrar = registrar
-        self._pinned: dict[int, Tensor] = {}  # by address; kept in being while they are pinned
+        self._pinned: dict[int, Tensor] = {}  # by address; kept alive while they are pinned
         self._warned = False
 
     def allocate(self, nbytes: int, pinned: bool) -> HostMemory:
         """Zeros [nbytes] uint8, aligned to a page. Raises OutOfMemory.
 
-        They are pageable where pinning is not wanted or is refused. Pageable memory takes space
+        The memory is pageable if pinning is not wanted or is refused. Pageable memory takes space
         only as it is written. Pinning takes time, about a second for several gigabytes.
         """
         memory = _anonymous(nbytes)
         return HostMemory(memory, pinned and nbytes > 0 and self._pin(memory))
 
     def free(self, memory: HostMemory) -> None:
-        """Unpin memory that no device uses any more; it goes when its last view does.
+        """Unpin memory that no device uses any more; it is freed with its last view.
 
         Raises DeviceFault.
         """
@@ -94,7 +94,7 @@ class HostAllocator:
             self.free(HostMemory(memory, pinned=True))
 
     def _pin(self, memory: Tensor) -> bool:
-        memory.zero_()  # by several threads: quicker than to have CUDA touch page after page
+        memory.zero_()  # by several threads, which is quicker than CUDA touching page after page
         refusal = self._registrar.register(memory.data_ptr(), memory.nbytes)
         if refusal is None:
             self._pinned[memory.data_ptr()] = memory

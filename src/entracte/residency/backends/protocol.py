@@ -1,12 +1,11 @@
-"""What the device manager needs of a device: memory, ordered queues of work, and merges.
+"""The protocol of backends: memory, streams of work, events, and merges.
 
-Three backends have it: `cuda`, `host`, and the simulated accelerator of the tests, which checks
-every rule that is written here.
+There are three: `cuda`, `host`, and the simulated accelerator, which checks every rule below.
 
-Rules. A *stream* carries out its work in order, and does not wait for any other stream unless it is
-told to. Work that reads memory must be ordered, by events, after the work that wrote it; work that
-writes memory, after all work that read or wrote it. The *host* orders nothing by itself either: it
-runs ahead of the streams, and must wait for an event before it touches memory that they use.
+Rules. A *stream* executes its work in order, and waits for other streams only where told to. Work
+that reads memory must be ordered, by events, after the work that wrote it; work that writes memory,
+after all work that read or wrote it. The *host* is not ordered either: it runs ahead of the
+streams, and must wait for an event before it touches memory that they use.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ Direction = Literal["in", "out", "within"]
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of weights copied in every direction, and the number of weights merged, since start."""
+    """Bytes of weights copied in every direction, and the number of weights merged."""
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -33,7 +32,7 @@ class Traffic:
     merges: int = 0
 
     def since(self, earlier: "Traffic") -> "Traffic":
-        """What was counted after an earlier copy of this record was made."""
+        """The difference to an earlier copy of this record."""
         return Traffic(
             self.bytes_in - earlier.bytes_in,
             self.bytes_out - earlier.bytes_out,
@@ -54,8 +53,8 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """Host memory of exactly the size asked for: flat uint8. Copies from pageable memory are slower
-    and stop the host.
+    """Host memory of exactly the requested size, flat uint8. Copies from pageable memory are slower
+    and block the host.
     """
 
     bytes: Tensor
@@ -73,34 +72,34 @@ class Mark(Protocol):
     """A point in a stream's work whose time is kept."""
 
     def passed(self) -> float | None:
-        """When the stream came to it, in seconds of the backend's clock; None while it has not."""
+        """When the stream reached it, in seconds of the backend's clock; None if it has not yet."""
 
 
 class MergeProgram(Protocol):
-    """Merges prepared by a backend, to be carried out many times on the same memory."""
+    """Merges prepared by a backend, to be executed repeatedly on the same memory."""
 
 
 class Stream(Protocol):
     """A queue of work on the device. Every method returns at once."""
 
     def wait(self, event: Event) -> None:
-        """Begin later work only after the event."""
+        """Start later work only after the event."""
 
     def record(self) -> Event:
         """The point after all work so far."""
 
     def mark(self) -> Mark:
-        """The same point, to be timed."""
+        """The same point, with its time."""
 
     def copy(self, target: Tensor, source: Tensor, direction: Direction) -> None:
         """Copy flat uint8 memory. Pageable host memory may make the host wait."""
 
     def merge(self, program: MergeProgram) -> None:
-        """Carry out prepared merges."""
+        """Execute prepared merges."""
 
 
 class Task(Protocol):
-    """Something that the reader thread does."""
+    """A task of the reader thread."""
 
     def result(self) -> None:
         """Make the host wait until it is done; raises what it raised."""
@@ -110,7 +109,7 @@ class Task(Protocol):
 
 
 class Checks(Protocol):
-    """What a backend is told so that it can check the rules. Real devices do nothing about it."""
+    """Notifications by which a backend can check the rules. Real devices ignore them."""
 
     def lend(self, memory: Tensor) -> None:
         """Modules may read this memory from now on, in the compute stream."""
@@ -142,33 +141,32 @@ class NoChecks:
 
 
 class Backend(Protocol):
-    """A device. One manager has it; it is not shared between threads, but for `read_ahead`."""
+    """A device, owned by one manager. Not shared between threads, except for `read_ahead`."""
 
     name: str
     device: torch.device
     unified: bool  # whether device memory is host memory, which the host may write
     compute: Stream  # where modules run
     copies: Stream  # host to device, and back
-    on_demand: Stream  # the same, for what is wanted soon: it does not queue behind `copies`
+    on_demand: Stream  # the same for urgent copies, which do not queue behind `copies`
     merges: Stream
     traffic: Traffic
     checks: Checks
 
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
-        """Device memory [nbytes] uint8, aligned as its kernels want it. Raises OutOfMemory.
+        """Allocate device memory [nbytes] uint8, aligned for the kernels. Raises OutOfMemory.
 
-        again: memory of the same size that was freed. It may be what is returned: then views of it
-        are right again.
+        again: freed memory of the same size, which may be returned: its views are valid again then.
         """
 
     def free(self, memory: Tensor) -> None:
-        """Give device memory back. Later work in the compute stream is after all use of it."""
+        """Free device memory. The compute stream must be ordered after all use of it."""
 
     def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
-        """Host memory; pageable where pinning is not wanted or is refused. Raises OutOfMemory."""
+        """Allocate host memory, pageable if not to be pinned or if refused. Raises OutOfMemory."""
 
     def free_host(self, memory: HostMemory) -> None:
-        """Give host memory back, once all work on it is done; the host may have to wait."""
+        """Free host memory once all work on it is done; the host may have to wait."""
 
     def prepare_merges(
         self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
@@ -179,7 +177,7 @@ class Backend(Protocol):
         """Modules run on this device within it."""
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
-        """Carry out tasks one after another, beside the host, such as reading a file.
+        """Execute tasks one after another, in parallel to the host, such as reading a file.
 
         A task may make its own thread wait for events.
         """
@@ -188,10 +186,10 @@ class Backend(Protocol):
         """The host's time in seconds, by the clock that marks have too."""
 
     def set_clock(self) -> None:
-        """Begin to time marks anew, so that clocks that drift agree; the host may wait."""
+        """Synchronise the clocks of marks, which may drift; the host may wait."""
 
     def synchronize(self) -> None:
         """Make the host wait for all work."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free everything."""

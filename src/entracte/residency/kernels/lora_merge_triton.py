@@ -133,10 +133,10 @@ def _merge_tiles(  # type: ignore[no-untyped-def]
 
 
 class FusedMerges:
-    """Merges that `merge_table.fits` accepts, to be launched many times on the same memory.
+    """Merges that `merge_table.fits` accepts, to be launched repeatedly on the same memory.
 
-    It keeps addresses only. Preparing copies the table to the device in the current stream, and
-    does not wait for that; the first one of its kind compiles the kernel, which takes seconds.
+    Only addresses are kept. Preparing copies the table to the device in the current stream without
+    waiting; the first of its kind compiles the kernel, which takes seconds.
     """
 
     def __init__(

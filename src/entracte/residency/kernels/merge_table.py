@@ -19,7 +19,7 @@ from entracte.residency.merge import Factors, WeightMerge
 
 WEIGHT_FIELDS = 7
 ADAPTER_FIELDS = 4
-VECTOR = 8  # bfloat16 numbers that are read at once
+VECTOR = 8  # bfloat16 numbers per load
 VECTOR_BYTES = 16
 
 

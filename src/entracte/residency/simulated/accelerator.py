@@ -1,4 +1,4 @@
-"""A device for tests: every rule of the backends is checked, and nothing happens before it must."""
+"""A simulated device: checks every rule of the backends, and does everything as late as it may."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class SimulatedAccelerator(Gauges):
         self.merges: Stream = SimulatedStream(machine, machine.merges, rates)
 
     def fail(self, what: Operation, after: int = 0) -> None:
-        """Let one operation fail: the next of its kind that follows `after` others from now.
+        """Make one operation fail: the next of its kind after `after` others.
 
         Allocations raise OutOfMemory. Copies and merges raise DeviceFault when they are enqueued;
         what they would have written is poisoned.
@@ -65,7 +65,7 @@ class SimulatedAccelerator(Gauges):
         self._machine.faults.plan(what, after)
 
     def work(self, seconds: float) -> None:
-        """A module runs for so long; module code takes no simulated time otherwise."""
+        """Simulate a module's computing time; module code otherwise takes no simulated time."""
         compute = self._machine.compute
         compute.join(self._machine.current.now())
         compute.tick()
@@ -78,7 +78,7 @@ class SimulatedAccelerator(Gauges):
         return HostMemory(*self._allocate("allocate_host", nbytes, pinned))
 
     def free(self, memory: Tensor) -> None:
-        """See Backend. Raises UnorderedWrite where the compute stream is not after all use."""
+        """See Backend. Raises UnorderedWrite unless the compute stream is ordered after all use."""
         allocation = self._find(memory)
         for access in allocation.history.unseen_by(self._machine.compute):
             raise UnorderedWrite(
@@ -88,7 +88,7 @@ class SimulatedAccelerator(Gauges):
         self._machine.free(allocation)
 
     def free_host(self, memory: HostMemory) -> None:
-        """See Backend. Raises UnjoinedTask where a task that used the memory was not waited for."""
+        """See Backend. Raises UnjoinedTask if a task that used the memory was not waited for."""
         allocation, machine = self._find(memory.bytes), self._machine
         if machine.reader in (each.who for each in allocation.history.unseen_by(machine.current)):
             raise UnjoinedTask(f"{allocation.name} is given back while a task may use it")
@@ -123,13 +123,13 @@ class SimulatedAccelerator(Gauges):
             self._machine.steps -= 1
 
     def host_writes(self, memory: Tensor) -> None:
-        """Takes as long as a read of so many bytes from a file."""
+        """Takes as long as reading that many bytes from a file."""
         self._host_touches(memory, writes=True)
         seconds = self._rates.read_seconds(memory.nbytes)
         self._timing.alone(self._machine.current, seconds, "read file")
 
     def host_reads(self, memory: Tensor) -> None:
-        """The host is about to read this memory, which only tests do."""
+        """Note that the host is about to read this memory, which only tests do."""
         self._host_touches(memory, writes=False)
 
     def read_ahead(self, task: Callable[[], None]) -> Task:

@@ -1,4 +1,4 @@
-"""Simulated time: engines that do one thing at a time, and what was done when."""
+"""Simulated time: engines that do one thing at a time, and their log."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class SimulatedEngine:
         self._ends: list[float] = []
 
     def occupy(self, ready: float, seconds: float) -> tuple[float, float]:
-        """Take so many idle seconds, from `ready` on: when they begin and end."""
+        """Take idle seconds from `ready` on; returns when they begin and end."""
         first = last = bisect_right(self._ends, ready)
         start, now, left = None, ready, seconds
         while start is None or left > 0:
@@ -74,13 +74,13 @@ class Timing:
         self._worked_until: float | None = None
 
     def occupy(self, who: Participant, engine: Direction, seconds: float, what: str) -> Span:
-        """Let a stream do something as soon as it and the engine can."""
+        """Simulate work of a stream, as soon as the stream and the engine are free."""
         start, end = self._engines[engine].occupy(who.seconds, seconds)
         who.seconds = end
         return self._note(Span(who.name, what, start, end))
 
     def work(self, who: Participant, seconds: float) -> None:
-        """Let a module run; whatever keeps it from it, since the last one ended, is a stall."""
+        """Simulate a module's run; the idle time since the last one is a stall."""
         span = self.occupy(who, "within", seconds, "work")
         since = span.start if self._worked_until is None else self._worked_until
         self.compute_seconds += seconds
@@ -88,7 +88,7 @@ class Timing:
         self._worked_until = span.end
 
     def alone(self, who: Participant, seconds: float, what: str) -> None:
-        """Let a participant do something that needs no engine."""
+        """Simulate work that needs no engine."""
         start = who.seconds
         who.seconds += seconds
         self._note(Span(who.name, what, start, who.seconds))

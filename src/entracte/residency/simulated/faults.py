@@ -12,11 +12,11 @@ class Faults:
         self._left: list[tuple[Operation, int]] = []
 
     def plan(self, what: Operation, after: int) -> None:
-        """Let the operation of this kind that follows `after` others from now fail, once."""
+        """Make the operation of this kind after `after` others fail, once."""
         self._left.append((what, after))
 
     def due(self, what: Operation) -> bool:
-        """Whether this operation, which is about to begin, must fail."""
+        """Whether the operation that is about to begin must fail."""
         due = (what, 0) in self._left
         self._left = [
             (each, after - (each == what))

@@ -1,4 +1,4 @@
-"""What tests and simulations may look at."""
+"""Measurements for tests and simulations."""
 
 from .clock import Span
 from .machine import Machine
@@ -32,17 +32,17 @@ class Gauges:
 
     @property
     def seconds(self) -> float:
-        """Simulated time: when everything that was begun is done."""
+        """Simulated time at which everything that was started is done."""
         return max(each.seconds for each in self._machine.participants)
 
     @property
     def compute_seconds(self) -> float:
-        """Simulated time for which modules ran: the sum of `work`."""
+        """Simulated computing time: the sum of `work`."""
         return self._machine.timing.compute_seconds
 
     @property
     def stall_seconds(self) -> float:
-        """Simulated time, from the first `work` to the end of the last, in which none went on.
+        """Simulated time between the first and the last `work` in which none ran.
 
         Either the compute stream waited, or merges and copies took the processor from it.
         """
@@ -50,5 +50,5 @@ class Gauges:
 
     @property
     def log(self) -> list[Span]:
-        """What was done when, in the order of enqueueing; empty unless it is kept."""
+        """The log, in the order of enqueueing; empty unless it is kept."""
         return self._machine.timing.log

@@ -22,7 +22,7 @@ class Machine:
     """What the backend, its streams and the watch over modules share.
 
     current: who runs Python code now, the host or the reader. steps: how many steps it is in.
-    own_work: whether the backend itself touches memory, which nobody is to check.
+    own_work: whether the backend itself touches memory, which is not checked.
     """
 
     def __init__(self, memory: MemoryBook, timing: Timing) -> None:
@@ -40,7 +40,7 @@ class Machine:
         self._unlanded: list[deque[tuple[int, StreamJob]]] = [deque() for _ in NAMES]
 
     def enqueue(self, who: Participant, job: StreamJob) -> None:
-        """Give a stream a job. Raises RaceError, and DeviceFault where that was planned."""
+        """Enqueue a job. Raises RaceError, and DeviceFault if planned."""
         if job.pageable:
             self._check_host_may_wait(f"a {job.operation} of pageable memory")
         who.join(self.current.now())
@@ -67,13 +67,13 @@ class Machine:
             self._land(who, who.clock[who.index])
 
     def wait(self, who: Participant, moment: Moment) -> None:
-        """Let `who` do later work after the moment; what it waits for lands."""
+        """Order later work of `who` after the moment; what it waits for lands."""
         for stream in self.participants:
             self._land(stream, moment.clock[stream.index])
         who.join(moment)
 
     def wait_here(self, moment: Moment, what: str) -> None:
-        """Let the host, or the reader, wait. Raises HostWaitInStep where the host must not."""
+        """Make the host, or the reader, wait. Raises HostWaitInStep if the host must not."""
         if not self.current.has_seen(moment.clock):
             self._check_host_may_wait(what)
         self.wait(self.current, moment)
@@ -90,7 +90,7 @@ class Machine:
         self.touch(who, memory, writes)
 
     def touch(self, who: Participant, memory: Allocation, writes: bool) -> None:
-        """Note that somebody reads or writes memory at once. Raises RaceError."""
+        """Note an immediate read or write of memory. Raises RaceError."""
         who.tick()
         if writes:
             memory.write(who)
@@ -98,7 +98,7 @@ class Machine:
             memory.read(who)
 
     def free(self, memory: Allocation) -> None:
-        """Give memory back after all work on it. Raises UseAfterRelease and HostWaitInStep."""
+        """Free memory after all work on it. Raises UseAfterRelease and HostWaitInStep."""
         memory.check("free")
         for access in memory.history.unseen_by(self.current):
             moment = Moment(access.clock, access.who.seconds)
@@ -116,9 +116,9 @@ class Machine:
             self.own_work = before
 
     def _land_before(self, who: Participant, job: StreamJob) -> None:
-        """Land what the stream still has to do with memory that the job is about to poison.
+        """Land pending work of the stream on memory that the job is about to poison.
 
-        Other streams have nothing left to do with it: the job is ordered after them.
+        Other streams have none: the job is ordered after them.
         """
         for number, earlier in reversed(self._unlanded[who.index]):
             if earlier.touches(job.writes):

@@ -64,7 +64,7 @@ class Allocation:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody holds the memory any more, so that others may have its address."""
+        """Whether the memory is no longer referenced, so that its address may be reused."""
         return bool(self._storage.expired())
 
     def check(self, who: str) -> None:
@@ -84,7 +84,7 @@ class Allocation:
 
 
 class MemoryBook:
-    """All memory that was allocated and is still held by somebody."""
+    """All memory that was allocated and is still referenced."""
 
     def __init__(
         self, device_limit: int | None, host_limit: int | None, pinned_limit: int | None
@@ -96,7 +96,7 @@ class MemoryBook:
         self._count = 0
 
     def allocate(self, place: Side, nbytes: int, pinned: bool, refused: bool) -> Allocation:
-        """New poisoned memory; not pinned where there is no room for that. Raises OutOfMemory."""
+        """Allocate poisoned memory, pageable if there is no room for pinned. Raises OutOfMemory."""
         pinned = pinned and self.pinned.has(nbytes)
         (self.device if place == "device" else self.host).take(nbytes, refused)
         if pinned:
@@ -108,7 +108,7 @@ class MemoryBook:
         return allocation
 
     def free(self, allocation: Allocation) -> None:
-        """Poison memory, and know it as freed for as long as somebody holds it."""
+        """Poison memory, and remember it as freed while it is referenced."""
         assert allocation.memory is not None
         allocation.memory.fill_(POISON)
         allocation.memory = None

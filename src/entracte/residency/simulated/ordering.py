@@ -1,4 +1,4 @@
-"""Who has waited for whose work: vector clocks, and the accesses that they order.
+"""Vector clocks, and the accesses that they order.
 
 Every participant (a stream, the host, the reader thread) numbers its own work. Its clock says, for
 every participant, up to which number it has waited for that one's work.
@@ -20,7 +20,7 @@ class Moment:
 
 
 class Participant:
-    """Somebody who works in order. `seconds`: when its work so far is done."""
+    """A stream, the host or the reader. seconds: when its work so far is done."""
 
     def __init__(self, name: str, index: int, participants: int) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Participant:
         return Moment(self.clock, self.seconds)
 
     def join(self, moment: Moment) -> None:
-        """Do later work after the moment."""
+        """Order later work after the moment."""
         self.clock = tuple(map(max, self.clock, moment.clock))
         self.seconds = max(self.seconds, moment.seconds)
 
@@ -59,7 +59,7 @@ class Access:
 
 
 class History:
-    """The last write of an allocation, and everybody's last read since. memory: its name."""
+    """The last write of an allocation, and all last reads since. memory: its name."""
 
     def __init__(self, memory: str) -> None:
         self._memory = memory

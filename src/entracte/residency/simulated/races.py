@@ -1,4 +1,4 @@
-"""What a program did wrong, as the simulated accelerator sees it. Only tests see these."""
+"""Errors of programs that the simulated accelerator detects."""
 
 
 class RaceError(AssertionError):
@@ -14,7 +14,7 @@ class UnorderedWrite(RaceError):
 
 
 class UseAfterRelease(RaceError):
-    """Memory is used after it was given back."""
+    """Memory is used after it was freed."""
 
 
 class NotLent(RaceError):

@@ -1,4 +1,4 @@
-"""The reader thread of the simulated accelerator: it runs at once, but its work is its own."""
+"""The reader thread of the simulated accelerator: runs at once, as its own participant."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def run_as_reader(machine: Machine, task: Callable[[], None]) -> SimulatedTask:
         task()
     except RaceError:
         raise
-    except Exception as error:  # whatever it is, a thread's failure comes out of its result
+    except Exception as error:  # of any kind: a thread's failure is raised by its result
         failure = error
     finally:
         machine.current = before

@@ -24,7 +24,7 @@ _UNREAD_NAMES = frozenset(
 
 
 class ModuleWatch(TorchDispatchMode):
-    """Reports every tensor operation on the machine's memory to it. May be entered repeatedly."""
+    """Reports tensor operations on the machine's memory to it. May be entered repeatedly."""
 
     def __init__(self, machine: Machine) -> None:
         TorchDispatchMode.__init__(self)
@@ -50,7 +50,7 @@ class ModuleWatch(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Check the operation, and carry it out unchanged."""
+        """Check the operation, and execute it unchanged."""
         kwargs = kwargs or {}
         if self._machine.own_work:
             return func(*args, **kwargs)
