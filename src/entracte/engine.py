@@ -51,18 +51,18 @@ from entracte.trace.trace import Trace, TraceOptions
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
-# Contexts kept, 12.6 MB each at full size in bfloat16.
+# Cached contexts, 12.6 MB each at full size in bfloat16.
 CACHED_PROMPTS = 32
 
-# Shapes whose rotary tables are kept, up to 0.4 GB each at the largest sizes.
+# Shapes with cached rotary tables, up to 0.4 GB each at the largest sizes.
 CACHED_SHAPES = 4
 
-# What every recipe needs.
+# Needed by every recipe.
 COMPONENTS = ("text_encoder", "connectors", "transformer", "video_vae", "audio_vae", "vocoder")
 
 
 class Engine:
-    """An open model. Generations run one after another; the engine may be shared by threads."""
+    """An open model. Thread-safe; generations run one after another."""
 
     def __init__(
         self,
@@ -122,18 +122,19 @@ class Engine:
 
         model: a folder, or a hub repository. Explicit paths win over what it holds.
         distilled_lora: a path, or a path and a strength.
-        pipeline: which checkpoint to prefer where the model has a base and a distilled one.
-        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        pipeline: which checkpoint to prefer if the model has a base and a distilled one.
+        device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
         dtype: "bfloat16", as the model was trained, or "float32".
-        residency: where weights are to live (default: mode `auto`, by the planner; `resident` on a
-            backend of one's own, whose speed nobody knows).
-        backend: in place of the device's own, such as a simulated one.
-        hardware: what the planner is to take the machine for (default: it is probed when needed).
+        residency: where weights live (default: mode `auto`; `resident` on a custom backend, whose
+        speed is
+            unknown).
+        backend: a custom backend instead of the device's own, such as a simulated one.
+        hardware: the machine for the planner (default: probed when needed).
         kernels: on a GPU "auto" (fused kernels), "captured" (from CUDA graphs, too; their memory is
             in no plan) or "plain" (torch's operators).
 
-        Raises CheckpointError where files are missing, damaged, or another model's, and
-        ResidencyError where the residency contradicts itself or the model.
+        Raises CheckpointError if files are missing, damaged, or of another model, and
+        ResidencyError if the residency contradicts itself or the model.
         """
         if dtype not in DTYPES:
             raise RequestError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
@@ -167,15 +168,14 @@ class Engine:
 
         output_path: an .mp4 file, or an existing folder for PNG frames and a WAV file.
         latents_path: a safetensors file for every phase's latents.
-        progress: called at every stage and step. should_stop: asked there; True ends the run.
+        progress: called at every stage and step. should_stop: called there; True stops the run.
         keep_frames: whether the result carries the frames, 3 bytes a pixel.
-        trace: what the result's trace is to hold. preview: called with a small picture at every
-        step.
+        trace: what the result's trace records. preview: called with a small picture at every step.
 
-        Raises RequestError, CheckpointError, MediaError or BudgetError before any weight is read
-        where the request cannot be carried out; MediaError where the output cannot be written;
-        NotFinite after a stage whose numbers are none; OutOfMemory; Cancelled. After a DeviceFault
-        the next call begins from the files again.
+        Raises RequestError, CheckpointError, MediaError or BudgetError before any weight is read if
+        the request cannot be carried out; MediaError if the output cannot be written; NotFinite
+        after a stage with NaN or infinite results; OutOfMemory; Cancelled. After a DeviceFault the
+        next call loads the weights from the files again.
         """
         self._require_open()
         _require(request, Request, RequestError("generate takes a Request, such as Request('…')"))
@@ -233,7 +233,7 @@ class Engine:
         )
 
     def plan(self, request: Request) -> Decision:
-        """How the planner would have a request like this one held, and what it predicts.
+        """Plan a request like this one, and predict its time and memory.
 
         Raises what `generate` raises before its first stage.
         """
@@ -241,10 +241,10 @@ class Engine:
             return self._planner.decide(self._resolver.prepare(request).resolved, self._wanted)
 
     def predict(self, request: Request) -> Prediction | None:
-        """What a request would take, with weights held as they are for the last one.
+        """Predict a request, with weights held as for the last one.
 
-        From any thread, also while another request is carried out; None before there was a plan.
-        Prompts are taken to be new, and images are not read. Raises RequestError and
+        May be called from any thread, also during another request; None before the first plan.
+        Prompts are assumed to be new, and images are not read. Raises RequestError and
         CheckpointError for what the model cannot do, prompts of too many tokens among them.
         """
         resolved = self._resolver.resolve(request)
@@ -257,13 +257,13 @@ class Engine:
         Predictions are corrected, and the next request is planned again.
         """
         with self._one_at_a_time:
-            self.generate(request, keep_frames=False)  # reads files, and compiles kernels
+            self.generate(request, keep_frames=False)  # loads weights and compiles kernels
             result = self.generate(request, keep_frames=False)
             self._planner.learn(result.decision or self.plan(request), result.trace)
             return result
 
     def load(self, request: Request) -> None:
-        """Bring weights to where a request like this one will want them, so that it starts at once.
+        """Load weights for a request like this one, so that it starts at once.
 
         Raises what `generate` raises before its first stage.
         """
@@ -275,8 +275,8 @@ class Engine:
     def configure(self, residency: Residency) -> None:
         """Hold weights in another way from the next request on.
 
-        What is in memory is moved rather than read again, where there is room. Raises
-        ResidencyError where the wishes contradict themselves or the model.
+        Weights in memory are moved rather than read again, if there is room. Raises ResidencyError
+        if the residency contradicts itself or the model.
         """
         self._require_open()
         right = "configure takes a Residency, such as Residency('fused')"
@@ -288,11 +288,11 @@ class Engine:
 
     @property
     def decision(self) -> Decision | None:
-        """The planner's, by which weights are held now, where it chose."""
+        """The planner's decision by which weights are held now; None unless in mode `auto`."""
         return self._decision
 
     def forget_prompts(self) -> None:
-        """Have prompts encoded again that were seen before, as a measurement may want it."""
+        """Clear the cache of encoded prompts, for measurements."""
         with self._one_at_a_time:
             self._contexts = Cache(CACHED_PROMPTS)
 
@@ -301,7 +301,7 @@ class Engine:
         return self._weights.manager.residency()
 
     def close(self) -> None:
-        """Give all memory back. The engine is of no more use."""
+        """Free all memory. The engine cannot be used afterwards."""
         with self._one_at_a_time:
             self._closed = True
             self._weights.manager.close()
@@ -313,11 +313,11 @@ class Engine:
         self.close()
 
     def prepare(self, request: Request) -> PreparedRequest:
-        """Everything about a request that can be settled, or refused, without a weight."""
+        """Resolve a request as far as possible without weights."""
         return self._plan(request)[0]
 
     def _plan(self, request: Request) -> tuple[PreparedRequest, ManagerPlan]:
-        """A prepared request, and how weights are held for it: its one plan, which is handed on."""
+        """A prepared request, and the plan of its weights."""
         self.source.check_unchanged()
         prepared = self._resolver.prepare(request)
         if self._wanted.mode == AUTO:
@@ -333,7 +333,7 @@ class Engine:
             raise ClosedError("the engine is closed; open another")
 
     def _next_cheaper(self) -> bool:
-        """After memory ran out: have the next plan take less. Whether there is one to be had."""
+        """After running out of memory: restrict the next plan. Returns whether that is possible."""
         if self._decision is None:
             return False
         self._planner.ran_out(self._decision)
@@ -355,7 +355,7 @@ class Engine:
 
 
 def _require(given: object, kind: type, otherwise: EntracteError) -> None:
-    """Raise the error unless what was given is of a kind, as type checkers ask for."""
+    """Raise the error unless `given` has the right type, for callers without a type checker."""
     if not isinstance(given, kind):
         raise otherwise
 

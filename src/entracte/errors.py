@@ -1,6 +1,6 @@
-"""Errors that a user can act on: each says what was wrong, where, and what would be right.
+"""Errors that a user can act on: each says what is wrong, where, and what would be right.
 
-Texts name settings as Python does, in backticks (`gemma_root`); commands put their flags there.
+Messages name settings as in Python, in backticks (`gemma_root`); commands put their flags there.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from typing import Any
 
 
 class EntracteError(Exception):
-    """The root of every error that this package raises for a reason outside its own code.
+    """The base of all errors with a cause outside this package's code.
 
-    settings: those that the text names in backticks.
+    settings: those that the message names in backticks.
     """
 
     def __init__(self, *message: object, settings: tuple[str, ...] = ()) -> None:
@@ -24,18 +24,18 @@ class RequestError(EntracteError):
 
 
 class CheckpointError(EntracteError):
-    """A model file is missing, damaged, or not what was asked for."""
+    """A model file is missing, damaged, or of another kind."""
 
 
 class CheckpointChanged(CheckpointError):
-    """A file was changed or replaced after it was opened; what uses it must open it again."""
+    """A file was changed or replaced after it was opened, and must be opened again."""
 
 
 class LoraError(CheckpointError):
     """A LoRA cannot be used, or not as a whole.
 
-    path: of the LoRA. reason: what is wrong, without the path. partly: whether the rest of it can
-    be used.
+    path: of the LoRA. reason: what is wrong, without the path. partly: whether the rest can be
+    used.
     """
 
     def __init__(self, path: Path, reason: str, partly: bool = False) -> None:
@@ -55,11 +55,11 @@ class WriteError(MediaError):
 
 
 class NotFinite(EntracteError):
-    """A stage made numbers that are infinite or none at all; says which, and what may cause it."""
+    """A stage produced NaN or infinities; the message names it and likely causes."""
 
 
 class ClosedError(EntracteError):
-    """The engine was closed, and has given its memory back."""
+    """The engine is closed."""
 
 
 class Cancelled(EntracteError):
@@ -67,15 +67,15 @@ class Cancelled(EntracteError):
 
 
 class ResidencyError(EntracteError):
-    """What was asked of the device manager contradicts itself, the component, or the machine."""
+    """A residency contradicts itself, the component or the machine."""
 
 
 class BudgetError(ResidencyError):
-    """The weights do not fit the memory that they may take.
+    """The weights do not fit the memory budgets.
 
     reason: what does not fit, in words. missing: the bytes that each memory lacks.
-    nearest: the arguments of the `Residency` that fits, or else of the one that takes least; None
-    where neither is known. needs: what that one takes, in words; empty where it fits.
+    nearest: arguments of a `Residency` that fits, or else of the smallest; None if unknown. needs:
+    what the latter takes, in words; empty if it fits.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class BudgetError(ResidencyError):
         super().__init__(self.worded(_as_call))
 
     def worded(self, plan: Callable[[Mapping[str, Any]], str]) -> str:
-        """The message, with the nearest plan in the words of `plan`."""
+        """The message, with the nearest plan worded by `plan`."""
         if self.nearest is None:
             return self.reason
         if not self.needs:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writes files whole or not at all."""
 
 import os
 import stat
@@ -12,11 +12,10 @@ from entracte.errors import WriteError
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and move it there once the block has ended well.
+    """Yield a temporary path beside `path`, and move it there if the block succeeds.
 
-    Then it is on the disk, whatever happens to the machine. However the block ends, no temporary
-    file is left. Raises WriteError where the system refuses to write (no folder, no permission,
-    no space).
+    The file is then synced to disk. No temporary file is left, whether or not the block succeeds.
+    Raises WriteError if the system refuses to write (no folder, no permission, no space).
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:

@@ -1,4 +1,4 @@
-"""Frame rates: what people write, and the exact fraction that they mean."""
+"""Frame rates: as people write them, and as exact fractions."""
 
 import math
 import re

@@ -42,17 +42,17 @@ class Reporter:
         self._mark = time.perf_counter()
 
     def begin(self, work: float) -> None:
-        """Say the denoising work of the whole run, in any unit that grows with its time."""
+        """Set the denoising work of the whole run, in any unit proportional to time."""
         self._work = work
 
     def stage(self, name: str, steps: int = 0) -> None:
-        """A stage begins."""
+        """Note that a stage begins."""
         self._stage = name
         self._mark = time.perf_counter()
         self._tell(0, steps)
 
     def step(self, step: int, steps: int, work: float) -> None:
-        """A step of the current stage is done, and that much work with it."""
+        """Note that a step, and that much work, is done."""
         now = time.perf_counter()
         self._seconds += now - self._mark
         self._mark = now

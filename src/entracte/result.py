@@ -1,4 +1,4 @@
-"""What a generation gives back."""
+"""The result of a generation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ class Result:
     latents: `stage1.video_latent` [1, 128, frames, h, w], `stage1.audio_latent` [1, 8, tokens, 16],
         and so on for every phase, on the CPU.
     output_path: the file or folder that was written, if any.
-    decision: the planner's, where it chose the mode.
-    warnings: in what it may not be what was asked for, such as keys of a LoRA that are left out.
+    decision: the planner's, in mode `auto`.
+    warnings: how it may differ from the request, such as keys of a LoRA that were left out.
     """
 
     request: Request

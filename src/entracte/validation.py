@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in plain words."""
+"""Pydantic's findings in plain words."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -66,7 +66,7 @@ def plain(finding: ErrorDetails) -> str:
 
 
 def shown_value(value: object) -> str:
-    """A number or word to repeat in an error; empty for what is longer or something else."""
+    """A number or word to repeat in an error; empty for anything longer or else."""
     if isinstance(value, int) and abs(value) >= 10**SHOWN_CHARACTERS:
         return ""
     if value is None:

@@ -1,1 +1,1 @@
-"""Files on disk to components."""
+"""From files to components."""

@@ -1,4 +1,4 @@
-"""The folders in which PEFT and diffusers save a LoRA. Imports nothing heavy: services look too."""
+"""Folders in which PEFT and diffusers save a LoRA. Imports nothing heavy, for the server."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def is_adapter_folder(path: Path) -> bool:
-    """Whether a path is of such a folder."""
+    """Whether a path is such a folder."""
     return any((path / name).is_file() for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS))
 
 

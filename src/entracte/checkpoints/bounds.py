@@ -1,4 +1,4 @@
-"""Bounds of a component's config, checked before anything is built by it."""
+"""Bounds of a component's config, checked before anything is built from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ BLOCKS = "transformer_blocks."
 
 
 def check_config(source: ComponentSource) -> None:
-    """Raise CheckpointError where a config is out of bounds, or says more layers than there are."""
+    """Raise CheckpointError if a config is out of bounds, or declares too many layers."""
     if source.name == "transformer":
         layers = source.config.get("num_layers")
         found = {name.split(".")[1] for name in source.tensors if name.startswith(BLOCKS)}

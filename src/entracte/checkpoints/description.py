@@ -1,4 +1,4 @@
-"""What a file or folder is, in words and numbers, from headers alone."""
+"""Describes files and folders from headers alone."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -40,7 +40,7 @@ class DescribedPart:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `entracte inspect` says of one file or folder."""
+    """What `entracte inspect` prints for a file or folder."""
 
     path: Path
     kind: str
@@ -55,7 +55,7 @@ class Description:
 def describe_path(path: Path) -> list[Description]:
     """Describe a file; or a model's folder; or every model file and folder within a folder.
 
-    Raises CheckpointError where nothing is recognised.
+    Raises CheckpointError if nothing is recognised.
     """
     path = expand(path)
     if path.name.endswith(INDEX_SUFFIX):

@@ -1,7 +1,7 @@
 """The diffusers layout: `model_index.json` and one folder a component.
 
-Configs are translated to the published header's form, and names to ours, so that nothing beyond
-this file knows which layout a model came in.
+Configs are translated to the form of published headers, and names to ours, so that no other file
+depends on the layout.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Parameter names of diffusers' LTX-2 models, and the names that our modules have for them.
 
-Names differ in single segments, what is between dots, so that the tables below lead both ways.
+Names differ in single segments (between dots), so the tables below work in both directions.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a folder of model files holds, and which of it is taken."""
+"""The contents of a folder of model files, and the choice among them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -42,8 +42,8 @@ class WeightFiles:
 class Folder:
     """What a folder holds, by kind.
 
-    others: files that can be read and are of no use here. unreadable: files, and why they cannot.
-    chosen: what was taken of several, and why.
+    others: readable files of no use here. unreadable: files, and why. chosen: choices among several
+    files, and why.
     """
 
     path: Path
@@ -57,15 +57,15 @@ class Folder:
 
     @property
     def notes(self) -> list[str]:
-        """What a user may want to know of the choice."""
+        """Remarks on the choice, for the user."""
         return [*self.chosen, *(f"skipped {reason}" for reason in self._skipped())]
 
     def note_choice(self, name: str, what: str, names: Sequence[str]) -> None:
-        """Say what was taken of several files."""
+        """Note which of several files was chosen."""
         self.chosen.append(f"{self.path}: taking {name}, {what} of {', '.join(names)}")
 
     def why_not(self) -> str:
-        """What was skipped, for a message that says what is missing."""
+        """The skipped files, for a message about what is missing."""
         return "".join(f"\nskipped {reason}" for reason in self._skipped())
 
     def _skipped(self) -> Iterator[str]:

@@ -22,7 +22,7 @@ def check_text_encoder(text: ComponentSource, connectors: ComponentSource | None
     for name in PROJECTIONS:
         located = None if connectors is None else connectors.tensors.get(name)
         if located is None:
-            continue  # that it is missing is found where the component is built
+            continue  # building the component reports what is missing
         wanted = located.info.shape[-1] if located.info.shape else 0
         if wanted != width * (layers + 1):
             folder = next(iter(text.tensors.values())).file.path.parent

@@ -23,7 +23,7 @@ GemmaSize = Annotated[int, Field(gt=0, lt=2**24)]
 
 
 class TextConfig(BaseModel):
-    """Bounds of what decides how much is built; what is not given is transformers' default."""
+    """Bounds of the sizes of the model; missing values are transformers' defaults."""
 
     model_config = ConfigDict(strict=True)
 
@@ -57,7 +57,7 @@ def is_gemma(root: Path) -> bool:
 def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
     """The language half of a Gemma folder; no weight is read.
 
-    tokenizer: the folder of the tokenizer, where it is another one.
+    tokenizer: the folder of the tokenizer, if it is another one.
     Raises CheckpointError if the folder, its config, its weights or its tokenizer is missing, or if
     the config contradicts the weights.
     """
@@ -119,7 +119,7 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _check_layers(root: Path, config: dict[str, Any], tensors: dict[str, Located]) -> None:
-    """Where the text config says how many layers there are, the weights must have as many."""
+    """Raise CheckpointError unless the weights have as many layers as the config declares."""
     found = {name.split(".")[2] for name in tensors if name.startswith("model.layers.")}
     declared = config.get("num_hidden_layers")
     if declared is not None and declared != len(found):

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked as strictly as the format's own library does."""
+"""The header of a safetensors file, checked as strictly as by the format's own library."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +14,7 @@ from .recognise import LOOKED_AT, recognise_bytes
 LENGTH_BYTES = 8
 MAX_BYTES = 100 * 2**20  # the library's limit
 
-# Above what a file can hold, and far below what arithmetic with sizes could not bear.
+# Above what a file can hold, and far below integer overflow.
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -42,7 +42,7 @@ class Header:
 
 
 def read_header(file: OpenFile) -> Header:
-    """The header of a safetensors file; raises CheckpointError where it or the file is wrong."""
+    """Read the header of a safetensors file; raises CheckpointError if it is invalid."""
     length = int.from_bytes(file.read(0, min(file.size, LENGTH_BYTES)), "little")
     if file.size < LENGTH_BYTES:
         raise _not_safetensors(file, f"it has {file.size} bytes")
@@ -64,7 +64,7 @@ def read_header(file: OpenFile) -> Header:
 
 
 def _check_places(file: OpenFile, tensors: dict[str, HeaderEntry], data_start: int) -> None:
-    """Tensors must fill what is behind the header without holes or overlaps."""
+    """Raise unless tensors fill the space behind the header without holes or overlaps."""
     end = 0
     for name, entry in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         begin = entry.data_offsets[0]

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # The text encoder that the published checkpoints were trained with; they do not contain it.
 GEMMA_REPOSITORY = "google/gemma-3-12b-it-qat-q4_0-unquantized"
 
-# How long the hub may take to answer the first question, in seconds. It is asked once.
+# Timeout of the first request to the hub, in seconds; it is not retried.
 PATIENCE = 10.0
 
 # Which of a repository's files are needed, by their paths in it.
@@ -33,10 +33,10 @@ Needed = Callable[[Sequence[str]], Sequence[str]]
 
 
 def find(repository: str, needed: Needed, is_whole: Callable[[Path], bool]) -> Path:
-    """The folder of a repository: in the hub's cache if it is whole there, else fetched.
+    """The folder of a repository, from the hub's cache if complete there, else downloaded.
 
-    What the cache holds is used without asking the hub. Honours HF_HOME and HF_HUB_OFFLINE.
-    Raises CheckpointError where files cannot be had.
+    A complete cache is used without contacting the hub. Respects HF_HOME and HF_HUB_OFFLINE.
+    Raises CheckpointError if files are unavailable.
     """
     try:
         validate_repo_id(repository)
@@ -94,7 +94,7 @@ def _fetch(repository: str, needed: Needed) -> Path:
 
 
 def _escape(name: str) -> str:
-    """A pattern that fits one name alone."""
+    """A pattern that matches only this name."""
     return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
 
 

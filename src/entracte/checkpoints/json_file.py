@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """A JSON object; raises ValueError for anything else, also for a key that is there twice."""
+    """Parse a JSON object; raises ValueError for anything else, also for duplicate keys."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
     except RecursionError:
@@ -39,7 +39,7 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def first_problem(error: ValidationError) -> str:
-    """What pydantic found first, in a line without the value."""
+    """The first finding of pydantic, in one line without the value."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,4 +1,4 @@
-"""From what a user names to a model's files: a folder, a hub repository, or explicit paths."""
+"""Finds a model's files from a folder, a hub repository, or explicit paths."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class ModelPaths:
 def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSource:
     """Find a model's files and read their headers; no weight is read.
 
-    model: a folder or a hub repository; None where `paths` says everything.
+    model: a folder or a hub repository; None if `paths` has everything.
     distilled: prefer a distilled checkpoint if there are both.
     Raises CheckpointError, saying what is missing and how to give it.
     """

@@ -1,4 +1,4 @@
-"""What a user may name a model by; without the imports that opening one takes."""
+"""Names of models: folders and hub repositories. Imports nothing heavy."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def expand(path: Path) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; raises CheckpointError where the system will not say."""
+    """Whether a folder exists; raises CheckpointError if the system does not say."""
     try:
         return path.is_dir()
     except OSError as error:  # no permission, or too long a name

@@ -29,7 +29,7 @@ GEMMA_SUFFIXES = (".json", ".safetensors", ".model")
 def needed_files(files: Sequence[str], distilled: bool) -> list[str]:
     """Which of a repository's files a pipeline needs.
 
-    distilled: the distilled checkpoint is wanted, rather than the base one and its LoRA.
+    distilled: with the distilled checkpoint instead of the base one and its LoRA.
     """
     if MODEL_INDEX in files:
         return [MODEL_INDEX, *(f for f in files if f.split("/")[0] in DIFFUSERS_FOLDERS)]

@@ -1,4 +1,4 @@
-"""A file that stays open: what is read later is from the very file that was opened."""
+"""A file that stays open, so that later reads are from the very same file."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ class OpenFile:
     (SIGBUS), and rewriting one changes weights in use. Its inode, size and
     time of change are compared around every read.
 
-    Raises CheckpointError if it cannot be opened or is not a regular file; it never waits for one.
+    Raises CheckpointError if it cannot be opened or is not a regular file; never blocks on a pipe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class OpenFile:
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if another file has taken the path, or this one was changed.
 
-        A file that was only removed can still be read, and is not complained of.
+        A file that was merely removed can still be read, and passes.
         """
         self._check(os.fstat(self._descriptor))
         try:

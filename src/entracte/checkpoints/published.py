@@ -33,7 +33,7 @@ def _same(key: str) -> str:
 
 
 def _parts() -> Iterator[PublishedPart]:
-    """Every part; the first whose prefix fits a key has it."""
+    """All parts; a key belongs to the first whose prefix matches."""
     for root in ("model.diffusion_model.", "diffusion_model."):
         for connector in CONNECTORS:
             yield PublishedPart(
@@ -56,7 +56,7 @@ def is_checkpoint(file: TensorFile) -> bool:
 
 
 def part_of(key: str) -> PublishedPart | None:
-    """The part that a key belongs to; None where the model has no such key."""
+    """The part that a key belongs to; None for an unknown key."""
     return next((part for part in PARTS if key.startswith(part.prefix)), None)
 
 
@@ -131,7 +131,7 @@ def is_upsampler(file: TensorFile) -> bool:
 
 
 def open_upsampler(file: TensorFile) -> ComponentSource:
-    """The latent upsampler's file; raises CheckpointError if it is none, or of the wrong kind."""
+    """Open the latent upsampler; raises CheckpointError if it is not one, or of the wrong kind."""
     if not is_upsampler(file):
         raise CheckpointError(f"{file.path} is not a latent upsampler: {_what_it_is(file)}")
     config = file.config()

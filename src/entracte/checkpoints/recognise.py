@@ -1,6 +1,6 @@
-"""What a file is that cannot be read as a model's: by its first bytes, or by its tensors.
+"""Recognises files that cannot be read as a model's, by their first bytes or their tensors.
 
-Data of what people download. Each kind that gets a reader leaves this file.
+Covers what people download. A kind that gets a reader is removed here.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One safetensors file: its header as data, its tensors read to where they stay."""
+"""One safetensors file: its header as data, its tensors read directly into their destination."""
 
 import ctypes
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """A header, and on demand a tensor's bytes. `bytes_taken` counts those that were read.
+    """A header, and tensors on demand. bytes_taken: how many bytes were read.
 
     The file is opened once and stays open. Raises CheckpointError if it is missing, damaged, or not
     a safetensors file.
@@ -129,6 +129,6 @@ class SafetensorsFile:
 
 
 def _memory(flat: Tensor) -> memoryview:
-    """A tensor's bytes, by their address: after `Tensor.numpy` its storage could not be resized."""
+    """A tensor's bytes, by address: after `Tensor.numpy` its storage could not be resized."""
     array = ctypes.c_ubyte * flat.nbytes
     return memoryview(array.from_address(flat.data_ptr())).cast("B")

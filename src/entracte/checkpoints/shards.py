@@ -36,7 +36,7 @@ def shards(folder: Path, stem: str) -> list[SafetensorsFile]:
 
 
 def read_index(index: Path) -> list[Path]:
-    """The files that an index names, all beside it; raises CheckpointError where it is wrong."""
+    """The files that an index names, all beside it; raises CheckpointError if it is invalid."""
     try:
         names = WEIGHT_MAP.validate_python(read_json(index).get("weight_map"))
     except ValidationError as error:
@@ -50,7 +50,7 @@ def read_index(index: Path) -> list[Path]:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The files that belong to one that is named: all of an index, or the shards beside a shard."""
+    """All files that belong to a given one: those of an index, or the shards beside a shard."""
     if path.name.endswith(INDEX_SUFFIX):
         return read_index(path)
     match = NUMBERED.fullmatch(path.name.removesuffix(SUFFIX))
@@ -71,7 +71,7 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def _instead(folder: Path) -> str:
-    """What of other formats is there instead, in words."""
+    """Files of other formats that exist instead, in words."""
     kinds = (".gguf", ".bin", ".pt", ".pth", ".ckpt")
     found = sorted(path.name for path in folder.glob("*") if path.suffix in kinds)
     return f"; {found[0]} is of a format that is not supported" if found else ""

@@ -1,1 +1,1 @@
-"""The `entracte` command, one file a subcommand."""
+"""The `entracte` command, one file per subcommand."""

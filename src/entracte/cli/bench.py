@@ -1,4 +1,4 @@
-"""`entracte bench`: every mode on one request, stage by stage, beside others."""
+"""`entracte bench`: every mode on one request, stage by stage, compared with others."""
 
 import argparse
 import importlib.util
@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise RequestError for what contradicts itself, before anything is read."""
+    """Raise RequestError for contradictory options, before anything is read."""
     from entracte.bench.presets import PRESETS
 
     if (options.model is None) == (options.random_weights is None):

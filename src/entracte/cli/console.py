@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while and after a video is made."""
+"""Terminal output during and after a generation."""
 
 import sys
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ COLOURS = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def progress_view(hidden: bool = False) -> "ProgressBar | ProgressLines":
-    """A bar on a terminal; elsewhere, as in a log, lines."""
+    """A progress bar on a terminal, else lines."""
     if Console(stderr=True).is_terminal or hidden:
         return ProgressBar(hidden)
     return ProgressLines()
 
 
 class ProgressBar:
-    """A line on standard error: the stage, its step, how far it is, and the time left."""
+    """A line on standard error: stage, step, percentage and time left."""
 
     def __init__(self, hidden: bool = False) -> None:
         self._bar = RichProgress(
@@ -70,7 +70,7 @@ class ProgressBar:
 
 
 class ProgressLines:
-    """Lines on standard error: each stage that is new, and every tenth of the whole."""
+    """Lines on standard error: every new stage, and every tenth of the whole."""
 
     def __init__(self) -> None:
         self._told = ("", 0)
@@ -110,8 +110,8 @@ def _left(progress: Progress) -> str:
 
 
 def print_stage_table(trace: Trace) -> None:
-    """Every stage with its time, its share of the whole, its steps, its peak memory, and how long
-    it waited for weights.
+    """Print every stage with its time, share, steps, peak memory, and time spent waiting for
+    weights.
     """
     table = plain_table("stage")
     for column in ("ms", "share", "steps", "ms a step", "peak memory", "stall ms"):
@@ -148,7 +148,7 @@ def print_stage_table(trace: Trace) -> None:
 
 
 def print_checks(checks: "Sequence[Check]") -> None:
-    """Every check with its verdict, what was found, and below it what that means."""
+    """Print every check with its verdict and finding, and its meaning below."""
     table = plain_table("verdict", "check", "found")
     for check in checks:
         found = Text(clean(check.found))

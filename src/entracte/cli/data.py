@@ -1,4 +1,4 @@
-"""The service's data folder, for commands that look into it."""
+"""The service's data folder, for commands that use it."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_data_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that names it."""
+    """Add the flag for it."""
     parser.add_argument(
         "--data-folder",
         type=Path,
@@ -25,13 +25,13 @@ def add_data_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def serve_settings(options: argparse.Namespace) -> ServeSettings:
-    """The service's, by this flag, the environment and the file; raises RequestError."""
+    """The service's settings from this flag, the environment and the file; raises RequestError."""
     given = {name: value for name, value in vars(options).items() if name == "data_folder"}
     return read_settings(ServeSettings, given)
 
 
 def open_data(settings: ServeSettings, make: bool = False) -> "tuple[DataFolder, Engine]":
-    """The folder that settings name, and its database. make: whether they may be made.
+    """Open the data folder and its database. make: whether they may be created.
 
     Raises EntracteError.
     """

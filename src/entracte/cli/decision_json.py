@@ -1,4 +1,4 @@
-"""A decision as JSON can hold it."""
+"""Decisions as JSON."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +9,7 @@ from entracte.planner.prediction import StagePrediction
 
 
 def decision_json(decision: Decision) -> dict[str, Any]:
-    """What was chosen, what else there was, and the bytes that plans were allowed."""
+    """The chosen option, the alternatives, and the limits in bytes."""
     limits = asdict(decision.limits)
     return {
         "chosen": option_json(decision.chosen),
@@ -19,9 +19,9 @@ def decision_json(decision: Decision) -> dict[str, Any]:
 
 
 def option_json(option: Option) -> dict[str, Any]:
-    """One plan, what it is predicted to take, and why it was chosen or not.
+    """One plan, its prediction, and why it was chosen or not.
 
-    flags: what to give `entracte generate` to have it.
+    flags: those that make `entracte generate` use it.
     """
     p = option.prediction
     return {

@@ -1,4 +1,4 @@
-"""`entracte doctor`: what this machine is able to do, and what is wrong with it."""
+"""`entracte doctor`: what this machine can do, and what is wrong with it."""
 
 import argparse
 import json

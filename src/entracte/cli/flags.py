@@ -22,13 +22,13 @@ GROUPS = {
     "network": "network access (all off by default)",
 }
 
-# Flags that may be given more than once: each time a list of its own, or more of one list.
+# Flags that may be repeated: each adds a list, or extends the list.
 REPEATED = ("image", "lora")
 EXTENDED = ("place",)
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
-    """Add a flag for every setting. A flag that is not given leaves no trace in the result."""
+    """Add a flag for every setting. Flags that are not given are absent from the result."""
     flags = {
         name: next(extra for extra in field.metadata if isinstance(extra, Flag))
         for name, field in kind.model_fields.items()
@@ -68,7 +68,7 @@ def given_settings(kind: type[Settings], options: argparse.Namespace) -> dict[st
     return {name: value for name, value in vars(options).items() if name in names}
 
 
-# Fields of a request that several flags, or one of another name, stand for.
+# Fields of a request whose flags have other names.
 FLAGS_OF_FIELDS = {
     "images": "--image",
     "loras": "--lora",

@@ -1,4 +1,4 @@
-"""`entracte inspect`: what model files hold, from their headers alone."""
+"""`entracte inspect`: the contents of model files, from their headers alone."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out the command: all paths, also after one that is refused. Returns the exit code."""
+    """Run the command on all paths, even after one fails. Returns the exit code."""
     from entracte.checkpoints.description import describe_path
 
     if len(options.paths) == 1:

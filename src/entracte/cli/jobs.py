@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 MOST_LISTED = 1_000_000
 
-# Ids are what other commands are given: no terminal is too narrow for them.
+# Ids are never truncated: other commands need them.
 TABLE_WIDTH = 120
 
 

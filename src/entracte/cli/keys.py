@@ -1,4 +1,4 @@
-"""`entracte keys`: who may use the service."""
+"""`entracte keys`: API keys of the service."""
 
 import argparse
 import json

@@ -38,7 +38,7 @@ COMMANDS = (
     demo_model,
 )
 
-# Exit codes: what the user can mend, and what the user stopped (as shells have it).
+# Exit codes: for errors that the user can fix, and for interruptions (as in shells).
 EXIT_REFUSED = 2
 EXIT_STOPPED = 130
 
@@ -81,7 +81,7 @@ def _report(error: EntracteError, as_json: bool) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """End the command, once: pressed again, Ctrl-C would interrupt the cleaning up."""
+    """Stop the command, ignoring further signals, which would interrupt the clean-up."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -13,7 +13,7 @@ from .terminal import clean
 def require_absent(path: Path, force: bool, may_ask: bool = True) -> None:
     """Raise MediaError for a file that exists, unless `force` is set or the user agrees.
 
-    Of a folder it is the frames and sound in it that exist. may_ask: ask where there is a terminal.
+    In a folder, frames and sound count. may_ask: whether to ask on a terminal.
     """
     if force or not _exists(path):
         return

@@ -1,4 +1,4 @@
-"""What the parsers of all commands have in common."""
+"""The parser of all commands."""
 
 import argparse
 import difflib
@@ -15,7 +15,7 @@ class UsageError(EntracteError):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Shows what follows a flag as it is written in the settings, not argparse's `X [X ...]`."""
+    """Shows a flag's values as in the settings, not as argparse's `X [X ...]`."""
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         if action.nargs == "+" and isinstance(action.metavar, str):
@@ -24,7 +24,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes flags by their whole names alone, and raises UsageError for what it does not know."""
+    """Accepts only full flag names, and raises UsageError for unknown arguments."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", HelpFormatter)
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, but nothing is left over."""
+        """Like argparse's, but unknown arguments are errors."""
         options, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(self._unknown(rest))

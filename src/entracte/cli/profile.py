@@ -1,4 +1,4 @@
-"""`entracte profile`: one request with a profiler, and what costs most in every stage."""
+"""`entracte profile`: one request with a profiler, and the most expensive operations per stage."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
-"""Text on its way to a terminal.
+"""Safe output to a terminal.
 
-What others wrote (prompts, names, paths, errors) is shown as text: it neither steers the terminal
-nor is taken for Rich's markup.
+Text from outside (prompts, names, paths, errors) can neither control the terminal nor be parsed as
+Rich's markup.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import TextIO
 from rich.table import Table
 from rich.text import Text
 
-# Instead of a character that a terminal would act on.
+# Replaces characters that a terminal would act on.
 REPLACED = "\N{REPLACEMENT CHARACTER}"
 
 # Characters that reorder what is written around them (UAX #9).
@@ -29,7 +29,7 @@ FORBIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 def clean(text: object, lines: bool = False) -> str:
     """Text without control characters, bidirectional controls and lone surrogates.
 
-    lines: keep line feeds.
+    lines: whether to keep line feeds.
     """
     return "".join(
         character if (lines and character == "\n") or _is_harmless(character) else REPLACED

@@ -1,4 +1,4 @@
-"""What all settings have in common: flags, and where values come from."""
+"""The base of all settings: flags, and where values come from."""
 
 import re
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ Size = Annotated[str, BeforeValidator(_is_size)]
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """How a field looks on the command line. `values` names what follows the flag."""
+    """The flag of a field. values: placeholder for what follows the flag."""
 
     group: str
     help: str

@@ -1,4 +1,4 @@
-"""Guidance from the scales that people set."""
+"""Guidance from the scales in settings."""
 
 from collections.abc import Mapping
 from dataclasses import replace

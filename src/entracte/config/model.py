@@ -1,4 +1,4 @@
-"""Which model, where it is computed, and where its weights live: what all commands ask."""
+"""Settings of all commands: the model, its device, and where its weights live."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The engine that settings describe."""
+"""Opening the engine that settings describe."""
 
 import math
 from pathlib import Path
@@ -36,13 +36,13 @@ def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
 
 
 def check_model(settings: ModelSettings) -> None:
-    """Raise CheckpointError for a model that is nowhere, before what takes seconds is imported."""
+    """Raise CheckpointError for a missing model, before the slow imports."""
     if settings.model is not None:
         find_folder(settings.model)
 
 
 def path_strength(values: list[Any], name: str) -> tuple[Path, float]:
-    """`PATH [STRENGTH]` as a flag of that name has it; raises RequestError for something else."""
+    """Parse `PATH [STRENGTH]` of a flag; raises RequestError for anything else."""
     flag = flag_name(name)
     if len(values) not in (1, 2):
         raise RequestError(f"{flag} takes PATH [STRENGTH]; it was given {len(values)} values")

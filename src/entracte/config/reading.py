@@ -1,4 +1,4 @@
-"""Reading settings from flags, the environment and the TOML file, which may name no others."""
+"""Reads settings from flags, the environment and the TOML file; unknown names are errors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ Told = TypeVar("Told", bound=Settings)
 
 
 def read_settings(kind: type[Told], flags: dict[str, Any]) -> Told:
-    """Combine flags with environment and file; raises RequestError, naming what is wrong."""
+    """Combine flags, environment and file; raises RequestError, naming what is wrong."""
     _check_environment()
     _check_file()
     try:
@@ -47,7 +47,7 @@ def read_settings(kind: type[Told], flags: dict[str, Any]) -> Told:
 
 
 def _check_environment() -> None:
-    """Raise RequestError for a variable of ours that is unknown."""
+    """Raise RequestError for an unknown `ENTRACTE_` variable."""
     known = {*map(variable, SHARED.union(*TABLES.values())), *OTHERS}
     for name in sorted(set_variables()):
         if name not in known:
@@ -57,7 +57,7 @@ def _check_environment() -> None:
 
 
 def _check_file() -> None:
-    """Raise RequestError for keys that are unknown."""
+    """Raise RequestError for unknown keys."""
     values = read_toml()
     known = {*SHARED, *(f"{name}.{key}" for name in TABLES for key in TABLES[name])}
     unknown = values.keys() - SHARED - TABLES.keys()
@@ -80,7 +80,7 @@ def _has_nul(value: object) -> bool:
 
 
 def _origin(name: str, flags: dict[str, Any]) -> str:
-    """What a person wrote to give a setting: a flag, a variable, or a key of the file."""
+    """Where a setting was given: the flag, variable or key of the file."""
     if name in flags:
         return flag_name(name)
     if variable(name) in set_variables():

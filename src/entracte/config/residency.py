@@ -1,4 +1,4 @@
-"""Where weights are to live, from the settings."""
+"""The residency from settings."""
 
 import math
 import re

@@ -18,7 +18,7 @@ from entracte.validation import shown_value
 PREFIX = "ENTRACTE_"
 CONFIG_VARIABLE = "ENTRACTE_CONFIG"
 
-# A settings file is a page of text; what is larger is something else.
+# A settings file is a page of text; a larger file is something else.
 MAX_TOML_BYTES = 1_000_000
 
 
@@ -28,7 +28,7 @@ def variable(name: str) -> str:
 
 
 def set_variables() -> Iterator[str]:
-    """Ours that are set; as on Windows, case does not matter."""
+    """The `ENTRACTE_` variables that are set; case does not matter."""
     return (name.upper() for name in os.environ if name.upper().startswith(PREFIX))
 
 
@@ -80,7 +80,7 @@ def read_toml() -> dict[str, Any]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` for something that is nearly a known name, else nothing."""
+    """`; did you mean …?` for something close to a known name, else nothing."""
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -1,4 +1,4 @@
-"""Errors and plans in the words of the command: flags instead of names and arguments."""
+"""Errors and plans worded for the command line: flags instead of settings and arguments."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def worded(error: EntracteError) -> str:
 
 
 def residency_flags(arguments: Mapping[str, Any]) -> str:
-    """The flags that stand for arguments of a `Residency`."""
+    """The flags for arguments of a `Residency`."""
     words = []
     for name, value in arguments.items():
         if name == "places":

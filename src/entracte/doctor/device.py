@@ -96,7 +96,7 @@ def triton(findings: Findings) -> Check:
 
 
 def device_memory(findings: Findings) -> Check:
-    """What there is of the device's memory."""
+    """The device's memory."""
     memory = findings.hardware.device_memory
     total = findings.survey.device.total
     found = f"{size(memory)} can be had"
@@ -106,7 +106,7 @@ def device_memory(findings: Findings) -> Check:
 
 
 def link(findings: Findings) -> Check:
-    """How the device is plugged in."""
+    """The device's PCI Express link."""
     found = findings.survey.device.link
     if found is None:
         return Check("PCIe link", "unknown", "good", "The system does not say; see the rates.")

@@ -1,6 +1,4 @@
-"""What is good and what is wrong with a machine, for this model. A small machine is no problem:
-the checks say what will work on it.
-"""
+"""Diagnoses a machine. A small one is fine: the checks say what will work on it."""
 
 from pathlib import Path
 
@@ -25,8 +23,8 @@ __all__ = ["Check", "Findings", "Verdict", "diagnose", "examine"]
 def examine(
     backend: Backend, dtype: torch.dtype, folder: Path | None = None, refresh: bool = False
 ) -> Findings:
-    """Look at a machine. folder: the model's, whose disk is measured. Raises RequestError if it is
-    no folder, NotMeasured if it cannot be read.
+    """Examine a machine. folder: the model's, whose disk is measured. Raises RequestError if it is
+    not a folder, NotMeasured if it cannot be read.
     """
     if folder is not None and not folder.is_dir():
         raise RequestError(f"{folder} is not a folder; name the one that holds the model's files")

@@ -1,4 +1,4 @@
-"""What was found of a machine, and what a check says of it."""
+"""Findings about a machine, and the results of checks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,8 +33,8 @@ class Findings:
     on_gpu: whether the device is a CUDA device. gpu_seen: whether torch sees any.
     nvidia_driver: the driver's version, if there is one. torch_cuda: what torch was built for.
     triton: why it cannot be imported; None: it can. model_bytes: of the weights to be loaded.
-    folder_given: whether the disk was to be measured. full_size: the planner's plan for a usual
-    video of the full-size model, or why none fits.
+    folder_given: whether a folder was given, to measure its disk. full_size: the planner's plan for
+    a usual video of the full-size model, or why none fits.
     """
 
     survey: Survey
@@ -54,5 +54,5 @@ class Findings:
 
     @property
     def card(self) -> Card | None:
-        """What the data sheet says of the device, if it is a known one."""
+        """The device's data sheet, if it is a known card."""
         return card_for_device(self.survey.device.name) if self.on_gpu else None

@@ -8,7 +8,7 @@ SWAP_IN_USE = 1 * GB
 
 
 def host_memory(findings: Findings) -> Check:
-    """What there is of the host's memory."""
+    """The host's memory."""
     facts, memory = findings.survey.host, findings.hardware.host_memory
     if facts.total is None:
         advice = "This system does not say. Limit what weights take with --host-memory."
@@ -20,7 +20,7 @@ def host_memory(findings: Findings) -> Check:
 
 
 def pinned_memory(findings: Findings) -> Check:
-    """How much of the host's memory may be pinned."""
+    """How much host memory may be pinned."""
     limit = findings.hardware.pinned_memory
     if limit is None:
         lockable = findings.survey.host.lockable

@@ -1,4 +1,4 @@
-"""Whether the full-size model works, and how: what the planner says."""
+"""Whether and how the full-size model works, according to the planner."""
 
 from entracte.config.wording import residency_flags
 from entracte.planner.decision import arguments

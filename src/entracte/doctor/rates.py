@@ -1,4 +1,4 @@
-"""Checks of how fast the machine is, against what its card should reach."""
+"""Checks of the machine's speed against what its card should reach."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ SLOW_LINK = "See that the card has a slot of its own with 16 lanes, and that not
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One rate: what it is called, what it comes to, and what may be wrong where it is low."""
+    """One rate: its name, what it means in practice, and likely causes if it is low."""
 
     title: str
     meaning: Callable[[float], str] | None
@@ -98,7 +98,7 @@ def _check(findings: Findings, name: str, kind: _Kind) -> Check:
     rate = _rate(findings.hardware.rates, name)
     missing = findings.survey.not_measured.get(name)
     if missing is not None:
-        # A device that does not multiply does nothing at all.
+        # Without matrix products, nothing else matters.
         verdict: Verdict = "problem" if name == "matmul" else "warning"
         found = _words(name, rate, "assumed")
         return Check(kind.title, found, verdict, f"It could not be measured: {missing}.")

@@ -1,4 +1,4 @@
-"""Probing the machine: how much memory there is, and how fast everything is."""
+"""Probes the machine: how much memory it has, and how fast it is."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ __all__ = ["Survey", "probe", "survey"]
 def probe(
     backend: Backend, dtype: torch.dtype, *, folder: Path | None = None, refresh: bool = False
 ) -> Hardware:
-    """The machine that a backend is on: its memory as it is now, its rates measured once.
+    """The machine of a backend: its memory now, its rates measured once.
 
     Rates are kept between runs in a file; `refresh` measures them again. folder: whose files say
     how fast the disk is. What cannot be measured is assumed, and a warning logged. The device

@@ -1,4 +1,4 @@
-"""Measured rates, kept in files from run to run."""
+"""Measured rates, cached in files."""
 
 import hashlib
 import logging
@@ -24,10 +24,10 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What rates were measured on, and with.
+    """The machine and versions that rates were measured with.
 
-    memory: bytes of a device of its own, else 0. threads: that compute, where the device is the
-    CPU, else 0. slot: where the device is plugged in.
+    memory: bytes of a separate device, else 0. threads: computing threads if the device is the CPU,
+    else 0. slot: the PCI address.
     """
 
     device: str
@@ -42,7 +42,7 @@ class Identity:
 
     @property
     def file_name(self) -> str:
-        """Another for every other machine, but not for other versions."""
+        """One name per machine, whatever its versions."""
         parts = (self.device, self.memory, self.slot, self.cores, self.threads, self.dtype)
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
         words = re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")[:40]
@@ -64,8 +64,8 @@ def cache_folder() -> Path:
 
 
 def load(identity: Identity) -> Kept:
-    """What was kept of this machine; nothing, with a warning, if it is of other versions or cannot
-    be understood.
+    """The cached rates of this machine; none, with a warning, if they are of other versions or
+    invalid.
     """
     try:
         text = (cache_folder() / identity.file_name).read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def load(identity: Identity) -> Kept:
 
 
 def keep(identity: Identity, rates: Mapping[str, float], disks: Mapping[str, float]) -> None:
-    """Write the file; a warning says where that cannot be done."""
+    """Write the file; logs a warning if that fails."""
     kept = Kept(identity=asdict(identity), rates=dict(rates), disks=dict(disks))
     folder = cache_folder()
     try:
@@ -104,6 +104,6 @@ def keep(identity: Identity, rates: Mapping[str, float], disks: Mapping[str, flo
 
 
 def _difference(theirs: Mapping[str, str | int], mine: Mapping[str, str | int]) -> str:
-    """`driver 550, not 560`, of everything that differs."""
+    """The differences, such as `driver 550, not 560`."""
     differing = [name for name in mine if theirs.get(name) != mine[name]]
     return ", ".join(f"{n} {theirs.get(n, 'unknown')}, not {mine[n]}" for n in differing)

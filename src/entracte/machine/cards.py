@@ -1,6 +1,6 @@
-"""Well-known cards from their data sheets, and what they reach of them in practice.
+"""Well-known cards from their data sheets, and their practical rates.
 
-Practical rates are the data sheet's, times what an H200 was measured to reach of its own.
+Practical rates are those of the data sheet, times the share that an H200 was measured to reach.
 """
 
 import difflib
@@ -164,7 +164,7 @@ def card(name: str, host_memory: int, **overrides: float) -> Hardware:
 def practical_rates(
     found: Card, given: Mapping[str, float] = MappingProxyType({})
 ) -> tuple[Rates, dict[str, Origin]]:
-    """What a card reaches in practice, with `given` rates by name instead, and the origins."""
+    """Practical rates of a card, `given` ones taking precedence, and their origins."""
     matmul = given.get("matmul", found.flops * MATMUL_SHARE)
     rates: dict[str, float] = {
         "matmul": matmul,
@@ -183,7 +183,7 @@ def practical_rates(
 
 
 def card_for_device(cuda_name: str) -> Card | None:
-    """The card that CUDA calls so; None for any other, parts of cards and laptops' too."""
+    """The card with this CUDA name; None for others, including partitions and laptop versions."""
     wanted = _plain(cuda_name)
     return next((c for c in CARDS if wanted in map(_plain, c.devices)), None)
 

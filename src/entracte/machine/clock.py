@@ -1,4 +1,4 @@
-"""How long work takes in a stream."""
+"""Times work in a stream."""
 
 import math
 import statistics
@@ -11,20 +11,20 @@ import torch
 from entracte.residency import Backend, CudaStream, Stream, device_errors
 
 SAMPLE_SECONDS = (
-    0.005  # a sample takes so long, so that starting and stopping the clock does not count
+    0.005  # seconds of a sample, so that starting and stopping the clock does not matter
 )
 MOST_SAMPLES = 15
 
 
 class Clock(Protocol):
-    """Measures work that is queued in a stream."""
+    """Times work enqueued in a stream."""
 
     def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
-        """Queue work, and wait until it is done. Raises DeviceFault and OutOfMemory."""
+        """Enqueue work, and wait until it is done. Raises DeviceFault and OutOfMemory."""
 
 
 class WallClock:
-    """The host's: for work that is done at once."""
+    """The host's clock, for work that is done immediately."""
 
     def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
         stream.record().synchronize()
@@ -35,7 +35,7 @@ class WallClock:
 
 
 class CudaEventClock:
-    """The device's own, which does not count how late the host notices the end."""
+    """The device's own clock, independent of when the host notices the end."""
 
     def seconds(self, stream: Stream, work: Callable[[], object]) -> float:
         if not isinstance(stream, CudaStream):
@@ -57,9 +57,7 @@ def clock_of(backend: Backend) -> Clock:
 def median_seconds(
     clock: Clock, stream: Stream, work: Callable[[], object], budget: float
 ) -> float:
-    """What doing the work once takes: the median of at least three samples, within `budget` seconds
-    as far as that allows.
-    """
+    """Median seconds of the work, of at least three samples; `budget` seconds if possible."""
     clock.seconds(stream, work)  # compiles, touches memory, wakes the device
     once = max(clock.seconds(stream, work), 1e-9)
     count = math.ceil(SAMPLE_SECONDS / once)

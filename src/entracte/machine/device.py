@@ -1,4 +1,4 @@
-"""What a device says of itself."""
+"""Facts about a device."""
 
 import platform
 import re
@@ -31,13 +31,13 @@ class Link:
 
     @property
     def bytes_per_second(self) -> float:
-        """What such links carry in practice."""
+        """Practical speed of the link."""
         return LANE[self.generation] * self.lanes
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """None: the device is the CPU, or does not say.
+    """Fields are None for the CPU, or if unknown.
 
     total, free: bytes. own: of what is not free, what this process has taken from torch's
     allocator. slot: the PCI address.
@@ -54,7 +54,7 @@ class DeviceFacts:
 
 
 def device_facts(device: torch.device) -> DeviceFacts:
-    """Facts of the CPU or a CUDA device. Raises DeviceFault where CUDA does not answer."""
+    """Facts about the CPU or a CUDA device. Raises DeviceFault if CUDA does not respond."""
     if device.type != "cuda":
         return DeviceFacts(processor_name())
     with device_errors("asking the device"):
@@ -75,7 +75,7 @@ def device_facts(device: torch.device) -> DeviceFacts:
 
 
 def _slot(properties: Any) -> str | None:
-    """The PCI address, by properties that torch's type does not list."""
+    """The PCI address, from properties that torch's type stubs lack."""
     if not hasattr(properties, "pci_bus_id"):
         return None
     domain, bus, number = (
@@ -93,7 +93,7 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def driver_version(proc: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The NVIDIA driver's version; None where none is found."""
+    """The NVIDIA driver's version; None if not found."""
     found = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", _text(proc), re.MULTILINE)
     if found:
         return found[1]
@@ -107,9 +107,9 @@ def driver_version(proc: Path = Path("/proc/driver/nvidia/version")) -> str | No
 
 
 def link_of(folder: Path) -> Link | None:
-    """The link of a device by its folder in sysfs; None where the system does not say.
+    """The link of a device by its folder in sysfs; None if unknown.
 
-    Idle cards slow their links down, so the speed is the highest that both ends are able to.
+    Idle cards slow their links down, so the speed is the highest that both ends support.
     """
     lanes = _text(folder / "current_link_width").strip()
     if not lanes.isdecimal() or not 1 <= int(lanes) <= 32:

@@ -1,4 +1,4 @@
-"""How fast a folder's files can be read from where they lie."""
+"""How fast a folder's files can be read."""
 
 import os
 import sys
@@ -10,10 +10,10 @@ from pathlib import Path
 from .refused import NotMeasured, TooLittle
 
 MOST_BYTES = 512 * 2**20
-LEAST_BYTES = 64 * 2**20  # less is over too soon to be timed
+LEAST_BYTES = 64 * 2**20  # less is too quick to be timed
 MOST_SECONDS = 0.8
 CHUNK = 16 * 2**20
-PLACES = 100  # where it is looked whether a file is still in memory
+PLACES = 100  # where to check whether a file is still cached
 LITTLE_HELD = 0.1
 
 
@@ -28,9 +28,9 @@ class DiskRate:
 
 
 def disk_rate(folder: Path) -> DiskRate:
-    """Read the beginnings of a folder's largest files, at most for about a second.
+    """Read the beginnings of a folder's largest files, for about a second at most.
 
-    Raises NotMeasured where the files cannot be read, TooLittle where they are too small.
+    Raises NotMeasured if the files cannot be read, TooLittle if they are too small.
     """
     try:
         files = _largest_files(folder)
@@ -42,7 +42,7 @@ def disk_rate(folder: Path) -> DiskRate:
 
 
 def weight_bytes(folder: Path) -> int:
-    """What a folder's weight files have together. Raises NotMeasured."""
+    """Total bytes of a folder's weight files. Raises NotMeasured."""
     try:
         return sum(path.stat().st_size for path in _files(folder) if path.suffix == ".safetensors")
     except OSError as error:
@@ -97,9 +97,7 @@ def _read_chunks(file: int, size: int, target: memoryview) -> Iterator[int]:
 
 
 def _forget(file: int, size: int) -> bool:
-    """Have the system drop what it holds of the file's beginning; whether it surely did, but for
-    a little.
-    """
+    """Make the system drop the cached beginning of the file; returns whether it did."""
     if sys.platform != "linux":
         return False
     os.posix_fadvise(file, 0, size, os.POSIX_FADV_DONTNEED)
@@ -110,5 +108,5 @@ def _forget(file: int, size: int) -> bool:
         except BlockingIOError:
             continue  # it would have to be read
         except OSError:
-            return False  # this file system does not tell
+            return False  # this file system does not report it
     return held <= len(places) * LITTLE_HELD

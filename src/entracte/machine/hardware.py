@@ -1,16 +1,16 @@
-"""A machine as the planner sees it: how much memory it has, and how fast it is."""
+"""A machine as the planner sees it: memory and speeds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-# Where a number comes from. assumed: taken over from a like machine.
+# Where a number comes from. assumed: from a similar machine.
 Origin = Literal["measured", "data sheet", "assumed", "given"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Speeds as they can be had in practice.
+    """Practical speeds.
 
     matmul: floating-point operations per second of large matrix products in the model's dtype.
     merge: the same, of merging adapters into weights.
@@ -34,7 +34,7 @@ class Hardware:
 
     device_memory, host_memory: bytes that this process may take, without a reserve.
     pinned_memory: bytes that may be pinned; None: no separate limit.
-    unified: the device is the CPU: its memory is the host's, and nothing goes on beside computing.
+    unified: the device is the CPU: its memory is the host's, and nothing overlaps with computing.
     origins: where each number of `rates` comes from, by its name.
     """
 

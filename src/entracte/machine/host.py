@@ -1,4 +1,4 @@
-"""The host's memory, by what the system and its control groups let this process have."""
+"""The host's memory that the system and its control groups let this process use."""
 
 import os
 import re
@@ -15,7 +15,7 @@ class HostFacts:
 
     total: of the machine, or of this process's control group if that is less. limit: the control
     group's, if it is the lower one. available: what can be taken now. own: what this process has
-    taken. lockable: what it may lock (RLIMIT_MEMLOCK); None is also no limit.
+    taken. lockable: what it may lock (RLIMIT_MEMLOCK); None also means no limit.
     virtual_machine_of_windows: whether this is Linux within Windows (WSL).
     """
 
@@ -30,7 +30,7 @@ class HostFacts:
 
     @property
     def takeable(self) -> int | None:
-        """What this process may have in all."""
+        """Bytes that this process may use in total."""
         if self.total is None or self.available is None:
             return self.total
         return min(self.total, self.available + self.own)
@@ -61,7 +61,7 @@ def host_facts(root: Path = ROOT) -> HostFacts:
 
 
 def _groups(root: Path) -> list[tuple[int, int]]:
-    """Limit and use of the process's control groups: its own, and those that it lies in."""
+    """Limit and use of the process's control group and its parents."""
     found = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -82,12 +82,12 @@ def _groups(root: Path) -> list[tuple[int, int]]:
 
 
 def _group(folder: Path, limit: str, use: str, cached: str) -> tuple[int, int] | None:
-    """Limit and use of one group; None where it has no limit."""
+    """Limit and use of one group; None without a limit."""
     allowed = _text(folder / limit).strip()
     if not allowed.isdecimal():
         return None
     used = _text(folder / use).strip()
-    # Files in memory count as used, but give way.
+    # Cached files count as used, but can be evicted.
     giving_way = re.search(rf"^{cached} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
     taken = int(used) if used.isdecimal() else 0
     return int(allowed), max(0, taken - (int(giving_way[1]) if giving_way else 0))

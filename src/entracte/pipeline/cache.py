@@ -1,4 +1,4 @@
-"""A small cache that forgets what was not used for longest."""
+"""A small least-recently-used cache."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -16,7 +16,7 @@ class Cache(Generic[K, V]):
         self._values: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """The value of a key, made now if it is not there."""
+        """The value of a key, made if missing."""
         if key not in self._values:
             value = make()
             while len(self._values) >= self._capacity:
@@ -26,5 +26,5 @@ class Cache(Generic[K, V]):
         return self._values[key]
 
     def drop(self, key: K) -> None:
-        """Forget a key's value, if there is one."""
+        """Remove a key, if present."""
         self._values.pop(key, None)

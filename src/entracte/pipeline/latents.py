@@ -1,4 +1,4 @@
-"""Latents from their beginning to what is seen and heard: prepared, upsampled, decoded."""
+"""Latents: prepared, upsampled, decoded."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def noise_sizes(
 ) -> list[tuple[int, int]]:
     """Tokens and channels of the noise that `prepare_latents` draws.
 
-    appended: how many images stand behind the first frame.
+    appended: the number of images after the first frame.
     """
     video = grid.tokens + appended * grid.frame_tokens
     return [(video, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]
@@ -115,8 +115,8 @@ def decode_video(
 ) -> Iterator[Tensor]:
     """Normalised latents [1, channels, frames, h, w] to chunks [frames, height, width, 3] uint8.
 
-    Chunks come in order, each as soon as no later tile can change it, on the CPU.
-    height, width: what is cut from the centre; None: all. Raises NotFinite.
+    Chunks come in order, on the CPU, each as soon as no later tile can change it.
+    height, width: cropped from the centre; None: uncropped. Raises NotFinite.
     """
     for pixels in decode_tiled(vae.decode, latent, tiling):
         pixels = _centre(_centre(pixels, -2, height), -1, width)

@@ -1,4 +1,4 @@
-"""The LoRA files of an open model: opened when they are asked for, and again when they changed."""
+"""The LoRA files of an open model: opened on demand, and again after they changed."""
 
 import logging
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ from .cache import Cache
 
 logger = logging.getLogger(__name__)
 
-# LoRAs that stay open beside those that the device manager holds, one file each.
+# LoRAs kept open besides those that the device manager uses, one file each.
 KEPT_OPEN = 64
 
-# What a LoRA in a folder, or a file with a configuration beside it, is read from.
+# Files that belong to a LoRA in a folder.
 FOLDER_PATTERNS = ("*.safetensors", "*.json")
 CONFIG = "adapter_config.json"
 
-# How the name of an adapter ends that is not applied as a whole.
+# Suffix of the name of a partially applied adapter.
 PARTIAL = " partial"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLora:
-    """A LoRA and its name as an adapter, which says what file it is: its path, and its identity."""
+    """A LoRA and its name as an adapter: its path and the identity of its file."""
 
     name: str
     file: LoraFile
 
     def changes(self, component: str) -> Changes:
-        """What it does to a component, without numbers; empty for one that it leaves alone."""
+        """Its changes of a component, without numbers; may be empty."""
         return self.file.changes.get(component, {})
 
 
@@ -58,8 +58,8 @@ class _LoraAdapter:
 class Loras:
     """LoRAs by path. Opening one reads its header; the device manager reads the factors.
 
-    A file that was changed or replaced (device, inode, size and time of change tell) is another
-    adapter, with another name. May be used by several threads.
+    A changed or replaced file (by device, inode, size and time of change) is another adapter with
+    another name. Thread-safe.
     """
 
     def __init__(self, components: Mapping[str, ComponentSource]) -> None:
@@ -72,7 +72,7 @@ class Loras:
         self._lock = Lock()
 
     def open(self, path: Path, file: TensorFile | None = None, partial: bool = False) -> OpenLora:
-        """The LoRA at a path as it is now; `file` where it is not on the disk.
+        """The LoRA at a path as it is now. file: a LoRA that is not on disk.
 
         partial: leave out what of it cannot be applied. Raises LoraError.
         """
@@ -101,7 +101,7 @@ class Loras:
 
 
 def _identity(path: Path) -> str:
-    """Tells a file, or the files of a folder, from any that is there later."""
+    """Identifies a file, or the files of a folder, to notice changes."""
     files = [path, path.parent / CONFIG]
     if path.is_dir():
         files = sorted(each for pattern in FOLDER_PATTERNS for each in path.glob(pattern))

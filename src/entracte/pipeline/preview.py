@@ -1,8 +1,8 @@
 """Previews: small pictures of a video that is still being denoised.
 
 Decoding takes the decoder and its memory; colours alone need neither. Latents are nearly linear in
-the mean colour of the pixels that they stand for, so a linear map, fitted to the model's own
-encoder, gives one pixel for every 32 x 32.
+the mean colour of their pixels, so a linear map, fitted to the model's own encoder, gives one pixel
+for every 32 x 32.
 """
 
 from collections.abc import Callable

@@ -87,7 +87,7 @@ Previewers = Cache[torch.dtype, Previewer]
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """What all runs on an engine share."""
+    """State shared by all runs on an engine."""
 
     manager: DeviceManager
     device: torch.device
@@ -101,7 +101,7 @@ class OpenModel:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What is to come out of a run. preview: called with a small picture at every step."""
+    """The wanted outputs of a run. preview: called with a small picture at every step."""
 
     path: Path | None
     latents_path: Path | None
@@ -111,7 +111,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What a run made, as in `Result`."""
+    """The outputs of a run, as in `Result`."""
 
     frames: Tensor | None
     audio: Tensor
@@ -195,7 +195,7 @@ class Run:
         made: list[Latents] = []
         for number, each in enumerate(self._resolved.phases):
             start = self._upsample(made[-1]) if made else self._empty(each)
-            # Taken out of the queue, so that none stays on the device once it is encoded.
+            # Popped, so that none stays on the device once it is encoded.
             encoded = self._encode_images(each.phase, images.popleft())
             made.append(self._denoise(number, weights, start, encoded, noise, contexts))
             latents[f"{each.phase.name}.video_latent"] = made[-1].video.cpu()
@@ -310,7 +310,7 @@ class Run:
         return Latents(video_latent(made.video, grid), audio_latent(made.audio))
 
     def _prepare_previews(self) -> None:
-        """Fit the model's colours, once for all runs of an engine."""
+        """Fit the previewer, once for all runs of an engine."""
         model = self._model
 
         def fit() -> Previewer:
@@ -364,7 +364,7 @@ class Run:
         return torch.cat(kept) if keep_frames else None
 
     def _likely_causes(self) -> str:
-        """Of numbers that are not finite."""
+        """Likely causes of NaN and infinities."""
         loras = [f"{each.path.name} at {each.strength:g}" for each in self._request.loras]
         causes = [f"a LoRA that is damaged or too strong ({', '.join(loras)})"] if loras else []
         if self._request.recipe.guided:

@@ -24,7 +24,7 @@ WHERE: dict[str, tuple[MemoryKind, ...]] = {"device": ("device",), "host": ("pin
 def memory_chart(
     recording: Recording, total_ms: float, where: Literal["device", "host"], ident: str
 ) -> str | None:
-    """Stacked areas of the device's or the host's memory; None where there never was any."""
+    """Stacked areas of the device's or the host's memory; None if there was none."""
     layers = _layers(recording, WHERE[where])
     if not layers:
         return None
@@ -69,10 +69,10 @@ def memory_chart(
 
 
 def staircase(recording: Recording, layers: Sequence[Layer], scale: TimeScale) -> list[HeldBytes]:
-    """What every layer holds from each moment on, with no more moments than can be drawn.
+    """The bytes of every layer over time, with no more points than can be drawn.
 
-    Of the moments that fall on one column of the plot, the one with most memory is kept, and the
-    last, so that no peak is lost and none is made up.
+    Of the points in one column of the plot, the highest and the last are kept, so that no peak is
+    lost and none is invented.
     """
     changes: dict[float, dict[int, int]] = {}
     for index, (name, place) in enumerate(layers):

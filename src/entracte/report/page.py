@@ -1,4 +1,4 @@
-"""The report: one page of HTML that needs nothing else to be read."""
+"""The report: one self-contained HTML page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ MAP_TEXT = (
     "through the blocks."
 )
 
-# Whatever a dump holds, the page runs no script and asks for nothing.
+# Whatever a dump contains, the page runs no script and loads nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
 
@@ -123,7 +123,7 @@ def _chart_or_words(chart: str | None, where: str) -> str:
 
 
 def _figure(drawn: str, name: str) -> str:
-    """A drawing that keeps its letters readable on a narrow screen: there it scrolls."""
+    """A drawing that scrolls on narrow screens, so that its text stays readable."""
     return (
         f'<figure><div class="scroll" tabindex="0" role="region" aria-label="{name}">'
         f"{drawn}</div></figure>"

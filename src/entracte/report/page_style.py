@@ -1,4 +1,4 @@
-"""How the report's page looks."""
+"""CSS of the report's page."""
 
 PAGE_STYLE = """
 :root { color-scheme: light dark; }

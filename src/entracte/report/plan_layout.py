@@ -1,4 +1,4 @@
-"""Where everything in a plan's picture goes."""
+"""The layout of a plan's picture."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ HEIGHT = 300
 
 @dataclass(frozen=True, slots=True)
 class StageColumn:
-    """Where a stage is drawn."""
+    """The position of a stage."""
 
     stage: StagePrediction
     x: float

@@ -1,7 +1,7 @@
 """The map of where every block's weights were: blocks down, time across.
 
-Below the whole run, the time in which the weights of the stages change is shown again, larger:
-there the change rolls through the blocks as they compute.
+Below the whole run, the switch between the stages is shown again, larger: there the change rolls
+through the blocks as they compute.
 """
 
 from collections import Counter
@@ -62,9 +62,9 @@ def residency_map(
 
 
 def zoom_window(recording: Recording, end_ms: float) -> TimeScale | None:
-    """The shortest time, around the switch, in which every block that changes does so.
+    """The shortest time around the switch in which all blocks change.
 
-    None where nothing changes, or only over so much of the run that a zoom shows nothing new.
+    None if nothing changes, or if the change takes so long that a zoom shows nothing new.
     """
     held = recording.residency
     assert held is not None
@@ -182,7 +182,7 @@ def _runs(
 def _beam(
     whole: TimeScale, lens: TimeScale, top: float, bottom: float, under: float
 ) -> Iterator[str]:
-    """A frame around what is shown again below, and where it went."""
+    """A frame around the zoomed part, with lines to it."""
     left, right = whole.x(lens.start_ms), whole.x(lens.end_ms)
     start = bottom + 24
     yield rect(left, top - 2, max(right - left, 2), bottom - top + 4, 'class="lens"')

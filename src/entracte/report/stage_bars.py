@@ -1,4 +1,4 @@
-"""Where the time of several runs went, as bars on one axis of time."""
+"""Where the time of several runs went, as bars on one time axis."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -80,7 +80,7 @@ def _waited(row: StageRow, cause: str) -> float:
 
 
 def _colours(dumps: Sequence[Dump]) -> dict[str, str]:
-    """Colours of their own for the stages that take longest."""
+    """Distinct colours for the longest stages."""
     longest: dict[str, float] = {}
     for dump in dumps:
         for row in stage_rows(dump):

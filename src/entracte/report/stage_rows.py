@@ -1,4 +1,4 @@
-"""The stages of a dump of any engine, as the bars and the table show them."""
+"""The stages of any engine's dump, for the bars and the table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class StageRow:
 
 
 def stage_rows(dump: Dump) -> list[StageRow]:
-    """The stages in order, and at last what lies between them."""
+    """The stages in order, then the time between them."""
     if dump.recording is not None:
         return [
             StageRow(

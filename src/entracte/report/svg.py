@@ -1,4 +1,4 @@
-"""Small pieces of SVG."""
+"""SVG helpers."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def safe(words: str) -> str:
-    """Escaped, and without what XML cannot hold."""
+    """Text escaped for XML, without characters that XML forbids."""
     return escape(_NOT_XML.sub("\ufffd", words))
 
 
@@ -32,7 +32,7 @@ def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") 
 def rect(
     x: float, y: float, width: float, height: float, look: str, title: str = "", more: str = ""
 ) -> str:
-    """look: attributes that say how it looks. title: what a pointer that rests on it reads."""
+    """look: attributes of its appearance. title: its tooltip."""
     where = (
         f'x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}" {look}'
     )
@@ -53,7 +53,7 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 def legend(
     entries: Sequence[tuple[str, str]], x: float, y: float, width: float
 ) -> tuple[list[str], float]:
-    """Boxes with words, in as many rows as they need; what is drawn, and the height it takes.
+    """Boxes with words, in as many rows as needed; returns the drawing and its height.
 
     entries: how the box looks, and the words.
     """
@@ -99,9 +99,9 @@ def document(
     description: str,
     alone: bool = False,
 ) -> str:
-    """An SVG element with a name and a description for those who do not see it.
+    """An SVG element with a name and a description for screen readers.
 
-    ident: of which the page must have no second. alone: with everything that a file needs.
+    ident: unique on the page. alone: with everything that a file needs.
     """
     width, height = number(size[0]), number(size[1])
     style = f"<style>{chart_style()}</style>" if alone else ""

@@ -1,4 +1,4 @@
-"""Time from left to right, with the stages above it."""
+"""A time axis with the stages above it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ def waits_strip(
 
 
 def fitting(name: str, width: float) -> str:
-    """The name, if need be without what stands in brackets; empty where neither fits."""
+    """The name, if need be without its parentheses; empty if neither fits."""
     short = name.split(" (")[0]
     for words in (name, short):
         if LETTER * 1.08 * len(words) <= width:
