@@ -58,6 +58,7 @@ def add_parser(commands: Any) -> None:
     )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     model.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    model.add_argument("--kernels", default="auto", choices=("auto", "captured", "plain"))
     for name in ("device-memory", "host-memory", "pinned-memory"):
         model.add_argument(f"--{name}", metavar="SIZE", help="a limit for all modes, such as 24GiB")
     video = parser.add_argument_group("the request")
@@ -229,7 +230,7 @@ def _measure(
         options.dumps.mkdir(parents=True, exist_ok=True)
     found = []
     dtype, first = DTYPES[options.dtype], limited(options.modes[0])
-    with Engine(source, backend, dtype, first) as engine:
+    with Engine(source, backend, dtype, first, kernels=options.kernels) as engine:
         for mode in options.modes:
             each = measure.measure(
                 engine,
