@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from entracte.machine.hardware import Hardware, Rates
 from entracte.planner.cost_model import Costs
-from entracte.planner.footprint import Weights
 from entracte.planner.schedule_model import Sweeps, merge_seconds
 from entracte.planner.work import StageWork
 from entracte.residency import (
@@ -19,9 +18,11 @@ from entracte.residency import (
     DeviceManager,
     Factors,
     Residency,
+    Sizes,
     TensorSource,
     WeightPhase,
     WeightSet,
+    distinct,
     in_memory,
 )
 from entracte.residency.simulated import SimulatedAccelerator, SimulatedRates
@@ -113,10 +114,10 @@ class Pipeline:
         """What the planner knows of it."""
         block, rest = 2 * SIDE * SIDE, 4 * SIDE * SIDE
         factors = (*[4 * RANK * SIDE] * self.blocks, 2 * RANK * 3 * SIDE)
-        weights = {"transformer": Weights.of((*[block] * self.blocks, rest), [factors])}
+        sizes = {"transformer": Sizes((*[block] * self.blocks, rest), {"distilled": factors})}
         for name, blocks in self.others.items():
-            weights[name] = Weights.of((*[block] * blocks, rest))
-        sets = list(dict.fromkeys(phase.weights for phase in self.phases))
+            sizes[name] = Sizes((*[block] * blocks, rest), {})
+        sets = distinct(self.phases)
         loops = []
         for phase, seconds in zip(self.phases, self.block_seconds, strict=True):
             merge = outside = 0.0
@@ -132,10 +133,7 @@ class Pipeline:
                 stages.append((StageWork(Stage(name, Act.PREPARE), 0.0, 0, what), total))
             else:
                 stages.append((StageWork(Stage(name, Act.PREPARE, uses=(what,)), 0.0, 0), seconds))
-        adapted = sum(1 for each in sets if each.adapters)
-        return Costs(
-            tuple(stages), tuple(loops), weights, self.hardware, adapted < len(sets), adapted
-        )
+        return Costs(tuple(stages), tuple(loops), sizes, self.phases, self.hardware)
 
     @torch.inference_mode()
     def simulate(self, wanted: Residency, requests: int = 3) -> tuple[float, int, int, int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from entracte.errors import BudgetError
 from entracte.machine.cards import card
 from entracte.machine.hardware import Hardware
-from entracte.planner.candidates import placements, ways
+from entracte.planner.candidates import families, placements
 from entracte.planner.cost_model import Costs, predict
 from entracte.planner.decision import arguments, decide
 from entracte.planner.forecast import forecast
@@ -22,7 +22,7 @@ from entracte.planner.limits import (
     Limits,
     Reserve,
 )
-from entracte.planner.search import TICK, PlanRank, Search, rank
+from entracte.planner.search import TICK, PlanRank, Search, rank, same_bits
 from entracte.residency.policy import Residency
 
 from .simulation import RANK, SIDE, machine, two_stage
@@ -49,7 +49,8 @@ def request(
 def brute_force(c: Costs, limits: Limits) -> PlanRank | None:
     """By predicting every plan there is."""
     found = []
-    every = list(ways(BLOCKS, c.sets, c.adapted > 0, AUTO))
+    open_ones = filter(same_bits, families(BLOCKS, c.sets, c.adapted, AUTO))
+    every = [way for family in open_ones for way in family.ways()]
     for way, places in product(every, placements(c.others, {})):
         p = predict(c, way, places)
         if limits.allow(p.peak_device_bytes, p.peak_host_bytes):
@@ -151,7 +152,7 @@ def test_where_nothing_fits_the_smallest_plan_is_named() -> None:
 @given(requests, memory, memory)
 def test_the_smallest_plan_is_enough_and_nothing_less_is(c: Costs, device: int, host: int) -> None:
     limits = Limits(device, host, unified=c.hardware.unified)
-    plan = Search(c, AUTO, limits).smallest(lambda _: True)
+    plan = Search(c, AUTO, limits).smallest()
     assert plan is not None
     p = predict(c, *plan)
     device, host = limits.machine_for(p.peak_device_bytes, p.peak_host_bytes)
@@ -206,6 +207,6 @@ def test_what_is_said_is_left_alone() -> None:
 
 
 def _plan(c: Costs, mode: str):
-    plan = Search(c, AUTO, PLENTY).best(lambda way: way.mode == mode)
+    plan = Search(c, AUTO, PLENTY).best(lambda family: family.mode == mode)
     assert plan is not None
     return plan

@@ -1,6 +1,6 @@
 """What the planner may choose from: ways to hold the transformer, and places for all else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,13 +50,33 @@ class Way:
         )
 
 
-def ways(
-    blocks: int, sets: int, adapted: bool, wanted: Residency, dynamic: bool = False
-) -> Iterator[Way]:
-    """All ways that give the same bits and that the wishes leave open.
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The ways that differ only in how many blocks are resident, and kept merged.
+
+    resident, merged: the numbers that are open, in ascending order.
+    """
+
+    mode: Mode
+    policy: SnapshotPolicy
+    home: Home
+    resident: Sequence[int]
+    merged: Sequence[int] = (0,)
+
+    def way(self, resident: int, merged: int) -> Way:
+        return Way(self.mode, self.policy, resident, merged, self.home)
+
+    def ways(self) -> Iterator[Way]:
+        """All of them."""
+        for m in self.resident:
+            for k in self.merged:
+                yield self.way(m, k)
+
+
+def families(blocks: int, sets: int, adapted: bool, wanted: Residency) -> Iterator[Family]:
+    """All ways that the wishes leave open, those that do not give the same bits included.
 
     sets: how many weight sets a request has. adapted: whether one of them has adapters.
-    dynamic: those of mode `dynamic` instead, which gives other bits.
     Merging is of no use without adapters, nor a policy for swapping with one set only. The
     baseline, `original`, is never better than `snapshot`, but may fit where that does not.
     """
@@ -64,31 +84,28 @@ def ways(
     homes: tuple[Home, ...] = ("host", "disk")
     if place is not None:
         homes = ("disk",) if place == "disk" else ("host",)
-    dials = list(range(blocks + 1))
+    resident: Sequence[int] = range(blocks + 1)
     if wanted.resident_blocks is not None:
-        dials = [wanted.resident_blocks]
+        resident = [wanted.resident_blocks]
     elif place == "streamed":
-        dials = [0]
+        resident = [0]
     elif place == "resident":
-        dials = [blocks]
-    kept = [wanted.merged_blocks] if wanted.merged_blocks is not None else None
+        resident = [blocks]
+    kept: Sequence[int] = range(blocks + 1)
+    if wanted.merged_blocks is not None:
+        kept = [wanted.merged_blocks]
     for home in homes:
-        if dynamic:
-            yield from (Way("dynamic", "low-vram", m, 0, home) for m in dials if adapted)
-            continue
-        if kept is None:
-            if dials[-1] == blocks and home == homes[0]:
-                yield Way("resident", "low-vram", blocks, 0)
-            for m in dials:
-                yield Way("snapshot", "low-vram", m, 0, home)
-                if sets > 1:
-                    yield Way("snapshot", "aggressive", m, 0, home)
-                if adapted:
-                    yield Way("original", "low-vram", m, 0, home)
+        if wanted.merged_blocks is None:
+            if resident[-1] == blocks and home == homes[0]:
+                yield Family("resident", "low-vram", "host", [blocks])
+            yield Family("snapshot", "low-vram", home, resident)
+            if sets > 1:
+                yield Family("snapshot", "aggressive", home, resident)
+            if adapted:
+                yield Family("original", "low-vram", home, resident)
         if adapted:
-            for m in dials:
-                for k in kept or range(blocks + 1):
-                    yield Way("fused", "low-vram", m, k, home)
+            yield Family("fused", "low-vram", home, resident, kept)
+            yield Family("dynamic", "low-vram", home, resident)
 
 
 def placements(

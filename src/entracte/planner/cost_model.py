@@ -1,45 +1,115 @@
 """The cost model: what a request takes, in time and memory, under a plan on a machine."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from entracte.machine.hardware import Hardware
-from entracte.residency import Place, WeightPhase, distinct
+from entracte.residency import (
+    BASE,
+    Place,
+    Plan,
+    Residency,
+    Sizes,
+    WeightPhase,
+    WeightSet,
+    distinct,
+    make_plan,
+    resolve_policy,
+)
 
 from .calibration import Calibration
 from .candidates import Way
-from .footprint import Footprint, Weights, loaned_footprint, transformer_footprint
 from .model_profile import TRANSFORMER, ModelFigures
 from .prediction import Prediction, StagePrediction
-from .schedule_model import BusyUntil, Loops, Sweeps, loan_wait, merge_seconds
+from .schedule_model import BusyUntil, CopiedBytes, Loops, Sweeps, loan_wait, merge_seconds
 from .transformer_work import TransformerMeter
 from .work import StageWork, stage_work
 from .workload import Workload
+
+ANY = Residency()  # without limits
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes of a plan's buffers.
+
+    always: of the device, as long as the plan stands. run: while the component is on loan.
+    phases: from the first phase's begin to the last one's end. prepare: while weight sets are made.
+    host: of the host.
+    """
+
+    always: int
+    run: int
+    phases: int
+    prepare: int
+    host: int
+
+    @property
+    def on_loan(self) -> int:
+        """Bytes of the device beside `always` while a component of one weight set is on loan."""
+        return self.run + self.prepare
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Footprint":
+        found = {"always": 0, "run": 0, "phase": 0, "prepare": 0}
+        host = 0
+        for buffer in plan.buffers:
+            if buffer.key.tier == "host":
+                host += buffer.nbytes
+            else:
+                found[buffer.lifetime] += buffer.nbytes
+        return cls(found["always"], found["run"], found["phase"], found["prepare"], host)
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """A component beside the transformer at a place.
+
+    waits: seconds that all stages wait for it, when nothing else is brought.
+    """
+
+    footprint: Footprint
+    waits: float
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
     """All that is the same for every plan of one request on one machine.
 
-    stages: with the seconds that each computes. weights: sizes of the components.
-    plain, adapted: whether the transformer's plain weights are used, and how many other sets.
+    stages: with the seconds that each computes. sizes: of all components. phases: the
+    transformer's. lent: with which weights other components are used, if not with their own.
     """
 
     stages: tuple[tuple[StageWork, float], ...]
-    phases: tuple[Sweeps, ...]
-    weights: Mapping[str, Weights]
+    sweeps: tuple[Sweeps, ...]
+    sizes: Mapping[str, Sizes]
+    phases: tuple[WeightPhase, ...]
     hardware: Hardware
-    plain: bool
-    adapted: int
+    lent: Mapping[str, WeightSet] = field(default_factory=dict)
+    copied: Mapping[str, CopiedBytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        copied = {name: CopiedBytes.of(sizes) for name, sizes in self.sizes.items()}
+        object.__setattr__(self, "copied", copied)
 
     @property
     def sets(self) -> int:
-        return self.plain + self.adapted
+        """How many weight sets the transformer has."""
+        return len(distinct(self.phases))
+
+    @property
+    def adapted(self) -> bool:
+        """Whether one of them has adapters."""
+        return any(phase.weights.adapters for phase in self.phases)
+
+    @property
+    def blocks(self) -> int:
+        return self.sizes[TRANSFORMER].blocks
 
     @property
     def others(self) -> dict[str, int]:
         """The components beside the transformer, and how many blocks each has."""
-        return {name: w.blocks for name, w in self.weights.items() if name != TRANSFORMER}
+        return {name: each.blocks for name, each in self.sizes.items() if name != TRANSFORMER}
 
     @property
     def computing(self) -> float:
@@ -52,24 +122,25 @@ class Costs:
         found = [at for at, (stage, _) in enumerate(self.stages) if stage.phase is not None]
         return range(found[0], found[-1] + 1)
 
-    def loan_waits(self, places: Mapping[str, Place]) -> float:
-        """What all stages wait for the other components' weights, when nothing else is brought."""
-        waited = 0.0
-        for stage, seconds in self.stages:
-            for name in stage.loans:
-                each = seconds / len(stage.loans)
-                place = places.get(name, "resident")
-                waited += loan_wait(self.weights[name], place, each, self.hardware)
-        return waited
-
     def transformer(self, way: Way) -> Footprint:
-        """What the transformer's weights take."""
-        w = self.weights[TRANSFORMER]
-        return transformer_footprint(w, self.plain, self.adapted, way, self.hardware.unified)
+        """What the transformer's weights take, by the plan that the device manager will make."""
+        return self._planned(TRANSFORMER, self.phases, way.residency({}, ANY))
 
-    def loaned(self, name: str, place: Place) -> Footprint:
-        """What another component's weights take."""
-        return loaned_footprint(self.weights[name], place, self.hardware.unified)
+    def loan(self, name: str, place: Place) -> "Loan":
+        """Another component at a place."""
+        phases = (WeightPhase(self.lent.get(name, BASE)),)
+        waits = sum(
+            loan_wait(self.copied[name], place, seconds / len(stage.loans), self.hardware)
+            for stage, seconds in self.stages
+            if name in stage.loans
+        )
+        return Loan(self._planned(name, phases, Residency(places={name: place})), waits)
+
+    def _planned(self, name: str, phases: tuple[WeightPhase, ...], wanted: Residency) -> Footprint:
+        policy = resolve_policy(name, name == TRANSFORMER, wanted)
+        return Footprint.of(
+            make_plan(name, self.sizes[name], phases, policy, self.hardware.unified)
+        )
 
 
 def costs(
@@ -87,15 +158,13 @@ def costs(
         for stage in work
     )
     sets = distinct(tuple(phases))
-    names = dict.fromkeys(each.name for weights in sets for each in weights.adapters)
-    weights = {
-        name: Weights.of(units, [model.adapters[each].nbytes for each in names])
-        if name == TRANSFORMER
-        else Weights.of(units)
+    sizes = {
+        name: Sizes(units, _factors(model, sets) if name == TRANSFORMER else {})
         for name, units in model.units.items()
     }
     units = model.units[TRANSFORMER]
-    loops = []
+    blocks = sizes[TRANSFORMER].blocks
+    sweeps = []
     for stage, seconds in stages:
         if stage.phase is None:
             continue
@@ -112,11 +181,13 @@ def costs(
             else 0.0
             for unit in (0, -1)
         )
-        blocks = weights[TRANSFORMER].blocks
         block = seconds / max(1, phase.sweeps * blocks)
-        loops.append(Sweeps(phase.sweeps, block, sets.index(phase.weights), merge, outside))
-    adapted = sum(1 for each in sets if each.adapters)
-    return Costs(stages, tuple(loops), weights, hardware, len(sets) > adapted, adapted)
+        sweeps.append(Sweeps(phase.sweeps, block, sets.index(phase.weights), merge, outside))
+    return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware)
+
+
+def _factors(model: ModelFigures, sets: Sequence[WeightSet]) -> dict[str, tuple[int, ...]]:
+    return {each.name: model.adapters[each.name].nbytes for w in sets for each in w.adapters}
 
 
 def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float], float]:
@@ -124,7 +195,7 @@ def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float],
 
     The second of two requests, one right after the other: weights may be under way when it begins.
     """
-    loops = Loops(c.weights[TRANSFORMER], way, c.phases, c.hardware)
+    loops = Loops(c.copied[TRANSFORMER], way, c.sweeps, c.hardware)
     clock = BusyUntil()
     found: list[float] = []
     switch = 0.0
@@ -136,7 +207,7 @@ def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float],
             for name in stage.loans:
                 place = places.get(name, "resident")
                 if place != "resident":
-                    w, each = c.weights[name], seconds / len(stage.loans)
+                    w, each = c.copied[name], seconds / len(stage.loans)
                     wait = loan_wait(w, place, each, c.hardware)
                     clock = clock.brought(w.nbytes / c.hardware.rates.h2d, wait)
             if stage.phase is None:
@@ -159,11 +230,11 @@ def latency_alone(c: Costs, way: Way) -> tuple[float, bool]:
 
     And whether other components' weights wait for the transformer's: else their waits add up.
     """
-    loops = Loops(c.weights[TRANSFORMER], way, c.phases, c.hardware)
+    loops = Loops(c.copied[TRANSFORMER], way, c.sweeps, c.hardware)
     if loops.linked:
         return latency(c, way, {}), True
     clock = BusyUntil()
-    for number in range(len(c.phases)):
+    for number in range(len(c.sweeps)):
         clock = loops.run(number, clock)
     between = sum(seconds for stage, seconds in c.stages if stage.phase is None)
     return clock.now + between, False
@@ -175,7 +246,7 @@ class Loaned:
 
     waits: seconds that all stages wait for them. always, host: bytes, for good. outside, inside:
     the most bytes that a stage takes of the device for its loans and activations, before and after
-    the phases, and from the first loop to the last. least: bytes that the device needs at least.
+    the phases, and from the first loop to the last.
     """
 
     places: Mapping[str, Place]
@@ -186,28 +257,24 @@ class Loaned:
     inside: int
 
     @classmethod
-    def of(cls, c: Costs, places: Mapping[str, Place]) -> "Loaned":
-        loans = {name: c.loaned(name, places.get(name, "resident")) for name in c.others}
+    def of(cls, c: Costs, places: Mapping[str, Place], loans: Mapping[str, Loan]) -> "Loaned":
+        """loans: the components at those places."""
         loops = c.loops
         outside = inside = 0
         for number, (stage, _) in enumerate(c.stages):
-            nbytes = stage.activations + sum(loans[name].run for name in stage.loans)
+            on_loan = sum(loans[name].footprint.on_loan for name in stage.loans)
             if number in loops:
-                inside = max(inside, nbytes)
+                inside = max(inside, stage.activations + on_loan)
             else:
-                outside = max(outside, nbytes)
+                outside = max(outside, stage.activations + on_loan)
         return cls(
             places,
-            c.loan_waits(places),
-            sum(each.always for each in loans.values()),
-            sum(each.host for each in loans.values()),
+            sum(each.waits for each in loans.values()),
+            sum(each.footprint.always for each in loans.values()),
+            sum(each.footprint.host for each in loans.values()),
             outside,
             inside,
         )
-
-    @property
-    def least(self) -> int:
-        return self.always + max(self.outside, self.inside)
 
     def peaks(self, transformer: Footprint) -> tuple[int, int]:
         """The most bytes of the device and of the host at any time, with the transformer's."""
@@ -222,15 +289,16 @@ class Loaned:
 def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:
     """Everything about one plan."""
     transformer = c.transformer(way)
-    loans = {name: c.loaned(name, places.get(name, "resident")) for name in c.others}
-    device, host = Loaned.of(c, places).peaks(transformer)
+    loans = {name: c.loan(name, places.get(name, "resident")) for name in c.others}
+    device, host = Loaned.of(c, places, loans).peaks(transformer)
     found, switch = waits(c, way, places)
     stages = []
     for number, ((stage, seconds), wait) in enumerate(zip(c.stages, found, strict=True)):
         inside = transformer.phases if number in c.loops else 0
         weights = {TRANSFORMER: transformer.always + inside}
-        for name, each in loans.items():
-            weights[name] = each.always + (each.run if name in stage.loans else 0)
+        for name, loan in loans.items():
+            taken = loan.footprint
+            weights[name] = taken.always + (taken.on_loan if name in stage.loans else 0)
         stages.append(StagePrediction(stage.name, seconds + wait, wait, weights, stage.activations))
     return Prediction(
         way,

@@ -9,7 +9,7 @@ from entracte.errors import BudgetError
 from entracte.residency import AUTO, Mode, Residency, SnapshotPolicy
 from entracte.units import duration, size
 
-from .candidates import Way
+from .candidates import Family, Way
 from .cost_model import Costs, predict
 from .limits import NOTHING, Limits
 from .model_profile import TRANSFORMER
@@ -117,18 +117,18 @@ def said(prediction: Prediction) -> str:
 
 
 def _option(c: Costs, search: Search, mode: Mode, policy: SnapshotPolicy) -> Option | None:
-    def mine(way: Way) -> bool:
-        return way.mode == mode and way.policy == policy
+    def mine(family: Family) -> bool:
+        return (family.mode, family.policy) == (mode, policy)
 
-    best = search.best(mine, dynamic=mode == "dynamic")
-    plan = best or search.smallest(mine, dynamic=mode == "dynamic")
+    best = search.best(mine)
+    plan = best or search.smallest(mine)
     return None if plan is None else Option(predict(c, *plan), best is not None, "")
 
 
 def named_plan(c: Costs, wanted: Residency) -> Choice:
     """What a named mode says, exactly."""
     places = {name: wanted.places.get(name, "resident") for name in c.others}
-    return Way.of(wanted, c.weights[TRANSFORMER].blocks), places
+    return Way.of(wanted, c.blocks), places
 
 
 def _best(options: list[Option]) -> Option:

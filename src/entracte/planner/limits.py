@@ -55,6 +55,13 @@ class Limits:
             found["pinned memory"] = host - self.pinned
         return {what: nbytes for what, nbytes in found.items() if nbytes > 0}
 
+    def excess_of(self, device: Bytes, host: Bytes) -> Bytes:
+        """How many bytes plans' peaks are over in all, 0 for those that fit."""
+        if self.unified:
+            return np.maximum(device + host - min(self.device, self.host), 0)
+        most = self.host if self.pinned is None else min(self.host, self.pinned)
+        return np.maximum(device - self.device, 0) + np.maximum(host - most, 0)
+
     def smallest_first(self, device: Bytes, host: Bytes) -> tuple[Bytes, ...]:
         """What plans that do not all fit are compared by, the most important first.
 

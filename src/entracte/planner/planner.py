@@ -10,7 +10,7 @@ from entracte.residency import AUTO, Residency, WeightPhase
 from entracte.units import size
 
 from .calibration import Calibration
-from .cost_model import Costs, Loaned, costs, predict
+from .cost_model import Costs, costs, predict
 from .decision import Decision, Option, decide, named_plan, said
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
@@ -165,10 +165,9 @@ class Planner:
         if (way, dict(places)) == (best.way, dict(best.places)):
             return None
         asked = way.residency(places, wanted)
-        peaks = Loaned.of(c, places).peaks(c.transformer(way))
-        if not limits.allow(*peaks):
-            return None
         prediction = predict(c, way, places)
+        if not limits.allow(prediction.peak_device_bytes, prediction.peak_host_bytes):
+            return None
         if prediction.latency_s > best.latency_s * (1 + WORTH_MOVING):
             return None
         reason = f"in place already, and at most {WORTH_MOVING:.0%} slower than {said(best)}"

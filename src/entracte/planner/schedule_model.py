@@ -9,10 +9,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entracte.machine.hardware import Hardware
-from entracte.residency import SLOTS, Place, spread
+from entracte.residency import SLOTS, Place, Sizes, spread
 
 from .candidates import Way
-from .footprint import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedBytes:
+    """A component's sizes in bytes, blocks taken to be of one size, the largest.
+
+    factors: of all adapters together.
+    """
+
+    blocks: int
+    block: int
+    outside: int
+    factors: int
+
+    @classmethod
+    def of(cls, sizes: Sizes) -> "CopiedBytes":
+        *blocks, outside = sizes.units
+        factors = sum(sum(each) for each in sizes.factors.values())
+        return cls(len(blocks), max(blocks, default=0), outside, factors)
+
+    @property
+    def nbytes(self) -> int:
+        return self.blocks * self.block + self.outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +66,7 @@ def link_rate(home: str, hardware: Hardware) -> float:
     return rates.disk if hardware.unified else 1 / (1 / rates.disk + 1 / rates.h2d)
 
 
-def loan_wait(w: Weights, place: Place, compute: float, hardware: Hardware) -> float:
+def loan_wait(w: CopiedBytes, place: Place, compute: float, hardware: Hardware) -> float:
     """How much longer a stage takes because its component comes for it.
 
     What is outside the blocks comes first; block i computes when it is there and block i - 1 done.
@@ -79,7 +101,9 @@ class BusyUntil:
 class Loops:
     """The transformer's loops under one way of holding it, and the switches between them."""
 
-    def __init__(self, w: Weights, way: Way, phases: Sequence[Sweeps], hardware: Hardware) -> None:
+    def __init__(
+        self, w: CopiedBytes, way: Way, phases: Sequence[Sweeps], hardware: Hardware
+    ) -> None:
         self._w = w
         self._way = way
         self._phases = phases
@@ -141,7 +165,7 @@ class Loops:
         computing = w.blocks * phase.block
         if phase.merge and way.mode == "dynamic":
             # Two narrow products beside every wide one: as much more as there are more weights.
-            computing *= 1 + sum(total for total, _ in w.factors) / w.nbytes
+            computing *= 1 + w.factors / w.nbytes
         work = phase.count * (computing + merges * phase.merge)
         link = phase.count * nbytes / rate
         if self._unified:
@@ -160,7 +184,7 @@ class Loops:
         return self._way.merged * following.merge + following.outside
 
     def _block_factors(self) -> float:
-        return sum(total for total, _ in self._w.factors) / (self._w.blocks + 1)
+        return self._w.factors / (self._w.blocks + 1)
 
     def _restoring(self) -> float:
         return self._resident_bytes / self._rate

@@ -1,25 +1,33 @@
-"""The best plan of all: exact, because what it skips cannot be better than what it has."""
+"""The best of all plans that fit, or the smallest where none does.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+A way to hold the transformer is compared under all places of the other components at once. With
+few blocks every way is visited; with many, a grid of them, and then what is around its best.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
 from entracte.residency import Place, Residency
 
-from .candidates import Way, placements, ways
-from .cost_model import Costs, Loaned, latency, latency_alone
-from .footprint import Footprint
+from .candidates import Family, Way, families, placements
+from .cost_model import Costs, Footprint, Loaned, latency, latency_alone
 from .limits import Limits
 from .model_profile import TRANSFORMER
 
 # Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
 TICK = 1e-3
 
+# The numbers of blocks that the grid of ways has on either axis, at most, beside the last.
+GRID = 6
+
 Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
 Choice = tuple[Way, Mapping[str, Place]]
 PlanRank = tuple[int, int, int, int]
+
+# A way's own rank, the smaller the better, and the places that go with it.
+Found = tuple[tuple[int, ...], Choice]
 
 
 def rank(seconds: float, plan: Choice, device: int, host: int) -> PlanRank:
@@ -29,119 +37,194 @@ def rank(seconds: float, plan: Choice, device: int, host: int) -> PlanRank:
     return (round(seconds / TICK), from_files, device + host, host)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A way to hold the transformer, and the seconds of a request with all else on the device.
-
-    linked: whether other components' weights wait for the transformer's.
-    """
-
-    seconds: float
-    linked: bool
-    way: Way
-    footprint: Footprint
+def same_bits(family: Family) -> bool:
+    """Whether a family's ways give the bits that all modes but `dynamic` give."""
+    return family.mode != "dynamic"
 
 
 class Search:
-    """All plans for one request that some wishes leave open and that may fit some limits."""
+    """All plans for one request that some wishes leave open."""
 
     def __init__(self, c: Costs, wanted: Residency, limits: Limits) -> None:
         self._c = c
         self._limits = limits
-        found = [Loaned.of(c, each) for each in placements(c.others, wanted.places)]
+        self._from_files = wanted.places.get(TRANSFORMER) == "disk"
+        self._families = list(families(c.blocks, c.sets, c.adapted, wanted))
+        self._footprints: dict[Way, Footprint] = {}
+        self._alone: dict[Way, tuple[float, bool]] = {}
+        found = _loaned(c, wanted)
+        found.sort(key=lambda each: (self._ticks(each), each.host, each.always))
         self._loaned = found
-        self._placed = sorted(
-            (
-                (round((c.computing + each.waits) / TICK), each)
-                for each in found
-                if limits.allow(each.always, each.host)
-            ),
-            key=lambda each: (each[0], each[1].host, each[1].always),
-        )
-        self._most_host = max((each.host for each in found), default=0)
-        self._wanted = wanted
+        self._waits = np.array([each.waits for each in found])
+        self._disk = np.array([list(each.places.values()).count("disk") for each in found])
 
-    def best(
-        self, mine: Callable[[Way], bool] = lambda _: True, dynamic: bool = False
-    ) -> Choice | None:
-        """The plan that ranks first among those with certain ways; None if none fits."""
-        choices = self._choices(mine, dynamic)
-        table = _Table([choice.footprint for choice in choices])
-        best: tuple[PlanRank, Choice] | None = None
-        for ticks, loaned in self._placed:
-            if best is not None and ticks > best[0][0]:
-                break
-            for number in table.fitting(loaned, self._limits):
-                choice = choices[number]
-                if best is not None and round(choice.seconds / TICK) > best[0][0]:
-                    break
-                seconds = choice.seconds + loaned.waits
-                if choice.linked:
-                    # Waiting for both may overlap, or the one may delay the other.
-                    seconds = latency(self._c, choice.way, loaned.places)
-                device, host = loaned.peaks(choice.footprint)
-                plan = choice.way, loaned.places
-                key = rank(seconds, plan, device, host)
-                if best is None or key < best[0]:
-                    best = (key, plan)
+        def column(value: Callable[[Loaned], int]) -> Int64s:
+            return np.array([value(each) for each in found], dtype=np.int64)
+
+        self._always, self._host = column(lambda p: p.always), column(lambda p: p.host)
+        self._outside, self._inside = column(lambda p: p.outside), column(lambda p: p.inside)
+
+    def best(self, mine: Callable[[Family], bool] = same_bits) -> Choice | None:
+        """The plan that ranks first among those of some families; None if none fits."""
+        best: Found | None = None
+        for family in self._families:
+            if mine(family) and not self._needless(family):
+                bound = None if best is None else best[0][1]
+
+                def ranked(way: Way, bound: int | None = bound) -> Found:
+                    return self._ranked(way, bound)
+
+                found = _refined(family, ranked)
+                if found[0][0] == 0 and (best is None or found[0] < best[0]):
+                    best = found
         return None if best is None else best[1]
 
-    def smallest(self, mine: Callable[[Way], bool], dynamic: bool = False) -> Choice | None:
+    def smallest(self, mine: Callable[[Family], bool] = same_bits) -> Choice | None:
         """The plan that takes least memory, as the limits compare plans; None if there is none."""
-        offered = [way for way in self._ways(dynamic) if mine(way)]
-        if not offered:
-            return None
-        table = _Table([self._c.transformer(way) for way in offered])
-        found: list[tuple[tuple[int, ...], Choice]] = []
-        for loaned in self._loaned:
-            keys = self._limits.smallest_first(*table.peaks(loaned))
-            number = int(np.lexsort(keys[::-1])[0])  # whose last key comes first
-            order = tuple(int(key[number]) for key in keys)
-            found.append((order, (offered[number], loaned.places)))
-        return min(found, key=itemgetter(0))[1]
+        found = [_refined(family, self._sized) for family in self._families if mine(family)]
+        return min(found, key=lambda each: each[0])[1] if found else None
 
-    def _ways(self, dynamic: bool) -> list[Way]:
-        c = self._c
-        blocks = c.weights[TRANSFORMER].blocks
-        return list(ways(blocks, c.sets, c.adapted > 0, self._wanted, dynamic))
+    def _ranked(self, way: Way, bound: int | None = None) -> Found:
+        """The best fitting places for a way: ranked (0, ...), or (1, bytes in excess) if none is.
 
-    def _choices(self, mine: Callable[[Way], bool], dynamic: bool) -> list[_Choice]:
-        found = []
-        offered = [(way, self._c.transformer(way)) for way in self._ways(dynamic) if mine(way)]
-        most = max((size.host for way, size in offered if way.home == "host"), default=0)
-        # With host memory for all, streaming from files only is slower; no plan needs it.
-        plenty = self._limits.allow(0, most + self._most_host) and not self._limits.unified
-        for way, footprint in offered:
-            if way.home == "disk" and plenty and self._wanted.places.get(TRANSFORMER) != "disk":
-                continue
-            if self._limits.allow(footprint.always, footprint.host):
-                found.append(_Choice(*latency_alone(self._c, way), way, footprint))
-        return sorted(found, key=attrgetter("seconds"))
+        bound: the ticks beyond which a plan is of no interest.
+        """
+        device, host = self._peaks(way)
+        limits = self._limits
+        excess = limits.excess_of(device, host)
+        fits = np.flatnonzero(excess == 0)
+        if not len(fits):
+            least = int(excess.argmin())
+            return (1, int(excess[least])), (way, self._loaned[least].places)
+        seconds, linked = self._latency_alone(way)
+        if linked:
+            return self._ranked_linked(way, fits, device, host, bound)
+        ticks = np.rint((seconds + self._waits[fits]) / TICK)
+        first = fits[ticks == ticks.min()]
+        return min((self._found(way, at, seconds, device, host) for at in first.tolist()), key=_key)
+
+    def _ranked_linked(
+        self, way: Way, fits: Int64s, device: Int64s, host: Int64s, bound: int | None
+    ) -> Found:
+        """The same, where waiting for both may overlap, or the one may delay the other."""
+        alone = round(self._latency_alone(way)[0] / TICK)
+        best: Found | None = None
+        for at in fits.tolist():
+            if best is not None and max(alone, self._ticks(self._loaned[at])) > best[0][1]:
+                break
+            both = latency(self._c, way, self._loaned[at].places)
+            found = self._found(way, at, both - self._loaned[at].waits, device, host)
+            if best is None or found[0] < best[0]:
+                best = found
+            if bound is not None and alone > bound:
+                break
+        assert best is not None
+        return best
+
+    def _found(self, way: Way, at: int, seconds: float, device: Int64s, host: Int64s) -> Found:
+        loaned = self._loaned[at]
+        plan = way, loaned.places
+        order = rank(seconds + loaned.waits, plan, int(device[at]), int(host[at]))
+        return (0, *order), plan
+
+    def _sized(self, way: Way) -> Found:
+        """The places with which a way takes least memory."""
+        keys = self._limits.smallest_first(*self._peaks(way))
+        at = int(np.lexsort(keys[::-1])[0])  # whose last key comes first
+        return tuple(int(key[at]) for key in keys), (way, self._loaned[at].places)
+
+    def _peaks(self, way: Way) -> tuple[Int64s, Int64s]:
+        """The most bytes of the device and of the host, at all places of the other components."""
+        taken = self._footprint(way)
+        most = np.maximum(taken.prepare + taken.phases, self._outside)
+        most = np.maximum(most, self._inside + taken.phases)
+        return taken.always + self._always + most, taken.host + self._host
+
+    def _footprint(self, way: Way) -> Footprint:
+        if way not in self._footprints:
+            self._footprints[way] = self._c.transformer(way)
+        return self._footprints[way]
+
+    def _latency_alone(self, way: Way) -> tuple[float, bool]:
+        if way not in self._alone:
+            self._alone[way] = latency_alone(self._c, way)
+        return self._alone[way]
+
+    def _ticks(self, loaned: Loaned) -> int:
+        """Of a request with the transformer at hand."""
+        return round((self._c.computing + loaned.waits) / TICK)
+
+    def _needless(self, family: Family) -> bool:
+        """With host memory for everything, streaming from files only is slower."""
+        if family.home == "host" or self._from_files or self._limits.unified:
+            return False
+        most = max(
+            (
+                self._footprint(each.way(each.resident[0], each.merged[0])).host
+                for each in self._families
+                if each.home == "host"
+            ),
+            default=0,
+        )
+        return self._limits.allow(0, most + int(self._host.max(initial=0)))
 
 
-class _Table:
-    """Footprints of the transformer, in columns."""
+def _key(found: Found) -> tuple[int, ...]:
+    return found[0]
 
-    def __init__(self, footprints: Sequence[Footprint]) -> None:
-        def column(name: str) -> Int64s:
-            return np.array([attrgetter(name)(each) for each in footprints], dtype=np.int64)
 
-        self._always, self._phases = column("always"), column("phases")
-        self._prepare, self._host = column("prepare"), column("host")
+def _loaned(c: Costs, wanted: Residency) -> list[Loaned]:
+    """The other components at all places that the wishes leave open."""
+    found = []
+    loans = {}
+    for places in placements(c.others, wanted.places):
+        for name, place in places.items():
+            if (name, place) not in loans:
+                loans[name, place] = c.loan(name, place)
+        at_places = {name: loans[name, place] for name, place in places.items()}
+        found.append(Loaned.of(c, places, at_places))
+    return found
 
-    def peaks(self, loaned: Loaned) -> tuple[Int64s, Int64s]:
-        """The most bytes of the device and of the host, beside the other components."""
-        most = np.maximum(self._prepare + self._phases, loaned.outside)
-        device = loaned.always + self._always + np.maximum(most, loaned.inside + self._phases)
-        return device, loaned.host + self._host
 
-    def fitting(self, loaned: Loaned, limits: Limits) -> list[int]:
-        """The numbers of those that fit beside the other components, in order."""
-        device, host = self.peaks(loaned)
-        fits = (device <= limits.device) & (host <= limits.host)
-        if limits.unified:
-            fits = device + host <= min(limits.device, limits.host)
-        elif limits.pinned is not None:
-            fits &= host <= limits.pinned
-        numbers: list[int] = np.flatnonzero(fits).tolist()
-        return numbers
+def _refined(family: Family, ranked: Callable[[Way], Found]) -> Found:
+    """The best way of a family, by a grid over it and ever shorter steps from the grid's best.
+
+    Memory grows with the blocks that are kept and time falls, so there is one valley to descend
+    into; along a limit of memory it is narrow, and found by going up on one axis and down on the
+    other.
+    """
+    m_axis, k_axis = family.resident, family.merged
+    step = max(1, len(m_axis) // GRID)
+    seen: dict[tuple[int, int], Found] = {}
+
+    def at(i: int, j: int) -> Found:
+        if (i, j) not in seen:
+            seen[i, j] = ranked(family.way(m_axis[i], k_axis[j]))
+        return seen[i, j]
+
+    for i, j in product(_grid(m_axis, step), _grid(k_axis, step)):
+        at(i, j)
+    best = min(seen, key=lambda each: seen[each][0])
+    while step > 1:
+        step = -(-step // 2)
+        while True:
+            near = [
+                (i, j)
+                for i, j in _around(best, step)
+                if 0 <= i < len(m_axis) and 0 <= j < len(k_axis)
+            ]
+            closest = min([best, *near], key=lambda each: at(*each)[0])
+            if closest == best:
+                break
+            best = closest
+    return seen[best]
+
+
+def _grid(axis: Sequence[int], step: int) -> list[int]:
+    return sorted({*range(0, len(axis), step), len(axis) - 1})
+
+
+def _around(place: tuple[int, int], step: int) -> Iterator[tuple[int, int]]:
+    for i, j in product((-step, 0, step), repeat=2):
+        if i or j:
+            yield place[0] + i, place[1] + j

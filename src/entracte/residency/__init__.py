@@ -13,7 +13,7 @@ from .layout import AdapterLayout, lay_out
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
-from .plan import SLOTS, SLOTS_TO_MERGE_ON_ARRIVAL, Sizes, make_plan, spread
+from .plan import SLOTS, Plan, Sizes, make_plan, spread
 from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, resolve_policy
 from .recorder import BlockRun, Record, Transfer
 from .spec import (
@@ -38,7 +38,6 @@ __all__ = [
     "BASE",
     "MODES",
     "SLOTS",
-    "SLOTS_TO_MERGE_ON_ARRIVAL",
     "Adapter",
     "AdapterLayout",
     "AdapterSource",
@@ -66,6 +65,7 @@ __all__ = [
     "OpenAdapter",
     "PhaseRun",
     "Place",
+    "Plan",
     "Record",
     "Residency",
     "Row",
