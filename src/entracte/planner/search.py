@@ -26,7 +26,10 @@ Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
 Choice = tuple[Way, Mapping[str, Place]]
 PlanRank = tuple[int, int, int, int]
 
-# A way's own rank, the smaller the better, and the places that go with it.
+# How a way's rank begins: something fits beside it, or nothing does.
+FITS, EXCEEDS = 0, 1
+
+# A rank, the smaller the better, and the plan.
 Found = tuple[tuple[int, ...], Choice]
 
 
@@ -56,7 +59,6 @@ class Search:
         found.sort(key=lambda each: (self._ticks(each), each.host, each.always))
         self._loaned = found
         self._waits = np.array([each.waits for each in found])
-        self._disk = np.array([list(each.places.values()).count("disk") for each in found])
 
         def column(value: Callable[[Loaned], int]) -> Int64s:
             return np.array([value(each) for each in found], dtype=np.int64)
@@ -67,16 +69,17 @@ class Search:
     def best(self, mine: Callable[[Family], bool] = same_bits) -> Choice | None:
         """The plan that ranks first among those of some families; None if none fits."""
         best: Found | None = None
+
+        def ranked(way: Way) -> Found:
+            nonlocal best
+            found = self._ranked(way, None if best is None else best[0][1])
+            if found[0][0] == FITS and (best is None or found[0] < best[0]):
+                best = found
+            return found
+
         for family in self._families:
             if mine(family) and not self._needless(family):
-                bound = None if best is None else best[0][1]
-
-                def ranked(way: Way, bound: int | None = bound) -> Found:
-                    return self._ranked(way, bound)
-
-                found = _refined(family, ranked)
-                if found[0][0] == 0 and (best is None or found[0] < best[0]):
-                    best = found
+                _refined(family, ranked)
         return None if best is None else best[1]
 
     def smallest(self, mine: Callable[[Family], bool] = same_bits) -> Choice | None:
@@ -84,48 +87,36 @@ class Search:
         found = [_refined(family, self._sized) for family in self._families if mine(family)]
         return min(found, key=lambda each: each[0])[1] if found else None
 
-    def _ranked(self, way: Way, bound: int | None = None) -> Found:
-        """The best fitting places for a way: ranked (0, ...), or (1, bytes in excess) if none is.
+    def _ranked(self, way: Way, bound: int | None) -> Found:
+        """A way with the best places of those that fit, or with those that are least in excess.
 
-        bound: the ticks beyond which a plan is of no interest.
+        bound: the ticks of a plan that is known; the places are not exact where none is faster.
         """
         device, host = self._peaks(way)
-        limits = self._limits
-        excess = limits.excess_of(device, host)
+        excess = self._limits.excess_of(device, host)
         fits = np.flatnonzero(excess == 0)
         if not len(fits):
             least = int(excess.argmin())
-            return (1, int(excess[least])), (way, self._loaned[least].places)
-        seconds, linked = self._latency_alone(way)
-        if linked:
-            return self._ranked_linked(way, fits, device, host, bound)
-        ticks = np.rint((seconds + self._waits[fits]) / TICK)
-        first = fits[ticks == ticks.min()]
-        return min((self._found(way, at, seconds, device, host) for at in first.tolist()), key=_key)
-
-    def _ranked_linked(
-        self, way: Way, fits: Int64s, device: Int64s, host: Int64s, bound: int | None
-    ) -> Found:
-        """The same, where waiting for both may overlap, or the one may delay the other."""
-        alone = round(self._latency_alone(way)[0] / TICK)
+            return (EXCEEDS, int(excess[least])), (way, self._loaned[least].places)
+        alone, linked = self._latency_alone(way)
         best: Found | None = None
+        if not linked:
+            ticks = np.rint((alone + self._waits[fits]) / TICK)
+            fits = fits[ticks == ticks.min()]
         for at in fits.tolist():
-            if best is not None and max(alone, self._ticks(self._loaned[at])) > best[0][1]:
-                break
-            both = latency(self._c, way, self._loaned[at].places)
-            found = self._found(way, at, both - self._loaned[at].waits, device, host)
-            if best is None or found[0] < best[0]:
-                best = found
-            if bound is not None and alone > bound:
-                break
+            seconds = alone + self._loaned[at].waits
+            if linked:
+                # Waiting for both may overlap, or the one may delay the other.
+                least = max(round(alone / TICK), self._ticks(self._loaned[at]))
+                if best is not None and bound is not None and least > bound:
+                    break
+                seconds = latency(self._c, way, self._loaned[at].places)
+            order = rank(seconds, (way, self._loaned[at].places), int(device[at]), int(host[at]))
+            if best is None or (FITS, *order) < best[0]:
+                best = (FITS, *order), (way, self._loaned[at].places)
+                bound = order[0] if bound is None else min(bound, order[0])
         assert best is not None
         return best
-
-    def _found(self, way: Way, at: int, seconds: float, device: Int64s, host: Int64s) -> Found:
-        loaned = self._loaned[at]
-        plan = way, loaned.places
-        order = rank(seconds + loaned.waits, plan, int(device[at]), int(host[at]))
-        return (0, *order), plan
 
     def _sized(self, way: Way) -> Found:
         """The places with which a way takes least memory."""
@@ -169,10 +160,6 @@ class Search:
         return self._limits.allow(0, most + int(self._host.max(initial=0)))
 
 
-def _key(found: Found) -> tuple[int, ...]:
-    return found[0]
-
-
 def _loaned(c: Costs, wanted: Residency) -> list[Loaned]:
     """The other components at all places that the wishes leave open."""
     found = []
@@ -202,6 +189,7 @@ def _refined(family: Family, ranked: Callable[[Way], Found]) -> Found:
             seen[i, j] = ranked(family.way(m_axis[i], k_axis[j]))
         return seen[i, j]
 
+    # Those with most blocks first, which are the fastest.
     for i, j in product(_grid(m_axis, step), _grid(k_axis, step)):
         at(i, j)
     best = min(seen, key=lambda each: seen[each][0])
@@ -221,7 +209,7 @@ def _refined(family: Family, ranked: Callable[[Way], Found]) -> Found:
 
 
 def _grid(axis: Sequence[int], step: int) -> list[int]:
-    return sorted({*range(0, len(axis), step), len(axis) - 1})
+    return sorted({*range(0, len(axis), step), len(axis) - 1}, reverse=True)
 
 
 def _around(place: tuple[int, int], step: int) -> Iterator[tuple[int, int]]:
