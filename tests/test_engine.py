@@ -308,7 +308,7 @@ def test_cancelling_leaves_the_engine_right(engine: Engine, tmp_path: Path) -> N
     expected = engine.generate(small(), keep_frames=False).latents
     for stop_at in ("denoise", "refine", "decode video"):
         stages: list[str] = []
-        with pytest.raises(Cancelled, match="stopped at the caller's wish"):
+        with pytest.raises(Cancelled, match="stopped by the caller"):
             engine.generate(
                 small(),
                 output_path=tmp_path / "video.mp4",
@@ -502,7 +502,7 @@ class TestOpening:
             Engine.open(demo_model, device=device)
 
     def test_dtype(self, demo_model: Path) -> None:
-        with pytest.raises(RequestError, match="'float16' is none of bfloat16, float32"):
+        with pytest.raises(RequestError, match="'float16' is not one of bfloat16, float32"):
             Engine.open(demo_model, dtype="float16")
 
 

@@ -50,7 +50,10 @@ def test_none_means_unset() -> None:
         ({"num_inference_steps": 0}, "num_inference_steps: must be more than 0"),
         ({"num_inference_steps": 10_000}, "num_inference_steps: must be at most 500"),
         ({"num_inference_steps": 8, "pipeline": "distilled"}, "11 fixed steps; leave it out"),
-        ({"pipeline": "three-stage"}, "'three-stage' is none of two-stage, one-stage, distilled"),
+        (
+            {"pipeline": "three-stage"},
+            "'three-stage' is not one of two-stage, one-stage, distilled",
+        ),
         ({"prompt": "  "}, "prompt: is empty"),
         ({"prompt": "caf\udce9"}, "prompt: is not Unicode text at character 4; is it in UTF-8?"),
         ({"negative_prompt": "\ud83d x"}, "negative_prompt: is not Unicode text at character 1"),
@@ -82,7 +85,7 @@ def test_images_outside_the_video(frame: int) -> None:
 
 def test_two_images_at_one_frame() -> None:
     image = ImageCondition(path=Path("a.png"), frame=8)
-    with pytest.raises(RequestError, match="two images stand at frame 8"):
+    with pytest.raises(RequestError, match="two images are at frame 8"):
         Request(prompt="a", images=(image, image))
 
 

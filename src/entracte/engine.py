@@ -137,7 +137,7 @@ class Engine:
         ResidencyError if the residency contradicts itself or the model.
         """
         if dtype not in DTYPES:
-            raise RequestError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+            raise RequestError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         paths = ModelPaths(
             checkpoint=_paths(checkpoint_path),
             gemma_root=None if gemma_root is None else Path(gemma_root),

@@ -61,7 +61,7 @@ class Reporter:
 
     def _tell(self, step: int, steps: int) -> None:
         if self._should_stop is not None and self._should_stop():
-            raise Cancelled(f"stopped at the caller's wish, in {self._stage}")
+            raise Cancelled(f"stopped by the caller, in {self._stage}")
         if self._callback is None:
             return
         left = self._seconds / self._done * (self._work - self._done) if self._done else None

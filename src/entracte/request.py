@@ -196,7 +196,7 @@ class Request(_Frozen):
         given = {name: value for name, value in values.items() if value is not None}
         pipeline = given.get("pipeline", "two-stage")
         if pipeline not in RECIPES:
-            raise ValueError(f"pipeline {pipeline!r} is none of {', '.join(RECIPES)}")
+            raise ValueError(f"pipeline {pipeline!r} is not one of {', '.join(RECIPES)}")
         return given
 
     @field_validator("prompt")
@@ -260,7 +260,7 @@ class Request(_Frozen):
                     f"{self.num_frames - 1}"
                 )
             if frames.count(frame) > 1:
-                raise ValueError(f"images: two images stand at frame {frame}")
+                raise ValueError(f"images: two images are at frame {frame}")
         return self
 
     def _check_side(self, name: str, side: int, cut: int | None) -> None:

@@ -20,8 +20,8 @@ def bench(*words: object) -> int:
     [
         ([], "give either --model, or --random-weights"),
         (["--random-weights", "--model", "x"], "give either --model, or --random-weights"),
-        (["--random-weights", "--preset", "huge"], "'huge' is none of seed, hd, short, cpu"),
-        (["--random-weights", "--modes", "fast"], "'fast', which is none of resident"),
+        (["--random-weights", "--preset", "huge"], "'huge' is not one of seed, hd, short, cpu"),
+        (["--random-weights", "--modes", "fast"], "'fast', which is not one of resident"),
         (["--random-weights", "--repeats", "0"], "--repeats: must be a whole number from 1"),
         (["--random-weights", "--dumps", "d", "--trace-level", "off"], "--dumps needs a trace"),
         (["--random-weights", "--height", "100"], "not a multiple of 64"),

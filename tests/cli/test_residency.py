@@ -81,7 +81,7 @@ def test_legacy_is_the_original_mode() -> None:
 
 
 def test_dials_of_other_modes_are_refused() -> None:
-    with pytest.raises(ResidencyError, match="merged_blocks means something in mode fused only"):
+    with pytest.raises(ResidencyError, match="merged_blocks applies only to mode fused"):
         build_residency(read_settings(GenerateSettings, {"mode": "resident", "merged_blocks": 3}))
 
 

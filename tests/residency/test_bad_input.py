@@ -62,9 +62,12 @@ def _inference() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
-        ({"mode": "fast"}, "mode 'fast' is none of original, .*resident, legacy"),
-        ({"mode": "snapshot", "snapshot_policy": "x"}, "'x' is none of low-vram, aggressive"),
-        ({"places": {"net": "cloud"}}, "net 'cloud' is none of resident, snapshot, streamed, disk"),
+        ({"mode": "fast"}, "mode 'fast' is not one of original, .*resident, legacy"),
+        ({"mode": "snapshot", "snapshot_policy": "x"}, "'x' is not one of low-vram, aggressive"),
+        (
+            {"places": {"net": "cloud"}},
+            "net 'cloud' is not one of resident, snapshot, streamed, disk",
+        ),
         ({"mode": "fused", "resident_blocks": -1}, "resident_blocks is -1; it must be 0 or more"),
         ({"mode": "fused", "merged_blocks": -2}, "merged_blocks is -2; it must be 0 or more"),
         ({"mode": "snapshot", "merged_blocks": 2}, "in mode fused only, not in snapshot"),

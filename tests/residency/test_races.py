@@ -230,7 +230,7 @@ class Strict(SimulatedAccelerator):
     def free(self, memory: Tensor) -> None:
         compute = self._machine.compute
         for access in self._find(memory).history.unseen_by(compute):
-            raise UnorderedWrite(f"memory is given back while {access.who.name} uses it")
+            raise UnorderedWrite(f"memory is freed while {access.who.name} uses it")
         super().free(memory)
 
 
@@ -246,7 +246,7 @@ def test_memory_is_given_back_after_all_use(wanted: Residency) -> None:
 
 def test_memory_given_back_before_its_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Buffer, "settle", lambda buffer, stream: None)
-    with pytest.raises(UnorderedWrite, match="given back"):
+    with pytest.raises(UnorderedWrite, match="is freed"):
         perform(make_manager(Strict(), RESIDENT))
 
 

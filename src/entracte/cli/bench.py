@@ -168,10 +168,10 @@ def _check(options: argparse.Namespace) -> None:
     if (options.model is None) == (options.random_weights is None):
         raise RequestError("give either --model, or --random-weights for none")
     if options.preset not in PRESETS:
-        raise RequestError(f"--preset {options.preset!r} is none of {', '.join(PRESETS)}")
+        raise RequestError(f"--preset {options.preset!r} is not one of {', '.join(PRESETS)}")
     for mode in options.modes:
         if mode not in MODES:
-            raise RequestError(f"--modes has {mode!r}, which is none of {', '.join(MODES)}")
+            raise RequestError(f"--modes has {mode!r}, which is not one of {', '.join(MODES)}")
     if options.repeats < 1 or options.warmups < 0:
         raise RequestError("--repeats is at least 1, and --warmups at least 0")
     if options.against is not None and importlib.util.find_spec("peft") is None:

@@ -12,9 +12,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise RequestError(f"device {name!r} is none of auto, cpu, cuda, cuda:N") from None
+        raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise RequestError(f"device {name!r} is none of auto, cpu, cuda, cuda:N")
+        raise RequestError(f"device {name!r} is not one of auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"device {name!r} is not there: torch sees no such CUDA device")
+        raise RequestError(f"device {name!r} does not exist: torch sees no such CUDA device")
     return device

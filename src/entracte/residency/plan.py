@@ -102,7 +102,7 @@ def make_plan(
     """
     n = sizes.blocks
     if not phases:
-        raise ResidencyError(f"{component} is to be used in no phase at all")
+        raise ResidencyError(f"{component} is not used in any phase")
     check_policy(component, n, policy)
     sources = {weights.source for weights in distinct(phases)}
     if policy.mode in ADAPTING and len(sources) > 1:
@@ -153,7 +153,7 @@ def check_policy(component: str, n: int, policy: ComponentPolicy) -> None:
             )
     if n == 0 and policy.resident_blocks == 0:
         raise ResidencyError(
-            f"{component} cannot be streamed, for it has no sequence of blocks: place it snapshot, "
+            f"{component} cannot be streamed, because it has no blocks: place it snapshot, "
             "disk or resident"
         )
 

@@ -61,7 +61,7 @@ class Residency:
                 raise ResidencyError(f"{name} is {number}; it must be 0 or more")
         if self.merged_blocks is not None and self.mode not in ("fused", AUTO):
             raise ResidencyError(
-                f"merged_blocks means something in mode fused only, not in {self.mode}"
+                f"merged_blocks applies only to mode fused (the mode is {self.mode})"
             )
         if self.resident_blocks is not None and self.mode == "resident":
             raise ResidencyError(
@@ -120,4 +120,4 @@ def resolve_policy(component: str, adapted: bool, wanted: Residency) -> Componen
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ResidencyError(f"{what} {value!r} is none of {', '.join(known)}")
+        raise ResidencyError(f"{what} {value!r} is not one of {', '.join(known)}")

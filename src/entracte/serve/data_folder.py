@@ -152,7 +152,7 @@ class DataFolder:
             names = ", ".join(others[:SHOWN])
             more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
             raise DataFolderError(
-                f"{self.root} is not ours to use: it holds {names}{more}, and no {DATABASE} with "
+                f"{self.root} is not a data folder: it holds {names}{more}, and no {DATABASE} with "
                 "content. Give `data_folder` a new or an empty folder; if the database was lost, "
                 "put it back, or move the videos elsewhere",
                 settings=("data_folder",),

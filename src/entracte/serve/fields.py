@@ -60,7 +60,7 @@ def _picture(value: Any) -> Any:
         value = _parsed(value)
     if isinstance(value, dict):
         if "file_id" in value:
-            raise ValueError("no files are kept here, so there is none of this file_id")
+            raise ValueError("no files are kept here, so a file_id cannot be used")
         value = value.get("image_url")
         if isinstance(value, dict):  # as chats have it
             value = value.get("url")

@@ -220,7 +220,7 @@ def test_a_third_image_stands_between_the_others(visit: Open) -> None:
     assert [frame.input_value() for frame in frames.all()] == ["8", "4"]
     seen.wait("#estimate strong", "bout")
     frames.last.fill("0")
-    seen.wait("#images-error", "wo images stand at frame 0")
+    seen.wait("#images-error", "wo images are at frame 0")
     frames.last.fill("12")
     seen.page.locator("#images-error").wait_for(state="hidden")
     seen.page.click("#clear")

@@ -92,10 +92,10 @@ def test_the_queue_has_limits(store: JobStore) -> None:
     limits = QueueLimits(queued=3, queued_per_owner=2)
     for _ in range(2):
         store.submit(new("ann"), limits)
-    with pytest.raises(QueueFull, match="2 of your videos wait"):
+    with pytest.raises(QueueFull, match="2 of your videos are waiting"):
         store.submit(new("ann"), limits)
     store.submit(new("bob"), limits)
-    with pytest.raises(QueueFull, match="3 videos wait"):
+    with pytest.raises(QueueFull, match="3 videos are waiting"):
         store.submit(new("carl"), limits)
     store.claim("w", 30.0)
     store.submit(new("carl"), limits)

@@ -82,7 +82,7 @@ class SimulatedAccelerator(Gauges):
         allocation = self._find(memory)
         for access in allocation.history.unseen_by(self._machine.compute):
             raise UnorderedWrite(
-                f"{allocation.name} is given back while {access.who.name} uses it; the compute "
+                f"{allocation.name} is freed while {access.who.name} uses it; the compute "
                 "stream has not waited for that"
             )
         self._machine.free(allocation)
@@ -91,7 +91,7 @@ class SimulatedAccelerator(Gauges):
         """See Backend. Raises UnjoinedTask if a task that used the memory was not waited for."""
         allocation, machine = self._find(memory.bytes), self._machine
         if machine.reader in (each.who for each in allocation.history.unseen_by(machine.current)):
-            raise UnjoinedTask(f"{allocation.name} is given back while a task may use it")
+            raise UnjoinedTask(f"{allocation.name} is freed while a task may use it")
         machine.free(allocation)
 
     def prepare_merges(

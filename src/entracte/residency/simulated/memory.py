@@ -70,7 +70,7 @@ class Allocation:
     def check(self, who: str) -> None:
         """Raise UseAfterRelease if it is freed."""
         if self.freed:
-            raise UseAfterRelease(f"{who} uses {self.name}, which was given back")
+            raise UseAfterRelease(f"{who} uses {self.name}, which was freed")
 
     def read(self, who: Participant) -> None:
         """Note a read. Raises UseAfterRelease and UnorderedRead."""

@@ -146,7 +146,7 @@ def _require_frames(frames: list[int], count: int) -> None:
             words = f"images: frame {frame} is outside the video, which has 0 to {count - 1}."
             raise bad_request(words, "images", "invalid_value")
         if frames.count(frame) > 1:
-            words = f"images: two images stand at frame {frame}."
+            words = f"images: two images are at frame {frame}."
             raise bad_request(words, "images", "invalid_value")
 
 

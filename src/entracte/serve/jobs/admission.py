@@ -62,10 +62,10 @@ def require_room(session: Session, job: Job, limits: QueueLimits) -> None:
     """Raise QueueFull if a job would exceed the limits."""
     waiting = select(func.count()).where(Job.status == "queued")
     if session.scalars(waiting).one() >= limits.queued:
-        raise QueueFull(f"the queue is full: {limits.queued} videos wait")
+        raise QueueFull(f"the queue is full: {limits.queued} videos are waiting")
     mine = session.scalars(waiting.where(Job.owner == job.owner)).one()
     if mine >= limits.queued_per_owner:
-        raise QueueFull(f"{mine} of your videos wait already, as many as may")
+        raise QueueFull(f"{mine} of your videos are waiting already, the most allowed")
     sizes = select(func.coalesce(func.sum(Job.input_bytes), 0))
     sizes = sizes.where(Job.status == "queued", Job.owner == job.owner)
     held = session.scalars(sizes).one() + job.input_bytes

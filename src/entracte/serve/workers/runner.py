@@ -254,7 +254,7 @@ def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
     except (OutOfMemory, MemoryError) as error:
         raise WorkFailed("out_of_memory", MEMORY_WORDS, str(error), fatal=True) from error
     except DeviceFault as error:
-        words = "The server's device failed. EstimateRequest again."
+        words = "The server's device failed. Try again."
         raise WorkFailed("device_fault", words, str(error), fatal=True) from error
     except RequestError as error:
         raise WorkFailed("invalid_request", str(error)) from error
@@ -267,7 +267,7 @@ def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
         words = f"The LoRA {name!r} cannot be used: {error.reason}.{advice if error.partly else ''}"
         raise WorkFailed("invalid_lora", words, str(error)) from error
     except CheckpointChanged as error:
-        words = "A file of the server's model was changed. It is opened again: ask again."
+        words = "A file of the server's model changed, and is opened again. Try again."
         raise WorkFailed("model_error", words, str(error), fatal=True) from error
     except CheckpointError as error:
         words = "The server's model has no file for this, or one that cannot be read."
@@ -279,7 +279,9 @@ def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
         words = "The server cannot read an image, or cannot encode the video."
         raise WorkFailed("media_error", words, str(error)) from error
     except NotFinite as error:
-        words = "The model made numbers that are none. A LoRA, or too large a scale, may be why."
+        words = (
+            "The model produced NaN or infinities. A LoRA or a guidance scale may be too strong."
+        )
         raise WorkFailed("not_finite", words, str(error)) from error
     except EntracteError as error:
         raise WorkFailed("failed", "The server cannot run this video.", str(error)) from error
