@@ -24,6 +24,8 @@ def test_what_is_not_given_stays_unset() -> None:
         "audio_guidance",
         "output_height",
         "output_width",
+        "truncate_prompt",
+        "guidance_batch",
     }
 
 
@@ -57,11 +59,23 @@ def test_none_means_unset() -> None:
         ({"prompt": "  "}, "prompt: is empty"),
         ({"prompt": "caf\udce9"}, "prompt: is not Unicode text at character 4; is it in UTF-8?"),
         ({"negative_prompt": "\ud83d x"}, "negative_prompt: is not Unicode text at character 1"),
-        ({"video_guidance": Guidance(rescale=2)}, "rescale is 2; it goes from 0 to 1"),
-        ({"audio_guidance": Guidance(cfg=float("inf"))}, "not a finite number"),
-        ({"audio_guidance": GuidanceOverrides(stg=float("inf"))}, "not a finite number"),
-        ({"video_guidance": GuidanceOverrides(rescale=2)}, "rescale is 2; it goes from 0 to 1"),
-        ({"video_guidance": Guidance(stg_blocks=(-1,))}, "negative block"),
+        (
+            {"video_guidance": Guidance(rescale=2)},
+            "video_guidance: rescale must be at most 1, not 2",
+        ),
+        (
+            {"audio_guidance": Guidance(cfg=float("inf"))},
+            "audio_guidance: cfg must be a finite number",
+        ),
+        (
+            {"audio_guidance": GuidanceOverrides(stg=float("inf"))},
+            "audio_guidance: stg must be a finite number",
+        ),
+        (
+            {"video_guidance": GuidanceOverrides(rescale=2)},
+            "video_guidance: rescale must be at most 1, not 2",
+        ),
+        ({"video_guidance": Guidance(stg_blocks=(-1,))}, "stg_blocks must be at least 0, not -1"),
         ({"colour": "blue"}, "colour: is unknown"),
         ({"guidance_batch": 5}, "guidance_batch: must be at most 4, not 5"),
     ],

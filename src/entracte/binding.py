@@ -5,7 +5,8 @@ from typing import Any
 from entracte.errors import RequestError
 from entracte.frame_rates import FrameRate
 from entracte.recipes import Guidance, GuidanceOverrides
-from entracte.request import FrameCount, ImageCondition, Request, Seed, Side
+from entracte.request import ImageCondition, Request
+from entracte.request_fields import FrameCount, PassCount, PixelCount, Seed
 from entracte.sampling.lengths import audio_token_count
 from entracte.versions import DEFAULTS, Defaults
 
@@ -17,11 +18,13 @@ class BoundRequest(Request):
     """
 
     negative_prompt: str
-    height: Side
-    width: Side
+    height: PixelCount
+    width: PixelCount
     num_frames: FrameCount
     frame_rate: FrameRate
     seed: Seed
+    truncate_prompt: bool = False
+    guidance_batch: PassCount = 1
     video_guidance: Guidance
     audio_guidance: Guidance
 

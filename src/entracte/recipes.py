@@ -79,10 +79,13 @@ class Recipe:
     """A pipeline.
 
     size_multiple: what height and width must be multiples of.
+    label, description: for people.
     audio_phase: the phase whose audio is decoded; later phases' audio only steers the video.
     """
 
     name: PipelineName
+    label: str
+    description: str
     phases: tuple[Phase, ...]
     audio_phase: int
     size_multiple: int
@@ -110,6 +113,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         for recipe in (
             Recipe(
                 name="two-stage",
+                label="Two stages",
+                description="The first act at half size, then a short second act at full size.",
                 phases=(
                     Phase("stage1", divisor=2, sigmas=None, guided=True, distilled=0.0),
                     Phase("stage2", divisor=1, sigmas=REFINEMENT, guided=False, distilled=1.0),
@@ -119,6 +124,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 name="one-stage",
+                label="One stage",
+                description="One act at full size, with the base checkpoint alone.",
                 phases=(Phase("stage1", divisor=1, sigmas=None, guided=True, distilled=0.0),),
                 audio_phase=0,
                 size_multiple=32,
@@ -126,6 +133,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             # The checkpoint itself is a distilled one, so nothing is merged.
             Recipe(
                 name="distilled",
+                label="Distilled",
+                description="Two short acts with a fixed number of steps and no guidance. "
+                "Needs a distilled checkpoint.",
                 phases=(
                     Phase("stage1", divisor=2, sigmas=DISTILLED, guided=False, distilled=0.0),
                     Phase("stage2", divisor=1, sigmas=REFINEMENT, guided=False, distilled=0.0),

@@ -3,13 +3,13 @@
 What it leaves open stays None until the model's version is known: see `entracte.binding`.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -17,29 +17,20 @@ from pydantic import (
     Field,
     FiniteFloat,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from entracte.errors import RequestError
 from entracte.recipes import RECIPES, Guidance, GuidanceOverrides, PipelineName, Recipe
+from entracte.request_fields import PARTS, GuidanceFields, Pipeline, Prompt, RequestFields
 from entracte.sampling.lengths import TIME, audio_token_count
-from entracte.validation import describe
+from entracte.validation import describe, plain
 
-from .frame_rates import FrameRate
-
-MAX_SIDE = 8192
-MAX_FRAMES = 8 * 200 + 1
-MAX_STEPS = 500
-MAX_SEED = 2**64 - 1
 MAX_CRF = 51
 MAX_LORAS = 32
 MAX_LORA_STRENGTH = 100.0
-
-Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
-FrameCount = Annotated[int, Field(gt=0, le=MAX_FRAMES)]
-StepCount = Annotated[int, Field(gt=0, le=MAX_STEPS)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class _Frozen(BaseModel):
@@ -129,40 +120,30 @@ class LoraSpec(_Frozen):
         ) -> None: ...
 
 
-class Request(_Frozen):
+class Request(_Frozen, RequestFields):
     """One generation. What is None takes the default of the model's version.
 
-    height, width: pixels. num_frames: 8k + 1.
-    frame_rate: frames a second: a number, a Fraction, or text such as "24000/1001". 23.976, 29.97,
-        59.94 and their like become the x/1001 that they are roundings of.
-    num_inference_steps: of the guided phase; the distilled pipeline's steps are fixed.
-    seed: the same seed gives the same video on every machine that computes alike.
+    `RequestFields` declares and describes most fields. Beyond that:
+
+    height, width: multiples of 64, or 32 in the one-stage pipeline.
+    frame_rate: a number, a Fraction, or text. 23.976, 29.97, 59.94 and similar rates mean the
+        x/1001 that they are rounded from.
+    num_inference_steps: None in the distilled pipeline, whose steps are fixed.
+    seed: the video is the same on any machine with identical arithmetic.
     video_guidance, audio_guidance: all scales, or with `GuidanceOverrides` some of them.
-    truncate_prompt: cut a prompt of more than 1,024 tokens instead of refusing it.
-    output_height, output_width: even pixels of the file, cut from the centre; None: all of them.
-    guidance_batch: how many guidance passes are computed at once; more is faster on a GPU with
-        memory to spare, and rounds differently.
+    output_height, output_width: even pixels of the file, cropped to the centre; None: all of them.
 
     Raises RequestError where a value is out of range or given values contradict each other.
     """
 
     positional = ("prompt",)
 
-    prompt: str
-    negative_prompt: str | None = None
-    pipeline: PipelineName = "two-stage"
-    height: Side | None = None
-    width: Side | None = None
-    num_frames: FrameCount | None = None
-    frame_rate: FrameRate | None = None
-    num_inference_steps: StepCount | None = None
-    seed: Seed | None = None
+    prompt: Prompt[str]
+    pipeline: Pipeline[PipelineName] = "two-stage"
     images: tuple[ImageCondition, ...] = ()
     loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
     video_guidance: Guidance | GuidanceOverrides | None = None
     audio_guidance: Guidance | GuidanceOverrides | None = None
-    truncate_prompt: bool = False
-    guidance_batch: int = Field(default=1, ge=1, le=4)
     output_height: int | None = Field(default=None, gt=0, multiple_of=2)
     output_width: int | None = Field(default=None, gt=0, multiple_of=2)
 
@@ -184,8 +165,8 @@ class Request(_Frozen):
             loras: Sequence[LoraSpec] = (),
             video_guidance: Guidance | GuidanceOverrides | None = None,
             audio_guidance: Guidance | GuidanceOverrides | None = None,
-            truncate_prompt: bool = False,
-            guidance_batch: int = 1,
+            truncate_prompt: bool | None = None,
+            guidance_batch: int | None = None,
             output_height: int | None = None,
             output_width: int | None = None,
         ) -> None: ...
@@ -220,18 +201,19 @@ class Request(_Frozen):
 
     @field_validator("video_guidance", "audio_guidance")
     @classmethod
-    def _sensible(
-        cls, guidance: Guidance | GuidanceOverrides | None
+    def _in_range(
+        cls, guidance: Guidance | GuidanceOverrides | None, info: ValidationInfo
     ) -> Guidance | GuidanceOverrides | None:
         if guidance is None:
             return None
-        scales = (guidance.cfg, guidance.stg, guidance.modality, guidance.rescale)
-        if not all(scale is None or math.isfinite(scale) for scale in scales):
-            raise ValueError("has a scale that is not a finite number")
-        if not 0 <= (guidance.rescale or 0) <= 1:
-            raise ValueError(f"rescale is {guidance.rescale}; it goes from 0 to 1")
-        if any(block < 0 for block in guidance.stg_blocks or ()):
-            raise ValueError("has a negative block number")
+        parts = {name: part for name, part in PARTS.items() if part.argument == info.field_name}
+        values = asdict(guidance)
+        try:
+            GuidanceFields(**{name: values[part.attribute] for name, part in parts.items()})
+        except ValidationError as error:
+            found = error.errors()[0]
+            words = f"{parts[str(found['loc'][0])].attribute} {plain(found)}"
+            raise ValueError(words) from None
         return guidance
 
     @model_validator(mode="after")

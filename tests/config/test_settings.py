@@ -67,7 +67,7 @@ def test_lists_in_the_file_and_the_environment(toml: Path, monkeypatch: pytest.M
         ("seed = 1.5", "seed in the settings file: must be a whole number, not 1.5"),
         ("seed = nan", "seed in the settings file: must be a"),
         (f"seed = {'9' * 5000}", "is not TOML"),
-        (f"seed = 0x{'f' * 5000}", "seed: must be at most"),
+        (f"seed = 0x{'f' * 5000}", "seed in the settings file: must be at most"),
         (f"seed = {'[' * 5000}{']' * 5000}", "is nested too deeply"),
         ("prompt = 3", "prompt in the settings file: must be text, not 3"),
         ("truncate_prompt = 7", "truncate_prompt in the settings file: must be true or false"),

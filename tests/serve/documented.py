@@ -4,8 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import entracte.serve
+from entracte.config.serve import ServeSettings
+from entracte.request_fields import http_name, range_words, value_schemas
+from entracte.serve.fields import VideoFields
+from entracte.serve.submission import default_fields
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -58,6 +63,38 @@ def rows(text: str, first_column: str) -> list[list[str]]:
 def names(cell: str) -> list[str]:
     """What is set as code in a cell."""
     return re.findall(r"`([^`]+)`", cell)
+
+
+def field_rows() -> list[list[str]]:
+    """A request's fields: name, values, default and description, as the reference has them."""
+    schemas = value_schemas(VideoFields)
+    settings = ServeSettings()
+    defaults = default_fields(settings) | {"model": settings.model_name[0], "seed": "random"}
+    found = []
+    for name, field in VideoFields.model_fields.items():
+        schema = schemas[http_name(name)]
+        default = defaults.get(http_name(name), "")
+        if isinstance(default, str) and len(default) > 20:
+            default = "`/v1/engine` has it"
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        row = [
+            f"`{http_name(name)}`",
+            values_of(schema),
+            shown.lower() if default is False else shown,
+        ]
+        found.append([*row, field.description or ""])
+    return found
+
+
+def values_of(schema: dict[str, Any]) -> str:
+    """The values that a field takes, in a word or two."""
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    if schema["type"] == "array":
+        entries = range_words(schema["items"])
+        return f"a list of {entries}" if entries else "a list"
+    words = {"string": "text", "boolean": "`true`, `false`"}
+    return range_words(schema) or words.get(schema["type"], "a number")
 
 
 def error_codes() -> set[str]:

@@ -26,6 +26,7 @@ from .documented import (
     SETTINGS,
     code_blocks,
     error_codes,
+    field_rows,
     names,
     rows,
 )
@@ -149,6 +150,12 @@ def test_all_error_codes_are_listed() -> None:
     made = {f"video_{status}" for status in ("queued", "in_progress", "failed")}
     made |= {job.CANCELLED, job.WORKER_LOST, CROWDED_CODE}
     assert answers | failures == error_codes() | made
+
+
+def test_all_fields_are_listed_as_they_are_declared() -> None:
+    expected = field_rows()
+    table = "\n".join(f"| {' | '.join(row)} |" for row in expected)
+    assert rows(HTTP_API.read_text(), "field") == expected, f"the table should be\n{table}"
 
 
 def test_all_metrics_are_listed(served: Local) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from entracte.config.residency import parse_size
 from entracte.errors import BudgetError, RequestError
 
-from .flags import worded_with_flags
+from .flags import add_fields, worded_with_flags
 from .overwrite import require_absent
 from .parser import whole
 from .terminal import add_row, clean, plain_table
@@ -35,6 +35,17 @@ MODES = (
     "original",
     "dynamic",
     "auto",
+)
+
+# Fields of a request that change what the preset says.
+REQUEST_FIELDS = (
+    "height",
+    "width",
+    "num_frames",
+    "num_inference_steps",
+    "seed",
+    "prompt",
+    "guidance_batch",
 )
 
 
@@ -68,16 +79,7 @@ def add_parser(commands: Any) -> None:
         help="seed (768x512, 121 frames, 30 steps), hd (1536x1024), short (25 frames) or cpu "
         "(384x256, 25 frames, 8 steps); what follows changes it",
     )
-    for name in ("height", "width", "num-frames", "num-inference-steps", "seed"):
-        video.add_argument(f"--{name}", type=whole(0, 2**64 - 1), metavar="N")
-    video.add_argument("--prompt", metavar="TEXT")
-    video.add_argument(
-        "--guidance-batch",
-        type=whole(1, 4),
-        default=1,
-        metavar="N",
-        help="guidance passes computed at once, 1 to 4",
-    )
+    add_fields(video, REQUEST_FIELDS)
     runs = parser.add_argument_group("what is run")
     runs.add_argument(
         "--modes",
@@ -189,11 +191,11 @@ def _request(options: argparse.Namespace) -> "Request":
     from entracte.binding import require_possible
     from entracte.request import Request
 
-    names = ("height", "width", "num_frames", "num_inference_steps", "seed", "prompt")
-    given = {name: vars(options)[name] for name in names if vars(options)[name] is not None}
+    named = {name: vars(options)[name] for name in REQUEST_FIELDS}
+    given = {name: value for name, value in named.items() if value is not None}
     asked: dict[str, Any] = {"prompt": PROMPT, **PRESETS[options.preset], **given}
     with worded_with_flags():
-        request = Request(guidance_batch=options.guidance_batch, **asked)
+        request = Request(**asked)
         require_possible(request)
         return request
 

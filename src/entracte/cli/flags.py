@@ -1,19 +1,29 @@
 """Command-line flags from the fields of the settings."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from entracte.config.base import Flag, Settings, flag_name
 from entracte.errors import RequestError
+from entracte.request_fields import (
+    GuidanceFields,
+    RequestFields,
+    offer_of,
+    range_words,
+    value_schemas,
+)
+from entracte.validation import plain
 
 GROUPS = {
     "model": "model files (explicit paths override the contents of --model)",
     "residency": "where weights live (docs/reference/modes.md); sizes such as 24GiB or 24GB",
-    "request": "the video",
+    "request": "the video; other sizes than multiples of 64 are cropped from the next",
     "guidance": "guidance (defaults: the pipeline's)",
     "output": "output",
     "service": "the service",
@@ -29,15 +39,13 @@ EXTENDED = ("place",)
 
 def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
     """Add a flag for every setting. Flags that are not given are absent from the result."""
-    flags = {
-        name: next(extra for extra in field.metadata if isinstance(extra, Flag))
-        for name, field in kind.model_fields.items()
-    }
+    flags = flags_of(kind)
     used = {flag.group for flag in flags.values()}
     groups = {
         name: parser.add_argument_group(title) for name, title in GROUPS.items() if name in used
     }
-    for name, flag in flags.items():
+    order = list(GROUPS)
+    for name, flag in sorted(flags.items(), key=lambda each: order.index(each[1].group)):
         help_text = flag.help + _default_words(kind.model_fields[name], flag)
         kinds: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
         if not flag.values:
@@ -51,6 +59,52 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
             if name in EXTENDED:
                 kinds["action"] = "extend"
         groups[flag.group].add_argument(flag_name(name), **kinds)
+
+
+def flags_of(kind: type[Settings]) -> dict[str, Flag]:
+    """The flag of every setting: its own, or that of a request's field."""
+    schemas = value_schemas(RequestFields) | value_schemas(GuidanceFields)
+    flags = {}
+    for name, field in kind.model_fields.items():
+        offer = offer_of(field)
+        if offer is None:
+            flags[name] = next(extra for extra in field.metadata if isinstance(extra, Flag))
+        else:
+            flags[name] = Flag(offer.group, _help(field, schemas[name]), offer.values)
+    return flags
+
+
+def add_fields(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:
+    """Add flags of a request's fields for a command without settings; None if not given."""
+    schemas = value_schemas(RequestFields)
+    for name in names:
+        field = RequestFields.model_fields[name]
+        offer = offer_of(field)
+        assert offer is not None  # every field has one
+        group.add_argument(
+            flag_name(name),
+            type=partial(_parse, name),
+            metavar=offer.values,
+            help=_help(field, schemas[name]),
+        )
+
+
+def _parse(name: str, word: str) -> Any:
+    """A word as the value of a request's field."""
+    try:
+        return RequestFields.model_validate({name: word}).model_dump(include={name})[name]
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(plain(error.errors()[0])) from None
+
+
+def _help(field: FieldInfo, schema: Mapping[str, Any]) -> str:
+    words = range_words(schema)
+    return _in_a_line(field.description or "") + (f" ({words})" if words else "")
+
+
+def _in_a_line(sentence: str) -> str:
+    """A sentence as a flag's help is written."""
+    return sentence[:1].lower() + sentence[1:].removesuffix(".")
 
 
 def _default_words(field: FieldInfo, flag: Flag) -> str:

@@ -12,6 +12,7 @@ from entracte.config.opening import check_model, open_engine, path_strength
 from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency
 from entracte.errors import RequestError
+from entracte.request_fields import arguments_from
 
 from .flags import add_settings, given_settings, worded_with_flags
 from .overwrite import free_name, require_absent
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
     from entracte.request import ImageCondition, LoraSpec, Request
     from entracte.result import Result
     from entracte.trace.trace import Trace
-
-# Settings that a request takes as they are.
-REQUEST_FIELDS = (
-    "prompt",
-    "negative_prompt",
-    "pipeline",
-    "height",
-    "width",
-    "num_frames",
-    "frame_rate",
-    "num_inference_steps",
-    "seed",
-    "truncate_prompt",
-    "guidance_batch",
-)
 
 
 def add_parser(commands: Any) -> None:
@@ -126,16 +112,15 @@ def run(options: argparse.Namespace) -> None:
 def build_request(settings: GenerateSettings) -> "Request":
     """The request that settings describe; raises RequestError where it is wrong."""
     from entracte.binding import require_possible
-    from entracte.config.guidance import guidance_from
     from entracte.request import Request
 
     if settings.prompt is None:
         raise RequestError("--prompt is missing: say what the video should show")
-    given = settings.model_dump(include=set(REQUEST_FIELDS))
+    given = arguments_from(dict(settings)) | _sides(settings)
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
-        request = Request(**(given | _sides(settings) | guidance_from(settings.model_dump())))
+        request = Request(**given)
         require_possible(request)
         return request
 
@@ -147,7 +132,7 @@ def _sides(settings: GenerateSettings) -> dict[str, int]:
     recipe = RECIPES[settings.pipeline]
     given: dict[str, int] = {}
     for name, side in (("height", settings.height), ("width", settings.width)):
-        if side is None or side <= 0 or side % recipe.size_multiple == 0:
+        if side is None or side % recipe.size_multiple == 0:
             continue
         if side % 2:
             raise RequestError(f"{name}: {side} is odd; an H.264 video has even sides")

@@ -6,11 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .flags import add_fields
 from .overwrite import require_absent
 from .parser import whole
 from .plan_inputs import (
     HOST_OF_A_CARD,
     PUBLISHED,
+    VIDEO_FIELDS,
     build_wanted,
     build_workload,
     check_wanted,
@@ -66,18 +68,14 @@ def add_parser(commands: Any) -> None:
     held.add_argument("--merged-blocks", type=whole(0), metavar="K")
     held.add_argument("--place", nargs="+", action="extend", default=[], metavar="COMPONENT=PLACE…")
     video = parser.add_argument_group("the video (defaults: the pipeline's)")
-    video.add_argument("--pipeline", default="two-stage", metavar="NAME")
-    for name in ("height", "width", "num-frames", "num-inference-steps"):
-        video.add_argument(f"--{name}", type=whole(1), metavar="N")
-    video.add_argument("--frame-rate", metavar="FPS")
+    add_fields(video, VIDEO_FIELDS)
     video.add_argument(
         "--images", type=whole(0), default=0, metavar="N", help="number of conditioning images"
     )
-    video.add_argument("--guidance-batch", type=whole(1, 4), default=1, metavar="N")
     parser.add_argument("--svg", metavar="FILE", type=Path, help="draw device memory over time")
     parser.add_argument("--force", action="store_true", help="overwrite that file")
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, pipeline="two-stage")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 PUBLISHED = "ltx-2.3"
 HOST_OF_A_CARD = "64GiB"
 RATES = ("h2d", "disk")
+VIDEO_FIELDS = (
+    "pipeline",
+    "height",
+    "width",
+    "num_frames",
+    "frame_rate",
+    "num_inference_steps",
+    "guidance_batch",
+)
 
 
 def build_wanted(options: argparse.Namespace) -> "Residency":
@@ -134,16 +143,12 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
 def build_workload(options: argparse.Namespace, model: "ModelFigures") -> "Workload":
     from entracte.planner.workload import Workload
 
+    given = {name: vars(options)[name] for name in VIDEO_FIELDS}
+    given["steps"] = given.pop("num_inference_steps")
     with worded_with_flags():
         return Workload.of_sizes(
             layers=model.transformer.layers,
             defaults=model.version.defaults,
-            pipeline=options.pipeline,
-            height=options.height,
-            width=options.width,
-            num_frames=options.num_frames,
-            frame_rate=options.frame_rate,
-            steps=options.num_inference_steps,
             images=options.images,
-            guidance_batch=options.guidance_batch,
+            **{name: value for name, value in given.items() if value is not None},
         )

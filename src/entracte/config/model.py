@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from entracte.recipes import PipelineName
+from entracte.request_fields import Pipeline
+
 from .base import Flag, Number, Settings
 
 
@@ -19,10 +22,7 @@ class ModelSettings(Settings):
         Flag("model", "LoRA for stage 2, and its strength", "PATH [STRENGTH]"),
     ] = None
     spatial_upsampler_path: Annotated[Path | None, Flag("model", "latent upsampler", "PATH")] = None
-    pipeline: Annotated[
-        Literal["two-stage", "one-stage", "distilled"],
-        Flag("model", "two-stage, one-stage or distilled", "NAME"),
-    ] = "two-stage"
+    pipeline: Pipeline[PipelineName] = "two-stage"
     device: Annotated[str, Flag("model", "auto, cpu, cuda or cuda:N", "DEVICE")] = "auto"
     dtype: Annotated[
         Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")

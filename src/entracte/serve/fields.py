@@ -2,54 +2,64 @@
 
 import re
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from entracte.config.base import SIZE, Size
-from entracte.frame_rates import FrameRate
-from entracte.request import (
-    MAX_CRF,
+from entracte.request import MAX_CRF, MAX_LORA_STRENGTH, MAX_LORAS
+from entracte.request_fields import (
+    MAX_ENTRIES,
     MAX_FRAMES,
-    MAX_LORA_STRENGTH,
-    MAX_LORAS,
-    MAX_SEED,
-    MAX_SIDE,
-    MAX_STEPS,
+    GuidanceFields,
+    Offer,
+    Prompt,
+    RequestFields,
+    Scale,
+    http_name,
 )
 
 from .strict_json import parse
 
 MAX_SECONDS = 3600
 
-# Of a list, whatever it is of: nobody needs so many.
-MAX_ENTRIES = 200
 
+class _Strict(BaseModel):
+    """Fields of a body: those that are unknown are refused, and so are numbers in other scripts.
 
-def _parsed(value: Any) -> Any:
-    """Forms have only strings: a list comes as JSON in one."""
-    if not isinstance(value, str):
+    Forms have only text, so a list may be JSON in text.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_text(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        annotation = cls.model_fields[info.field_name].annotation
+        kinds = {get_origin(each) or each for each in get_args(annotation) or (annotation,)}
+        if list in kinds:
+            return _parsed(value)
+        if float in kinds and not value.isascii():
+            raise ValueError("must be a number")
         return value
+
+
+def _parsed(text: str) -> Any:
     try:
-        return parse(value)
+        return parse(text)
     except ValueError:
         raise ValueError("must be JSON") from None
-
-
-def _ascii(value: Any) -> Any:
-    """Digits of other scripts are read as numbers, but were hardly meant as such."""
-    if isinstance(value, str) and not value.isascii():
-        raise ValueError("must be a number")
-    return value
-
-
-Finite = Annotated[float, BeforeValidator(_ascii), Field(allow_inf_nan=False)]
-Scale = Annotated[Finite, Field(ge=-100, le=100)] | None
-Rescale = Annotated[Finite, Field(ge=0, le=1)] | None
-Blocks = Annotated[
-    Annotated[list[Annotated[int, Field(ge=0, le=1000)]], Field(max_length=MAX_ENTRIES)] | None,
-    BeforeValidator(_parsed),
-]
 
 
 def _picture(value: Any) -> Any:
@@ -91,31 +101,29 @@ Picture = Annotated[
 ]
 
 
-class LoraField(BaseModel):
+class LoraField(_Strict):
     """One of the server's LoRAs, by name.
 
     partial: skip the parts that cannot be applied, with a warning, instead of rejecting it.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     name: str
-    strength: Annotated[Finite, Field(ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)] = 1.0
+    strength: float = Field(
+        default=1.0, ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH, allow_inf_nan=False
+    )
     partial: bool = False
 
 
-class ImageField(BaseModel):
+class ImageField(_Strict):
     """An image that conditions the video at a frame.
 
     image: a data URL, or a URL that the server may fetch; in a form, the `input_reference` file at
     the same position.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     image: Picture | None = None
     frame: int = Field(default=0, ge=0, le=MAX_FRAMES)
-    strength: Annotated[Finite, Field(ge=0, le=1)] = 1.0
+    strength: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
     crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
 
 
@@ -134,45 +142,54 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-class VideoFields(BaseModel):
+class VideoFields(_Strict, GuidanceFields, RequestFields):
     """A request for a video. Omitted fields have the server's defaults."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(alias_generator=http_name)
 
-    prompt: Annotated[str, Field(min_length=1), AfterValidator(_visible)]
-    negative_prompt: str | None = None
-    model: str | None = None
+    prompt: Annotated[Prompt[str], Field(min_length=1), AfterValidator(_visible)]
+    model: str | None = Field(
+        default=None, description="The model, by a name that GET /v1/models lists."
+    )
     size: Annotated[
         Annotated[Size, BeforeValidator(_lower)] | None,
-        Field(json_schema_extra={"pattern": SIZE.pattern}, examples=["1280x720"]),
+        Field(
+            description="Width and height in pixels, such as 1280x720; instead of the two fields.",
+            json_schema_extra={"pattern": SIZE.pattern},
+            examples=["1280x720"],
+        ),
     ] = None
-    width: int | None = Field(default=None, gt=0, le=MAX_SIDE)
-    height: int | None = Field(default=None, gt=0, le=MAX_SIDE)
-    seconds: Annotated[Finite, Field(gt=0, le=MAX_SECONDS, examples=["4"])] | None = None
-    num_frames: int | None = Field(default=None, gt=0, le=MAX_FRAMES)
-    fps: FrameRate | None = None
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    num_inference_steps: int | None = Field(default=None, gt=0, le=MAX_STEPS)
-    pipeline: Literal["two-stage", "one-stage", "distilled"] | None = None
-    guidance_scale: Scale = None
-    video_cfg_guidance_scale: Scale = None
-    audio_cfg_guidance_scale: Scale = None
-    video_stg_guidance_scale: Scale = None
-    audio_stg_guidance_scale: Scale = None
-    a2v_guidance_scale: Scale = None
-    v2a_guidance_scale: Scale = None
-    video_rescale_scale: Rescale = None
-    audio_rescale_scale: Rescale = None
-    video_stg_blocks: Blocks = None
-    audio_stg_blocks: Blocks = None
-    guidance_batch: int | None = Field(default=None, ge=1, le=4)
-    truncate_prompt: bool | None = None
-    loras: Annotated[
-        Annotated[list[LoraField], Field(max_length=MAX_LORAS)] | None, BeforeValidator(_parsed)
+    seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_SECONDS,
+        allow_inf_nan=False,
+        description="Length of the video, rounded to 8k + 1 frames; num_frames takes precedence.",
+        examples=["4"],
+    )
+    guidance_scale: Annotated[
+        Scale, Field(description="The same as video_cfg_guidance_scale, which takes precedence.")
     ] = None
-    input_reference: Picture | None = None
-    images: Annotated[
-        Annotated[list[ImageField], Field(max_length=MAX_ENTRIES)] | None, BeforeValidator(_parsed)
+    loras: list[LoraField] | None = Field(
+        default=None,
+        max_length=MAX_LORAS,
+        description="LoRAs of this server by name and strength, merged in all stages.",
+    )
+    input_reference: Annotated[
+        Picture | None, Field(description="An image, shown at the first frame.")
     ] = None
-    preview: bool | None = None
-    webhook_url: str | None = Field(default=None, max_length=2000)
+    images: list[ImageField] | None = Field(
+        default=None,
+        max_length=MAX_ENTRIES,
+        description="Images, each shown at a frame.",
+    )
+    preview: Annotated[
+        bool | None,
+        Field(description="Send small pictures with the events while the video is made."),
+        Offer(label="Show previews while it is made"),
+    ] = None
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=2000,
+        description="Called when the video finishes, if its host is allowed.",
+    )

@@ -7,20 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from entracte.binding import bind
-from entracte.config.guidance import BLOCKS, SCALES, guidance_from, scales_of
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
 from entracte.recipes import RECIPES
 from entracte.request import ImageCondition, LoraSpec, Request
+from entracte.request_fields import (
+    GuidanceFields,
+    RequestFields,
+    arguments_from,
+    http_name,
+    values_from,
+)
 from entracte.sampling.lengths import TIME
 from entracte.versions import ASSUMED, DEFAULTS
 
 from .errors import RequestRefused, UnknownModel
 from .fields import LoraField, VideoFields
 
-# A request's fields under the names that clients know.
+FIELDS = (*RequestFields.model_fields, *GuidanceFields.model_fields)
+
+# What HTTP clients call those of a request's fields that are no fields of theirs.
 PARAMS: Mapping[str, str] = {
-    "frame_rate": "fps",
     "height": "size",
     "width": "size",
     "output_height": "size",
@@ -28,7 +35,13 @@ PARAMS: Mapping[str, str] = {
     "video_guidance": "video_cfg_guidance_scale",
     "audio_guidance": "audio_cfg_guidance_scale",
 }
-OPTIONS = ("guidance_batch", "truncate_prompt", "preview")
+
+# Fields that are not kept, or not as they come.
+NOT_KEPT = {"prompt", "model", "size", "width", "height", "seconds", "guidance_scale", "loras"}
+NOT_KEPT |= {"images", "input_reference", "webhook_url"}
+
+# Fields for which the service has a default of its own, or none.
+OWN_DEFAULTS = {"prompt", "pipeline", "width", "height", "num_frames", "seed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,7 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
     pipeline = fields.pipeline or settings.pipeline
     recipe = RECIPES[pipeline]
     width, height = _size(fields, settings)
-    fps = fields.fps or defaults.frame_rate
+    fps = fields.frame_rate or defaults.frame_rate
     frames = fields.num_frames
     if frames is None:
         seconds = settings.default_seconds if fields.seconds is None else fields.seconds
@@ -79,27 +92,21 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
     else:
         seconds = round(frames / fps, 2)
     _require_length(frames, fps, settings)
-    found: dict[str, Any] = {
-        "size": f"{width}x{height}",
-        "seconds": f"{seconds:g}",
-        "num_frames": frames,
-        "fps": fps,
-        "seed": secrets.randbelow(2**31) if fields.seed is None else fields.seed,
-        "pipeline": pipeline,
-        "negative_prompt": fields.negative_prompt
-        if fields.negative_prompt is not None
-        else defaults.negative_prompt,
-    }
-    if recipe.guided:
-        found["num_inference_steps"] = fields.num_inference_steps or defaults.num_inference_steps
-    elif fields.num_inference_steps is not None:
-        found["num_inference_steps"] = fields.num_inference_steps
-    _require_steps(found, settings)
-    _require_loras(fields.loras or (), settings)
-    given = fields.model_dump(include={*SCALES, *BLOCKS, *OPTIONS}, exclude_none=True)
+    given = fields.model_dump(exclude=NOT_KEPT, exclude_none=True, by_alias=True)
     if fields.guidance_scale is not None:
         given.setdefault("video_cfg_guidance_scale", fields.guidance_scale)
-    found |= given
+    usual: dict[str, Any] = {
+        "num_frames": frames,
+        "fps": fps,
+        "seed": secrets.randbelow(2**31),
+        "pipeline": pipeline,
+        "negative_prompt": defaults.negative_prompt,
+    }
+    if recipe.guided:
+        usual["num_inference_steps"] = defaults.num_inference_steps
+    found = {"size": f"{width}x{height}", "seconds": f"{seconds:g}"} | usual | given
+    _require_steps(found, settings)
+    _require_loras(fields.loras or (), settings)
     if fields.loras:
         found["loras"] = [
             lora.model_dump(exclude=set() if lora.partial else {"partial"}) for lora in fields.loras
@@ -129,24 +136,14 @@ def request_arguments(
     """
     width, height = _pixels(settings["size"])
     rendered = render_size(settings)
-    arguments: dict[str, Any] = {
-        "prompt": prompt,
-        "negative_prompt": settings["negative_prompt"],
-        "pipeline": settings["pipeline"],
-        "width": rendered[0],
-        "height": rendered[1],
-        "num_frames": settings["num_frames"],
-        "frame_rate": settings["fps"],
-        "seed": settings["seed"],
+    values = {name: settings.get(http_name(name)) for name in FIELDS}
+    values |= {"prompt": prompt, "width": rendered[0], "height": rendered[1]}
+    arguments = arguments_from(values) | {
         "images": tuple(ImageCondition(**image) for image in images),
         "loras": tuple(_lora(each, loras) for each in settings.get("loras", ())),
-        **guidance_from(settings),
     }
     if rendered != (width, height):
         arguments |= {"output_width": width, "output_height": height}
-    for name in ("num_inference_steps", "guidance_batch", "truncate_prompt"):
-        if name in settings:
-            arguments[name] = settings[name]
     return arguments
 
 
@@ -158,15 +155,14 @@ def usual_request(settings: ServeSettings) -> dict[str, Any]:
 
 def default_fields(settings: ServeSettings) -> dict[str, Any]:
     """What a request leaves open, for those who want to show it."""
-    defaults = DEFAULTS[ASSUMED]
+    usual = bind(Request("Anything"), DEFAULTS[ASSUMED])
+    values = usual.model_dump(include=RequestFields.model_fields.keys() - OWN_DEFAULTS)
+    values |= values_from(usual.video_guidance, usual.audio_guidance)
     return {
         "size": settings.default_size,
         "seconds": f"{settings.default_seconds:g}",
-        "fps": defaults.frame_rate,
+        **{http_name(name): value for name, value in values.items() if value is not None},
         "pipeline": settings.pipeline,
-        "num_inference_steps": defaults.num_inference_steps,
-        "negative_prompt": defaults.negative_prompt,
-        **scales_of(defaults.video_guidance, defaults.audio_guidance),
     }
 
 
@@ -242,7 +238,7 @@ def from_request(error: RequestError) -> RequestRefused:
     if not colon or not name.replace("_", "").replace(".", "").isalnum():
         return RequestRefused(line, code="invalid_value")
     known = name.partition(".")[0]
-    param = PARAMS.get(known, known)
+    param = PARAMS.get(known) or http_name(known)
     return RequestRefused(f"{param}: {words}", param, "invalid_value")
 
 

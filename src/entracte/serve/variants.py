@@ -12,7 +12,7 @@ from PIL import Image
 
 from entracte.errors import MediaError
 from entracte.files import write_atomically
-from entracte.request import MAX_SIDE
+from entracte.request_fields import MAX_SIDE
 
 Variant = Literal["thumbnail", "spritesheet"]
 

@@ -21,7 +21,7 @@ WRONG = [
     ("[name=height]", "127", "#size-error", "multiple of 2"),
     ("#length", "10", "#length-error", "8k + 1"),
     ("#fps", "0", "#fps-error", "ust be at least 0.1"),
-    ("[name=num_inference_steps]", "101", "#steps-error", "At most 100 are allowed here."),
+    ("#num_inference_steps", "101", "#num_inference_steps-error", "At most 100 are allowed here."),
     ("#seed", "-1", "#seed-error", "ust be at least 0"),
     ("[name=video_rescale_scale]", "2", "#guidance-error", "ust be at most 1"),
     ("[name=video_stg_blocks]", "one", "#guidance-error", "whole numbers"),
@@ -54,7 +54,7 @@ def test_the_first_thing_wrong_takes_the_focus(seen: Visit) -> None:
     page.fill("[name=num_inference_steps]", "101")
     page.click("#advanced > summary")
     page.click("#create")
-    seen.wait("#steps-error", "At most 100")
+    seen.wait("#num_inference_steps-error", "At most 100")
     seen.wait_until("document.activeElement.name === 'num_inference_steps'")
 
 

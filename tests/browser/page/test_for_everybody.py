@@ -54,7 +54,7 @@ def test_nothing_stands_in_the_way_of_anybody(visit: Open) -> None:
     seen.drop("harbour.png", "navy")
     seen.expect("status of 400")
     seen.page.fill("[name=num_inference_steps]", "101")
-    seen.wait("#steps-error")
+    seen.wait("#num_inference_steps-error")
     require_no_violations(seen)
 
 

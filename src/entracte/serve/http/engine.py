@@ -1,4 +1,4 @@
-"""The engine: its state, and its models, LoRAs and stages."""
+"""The engine: its state, and its models, LoRAs, fields and stages."""
 
 import time
 
@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from .depends import TheKey, TheService
 from .errors import ApiError
 from .openapi import errors
-from .schemas import EngineView, Lora, LoraList, Model, ModelList, StageList
-from .serializers import engine_view, stage_list
+from .schemas import EngineView, FieldList, Lora, LoraList, Model, ModelList, StageList
+from .serializers import engine_view, field_list, stage_list
 
 router = APIRouter(prefix="/v1")
 
@@ -52,3 +52,9 @@ def loras(service: TheService) -> LoraList:
 def stages() -> StageList:
     """The values of a video's `stage`, in order, with descriptions."""
     return stage_list()
+
+
+@router.get("/fields", operation_id="listFields", summary="The fields", responses=errors())
+def fields(service: TheService) -> FieldList:
+    """The fields of a request for a video: their types, ranges and words, as a form needs them."""
+    return field_list(service.settings)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from entracte.request_fields import value_schemas
 from entracte.serve.fields import VideoFields
 
 from .auth import OPEN
@@ -69,9 +70,10 @@ def video_body() -> dict[str, Any]:
     """The body of a request for a video: JSON, or a form, whose lists are JSON in a string."""
     schema = _inlined(VideoFields.model_json_schema())
     form = {**schema, "properties": dict(schema["properties"])}
-    for name in ("loras", "images", "video_stg_blocks", "audio_stg_blocks"):
-        description = f"JSON, as the field {name} is elsewhere."
-        form["properties"][name] = {"type": "string", "description": description}
+    for name, value in value_schemas(VideoFields).items():
+        if value["type"] == "array":
+            description = f"JSON, as the field {name} is elsewhere."
+            form["properties"][name] = {"type": "string", "description": description}
     file = {"type": "string", "format": "binary"}
     form["properties"]["input_reference"] = {"type": "array", "items": file}
     content = {

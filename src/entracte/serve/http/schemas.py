@@ -176,6 +176,39 @@ class LoraList(BaseModel):
     data: list[Lora]
 
 
+class ChoiceView(BaseModel):
+    """A value that a field can have."""
+
+    value: str
+    label: str = Field(description="The value, for people.")
+    description: str
+    excludes: list[str] = Field(description="Fields that must be left out with it.")
+
+
+class FieldView(BaseModel):
+    """A field of a request, for those who build a form of it."""
+
+    id: str = Field(description="Its name in a request.")
+    object: Literal["field"] = "field"
+    type: Literal["string", "integer", "number", "boolean", "array"]
+    label: str | None = Field(description="For a form's control; null: it needs one of its own.")
+    description: str
+    hint: bool = Field(description="Whether the description belongs below the control.")
+    group: str
+    stream: Literal["video", "audio"] | None = Field(
+        description="Of guidance: what it guides. Two fields of one label belong side by side."
+    )
+    minimum: float | None
+    maximum: float | None
+    step: float | None
+    choices: list[ChoiceView]
+
+
+class FieldList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[FieldView]
+
+
 class StageView(BaseModel):
     """A stage of the work on a video."""
 

@@ -1,11 +1,23 @@
 """Jobs and workers as clients see them, without paths and without other keys' videos."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from entracte.config.serve import ServeSettings
 from entracte.recipes import RECIPES
-from entracte.request import MAX_FRAMES, MAX_SIDE
+from entracte.request_fields import (
+    MAX_FRAMES,
+    MAX_SIDE,
+    PARTS,
+    Offer,
+    http_name,
+    offer_of,
+    value_schemas,
+)
+from entracte.serve.fields import VideoFields
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.queue_view import QueueSnapshot, remaining
@@ -14,9 +26,12 @@ from entracte.serve.workers.state import WorkerSnapshot
 from entracte.stages import stages_of
 
 from .schemas import (
+    ChoiceView,
     EngineStatus,
     EngineView,
     Estimate,
+    FieldList,
+    FieldView,
     ImagePlace,
     LimitsView,
     MemoryView,
@@ -149,6 +164,48 @@ def stage_list() -> StageList:
             if stage.label
         ]
     )
+
+
+def field_list(settings: ServeSettings) -> FieldList:
+    """The fields of a request, in the order of their declaration."""
+    schemas = value_schemas(VideoFields)
+    schemas["num_inference_steps"]["maximum"] = settings.max_steps
+    return FieldList(
+        data=[
+            _field_view(http_name(name), field, schemas[http_name(name)])
+            for name, field in VideoFields.model_fields.items()
+        ]
+    )
+
+
+def _field_view(name: str, field: FieldInfo, schema: Mapping[str, Any]) -> FieldView:
+    offer = offer_of(field) or Offer()
+    part = PARTS.get(name)
+    return FieldView(
+        id=name,
+        type=schema["type"],
+        label=offer.label or None,
+        description=field.description or "",
+        hint=offer.hint,
+        group=offer.group,
+        stream=None if part is None else part.stream,
+        minimum=schema.get("minimum"),
+        maximum=schema.get("maximum"),
+        step=offer.step,
+        choices=_pipelines() if name == "pipeline" else [],
+    )
+
+
+def _pipelines() -> list[ChoiceView]:
+    return [
+        ChoiceView(
+            value=recipe.name,
+            label=recipe.label,
+            description=recipe.description,
+            excludes=[] if recipe.guided else ["num_inference_steps"],
+        )
+        for recipe in RECIPES.values()
+    ]
 
 
 def _worker_view(worker: WorkerSnapshot, key: Key) -> WorkerView:

@@ -16,6 +16,7 @@ export const api = Object.assign(new EventTarget(), {
 
   engine: () => ask("GET", "/v1/engine"),
   loras: async () => (await ask("GET", "/v1/loras")).data,
+  fields: async () => (await ask("GET", "/v1/fields")).data,
   stages: async () => (await ask("GET", "/v1/stages")).data,
 
   videos({ limit = 20, after = null } = {}) {

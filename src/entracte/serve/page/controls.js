@@ -1,18 +1,10 @@
-// The form's plain controls: those whose value goes to the service under their own name.
+// The form's plain controls: those whose value goes to the service under their own name. Most are
+// built from the service's list of fields, so a new field needs nothing here.
 
 import { byId, element, setText } from "./dom.js";
 
-const SCALES = [
-  ["Prompt (CFG)", "video_cfg_guidance_scale", "audio_cfg_guidance_scale"],
-  ["Perturbed (STG)", "video_stg_guidance_scale", "audio_stg_guidance_scale"],
-  ["Cross-modal", "a2v_guidance_scale", "v2a_guidance_scale"],
-  ["Rescale", "video_rescale_scale", "audio_rescale_scale"],
-];
-const BLOCKS = ["video_stg_blocks", "audio_stg_blocks"];
-
-const TEXTS = ["negative_prompt", "pipeline"];
-const NUMBERS = ["seed", "num_inference_steps", "fps", "guidance_batch", ...SCALES.flatMap((row) => row.slice(1))];
-const CHECKS = ["preview", "truncate_prompt"];
+// Fields whose controls index.html has.
+const PLACED = ["negative_prompt", "seed"];
 
 // What the form itself sees to be wrong. param: the field at fault, as the service names it.
 export class BadInput extends Error {
@@ -22,36 +14,62 @@ export class BadInput extends Error {
   }
 }
 
-// The fields that were filled in, by the service's names. Raises BadInput.
-export function readControls(controls) {
-  const fields = { prompt: controls.prompt.value };
-  for (const name of TEXTS) {
-    if (controls[name].value.trim() !== "") fields[name] = controls[name].value;
+export class Controls {
+  // fields: as the service lists them. defaults: the service's, by field.
+  constructor(form, fields, defaults) {
+    this.controls = form.elements;
+    this.defaults = defaults;
+    this.fields = fields.filter(({ id, label }) => label || PLACED.includes(id));
+    build(this.fields.filter(({ label }) => label), defaults);
   }
-  for (const name of NUMBERS) {
-    const number = readNumber(controls[name]);
-    if (number !== null && !controls[name].disabled) fields[name] = number;
+
+  // The fields that were filled in, by the service's names. Raises BadInput.
+  read() {
+    const given = { prompt: this.controls.prompt.value };
+    for (const field of this.fields) {
+      const value = READ[field.type](this.controls[field.id]);
+      if (value !== null && !this.controls[field.id].disabled) given[field.id] = value;
+    }
+    return given;
   }
-  for (const name of BLOCKS) {
-    const list = readList(controls[name]);
-    if (list !== null) fields[name] = list;
+
+  // The opposite, for the settings of a video. What is the service's default stays empty.
+  fill(settings) {
+    this.controls.prompt.value = settings.prompt ?? "";
+    for (const { id, type } of this.fields) {
+      const given = settings[id];
+      const usual = given === undefined || given === null || given === this.defaults[id];
+      if (type === "boolean") this.controls[id].checked = given === true;
+      else this.controls[id].value = usual ? "" : Array.isArray(given) ? given.join(", ") : given;
+    }
   }
-  for (const name of CHECKS) {
-    if (controls[name].checked) fields[name] = true;
+
+  // What is chosen, in words, and which controls it leaves open.
+  describeChoices() {
+    for (const { id, choices } of this.fields) {
+      if (choices.length === 0) continue;
+      const value = this.controls[id].value || this.defaults[id];
+      const chosen = choices.find((choice) => choice.value === value);
+      setText(byId(`${id}-hint`), chosen?.description ?? "");
+      for (const name of new Set(choices.flatMap(({ excludes }) => excludes))) {
+        this.#enable(name, !chosen?.excludes.includes(name));
+      }
+    }
   }
-  return fields;
+
+  #enable(name, open) {
+    this.controls[name].disabled = !open;
+    this.controls[name].placeholder = open ? (this.defaults[name] ?? "") : "fixed";
+  }
 }
 
-// The opposite, for the settings of a video. What is the server's default stays empty.
-export function fillControls(controls, settings, defaults) {
-  controls.prompt.value = settings.prompt ?? "";
-  for (const name of [...TEXTS, ...NUMBERS, ...BLOCKS]) {
-    const given = settings[name];
-    const usual = given === undefined || given === null || given === defaults[name];
-    controls[name].value = usual ? "" : Array.isArray(given) ? given.join(", ") : given;
-  }
-  for (const name of CHECKS) controls[name].checked = settings[name] === true;
-}
+const READ = {
+  string: (control) => (control.value.trim() === "" ? null : control.value),
+  integer: readNumber,
+  number: readNumber,
+  array: readList,
+  boolean: (control) => control.checked || null,
+};
 
 // A number, or null where nothing was typed.
 export function readNumber(control) {
@@ -67,70 +85,110 @@ function readList(control) {
   if (text === "") return null;
   const parts = text.split(/[\s,]+/).filter((part) => part !== "");
   if (parts.some((part) => !/^\d+$/.test(part))) {
-    throw new BadInput(control.name, "Block numbers are whole numbers with commas between.");
+    throw new BadInput(control.name, "These are whole numbers with commas between.");
   }
   return parts.map(Number);
 }
 
-// The grid of guidance scales: how strongly each influence counts, for picture and sound.
+// Building the controls: switches at the end, what both streams have as a grid, and numbers in pairs.
 
-const SCALE_MEANINGS = {
-  "Prompt (CFG)": "how closely the prompt is followed",
-  "Perturbed (STG)": "against a pass without self-attention in some blocks",
-  "Cross-modal": "how strongly picture and sound follow each other",
-  Rescale: "0 to 1: takes back the contrast that guidance adds",
-};
+const STREAMS = { video: "Video", audio: "Audio" };
 
-export function buildGuidance(defaults) {
-  const grid = byId("guidance-grid");
-  grid.append(
-    element("span", {}),
-    element("span", { class: "column", "aria-hidden": "true" }, "Video"),
-    element("span", { class: "column", "aria-hidden": "true" }, "Audio"),
-  );
-  for (const [label, ...names] of SCALES) {
-    grid.append(element("span", { class: "row-name", title: SCALE_MEANINGS[label] }, label));
-    names.forEach((name, column) => grid.append(scale(name, label, column, defaults[name])));
-  }
-  grid.append(element("span", { class: "row-name", title: SCALE_MEANINGS["Perturbed (STG)"] }, "STG blocks"));
-  for (const stream of ["video", "audio"]) {
-    grid.append(
-      element("input", {
-        name: `${stream}_stg_blocks`,
-        "aria-label": `STG blocks, ${stream}: where self-attention is skipped`,
-        "aria-describedby": "guidance-error",
-        placeholder: "usual",
-        autocomplete: "off",
-      }),
-    );
+function build(fields, defaults) {
+  const checks = fields.filter(({ type }) => type === "boolean");
+  const grid = fields.filter(({ stream }) => stream !== null);
+  const rest = fields.filter((field) => !checks.includes(field) && !grid.includes(field));
+  const guidance = rest.filter(({ group }) => group === "guidance");
+  place("fields-before", rest.filter((field) => !guidance.includes(field)), defaults);
+  placeGrid(grid, defaults);
+  place("fields-after", guidance, defaults);
+  placeChecks(checks);
+}
+
+function place(id, fields, defaults) {
+  let pair = null;
+  for (const field of fields) {
+    const made = labelled(field, defaults[field.id]);
+    const narrow = ["integer", "number"].includes(field.type) && !field.hint;
+    if (!narrow) byId(id).append(made);
+    else if (pair?.childElementCount === 1) pair.append(made);
+    else byId(id).append((pair = element("div", { class: "pair" }, made)));
+    if (!narrow) pair = null;
   }
 }
 
-function scale(name, label, column, usual) {
-  const stream = column === 0 ? "video" : "audio";
+function labelled(field, usual) {
+  const { id, label, description, hint, choices } = field;
+  const control = choices.length > 0 ? select(field) : input(field, usual);
+  control.id = id;
+  const hinted = hint || choices.length > 0;
+  control.setAttribute("aria-describedby", `${hinted ? `${id}-hint ` : ""}${id}-error`);
+  if (!hinted) control.title = description;
+  return element(
+    "div",
+    { class: "field", "data-params": id },
+    element("label", { for: id }, label),
+    control,
+    hinted ? element("p", { class: "hint", id: `${id}-hint` }, hint ? description : "") : null,
+    element("p", { class: "error", id: `${id}-error`, hidden: true }),
+  );
+}
+
+function input({ id, type, minimum, maximum, step }, usual) {
+  if (type === "array" || type === "string") {
+    return element("input", { name: id, autocomplete: "off", placeholder: usual ?? "usual" });
+  }
   return element("input", {
-    name,
+    name: id,
     type: "number",
-    inputmode: "decimal",
-    step: "any",
+    inputmode: type === "integer" ? "numeric" : "decimal",
+    min: minimum,
+    max: maximum,
+    step: step ?? (type === "integer" ? 1 : "any"),
     placeholder: usual ?? "",
-    "aria-label": `${label}, ${stream}: ${SCALE_MEANINGS[label]}`,
-    "aria-describedby": "guidance-error",
   });
 }
 
-// What a pipeline is, in words, and which controls it leaves open.
+function select({ id, choices }) {
+  const options = choices.map(({ value, label }) => element("option", { value }, label));
+  return element("select", { name: id }, element("option", { value: "" }, "The server's choice"), ...options);
+}
 
-const PIPELINE_MEANINGS = {
-  "two-stage": "The first act at half size, then a short second act at full size.",
-  "one-stage": "One act at full size, with the base checkpoint alone.",
-  distilled: "Two short acts with a fixed number of steps and no guidance. Needs a distilled checkpoint.",
-};
+// A row for every label, with a column for each stream.
+function placeGrid(fields, defaults) {
+  const heads = Object.values(STREAMS).map((words) =>
+    element("span", { class: "column", "aria-hidden": "true" }, words),
+  );
+  const grid = byId("guidance-grid");
+  grid.append(element("span", {}), ...heads);
+  for (const label of new Set(fields.map((field) => field.label))) {
+    grid.append(element("span", { class: "row-name" }, label));
+    for (const stream of Object.keys(STREAMS)) {
+      const field = fields.find((each) => each.label === label && each.stream === stream);
+      grid.append(field ? cell(field, defaults[field.id]) : element("span", {}));
+    }
+  }
+  byId("guidance").dataset.params += ` ${fields.map(({ id }) => id).join(" ")}`;
+}
 
-export function describePipeline(controls, defaults) {
-  const pipeline = controls.pipeline.value || defaults.pipeline;
-  setText(byId("pipeline-hint"), PIPELINE_MEANINGS[pipeline] ?? "");
-  const fixed = pipeline === "distilled";
-  controls.num_inference_steps.disabled = fixed;
-  controls.num_inference_steps.placeholder = fixed ? "fixed" : defaults.num_inference_steps;
+function cell(field, usual) {
+  const control = input(field, usual);
+  control.title = field.description;
+  control.setAttribute("aria-label", `${field.label}, ${field.stream}: ${field.description}`);
+  control.setAttribute("aria-describedby", "guidance-error");
+  return control;
+}
+
+function placeChecks(fields) {
+  const checks = byId("checks");
+  checks.dataset.params = fields.map(({ id }) => id).join(" ");
+  const made = fields.map(({ id, label, description }) =>
+    element(
+      "label",
+      { class: "check", title: description },
+      element("input", { type: "checkbox", name: id }),
+      ` ${label}`,
+    ),
+  );
+  checks.prepend(...made);
 }

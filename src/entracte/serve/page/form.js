@@ -1,7 +1,7 @@
 // The form for a new video.
 
 import { api } from "./api.js";
-import { buildGuidance, describePipeline, fillControls, readControls } from "./controls.js";
+import { Controls } from "./controls.js";
 import { byId, setText, show } from "./dom.js";
 import { fillNamed, forgetDraft, loadDraft, loadImages, readNamed, saveDraft, saveImages } from "./draft.js";
 import { ImagesField } from "./images.js";
@@ -19,12 +19,13 @@ export class VideoForm {
   #imagesName; // of those that were saved last
   #judged = null; // the field that the last estimate complained of
 
-  // engine: the service's limits and defaults. created: called with every new video.
-  constructor(engine, created) {
+  // engine: the service's limits and defaults. fields: those of a request, as the service lists them.
+  // created: called with every new video.
+  constructor(engine, fields, created) {
     this.engine = engine;
     this.form = byId("form");
     this.errors = new FieldErrors(this.form);
-    buildGuidance(engine.defaults);
+    this.controls = new Controls(this.form, fields, engine.defaults);
     this.size = new SizeField(this.form, engine);
     this.length = new LengthField(this.form, engine);
     this.loras = new LorasField(() => this.#changed());
@@ -67,7 +68,7 @@ export class VideoForm {
   // Settings of a video, with a random seed; images: [{file, frame, strength, crf}].
   reuse(settings, images) {
     this.errors.clearAll();
-    fillControls(this.form.elements, { ...settings, seed: undefined }, this.engine.defaults);
+    this.controls.fill({ ...settings, seed: undefined });
     this.size.write(settings.size);
     this.length.write(settings);
     this.loras.write(settings.loras ?? []);
@@ -138,8 +139,6 @@ export class VideoForm {
     elements.prompt.maxLength = limits.max_prompt_chars;
     elements.negative_prompt.maxLength = limits.max_prompt_chars;
     elements.negative_prompt.placeholder = shortened(defaults.negative_prompt ?? "", 70);
-    for (const name of ["num_inference_steps", "fps"]) elements[name].placeholder = defaults[name];
-    elements.num_inference_steps.max = limits.max_steps;
     show(byId("images"), limits.max_images > 0);
     const apple = /Mac|iPhone|iPad/.test(navigator.platform);
     setText(byId("create-keys"), `or ${apple ? "⌘" : "Ctrl"} + Enter`);
@@ -165,7 +164,7 @@ export class VideoForm {
 
   #refresh() {
     this.size.refresh();
-    describePipeline(this.form.elements, this.engine.defaults);
+    this.controls.describeChoices();
     show(byId("random-seed"), this.form.elements.seed.value !== "");
   }
 
@@ -200,7 +199,7 @@ export class VideoForm {
   #read() {
     const loras = this.loras.read();
     return {
-      ...readControls(this.form.elements),
+      ...this.controls.read(),
       ...this.size.read(),
       ...this.length.read(),
       ...(loras.length > 0 && { loras }),

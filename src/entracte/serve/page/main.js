@@ -25,7 +25,7 @@ class Page {
     this.stream = new EventStream();
     this.banner = connectionBanner(this.stream);
     this.signIn = new SignIn(() => this.#enter());
-    this.parts = null; // made once the limits and the stages of the service are known
+    this.parts = null; // made once the limits, stages and fields of the service are known
     this.keyed = false; // whether the service asks for a key
     this.queue = ""; // its last state, to see changes
     this.queueTimer = null;
@@ -42,13 +42,13 @@ class Page {
   }
 
   async #enter() {
-    const asked = () => Promise.all([api.engine(), api.stages()]);
-    const [engine, stages] = await this.banner.untilAnswered(asked).catch(() => [null]);
+    const asked = () => Promise.all([api.engine(), api.stages(), api.fields()]);
+    const [engine, stages, fields] = await this.banner.untilAnswered(asked).catch(() => [null]);
     if (engine === null) return; // it asks for a key after all, which is shown
     show(byId("sign-out"), this.keyed);
     show(byId("skip"), true);
     show(byId("work"), true);
-    this.parts ??= this.#makeParts(engine, new Stages(stages));
+    this.parts ??= this.#makeParts(engine, new Stages(stages), fields);
     this.parts.machine.update(engine);
     this.parts.form.open();
     this.stream.start();
@@ -63,9 +63,9 @@ class Page {
     this.signIn.open(words);
   }
 
-  #makeParts(engine, stages) {
+  #makeParts(engine, stages, fields) {
     const created = (video) => this.#created(video);
-    const form = new VideoForm(engine, created);
+    const form = new VideoForm(engine, fields, created);
     const reuse = new Reuse(form, created);
     const deletion = new Deletion(this.videos);
     const actions = {
