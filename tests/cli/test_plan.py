@@ -192,7 +192,10 @@ def test_modes_of_no_use_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--gpu", "h200", "--device-memory", "lots"], "--device-memory takes a size"),
         (["--gpu", "h200", "--height", "65"], "height: 65 is not a multiple of 64"),
         (["--gpu", "h200", "--images", "-1"], "--images: must be a whole number from 0"),
-        (["--gpu", "h200", "--pipeline", "three-stage"], "'three-stage' is not one of"),
+        (
+            ["--gpu", "h200", "--pipeline", "three-stage"],
+            "--pipeline: must be two-stage, one-stage or distilled, not 'three-stage'",
+        ),
         (["--gpu", "h200", "--model", "nowhere"], "model folder nowhere does not exist"),
         (["--gpu", "h200", "--place", "engine=disk"], "no component 'engine' to place"),
         (["--gpu", "h200", "--place", "vocoder=streamed"], "vocoder cannot be streamed"),
