@@ -88,7 +88,7 @@ class Engine:
         self._planner = ModelPlanner(
             source,
             dtype,
-            lambda name: self._loras.adapter("transformer", name).changes,
+            self._loras.adapter,
             backend,
             hardware,
         )

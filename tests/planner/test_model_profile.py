@@ -69,7 +69,7 @@ def test_units_are_what_the_device_manager_lays_out(
     }
     adapter = figures.adapters[DISTILLED]
     assert adapter.nbytes == tuple(factors.get(unit, 0) for unit in range(len(adapter.nbytes)))
-    assert adapter == adapter_figures(lora.changes("transformer"), figures)
+    assert adapter == adapter_figures("transformer", lora.changes("transformer"), figures)
 
 
 def test_merging_takes_two_operations_for_every_number_of_the_product(

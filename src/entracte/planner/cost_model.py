@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from entracte.machine.hardware import Hardware
 from entracte.residency import (
@@ -62,6 +63,21 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Lent:
+    """The weights that a component beside the transformer is used with, if not its own.
+
+    factors: bytes of its adapters, by name and unit.
+    """
+
+    weights: WeightSet
+    factors: Mapping[str, tuple[int, ...]]
+
+
+# Every component is used with its own weights.
+OWN: Mapping[str, Lent] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
 class Loan:
     """A component beside the transformer at a place.
 
@@ -76,8 +92,9 @@ class Loan:
 class Costs:
     """All that is the same for every plan of one request on one machine.
 
-    stages: with the seconds that each computes. sizes: of all components. phases: the
-    transformer's. lent: with which weights other components are used, if not with their own.
+    stages: with the seconds that each computes. sweeps: the loops among them. sizes: of all
+    components. phases: the transformer's. lent: the other components' weights.
+    copied: what of every component goes over the link.
     """
 
     stages: tuple[tuple[StageWork, float], ...]
@@ -85,7 +102,7 @@ class Costs:
     sizes: Mapping[str, Sizes]
     phases: tuple[WeightPhase, ...]
     hardware: Hardware
-    lent: Mapping[str, WeightSet] = field(default_factory=dict)
+    lent: Mapping[str, Lent] = OWN
     copied: Mapping[str, CopiedBytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,7 +145,7 @@ class Costs:
 
     def loan(self, name: str, place: Place) -> "Loan":
         """Another component at a place."""
-        phases = (WeightPhase(self.lent.get(name, BASE)),)
+        phases = (WeightPhase(self.lent[name].weights if name in self.lent else BASE),)
         waits = sum(
             loan_wait(self.copied[name], place, seconds / len(stage.loans), self.hardware)
             for stage, seconds in self.stages
@@ -150,6 +167,7 @@ def costs(
     hardware: Hardware,
     calibration: Calibration,
     transformer: TransformerMeter,
+    lent: Mapping[str, Lent] = OWN,
 ) -> Costs:
     """Prepare predictions. `phases` are the transformer's, and name adapters of the model."""
     work = stage_work(model, load, transformer)
@@ -158,10 +176,11 @@ def costs(
         for stage in work
     )
     sets = distinct(tuple(phases))
-    sizes = {
-        name: Sizes(units, _factors(model, sets) if name == TRANSFORMER else {})
-        for name, units in model.units.items()
+    factors = {name: each.factors for name, each in lent.items()}
+    factors[TRANSFORMER] = {
+        each.name: model.adapters[each.name].nbytes for w in sets for each in w.adapters
     }
+    sizes = {name: Sizes(units, factors.get(name, {})) for name, units in model.units.items()}
     units = model.units[TRANSFORMER]
     blocks = sizes[TRANSFORMER].blocks
     sweeps = []
@@ -183,11 +202,7 @@ def costs(
         )
         block = seconds / max(1, phase.sweeps * blocks)
         sweeps.append(Sweeps(phase.sweeps, block, sets.index(phase.weights), merge, outside))
-    return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware)
-
-
-def _factors(model: ModelFigures, sets: Sequence[WeightSet]) -> dict[str, tuple[int, ...]]:
-    return {each.name: model.adapters[each.name].nbytes for w in sets for each in w.adapters}
+    return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware, lent)
 
 
 def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float], float]:

@@ -1,6 +1,6 @@
 """Planning for an open model: what its requests are to the planner, and what the plan becomes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -8,13 +8,15 @@ import torch
 from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
+from entracte.pipeline.cache import Cache
 from entracte.pipeline.resolved import ResolvedRequest
-from entracte.residency import AUTO, Backend, Changes, Residency, WeightPhase
+from entracte.residency import AUTO, Backend, OpenAdapter, Residency, WeightPhase
 from entracte.trace.trace import Trace
 from entracte.units import MIB
 
+from .cost_model import Lent
 from .decision import Decision
-from .model_profile import AdapterFigures, adapter_figures, figures_of
+from .model_profile import TRANSFORMER, AdapterFigures, adapter_figures, figures_of
 from .planner import Measured, Planner
 from .prediction import Prediction
 from .workload import Workload
@@ -26,7 +28,7 @@ KEPT_FIGURES = 64
 class ModelPlanner:
     """Decides where an open model's weights live, request by request.
 
-    changes: what a LoRA does to the transformer, by its name. hardware: None has the
+    adapters: what a LoRA does to a component, by the names of both. hardware: None has the
         backend's machine probed.
     """
 
@@ -34,17 +36,17 @@ class ModelPlanner:
         self,
         source: ModelSource,
         dtype: torch.dtype,
-        changes: Callable[[str], Changes],
+        adapters: OpenAdapter,
         backend: Backend,
         hardware: Hardware | None,
     ) -> None:
         self._source = source
         self._dtype = dtype
-        self._changes = changes
+        self._open_adapter = adapters
         self._backend = backend
         self._hardware = hardware
         self._planner: Planner | None = None
-        self._adapters: dict[str, AdapterFigures] = {}
+        self._adapters: Cache[tuple[str, str], AdapterFigures] = Cache(KEPT_FIGURES)
 
     @property
     def planner(self) -> Planner:
@@ -62,16 +64,16 @@ class ModelPlanner:
         All its prompts are taken to be new, so that an unseen one finds room when it comes.
         """
         load = Workload.of(resolved, new_prompts=resolved.prompts)
-        phases = resolved.weight_phases
-        return self.planner.decide(load, phases, self._adapters_of(phases), wanted)
+        phases, lent = resolved.weight_phases, self._lent(resolved)
+        return self.planner.decide(load, phases, self._adapters_of(phases), wanted, lent)
 
     def predict(self, resolved: ResolvedRequest, wanted: Residency) -> Prediction | None:
         """What a request takes under the plan in place; None before there was one."""
         if self._planner is None:
             return None
         load = Workload.of(resolved, new_prompts=resolved.prompts)
-        phases = resolved.weight_phases
-        return self._planner.predict(load, phases, self._adapters_of(phases), wanted)
+        phases, lent = resolved.weight_phases, self._lent(resolved)
+        return self._planner.predict(load, phases, self._adapters_of(phases), wanted, lent)
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
         """A decision is carried out."""
@@ -91,15 +93,27 @@ class ModelPlanner:
         return probe(self._backend, self._dtype, folder=folder if folder.is_dir() else None)
 
     def _adapters_of(self, phases: Sequence[WeightPhase]) -> dict[str, AdapterFigures]:
+        """Those of the transformer, by name."""
         names = {each.name for phase in phases for each in phase.weights.adapters}
-        known = self._adapters
-        found = {
-            name: known.get(name) or adapter_figures(self._changes(name), self.planner.model)
-            for name in sorted(names)
+        return {name: self._figures(TRANSFORMER, name) for name in sorted(names)}
+
+    def _lent(self, resolved: ResolvedRequest) -> dict[str, Lent]:
+        """Other components' weights, where they are not their own."""
+        return {
+            component: Lent(
+                weights,
+                {e.name: self._figures(component, e.name).nbytes for e in weights.adapters},
+            )
+            for component, weights in resolved.weights.lent.items()
         }
-        # What was replaced has another name now, and is not looked up again.
-        self._adapters = found if len(known) > KEPT_FIGURES else {**known, **found}
-        return found
+
+    def _figures(self, component: str, name: str) -> AdapterFigures:
+        def make() -> AdapterFigures:
+            changes = self._open_adapter(component, name).changes
+            return adapter_figures(component, changes, self.planner.model)
+
+        # A LoRA that was replaced has another name now, and is not looked up again.
+        return self._adapters.get((component, name), make)
 
 
 def named(wanted: Residency) -> Residency:

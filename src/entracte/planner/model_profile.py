@@ -34,7 +34,7 @@ PUBLISHED: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class AdapterFigures:
-    """One adapter, by unit of the transformer; the last unit is what is outside its blocks.
+    """One adapter of a component, by unit; the last unit is what is outside the blocks.
 
     nbytes: of the factors, as the device manager lays them out. flops: of merging them.
     """
@@ -89,14 +89,14 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
             if name in source.components
         }
         changes = open_lora(file, shapes).changes[TRANSFORMER]
-        adapters[DISTILLED] = _adapter(changes, version, config.layers)
+        adapters[DISTILLED] = _adapter(TRANSFORMER, changes, version, config.layers)
     stages = trace_stages(modules, version, dtype)
     return ModelFigures(version, units, config, adapters, stages, dtype.itemsize)
 
 
-def adapter_figures(changes: Changes, model: ModelFigures) -> AdapterFigures:
-    """The figures of an adapter of the transformer; its tensors are not read."""
-    return _adapter(changes, model.version, model.transformer.layers)
+def adapter_figures(component: str, changes: Changes, model: ModelFigures) -> AdapterFigures:
+    """The figures of an adapter of a component; its tensors are not read."""
+    return _adapter(component, changes, model.version, len(model.units[component]) - 1)
 
 
 def published(name: str) -> ModelFigures:
@@ -145,8 +145,10 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
     )
 
 
-def _adapter(changes: Changes, version: ModelVersion, layers: int) -> AdapterFigures:
-    laid_out = AdapterLayout.of(MemoryAdapter(changes), version.blocks[TRANSFORMER], layers)
+def _adapter(
+    component: str, changes: Changes, version: ModelVersion, blocks: int
+) -> AdapterFigures:
+    laid_out = AdapterLayout.of(MemoryAdapter(changes), version.blocks.get(component), blocks)
     flops = tuple(sum(changes[name].flops for name in names) for names in laid_out.names)
     return AdapterFigures(laid_out.sizes, flops)
 

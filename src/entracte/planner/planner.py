@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from entracte.machine.hardware import Hardware
 from entracte.pipeline.cache import Cache
-from entracte.residency import AUTO, Residency, WeightPhase
+from entracte.residency import AUTO, Residency, WeightPhase, WeightSet
 from entracte.units import size
 
 from .calibration import Calibration
-from .cost_model import Costs, costs, predict
+from .cost_model import OWN, Costs, Lent, costs, predict
 from .decision import Decision, Option, decide, named_plan, said
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
@@ -25,6 +25,10 @@ WORTH_MOVING = 0.05
 
 # Decisions that are kept, for requests of the same sizes.
 CACHED_DECISIONS = 16
+
+
+# What is to be computed, and the weights of the transformer and of other components for it.
+DecisionKey = tuple[Workload, tuple[WeightPhase, ...], tuple[tuple[str, WeightSet], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Planner:
         phases: Sequence[WeightPhase],
         adapters: Mapping[str, AdapterFigures],
         wanted: Residency,
+        lent: Mapping[str, Lent] = OWN,
     ) -> Decision:
         """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
 
@@ -68,10 +73,11 @@ class Planner:
         if wanted != self._wanted:
             self._wanted = wanted
             self._forget()
-        c = self.costs(load, phases, adapters)
+        c = self.costs(load, phases, adapters, lent)
         limits = self._limits(wanted)
         found = self._decisions.get(
-            (load, tuple(phases)), lambda: decide(c, wanted, limits, strict=wanted.mode == AUTO)
+            (load, tuple(phases), tuple((name, each.weights) for name, each in lent.items())),
+            lambda: decide(c, wanted, limits, strict=wanted.mode == AUTO),
         )
         if wanted.mode == AUTO and self._standing is not None and self._standing[0] == wanted:
             return self._kept(c, self._standing[1], found, limits, wanted) or found
@@ -83,12 +89,13 @@ class Planner:
         phases: Sequence[WeightPhase],
         adapters: Mapping[str, AdapterFigures],
         wanted: Residency,
+        lent: Mapping[str, Lent] = OWN,
     ) -> Prediction | None:
         """What a request takes under the plan in place, or as named; None where there is neither.
 
         Decides nothing, so it may be asked while a decision is made.
         """
-        c = self.costs(load, phases, adapters)
+        c = self.costs(load, phases, adapters, lent)
         if wanted.mode != AUTO:
             return predict(c, *named_plan(c, wanted))
         if self._standing is None:
@@ -105,10 +112,14 @@ class Planner:
         load: Workload,
         phases: Sequence[WeightPhase],
         adapters: Mapping[str, AdapterFigures],
+        lent: Mapping[str, Lent] = OWN,
     ) -> Costs:
-        """What predictions for a request are made from."""
+        """What predictions for a request are made from.
+
+        adapters: of the transformer, by name. lent: the weights of other components.
+        """
         model = replace(self.model, adapters={**self.model.adapters, **adapters})
-        return costs(model, load, phases, self.hardware, self.calibration, self._transformer)
+        return costs(model, load, phases, self.hardware, self.calibration, self._transformer, lent)
 
     def ran_out(self, decision: Decision) -> None:
         """A plan found less memory than it needs: it, and larger ones, are not taken again."""
@@ -146,9 +157,7 @@ class Planner:
                 self.calibration = replace(self.calibration, memory=memory)
 
     def _forget(self) -> None:
-        self._decisions: Cache[tuple[Workload, tuple[WeightPhase, ...]], Decision] = Cache(
-            CACHED_DECISIONS
-        )
+        self._decisions: Cache[DecisionKey, Decision] = Cache(CACHED_DECISIONS)
 
     def _limits(self, wanted: Residency) -> Limits:
         limits = limits_of(self.hardware, wanted)
