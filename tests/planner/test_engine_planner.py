@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import entracte.pipeline.run
-from entracte import Engine, Request, Residency
+from entracte import Engine, LoraSpec, Request, Residency
 from entracte.errors import BudgetError, OutOfMemory
 from entracte.machine.hardware import Hardware, Rates
 from entracte.planner.decision import Decision
+from entracte.residency import SLOTS
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.result import Result
 
@@ -115,6 +117,25 @@ def test_a_warm_engine_finds_room_for_an_unseen_prompt(demo_model: Path, plenty:
         for name in ("text_encoder", "connectors")
     )
     assert unseen["weights_bytes_in"] <= warm["weights_bytes_in"] + 1.1 * encoders
+
+
+def test_loras_of_connectors_are_counted(
+    demo_model: Path, tmp_path: Path, plenty: Decision
+) -> None:
+    engine = open_engine(demo_model)
+    connectors = engine.source.components["connectors"].tensors
+    name = next(each for each in connectors if each.endswith("attn1.to_v.weight"))
+    rows, columns = connectors[name].info.shape
+    down, up = torch.zeros(64, columns), torch.zeros(rows, 64)
+    module, path = name.removesuffix(".weight"), tmp_path / "lora.safetensors"
+    save_file({f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, path)
+
+    def taken(decision: Decision) -> int:
+        stages = {stage.name: stage for stage in decision.chosen.prediction.stages}
+        return stages["connect text"].weights["connectors"]
+
+    with_lora = engine.plan(small(loras=(LoraSpec(path),)))
+    assert taken(with_lora) - taken(plenty) == SLOTS * (down.nbytes + up.nbytes)
 
 
 def test_a_larger_request_is_planned_for(demo_model: Path, plenty: Decision) -> None:

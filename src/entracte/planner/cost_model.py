@@ -102,7 +102,7 @@ class Costs:
     sizes: Mapping[str, Sizes]
     phases: tuple[WeightPhase, ...]
     hardware: Hardware
-    lent: Mapping[str, Lent] = OWN
+    lent: Mapping[str, Lent] = field(default_factory=dict)
     copied: Mapping[str, CopiedBytes] = field(init=False)
 
     def __post_init__(self) -> None:
