@@ -6,7 +6,7 @@ from entracte.errors import RequestError
 from entracte.frame_rates import FrameRate
 from entracte.recipes import Guidance, GuidanceOverrides
 from entracte.request import ImageCondition, Request
-from entracte.request_fields import FrameCount, PassCount, PixelCount, Seed
+from entracte.request_fields import FrameCount, PixelCount, Seed
 from entracte.sampling.lengths import audio_token_count
 from entracte.versions import DEFAULTS, Defaults
 
@@ -14,7 +14,8 @@ from entracte.versions import DEFAULTS, Defaults
 class BoundRequest(Request):
     """A request whose every value is settled: what was not given is a version's default.
 
-    num_inference_steps: None only where the pipeline's steps are fixed. Images have a crf.
+    num_inference_steps: None only where the pipeline's steps are fixed. guidance_batch: None until
+        it is known what computes the passes. Images have a crf.
     """
 
     negative_prompt: str
@@ -24,7 +25,6 @@ class BoundRequest(Request):
     frame_rate: FrameRate
     seed: Seed
     truncate_prompt: bool = False
-    guidance_batch: PassCount = 1
     video_guidance: Guidance
     audio_guidance: Guidance
 

@@ -80,7 +80,7 @@ class Engine:
         self.backend = backend
         self._dtype = dtype
         self._loras = Loras(source.components)
-        self._resolver = Resolver(source, self._loras)
+        self._resolver = Resolver(source, self._loras, backend.device.type == "cuda")
         self._one_at_a_time = threading.RLock()
         self._closed = False
         self._decision: Decision | None = None  # of the last request, in mode auto

@@ -128,8 +128,8 @@ class RequestFields(BaseModel):
     guidance_batch: Annotated[
         PassCount | None,
         Field(
-            description="Guidance passes computed at once, 1 by default; more is faster on a GPU "
-            "with memory to spare, and rounds differently.",
+            description="Guidance passes computed at once. By default as many as a GPU has memory "
+            "for anyway, and 1 on a CPU; another number may round differently.",
         ),
         Offer("guidance", "N", label="Guidance passes at once", hint=True),
     ] = None

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from entracte.binding import BoundRequest
 from entracte.planner.decision import said
+from entracte.request import Request
 from entracte.residency import Backend
 
 from .measure import EXACT, MeasuredMode, MeasuredRun
@@ -26,7 +26,7 @@ def machine(backend: Backend) -> dict[str, Any]:
 
 
 def bench_json(
-    backend: Backend, request: BoundRequest, found: Sequence[MeasuredMode], theirs: Theirs | None
+    backend: Backend, request: Request, found: Sequence[MeasuredMode], theirs: Theirs | None
 ) -> dict[str, Any]:
     """Every run of every mode; seconds and bytes. It holds no prompt."""
     digests = {run.digest for each in found if each.mode in EXACT for run in each.runs}

@@ -155,7 +155,8 @@ def run(options: argparse.Namespace) -> None:
                 _teller(options),
             )
     if options.json:
-        print(json.dumps(bench_json(backend, request, found, theirs)))
+        assert ran[0].last is not None  # it ran
+        print(json.dumps(bench_json(backend, ran[0].last.request, found, theirs)))
     else:
         on_gpu = backend.device.type == "cuda"
         published = not options.no_published and on_gpu and _is_published_run(source, request)

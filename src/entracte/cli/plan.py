@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     hardware, wanted = heed_memory(find_machine(options), wanted)
     model = find_model(options)
     check_wanted(wanted, model)
-    load = build_workload(options, model)
+    load = build_workload(options, model, on_gpu=not hardware.unified)
     phases = weight_phases(options.pipeline, load, model)
     c = costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
     decision = decide(c, wanted, limits_of(hardware, wanted))

@@ -140,7 +140,7 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
     return figures_of(source, torch.bfloat16)
 
 
-def build_workload(options: argparse.Namespace, model: "ModelFigures") -> "Workload":
+def build_workload(options: argparse.Namespace, model: "ModelFigures", on_gpu: bool) -> "Workload":
     from entracte.planner.workload import Workload
 
     given = {name: vars(options)[name] for name in VIDEO_FIELDS}
@@ -150,5 +150,6 @@ def build_workload(options: argparse.Namespace, model: "ModelFigures") -> "Workl
             layers=model.transformer.layers,
             defaults=model.version.defaults,
             images=options.images,
+            on_gpu=on_gpu,
             **{name: value for name, value in given.items() if value is not None},
         )

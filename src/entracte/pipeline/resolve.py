@@ -27,12 +27,21 @@ from .resolved import PreparedRequest, RequestWeights, ResolvedPhase, ResolvedRe
 logger = logging.getLogger(__name__)
 
 
+# So many tokens keep a GPU at work; more in a batch are no faster.
+BATCH_TOKENS = 8192
+
+
 def resolve(
-    request: Request, defaults: Defaults, layers: int, weights: RequestWeights
+    request: Request,
+    defaults: Defaults,
+    layers: int,
+    weights: RequestWeights,
+    on_gpu: bool = False,
 ) -> ResolvedRequest:
     """What can be counted of a request.
 
-    defaults: of the model's version. layers: of its transformer.
+    defaults: of the model's version. layers: of its transformer. on_gpu: whether guidance passes
+    are computed together where the request leaves it open.
     Raises RequestError where a value contradicts them.
     """
     bound = bind(request, defaults)
@@ -43,31 +52,49 @@ def resolve(
     bound = bound.model_copy(
         update={"video_guidance": guidance.video, "audio_guidance": guidance.audio}
     )
+    grids = [_grid(bound, phase) for phase in bound.recipe.phases]
+    room = max(BATCH_TOKENS, *(grid.tokens for grid in grids)) if on_gpu else 0
     phases = tuple(
-        _resolve_phase(bound, phase, guidance, each)
-        for phase, each in zip(bound.recipe.phases, weights.transformer, strict=True)
+        _resolve_phase(bound, *each, guidance, room)
+        for each in zip(bound.recipe.phases, grids, weights.transformer, strict=True)
     )
+    largest = max(phase.rows_at_once for phase in phases)
+    bound = bound.model_copy(update={"guidance_batch": largest})
     return ResolvedRequest(bound, layers, phases, weights)
 
 
+def _grid(bound: BoundRequest, phase: Phase) -> VideoGrid:
+    return VideoGrid.of_pixels(
+        bound.num_frames,
+        bound.height // phase.divisor,
+        bound.width // phase.divisor,
+        bound.frame_rate,
+    )
+
+
 def _resolve_phase(
-    bound: BoundRequest, phase: Phase, guidance: GuidancePlan, weights: WeightSet
+    bound: BoundRequest,
+    phase: Phase,
+    grid: VideoGrid,
+    weights: WeightSet,
+    guidance: GuidancePlan,
+    room: int,
 ) -> ResolvedPhase:
+    """room: the tokens that a batch may have where the request leaves its passes open."""
+    if not phase.guided:
+        guidance = UNGUIDED
+    passes = len(guidance.passes())
     sigmas = phase.sigmas
     if sigmas is None:
         assert bound.num_inference_steps is not None  # only fixed phases have no number of steps
         sigmas = tuple(shifted_sigmas(bound.num_inference_steps).tolist())
     return ResolvedPhase(
         phase=phase,
-        grid=VideoGrid.of_pixels(
-            bound.num_frames,
-            bound.height // phase.divisor,
-            bound.width // phase.divisor,
-            bound.frame_rate,
-        ),
+        grid=grid,
         sigmas=sigmas,
-        guidance=guidance if phase.guided else UNGUIDED,
+        guidance=guidance,
         evaluations=SAMPLERS[phase.sampler].evaluations(len(sigmas) - 1),
+        rows_at_once=bound.guidance_batch or min(passes, max(1, room // grid.tokens)),
         weights=weights,
     )
 
@@ -75,8 +102,9 @@ def _resolve_phase(
 class Resolver:
     """Resolves requests on one open model, and prepares what they are computed with."""
 
-    def __init__(self, source: ModelSource, loras: Loras) -> None:
+    def __init__(self, source: ModelSource, loras: Loras, on_gpu: bool) -> None:
         self._source = source
+        self._on_gpu = on_gpu
         self._loras = loras
         vocabulary = source.components["text_encoder"].config["text_config"]["vocab_size"]
         self._tokenizer = Tokenizer(source.tokenizer, vocabulary)
@@ -86,7 +114,8 @@ class Resolver:
     def resolve(self, request: Request) -> ResolvedRequest:
         """What can be counted. Raises RequestError, CheckpointError and LoraError."""
         self._require_files(request.recipe)
-        return resolve(request, self._defaults, self._layers, self._weights_of(request))
+        weights = self._weights_of(request)
+        return resolve(request, self._defaults, self._layers, weights, self._on_gpu)
 
     def prepare(self, request: Request) -> PreparedRequest:
         """Everything. Raises MediaError, too."""

@@ -34,6 +34,7 @@ class ResolvedPhase:
 
     grid: of the latents. sigmas: the noise levels, steps + 1 of them, exact in float32.
     evaluations: how often the sampler calls the denoiser, each time one sweep over the blocks.
+    rows_at_once: how many guidance passes share a batch.
     """
 
     phase: Phase
@@ -41,6 +42,7 @@ class ResolvedPhase:
     sigmas: tuple[float, ...]
     guidance: GuidancePlan
     evaluations: int
+    rows_at_once: int
     weights: WeightSet
 
     @property

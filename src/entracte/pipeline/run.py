@@ -296,7 +296,7 @@ class Run:
                     contexts[: resolved.contexts],
                     self._rotary(transformer, grid, video, audio),
                     resolved.guidance,
-                    self._request.guidance_batch,
+                    resolved.rows_at_once,
                     self._model.run_blocks,
                 )
                 sample, sigmas = (

@@ -27,6 +27,7 @@ def forecast(hardware: Hardware) -> Prediction:
         layers=model.transformer.layers,
         height=HEIGHT,
         width=WIDTH,
+        on_gpu=not hardware.unified,
         defaults=model.version.defaults,
     )
     phases = weight_phases("two-stage", load, model)

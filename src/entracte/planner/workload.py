@@ -88,13 +88,15 @@ class Workload:
         steps: int | None = None,
         images: int = 0,
         prompts: int | None = None,
-        guidance_batch: int = 1,
+        guidance_batch: int | None = None,
+        on_gpu: bool = False,
         defaults: Defaults = DEFAULTS[ASSUMED],
     ) -> "Workload":
         """What a request of these sizes is, with the default guidance; None is a default too.
 
         images: the first stands at the first frame, the others at later ones.
         prompts: how many have to be encoded (default: all that the pipeline looks at).
+        on_gpu: whether guidance passes are computed together where `guidance_batch` is None.
         defaults: of the model's version.
         Raises RequestError as a request does.
         """
@@ -110,7 +112,7 @@ class Workload:
             "images": tuple(ImageCondition("any", frame=number) for number in range(images)),
         }
         request = Request(**given)
-        resolved = resolve(request, defaults, layers, recipe_weights(request.recipe))
+        resolved = resolve(request, defaults, layers, recipe_weights(request.recipe), on_gpu)
         return cls.of(resolved, resolved.prompts if prompts is None else prompts)
 
 
@@ -137,7 +139,7 @@ def _phase_load(resolved: ResolvedRequest, phase: ResolvedPhase) -> PhaseLoad:
         evaluations=phase.evaluations,
         guidance=phase.guidance,
         passes=sum(_share(each, resolved.layers) for each in passes),
-        rows_at_once=request.guidance_batch,
+        rows_at_once=phase.rows_at_once,
         images=len(request.images),
         contexts=phase.contexts,
     )
