@@ -32,22 +32,14 @@ from entracte.planner.workload import recipe_weights
 from entracte.progress import Reporter
 from entracte.residency.backends.host import HostBackend
 from entracte.synthetic import demo_config
+from entracte.synthetic.random_sizes import MEDIUM_TRANSFORMER
 from entracte.trace.trace import Trace
 
 # Four times as wide as the demonstration model's transformer, and deeper.
-WIDE: dict[str, Any] = {
-    **demo_config.TRANSFORMER,
+WIDE: dict[str, Any] = MEDIUM_TRANSFORMER | {
     "num_layers": 6,
-    "num_attention_heads": 8,
-    "attention_head_dim": 64,
-    "cross_attention_dim": 512,
-    "audio_num_attention_heads": 8,
-    "audio_attention_head_dim": 32,
-    "audio_cross_attention_dim": 256,
-    "connector_num_attention_heads": 8,
-    "connector_attention_head_dim": 64,
-    "audio_connector_num_attention_heads": 8,
-    "audio_connector_attention_head_dim": 32,
+    "connector_num_layers": demo_config.TRANSFORMER["connector_num_layers"],
+    "audio_connector_num_layers": demo_config.TRANSFORMER["audio_connector_num_layers"],
 }
 
 
