@@ -70,7 +70,7 @@ def _inference() -> Iterator[None]:
         ),
         ({"mode": "fused", "resident_blocks": -1}, "resident_blocks is -1; it must be 0 or more"),
         ({"mode": "fused", "merged_blocks": -2}, "merged_blocks is -2; it must be 0 or more"),
-        ({"mode": "snapshot", "merged_blocks": 2}, "in mode fused only, not in snapshot"),
+        ({"mode": "snapshot", "merged_blocks": 2}, r"only to mode fused \(the mode is snapshot\)"),
         ({"mode": "resident", "resident_blocks": 2}, "leave resident_blocks out"),
     ],
 )
