@@ -1,7 +1,7 @@
 // The service's HTTP interface. Every call returns parsed JSON or throws an ApiError.
 
 export class ApiError extends Error {
-  // status 0: no answer came at all. param: the field at fault, or null.
+  // status 0: no response at all. param: the field at fault, or null.
   constructor(status, message, { type = null, param = null, code = null, retryAfter = null } = {}) {
     super(message);
     Object.assign(this, { status, type, param, code, retryAfter });
@@ -78,7 +78,7 @@ async function readError(answer) {
     const { error } = await answer.json();
     return new ApiError(answer.status, error.message, { ...error, retryAfter });
   } catch {
-    // Something between us and the server answered.
+    // A proxy answered instead of the server.
     return new ApiError(answer.status, `The server answered with ${answer.status}.`, { retryAfter });
   }
 }
@@ -104,7 +104,7 @@ export function requestForm(fields, files = [], said = []) {
   return form;
 }
 
-// Known to the service as the same request when it is sent again, as after a lost answer.
+// Identifies a request, so that the service recognises it when it is sent again.
 // (crypto.randomUUID is missing where the page comes over plain HTTP from another machine.)
 export function newIdempotencyKey() {
   const random = crypto.getRandomValues(new Uint8Array(16));

@@ -5,7 +5,7 @@ import { element, everySecond, icon, setText } from "./dom.js";
 import { wasCancelled } from "./store.js";
 import { ago, bytes, duration, moment, size, trim } from "./words.js";
 
-// What stands below the picture. time: of `timeOf`.
+// The text below the picture. time: of `timeOf`.
 function cardBody(video, time, ...buttons) {
   return element(
     "div",
@@ -23,7 +23,7 @@ function cardBody(video, time, ...buttons) {
   );
 }
 
-// How long ago it was asked for, kept true. Returns {root, leave}.
+// How long ago the video was requested, kept up to date. Returns {root, leave}.
 function timeOf({ created_at }) {
   const root = element("time", {
     datetime: new Date(created_at * 1000).toISOString(),
@@ -34,7 +34,7 @@ function timeOf({ created_at }) {
   return { root, leave: everySecond(tell) };
 }
 
-// Screen readers hear which video a button is of; eyes see where it stands.
+// Tells screen readers which video a button belongs to.
 function actionButton(picture, label, name, act, { words = null } = {}) {
   return element(
     "button",
@@ -50,7 +50,7 @@ function actionButton(picture, label, name, act, { words = null } = {}) {
   );
 }
 
-// In what the video may not be what was asked for.
+// How the video may differ from the request.
 function warnings(video) {
   if (video.warnings.length === 0) return null;
   return element(
@@ -69,7 +69,7 @@ function details(video) {
   }
   const fold = element("details", { class: "details" }, element("summary", {}, "Details"), list);
   if (video.images.length > 0) {
-    // Fetched when somebody looks, not for every card of the gallery.
+    // Fetched on demand, not for every card of the gallery.
     fold.addEventListener("toggle", () => fold.append(pictures(video)), { once: true });
   }
   return fold;
@@ -122,7 +122,7 @@ function pictures(video) {
   );
 }
 
-// A video that is there: it plays here.
+// A finished video, which plays in its card.
 
 const WIDE = 16 / 9; // the shape of a card's stage
 
@@ -150,7 +150,7 @@ export class GalleryCard {
       "aria-label": `Play: ${name}`,
       onclick: () => this.#play(),
     });
-    // Other videos fall silent when this one speaks.
+    // Playing this video pauses the others.
     this.player.addEventListener("play", () => {
       // The button goes, and the focus with it: the player's own controls go on from there.
       if (document.activeElement === play) this.player.focus();
@@ -173,7 +173,7 @@ export class GalleryCard {
           {
             class: "button icon-only",
             href: downloadUrl(video.id),
-            download: "", // under the name that the service gives it
+            download: "", // under the name from the service
             title: "Download",
             "aria-label": `Download: ${name}`,
           },
@@ -195,7 +195,7 @@ export class GalleryCard {
 
   #play() {
     if (this.player.error) this.player.load();
-    this.player.play().catch(() => {}); // why not is told by the player's "error"
+    this.player.play().catch(() => {}); // the player's "error" event says why not
   }
 
   #failed() {

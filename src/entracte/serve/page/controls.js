@@ -6,7 +6,7 @@ import { byId, element, setText } from "./dom.js";
 // Fields whose controls index.html has.
 const PLACED = ["negative_prompt", "seed"];
 
-// What the form itself sees to be wrong. param: the field at fault, as the service names it.
+// An error that the form itself finds. param: the field at fault, as the service names it.
 export class BadInput extends Error {
   constructor(param, message = "This is not a number.") {
     super(message);

@@ -1,4 +1,4 @@
-// Elements, icons and lists, made and found. Text goes in as text, never as markup.
+// Creates and finds elements, icons and lists. Text is inserted as text, never as markup.
 
 export function byId(id) {
   const found = document.getElementById(id);
@@ -22,12 +22,12 @@ function setAttribute(target, name, value) {
   else target.setAttribute(name, value === true ? "" : String(value));
 }
 
-// Writing what is there already would still wake screen readers and the layout.
+// Rewriting equal text would still notify screen readers and trigger layout.
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-// Whether its middle can be seen without scrolling.
+// Whether its middle is visible without scrolling.
 export function inView(target) {
   const { top, bottom } = target.getBoundingClientRect();
   const middle = (top + bottom) / 2;
@@ -67,7 +67,7 @@ export function icon(name) {
   return svg;
 }
 
-// Keeps the children of a list element equal to a list of things, one child a thing.
+// Keeps the children of a list element equal to a list of things, one child per thing.
 //
 // A child is moved only where it must be: a video that is moved stops playing.
 export class KeyedList {

@@ -1,7 +1,7 @@
-// What stands in the form, kept in this browser until it is cleared.
+// The contents of the form, kept in this browser until cleared.
 
 // The draft's images between two visits. They are too large for localStorage, so they are kept in
-// the browser's database; where there is none, as in some private windows, they are not kept.
+// the browser's database; without one, as in some private windows, they are not kept.
 
 const DATABASE = "entracte";
 const STORE = "draft";
@@ -65,7 +65,7 @@ export function forgetDraft() {
   saveImages([]);
 }
 
-// The named controls of a form, as they stand.
+// The values of the named controls of a form.
 export function readNamed(form) {
   const values = {};
   for (const control of form.elements) {

@@ -79,7 +79,7 @@ export class EventStream extends EventTarget {
       try {
         await this.#listen(stopped);
       } catch {
-        // Refused, cut off or silent: all the same, it is tried again.
+        // Refused, cut off or silent: try again in any case.
       }
       if (stopped.aborted) return;
       const seconds = this.#waitSeconds();
@@ -128,7 +128,7 @@ export class EventStream extends EventTarget {
     this.#dispatch("event", { kind, data: parsed });
   }
 
-  // Longer with every failure, and not the same for all pages that lost the same server.
+  // Longer with every failure, with jitter, so that pages do not reconnect all at once.
   #waitSeconds() {
     const wait = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** this.#failures);
     return wait * (0.75 + Math.random() / 2);
@@ -165,7 +165,7 @@ export function connectionBanner(stream) {
     stopTicking = everySecond(count);
     count();
     show(banner, true);
-    show(byId("engine-status"), false); // it may be anything by now
+    show(byId("engine-status"), false); // it is outdated
   }
   function count() {
     const left = Math.round((at - performance.now()) / 1000);

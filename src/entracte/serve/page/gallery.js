@@ -1,4 +1,4 @@
-// The gallery: every video that has ended, the newest first, and what can be done with one.
+// The gallery: finished videos, newest first, and their actions.
 
 import { api, newIdempotencyKey, requestForm } from "./api.js";
 import { FailedCard, GalleryCard } from "./card.js";
@@ -48,7 +48,7 @@ export class Gallery {
     show(byId("gallery-error"), Boolean(words));
   }
 
-  // Until the first listing is there.
+  // Until the first listing arrives.
   #showLoading() {
     const ghosts = Array.from({ length: 3 }, () => element("li", { class: "card ghost", "aria-hidden": "true" }));
     byId("cards").append(...ghosts);
@@ -128,7 +128,7 @@ export class Reuse {
   }
 }
 
-// The images as files, with where they stand.
+// The images as files, with their frames.
 function imagesOf(video) {
   return Promise.all(
     video.images.map(async (place, number) => {

@@ -1,4 +1,4 @@
-// The images field: files that are chosen, dropped anywhere on the page, or pasted.
+// The images field: files chosen, dropped anywhere on the page, or pasted.
 
 import { byId, element, icon, show } from "./dom.js";
 import { announce } from "./toast.js";
@@ -14,7 +14,7 @@ function dropsAndPastes(take) {
     show(veil, false);
   }
 
-  // Without this, a file that is dropped beside the field would replace the page.
+  // Without this, a file dropped outside the field would replace the page.
   document.addEventListener("dragover", (event) => {
     if (hasFiles(event)) event.preventDefault();
   });
@@ -44,7 +44,7 @@ function hasFiles(event) {
   return [...(event.dataTransfer?.types ?? [])].includes("Files");
 }
 
-// One conditioning image: its picture, where it stands, and how strongly it counts.
+// One conditioning image: its picture, frame and strength.
 
 // place: {at: "first" | "last" | "frame", frame, strength}.
 class ImageRow {

@@ -96,7 +96,7 @@ class Page {
       await api.signOut().catch(() => {});
       this.#leave();
       this.parts.form.forget();
-      location.reload(); // the next user finds nothing of this
+      location.reload(); // leaves nothing for the next user
     });
     // The address with a key in it, opened in a tab that is here already.
     addEventListener("hashchange", () => {

@@ -1,4 +1,4 @@
-// The queue: running and queued videos, and what is announced of them.
+// The queue: running and queued videos, and announcements about them.
 
 import { api, imageUrl } from "./api.js";
 import { byId, element, everySecond, icon, inView, KeyedList, setText, show } from "./dom.js";
@@ -175,7 +175,7 @@ export class Milestones {
     if (document.hidden && !wasCancelled(video)) this.#unseen = video.status === "completed" ? "Ready" : "Failed";
   }
 
-  // Not every step: that would drown everything else.
+  // Not every step, which would drown everything else.
   #entered({ id, stage }) {
     const act = this.stages.actOf(stage);
     if (this.#acts.get(id) === act) return;

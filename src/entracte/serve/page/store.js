@@ -90,7 +90,7 @@ export class Videos extends EventTarget {
   }
 
   #store(video, listed) {
-    // Answers may overtake each other; what is over stays over.
+    // Responses may overtake each other; a finished video stays finished.
     if (this.#known.has(video.id) && isOver(this.#known.get(video.id)) && !isOver(video)) return;
     // Its times count from when it was received.
     if (!this.#known.has(video.id)) this.#insert(video, listed);
@@ -141,7 +141,7 @@ export function secondsLeft(video) {
 // Reads the service's list of videos into the store, page by page.
 
 const PAGE = 24;
-const MOST = 100; // that the service gives at once
+const MOST = 100; // per page of the service
 
 export class Listing {
   #last = null; // the id that the next page follows

@@ -91,7 +91,7 @@ export class Estimate {
       this.#say(headline(estimate), details(estimate));
     } catch (error) {
       if (error.name === "AbortError" || signal.aborted) return;
-      // What is no refusal says itself elsewhere, or when a video is asked for.
+      // Other errors are shown elsewhere, or when the form is sent.
       const refusal = error instanceof BadInput || error.status === 400;
       if (refusal) this.refused(error);
       else if (!(error instanceof ApiError)) throw error;
@@ -118,7 +118,7 @@ function details({ num_frames, fps, size: asked, render_size, queue_s }) {
   return parts.join(" · ");
 }
 
-// Sending the form, once for every press, and saying what was wrong with it.
+// Sends the form, once per press, and shows what was wrong.
 export class Submission {
   #idempotencyKey = newIdempotencyKey();
 
@@ -136,7 +136,7 @@ export class Submission {
   async send() {
     if (this.button.getAttribute("aria-disabled") === "true") return;
     this.errors.clearAll();
-    // Not disabled in earnest: that would take the focus from it.
+    // Not actually disabled, which would remove the focus.
     this.button.setAttribute("aria-disabled", "true");
     try {
       const { fields, files, said } = this.read();

@@ -27,7 +27,7 @@ function next() {
 // How long a notice stays.
 const SECONDS = 6;
 
-// A notice at the edge of the page, which goes by itself and may offer one thing to do.
+// A notice at the edge of the page, which disappears on its own and may offer one action.
 // Calls `ended(acted)` once, when the notice goes. Returns {act, dismiss}.
 export function toast(words, { action, act, ended, seconds = SECONDS, error = false } = {}) {
   let left = seconds * 1000;

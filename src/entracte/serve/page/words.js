@@ -1,4 +1,4 @@
-// Numbers and times as people read them.
+// Numbers and times in human-readable form.
 
 export function duration(seconds) {
   if (seconds < 10) return `${trim(seconds, 1)} s`;
@@ -10,7 +10,7 @@ export function duration(seconds) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// What is not known well is not said to the second.
+// Rough estimates are not shown to the second.
 export function about(seconds) {
   if (seconds < 1) return "about a second";
   if (seconds < 20) return `about ${Math.round(seconds)} s`;
@@ -53,7 +53,7 @@ export function moment(time) {
   return new Date(time * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 }
 
-// The server's messages begin with the field's name where they stand beside no field.
+// The server's messages begin with the field's name, which is redundant next to the field.
 export function besideField(message, param) {
   const prefix = `${param}: `;
   const words = param && message.startsWith(prefix) ? message.slice(prefix.length) : message;
