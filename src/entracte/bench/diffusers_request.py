@@ -7,7 +7,6 @@ from entracte.binding import BoundRequest
 from entracte.errors import RequestError
 from entracte.recipes import Guidance
 from entracte.request import Request
-from entracte.versions import Defaults
 
 # The pipeline's prefix of a stream's arguments, and what they are called after it.
 PREFIXES = ("", "audio_")
@@ -30,8 +29,8 @@ def scale_arguments(video: Guidance, audio: Guidance) -> dict[str, Any]:
     }
 
 
-def guidance_arguments(request: BoundRequest, defaults: Defaults, layers: int) -> dict[str, Any]:
-    """The arguments of a guided stage. layers: the transformer's.
+def guidance_arguments(request: BoundRequest) -> dict[str, Any]:
+    """The arguments of a guided stage of a resolved request.
 
     Raises RequestError for guidance that the pipeline computes otherwise, or not at all.
     """
@@ -48,14 +47,13 @@ def guidance_arguments(request: BoundRequest, defaults: Defaults, layers: int) -
     ):
         if max(scales) <= off and min(scales) < off:
             raise RequestError(f"guidance: diffusers leaves {name} out unless it is above {off}")
-    default = (round(defaults.stg_depth * layers),)
-    blocks = [default if g.stg_blocks is None else g.stg_blocks for g in (video, audio)]
-    if max(video.stg, audio.stg) > 0 and (blocks[0] != blocks[1] or not blocks[0]):
+    skipped, of_audio = list(video.stg_blocks or ()), list(audio.stg_blocks or ())
+    if max(video.stg, audio.stg) > 0 and (skipped != of_audio or not skipped):
         raise RequestError(
             "guidance: diffusers skips the same stg_blocks for video and audio, at least one; "
-            f"asked for are {list(blocks[0])} and {list(blocks[1])}"
+            f"asked for are {skipped} and {of_audio}"
         )
-    return scale_arguments(video, audio) | {"spatio_temporal_guidance_blocks": list(blocks[0])}
+    return scale_arguments(video, audio) | {"spatio_temporal_guidance_blocks": skipped}
 
 
 def require_text_to_video(request: Request) -> None:

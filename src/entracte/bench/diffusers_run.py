@@ -33,16 +33,17 @@ from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from entracte.binding import BoundRequest, bind
+from entracte.binding import BoundRequest
 from entracte.checkpoints.sources import Located, ModelSource
 from entracte.errors import CheckpointError
 from entracte.models.tiling import Tiling
 from entracte.pipeline.latents import Latents, empty_latents, prepare_latents
-from entracte.recipes import REFINEMENT, Phase
+from entracte.pipeline.resolve import resolve
+from entracte.pipeline.resolved import ResolvedPhase, ResolvedRequest
+from entracte.planner.workload import recipe_weights
 from entracte.request import Request
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.schedules import shifted_sigmas
-from entracte.sampling.tokens import VideoGrid, audio_latent, audio_tokens, video_latent
+from entracte.sampling.tokens import audio_latent, audio_tokens, video_latent
 from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, ENCODE_TEXT, UPSAMPLE
 
 from .diffusers_request import UNGUIDED, guidance_arguments, require_text_to_video, scale_arguments
@@ -111,11 +112,12 @@ class DiffusersTwoStage:
         pipeline, or guidance that they have no arguments for.
         """
         require_text_to_video(request)
-        request = bind(request, self._defaults)
-        guidance = guidance_arguments(request, self._defaults, self._layers)
+        weights = recipe_weights(request.recipe)
+        resolved = resolve(request, self._defaults, self._layers, weights)
+        guidance = guidance_arguments(resolved.request)
         watch = Stopwatch(self._device)
         with torch.inference_mode():
-            latents, frames, audio = self._generate(request, guidance, watch)
+            latents, frames, audio = self._generate(resolved, guidance, watch)
         return DiffusersResult(
             stages=watch.stages,
             steps=watch.steps,
@@ -127,19 +129,20 @@ class DiffusersTwoStage:
         )
 
     def _generate(
-        self, request: BoundRequest, guidance: dict[str, Any], watch: Stopwatch
+        self, resolved: ResolvedRequest, guidance: dict[str, Any], watch: Stopwatch
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The latents of both stages, frames and sound."""
-        first, second = request.recipe.phases
+        request, (first, second) = resolved.request, resolved.phases
         noise = NoiseSource(request.seed)
         with watch.stage(ENCODE_TEXT.name):
             prompt, negative = self._encode(request)
-        with watch.stage(first.stages.prepare_latents.name):
+        with watch.stage(first.phase.stages.prepare_latents.name):
             channels: int = self._vae.config.latent_channels
-            grid = _grid(request, first)
-            start = empty_latents(grid, channels, request.audio_tokens, self._device, self._dtype)
-            noisy = self._noisy(start, grid, noise, 1.0)
-        with watch.stage(first.stages.switch.name):
+            start = empty_latents(
+                first.grid, channels, request.audio_tokens, self._device, self._dtype
+            )
+            noisy = self._noisy(start, first, noise)
+        with watch.stage(first.phase.stages.switch.name):
             self._pipeline.disable_lora()
         half = self._denoise(request, first, noisy, prompt | negative | guidance, watch)
         with watch.stage(UPSAMPLE.name):
@@ -148,20 +151,20 @@ class DiffusersTwoStage:
                 output_type="latent",
                 return_dict=False,
             )[0]
-        with watch.stage(second.stages.prepare_latents.name):
+        with watch.stage(second.phase.stages.prepare_latents.name):
             start = self._normalised(Latents(upsampled, half.audio))
             start = Latents(start.video.to(self._dtype), start.audio.to(self._dtype))
-            noisy = self._noisy(start, _grid(request, second), noise, REFINEMENT[0])
-        with watch.stage(second.stages.switch.name):
+            noisy = self._noisy(start, second, noise)
+        with watch.stage(second.phase.stages.switch.name):
             self._pipeline.enable_lora()
-            self._pipeline.set_adapters(ADAPTER, self._strength * second.distilled)
+            self._pipeline.set_adapters(ADAPTER, self._strength * second.phase.distilled)
         unguided = scale_arguments(UNGUIDED, UNGUIDED)
         full = self._denoise(request, second, noisy, prompt | unguided, watch)
         latents = {}
-        for phase, made in ((first, half), (second, full)):
+        for each, made in ((first, half), (second, full)):
             normalised = self._normalised(made)
-            latents[f"{phase.name}.video_latent"] = normalised.video
-            latents[f"{phase.name}.audio_latent"] = normalised.audio
+            latents[f"{each.phase.name}.video_latent"] = normalised.video
+            latents[f"{each.phase.name}.audio_latent"] = normalised.audio
         with watch.stage(DECODE_AUDIO.name):
             audio = self._decode_audio(half.audio)
         with watch.stage(DECODE_VIDEO.name):
@@ -181,29 +184,25 @@ class DiffusersTwoStage:
         }
         return prompt, negative
 
-    def _noisy(
-        self, start: Latents, grid: VideoGrid, noise: NoiseSource, scale: float
-    ) -> dict[str, Tensor]:
+    def _noisy(self, start: Latents, phase: ResolvedPhase, noise: NoiseSource) -> dict[str, Tensor]:
         """Normalised latents with noise, as the pipeline's arguments: float32, denormalised."""
-        video, audio = prepare_latents(start, grid, (), noise, scale)
+        video, audio = prepare_latents(start, phase.grid, (), noise, phase.sigmas[0])
         (video_mean, video_std), (audio_mean, audio_std) = self._statistics()
         return {
-            "latents": video_latent(video.latent.float(), grid) * video_std + video_mean,
+            "latents": video_latent(video.latent.float(), phase.grid) * video_std + video_mean,
             "audio_latents": audio_latent(audio.latent.float() * audio_std + audio_mean),
         }
 
     def _denoise(
         self,
         request: BoundRequest,
-        phase: Phase,
+        phase: ResolvedPhase,
         noisy: dict[str, Tensor],
         arguments: dict[str, Any],
         watch: Stopwatch,
     ) -> Latents:
         """One stage's loop; its latents as the pipeline gives them, denormalised float32."""
-        assert request.num_inference_steps is not None  # of two stages
-        sigmas = phase.sigmas or shifted_sigmas(request.num_inference_steps).tolist()
-        name = phase.stages.loop.name
+        name, divisor = phase.phase.stages.loop.name, phase.phase.divisor
 
         def on_step(_: Any, __: int, ___: Any, state: dict[str, Any]) -> dict[str, Any]:
             watch.step(name)
@@ -211,12 +210,12 @@ class DiffusersTwoStage:
 
         with watch.stage(name):
             video, audio = self._pipeline(
-                height=request.height // phase.divisor,
-                width=request.width // phase.divisor,
+                height=request.height // divisor,
+                width=request.width // divisor,
                 num_frames=request.num_frames,
                 frame_rate=request.frame_rate,
-                num_inference_steps=len(sigmas) - 1,
-                sigmas=list(sigmas[:-1]),  # the scheduler appends 0
+                num_inference_steps=phase.steps,
+                sigmas=list(phase.sigmas[:-1]),  # the scheduler appends 0
                 callback_on_step_end=on_step,
                 callback_on_step_end_tensor_inputs=[],
                 output_type="latent",
@@ -252,12 +251,3 @@ class DiffusersTwoStage:
         frames: Tensor = self._pipeline.video_processor.postprocess_video(pixels, "pt")[0]
         levels = (frames * 255).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).cpu().contiguous()
-
-
-def _grid(request: BoundRequest, phase: Phase) -> VideoGrid:
-    return VideoGrid.of_pixels(
-        request.num_frames,
-        request.height // phase.divisor,
-        request.width // phase.divisor,
-        request.frame_rate,
-    )
