@@ -24,6 +24,7 @@ import httpx2
 import psutil
 
 from entracte.errors import CheckpointError
+from entracte.request import Request
 from entracte.serve.workers.protocol import Runner
 
 PAUSE = 1.0
@@ -35,7 +36,7 @@ class OpenRandom:
 
     size: str
     folder: str
-    usual: dict[str, Any]
+    usual: Request
 
     def __call__(self) -> Runner:
         from entracte.engine import DTYPES, Engine

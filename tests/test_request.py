@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,8 @@ def test_loras_are_bounded() -> None:
     with pytest.raises(RequestError, match="loras"):
         Request(prompt="x", loras=loras)
     Request(prompt="x", loras=loras[:32])
+
+
+def test_a_request_can_be_sent_to_another_process() -> None:
+    request = Request("a", images=(ImageCondition("a.png"),), loras=(LoraSpec("b", 0.5, name="c"),))
+    assert pickle.loads(pickle.dumps(request)) == request

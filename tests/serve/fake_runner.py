@@ -68,7 +68,7 @@ class FakeRunner:
         )
 
     def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
-        word, _, number = job.request["prompt"].partition(" ")
+        word, _, number = job.request.prompt.partition(" ")
         steps = int(number) if word == "steps" else 4
         begun = time.perf_counter()
         for step in range(1, steps + 1):
@@ -81,7 +81,7 @@ class FakeRunner:
                 report(PreviewImage(job.job_id, step, b"RIFF picture"))
             if step == 2:
                 self._misbehave(word)
-        data = video_bytes(job.request["width"], job.request["height"])
+        data = video_bytes(job.request.width, job.request.height)
         with write_atomically(Path(job.output)) as part:
             part.write_bytes(data)
         took = time.perf_counter() - begun

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from entracte.config.residency import parse_size
 from entracte.config.serve import ServeSettings
+from entracte.errors import RequestError
 from entracte.serve.webhooks.dispatcher import Dispatcher, webhook_secret
 
 from .background import Housekeeping, Loop, Probe
@@ -29,7 +30,7 @@ from .metrics import Metrics
 from .outbound.policy import Outbound
 from .queue_view import QueueReader
 from .sessions import SessionStore
-from .submission import Submission, refusal, request_arguments
+from .submission import Submission, build_request, from_request, refusal
 from .workers.messages import Done, RunJob
 from .workers.process_handle import KILL_SECONDS
 from .workers.protocol import OpenRunner, WorkFailed
@@ -165,14 +166,17 @@ class Service:
         Raises RequestRefused if a worker would refuse the request.
         """
         still = {"path": "-", "strength": 1.0}
-        arguments = request_arguments(
-            submission.prompt,
-            submission.settings,
-            self.loras.paths(),
-            [{**still, "frame": number} for number in range(images)],
-        )
+        try:
+            request = build_request(
+                submission.prompt,
+                submission.settings,
+                self.loras.paths(),
+                [{**still, "frame": number} for number in range(images)],
+            )
+        except RequestError as error:
+            raise from_request(error) from None
         for supervisor in self.supervisors:
-            answer = supervisor.estimate(arguments, ESTIMATE_SECONDS)
+            answer = supervisor.estimate(request, ESTIMATE_SECONDS)
             if answer is None:
                 continue
             if answer.code:
@@ -244,7 +248,9 @@ class Service:
         ]
         loras = self.loras.paths()
         try:
-            arguments = request_arguments(job.prompt, job.settings, loras, images)
+            request = build_request(job.prompt, job.settings, loras, images)
+        except RequestError as error:
+            raise WorkFailed("invalid_request", str(error)) from error
         except RequestRefused as error:  # its LoRA is gone
             raise WorkFailed(error.code or "invalid_request", error.message) from None
         try:
@@ -253,7 +259,7 @@ class Service:
             words = "The server cannot write the video."
             raise WorkFailed("storage_failed", words, str(error)) from None
         output = str(self.folder.video(job.id))
-        return RunJob(job.id, arguments, output, bool(job.settings.get("preview", False)))
+        return RunJob(job.id, request, output, bool(job.settings.get("preview", False)))
 
     def _ended(self, job: Job, done: Done | None) -> None:
         self.queue.invalidate()

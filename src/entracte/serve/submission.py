@@ -123,16 +123,16 @@ def render_size(settings: Mapping[str, Any]) -> tuple[int, int]:
     return recipe.rendered(width), recipe.rendered(height)
 
 
-def request_arguments(
+def build_request(
     prompt: str,
     settings: Mapping[str, Any],
     loras: Mapping[str, Path],
     images: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """The arguments of the `Request` that settings stand for.
+) -> Request:
+    """The request that settings stand for.
 
     images: `{path, frame, strength, crf}`. Raises RequestRefused for a LoRA that there is not, and
-    RequestError for an image that does not fit.
+    RequestError for values that no request may have.
     """
     width, height = _pixels(settings["size"])
     rendered = render_size(settings)
@@ -144,13 +144,13 @@ def request_arguments(
     }
     if rendered != (width, height):
         arguments |= {"output_width": width, "output_height": height}
-    return arguments
+    return Request(**arguments)
 
 
-def usual_request(settings: ServeSettings) -> dict[str, Any]:
-    """The arguments of the request that leaves everything open; raises RequestRefused."""
+def usual_request(settings: ServeSettings) -> Request:
+    """The request that leaves everything open; raises RequestRefused."""
     submission = resolve(VideoFields(prompt="Anything"), settings, {})
-    return request_arguments(submission.prompt, submission.settings, {})
+    return build_request(submission.prompt, submission.settings, {})
 
 
 def default_fields(settings: ServeSettings) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, 
         )
         raise RequestRefused(words, "size", "too_large")
     try:
-        request = Request(**request_arguments(submission.prompt, submission.settings, loras))
+        request = build_request(submission.prompt, submission.settings, loras)
         bind(request, DEFAULTS[ASSUMED])
     except RequestError as error:
         raise from_request(error) from None

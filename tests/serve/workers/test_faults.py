@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from entracte.request import Request
 from entracte.serve import background
 from entracte.serve.jobs import database
 from entracte.serve.jobs.database import open_database
@@ -114,7 +115,7 @@ def ask_until_full(running: Local) -> None:
     """More than a pipe can hold, of a process that reads nothing."""
     supervisor = running.service.supervisors[0]
     for _ in range(40):
-        supervisor.estimate({"prompt": "x" * 200_000}, 0.01)
+        supervisor.estimate(Request("x" * 200_000), 0.01)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -1,10 +1,9 @@
 """How a worker process opens its engine. The server imports this, but not torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from entracte.config.model import ModelSettings
+from entracte.request import Request
 
 from .protocol import Runner
 
@@ -18,7 +17,7 @@ class OpenEngine:
 
     settings: ModelSettings
     device: str
-    usual: Mapping[str, Any]
+    usual: Request
     warm: bool
 
     def __call__(self) -> Runner:

@@ -3,10 +3,11 @@
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from statistics import median
-from typing import Any
+
+from entracte.request import Request
 
 from .messages import EstimateReply, EstimateRequest
 
@@ -26,7 +27,7 @@ class PendingEstimates:
         self._pending: dict[int, Future[EstimateReply]] = {}
 
     def request(
-        self, send: Callable[[EstimateRequest], bool], request: Mapping[str, Any], timeout: float
+        self, send: Callable[[EstimateRequest], bool], request: Request, timeout: float
     ) -> EstimateReply | None:
         """The process's reply; None if it owes too many, or does not reply in time."""
         with self._lock:

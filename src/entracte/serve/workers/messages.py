@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from entracte.request import Request
+
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
-    """Make a video. request: the arguments of a `Request`. output: where the file goes."""
+    """Make a video. output: where the file goes."""
 
     job_id: str
-    request: Mapping[str, Any]
+    request: Request
     output: str
     previews: bool = False
 
@@ -27,7 +29,7 @@ class EstimateRequest:
     """Ask how long a request would take. number: returned in the reply."""
 
     number: int
-    request: Mapping[str, Any]
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)

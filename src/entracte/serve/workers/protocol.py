@@ -1,9 +1,10 @@
 """The protocol of runners, which run jobs in a worker process."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from entracte.errors import EntracteError
+from entracte.request import Request
 
 from .messages import Done, MemoryReport, PreviewImage, RunJob, Step
 
@@ -40,7 +41,7 @@ class Runner(Protocol):
     def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
         """Make a video; raises WorkFailed, with the code `cancelled` if `should_stop` said so."""
 
-    def estimate(self, request: Mapping[str, Any]) -> float | None:
+    def estimate(self, request: Request) -> float | None:
         """The seconds that a video would take. May be called from any thread, also during `run`.
 
         Raises WorkFailed for a request that cannot be carried out.

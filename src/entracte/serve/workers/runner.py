@@ -62,7 +62,7 @@ class EngineRunner:
     usual: the request to load weights for. warm: whether to make a small video beforehand.
     """
 
-    def __init__(self, engine: Engine, usual: Mapping[str, Any], warm: bool) -> None:
+    def __init__(self, engine: Engine, usual: Request, warm: bool) -> None:
         self._engine = engine
         self._usual = usual
         self._warm = warm
@@ -74,7 +74,7 @@ class EngineRunner:
 
     def warm_up(self, report: Report) -> None:
         """Without room for the usual video, log it and serve smaller ones."""
-        usual = Request(**self._usual)
+        usual = self._usual
         try:
             if self._warm:
                 self._engine.generate(_small(usual), keep_frames=False)
@@ -88,11 +88,10 @@ class EngineRunner:
     def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
         begun, predicted = time.perf_counter(), None
         with _words_for_clients(_names(job.request)):
-            wanted = Request(**job.request)
-            predicted = self._engine.predict(wanted)
+            predicted = self._engine.predict(job.request)
             reporter = ProgressReporter(job.job_id, _tail(predicted), report, self._memory)
             result = self._engine.generate(
-                wanted,
+                job.request,
                 output_path=job.output,
                 progress=reporter.note,
                 should_stop=should_stop,
@@ -116,10 +115,10 @@ class EngineRunner:
             _warnings(result.warnings, _names(job.request)),
         )
 
-    def estimate(self, request: Mapping[str, Any]) -> float | None:
+    def estimate(self, request: Request) -> float | None:
         try:
             with _words_for_clients(_names(request)):
-                prediction = self._engine.predict(Request(**request))
+                prediction = self._engine.predict(request)
         except WorkFailed as failure:
             if failure.code in REFUSED and not failure.fatal:
                 raise
@@ -218,9 +217,9 @@ def _content(content: str) -> str:
     return content if content in ("base", "factors", "empty") else "merged"
 
 
-def _names(request: Mapping[str, Any]) -> dict[Path, str]:
+def _names(request: Request) -> dict[Path, str]:
     """The client's names of a request's LoRAs, by path."""
-    return {lora.path: lora.name for lora in request.get("loras", ()) if lora.name is not None}
+    return {lora.path: lora.name for lora in request.loras if lora.name is not None}
 
 
 def _name(path: Path, names: Mapping[Path, str]) -> str | None:

@@ -6,12 +6,12 @@ cost time but not the worker.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from entracte.request import Request
 from entracte.serve.background import Trouble
 from entracte.serve.events import EventBus, ServerEvent
 from entracte.serve.jobs.database import DatabaseError
@@ -108,7 +108,7 @@ class Supervisor(threading.Thread):
         job = current.job
         return replace(self._view, video_id=job.id, owner=job.owner, stage=current.stage)
 
-    def estimate(self, request: Mapping[str, Any], timeout: float) -> EstimateReply | None:
+    def estimate(self, request: Request, timeout: float) -> EstimateReply | None:
         """How long a request would take; None if the worker does not reply in time."""
         process = self._process
         if process is None or self._view.state not in ("ready", "busy"):
