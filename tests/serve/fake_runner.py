@@ -4,16 +4,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import numpy as np
 
 from entracte.errors import CheckpointError, OutOfMemory
 from entracte.files import write_atomically
+from entracte.request import Request
 from entracte.serve.workers.messages import (
     Done,
     MemoryReport,
@@ -103,8 +104,8 @@ class FakeRunner:
         if word == "refuse":
             raise WorkFailed("model_error", "The server cannot read it.", "/secret/path")
 
-    def estimate(self, request: Mapping[str, Any]) -> float | None:
-        match request["prompt"].partition(" ")[0]:
+    def estimate(self, request: Request) -> float | None:
+        match request.prompt.partition(" ")[0]:
             case "estimate-raises":
                 raise TypeError("'<' not supported between 'str' and 'int'")
             case "estimate-panics":
