@@ -115,7 +115,7 @@ from entracte.request import Request
 from entracte.serve.fields import VideoFields
 from entracte.serve.http.openapi import video_body
 from entracte.serve.http.serializers import field_list
-from entracte.serve.submission import request_arguments, resolve
+from entracte.serve.submission import request_of, resolve
 
 def of_command(*flags):
     parser = argparse.ArgumentParser()
@@ -137,7 +137,7 @@ print(json.dumps({
     "variable": of_command(),
     "library": Request("A street", motion=0.75).motion,
     "kept": submission.settings["movement"],
-    "made": Request(**request_arguments("A street", submission.settings, {})).motion,
+    "made": request_of("A street", submission.settings, {}).motion,
     "refused": [refused(movement=3), refused(movement="\\u0661"), refused(motion=1)],
     "schema": video_body()["requestBody"]["content"]["application/json"]["schema"]
         ["properties"]["movement"],

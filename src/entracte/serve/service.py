@@ -30,7 +30,7 @@ from .metrics import Metrics
 from .outbound.policy import Outbound
 from .queue_view import QueueReader
 from .sessions import SessionStore
-from .submission import Submission, build_request, from_request, refusal
+from .submission import Submission, from_request, refusal, request_of
 from .workers.messages import Done, RunJob
 from .workers.process_handle import KILL_SECONDS
 from .workers.protocol import OpenRunner, WorkFailed
@@ -167,7 +167,7 @@ class Service:
         """
         still = {"path": "-", "strength": 1.0}
         try:
-            request = build_request(
+            request = request_of(
                 submission.prompt,
                 submission.settings,
                 self.loras.paths(),
@@ -248,7 +248,7 @@ class Service:
         ]
         loras = self.loras.paths()
         try:
-            request = build_request(job.prompt, job.settings, loras, images)
+            request = request_of(job.prompt, job.settings, loras, images)
         except RequestError as error:
             raise WorkFailed("invalid_request", str(error)) from error
         except RequestRefused as error:  # its LoRA is gone

@@ -123,7 +123,7 @@ def render_size(settings: Mapping[str, Any]) -> tuple[int, int]:
     return recipe.rendered(width), recipe.rendered(height)
 
 
-def build_request(
+def request_of(
     prompt: str,
     settings: Mapping[str, Any],
     loras: Mapping[str, Path],
@@ -150,7 +150,7 @@ def build_request(
 def usual_request(settings: ServeSettings) -> Request:
     """The request that leaves everything open; raises RequestRefused."""
     submission = resolve(VideoFields(prompt="Anything"), settings, {})
-    return build_request(submission.prompt, submission.settings, {})
+    return request_of(submission.prompt, submission.settings, {})
 
 
 def default_fields(settings: ServeSettings) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, 
         )
         raise RequestRefused(words, "size", "too_large")
     try:
-        request = build_request(submission.prompt, submission.settings, loras)
+        request = request_of(submission.prompt, submission.settings, loras)
         bind(request, DEFAULTS[ASSUMED])
     except RequestError as error:
         raise from_request(error) from None

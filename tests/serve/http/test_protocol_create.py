@@ -101,8 +101,8 @@ def test_a_size_that_is_not_rendered_is_cut_from_the_next(shared: Local) -> None
     assert (video["width"], video["height"]) == (720, 1280)
     work = shared.service._work_of(shared.service.store.find(video["id"]))  # type: ignore[arg-type]
     made = work.request
-    assert (made["width"], made["height"]) == (768, 1280)
-    assert (made["output_width"], made["output_height"]) == (720, 1280)
+    assert (made.width, made.height) == (768, 1280)
+    assert (made.output_width, made.output_height) == (720, 1280)
     assert shared.ended(video["id"])["size"] == "720x1280"
 
 

@@ -18,7 +18,7 @@ from entracte.request import LoraSpec, Request
 from entracte.residency.policy import Residency
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.serve.fields import VideoFields
-from entracte.serve.submission import build_request, resolve
+from entracte.serve.submission import request_of, resolve
 from entracte.serve.workers.messages import MemoryReport, PreviewImage, RunJob, Step
 from entracte.serve.workers.protocol import WorkFailed
 from entracte.serve.workers.runner import EngineRunner
@@ -31,7 +31,7 @@ STG_999 = Guidance(cfg=3.0, stg=1.0, stg_blocks=(999,))
 def asked_for(tmp_path: Path, **fields: Any) -> Request:
     settings = settings_for(tmp_path)
     wanted = resolve(VideoFields(**small(**{"size": "192x128", **fields})), settings, {})
-    return build_request(wanted.prompt, wanted.settings, {})
+    return request_of(wanted.prompt, wanted.settings, {})
 
 
 def job(tmp_path: Path, previews: bool = False, **fields: Any) -> RunJob:
@@ -130,7 +130,7 @@ def test_a_lora_is_called_as_the_client_knows_it(
         loras = [{"name": "My Style", "partial": partial}]
         fields = VideoFields(**small(size="192x128", loras=loras))
         names = {"My Style": path}
-        return build_request("x", resolve(fields, settings, names).settings, names)
+        return request_of("x", resolve(fields, settings, names).settings, names)
 
     output = str(tmp_path / "v.mp4")
     for ask in (
