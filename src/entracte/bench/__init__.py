@@ -1,1 +1,1 @@
-"""Measurements of this engine beside others, on the same weights and requests."""
+"""Compares this engine with others, on the same weights and requests."""

@@ -1,4 +1,4 @@
-"""A request's guidance as arguments of diffusers' pipeline, or the reason why it has none."""
+"""A request's guidance as arguments of diffusers' pipeline, or the reason why it cannot be."""
 
 from collections.abc import Callable
 from typing import Any

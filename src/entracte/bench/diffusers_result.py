@@ -1,4 +1,4 @@
-"""What diffusers made of a request, and how far it is from what we made."""
+"""The result of diffusers, and its distance from ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class DiffusersResult:
-    """What diffusers made, and what it took.
+    """The outputs of diffusers, with time and memory.
 
     stages: name and seconds, in order; names are this engine's where the stage is the same.
     steps: seconds of every step, by the name of the loop.

@@ -1,4 +1,4 @@
-"""One mode, measured: the same request several times, each with all its stages."""
+"""Measures one mode: repeated runs of the same request, with all stages."""
 
 import hashlib
 import statistics
@@ -39,7 +39,7 @@ EXACT = tuple(name for name in MODES if name != "dynamic")
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One request. Times in seconds, memory in bytes; stages of one name are added up.
+    """One run. Times in seconds, memory in bytes; stages of the same name are added up.
 
     device_bytes: the peak of what was allocated there, 0 without a device. closed: the sum of all
     parts over end to end. digest: of all latents.
@@ -56,7 +56,7 @@ class MeasuredRun:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredMode:
-    """A mode's runs; none where it was not run, for the reason that `skipped` has.
+    """A mode's runs; none if it was skipped, for the reason in `skipped`.
 
     predicted: by the planner, before. last: the last run's result.
     """
@@ -91,7 +91,7 @@ def measure(
     options: TraceOptions,
     tell: Callable[[str], None],
 ) -> MeasuredMode:
-    """Measure one mode; it is skipped, with the reason, where it does not fit.
+    """Measure one mode; it is skipped, with the reason, if it does not fit.
 
     residency: the mode, with the budgets that all modes have. tell: is called with what is being
     done.
@@ -120,7 +120,7 @@ def measure(
 
 
 def run_of(result: Result) -> MeasuredRun:
-    """What a result's trace says."""
+    """The figures of a result's trace."""
     trace = result.trace
     stages: dict[str, float] = {}
     for span in trace.spans:
@@ -139,7 +139,7 @@ def run_of(result: Result) -> MeasuredRun:
 
 
 def digest(latents: Mapping[str, Tensor]) -> str:
-    """A name for exactly these bits."""
+    """A hash of the bits."""
     found = hashlib.sha256()
     for name in sorted(latents):
         found.update(name.encode())

@@ -1,4 +1,4 @@
-"""Requests that are measured alike everywhere."""
+"""Standard requests for measurements."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

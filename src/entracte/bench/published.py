@@ -1,4 +1,4 @@
-"""A serving engine's published figures for the modes that it had (April 2026, 30 steps).
+"""A serving engine's published figures for its modes (April 2026, 30 steps).
 
 The resolution is not stated. Milliseconds; gigabytes of peak memory on the device.
 """

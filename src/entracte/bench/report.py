@@ -15,7 +15,7 @@ from .table import Theirs
 
 
 def machine(backend: Backend) -> dict[str, Any]:
-    """What was measured on."""
+    """The machine."""
     on_gpu = backend.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(backend.device) if on_gpu else platform.processor(),

@@ -1,4 +1,4 @@
-"""Stage times and peak memory of code that knows nothing of this engine's traces."""
+"""Stage times and peak memory of code without this engine's traces."""
 
 import resource
 import sys

@@ -1,4 +1,4 @@
-"""The tables of a benchmark: our modes beside the published ones, and what became of them."""
+"""The tables of a benchmark: our modes beside published ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ def _sameness(each: MeasuredMode, exact: set[str]) -> str:
 
 
 def markdown(table: Table) -> str:
-    """A table as Markdown has it."""
+    """A table in Markdown."""
     heads, *lines = table
     return "\n".join(
         "| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *lines]

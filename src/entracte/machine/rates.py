@@ -1,4 +1,4 @@
-"""Measuring how fast a backend computes, merges and copies: each rate takes a moment."""
+"""Measures how fast a backend computes, merges and copies."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ SECONDS = 0.12  # that a rate's samples take together
 
 @dataclass(frozen=True, slots=True)
 class ProbeSizes:
-    """What is measured on.
+    """Sizes of the measurements.
 
     tokens, inward, outward: of a linear. merged: shapes [out, in] of weights. copied, pageable:
     bytes, more than caches hold.
@@ -58,7 +58,7 @@ HOST = ProbeSizes(
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What is measured, in which dtype, on what sizes."""
+    """Measures a backend with a dtype and sizes."""
 
     backend: Backend
     dtype: torch.dtype
@@ -145,7 +145,9 @@ def _copied_per_second(bench: Bench, target: Tensor, source: Tensor, direction: 
 
 
 def _randomise(tensor: Tensor) -> None:
-    """Devices multiply random numbers slower than zeros. The process's own random numbers go on."""
+    """Fill with random numbers, which devices multiply slower than zeros. Keeps the global
+    generator.
+    """
     tensor.normal_(std=0.02, generator=torch.Generator(tensor.device))
 
 
@@ -177,7 +179,7 @@ def _merges(bench: Bench) -> Iterator[list[WeightMerge]]:
 
 @contextmanager
 def _device_memory(backend: Backend, nbytes: int) -> Iterator[Tensor]:
-    """Device memory that was written once, given back when all work on it is done."""
+    """Device memory that was written once, freed when all work on it is done."""
     memory = backend.allocate(nbytes)
     try:
         with backend.computing():
@@ -192,7 +194,7 @@ def _device_memory(backend: Backend, nbytes: int) -> Iterator[Tensor]:
 def _host_memory(backend: Backend, nbytes: int, pinned: bool) -> Iterator[HostMemory]:
     memory = backend.allocate_host(nbytes, pinned)
     try:
-        memory.bytes.fill_(1)  # pageable memory is there only when it was written
+        memory.bytes.fill_(1)  # pageable memory is only allocated when written
         yield memory
     finally:
         backend.free_host(memory)
@@ -200,7 +202,7 @@ def _host_memory(backend: Backend, nbytes: int, pinned: bool) -> Iterator[HostMe
 
 @contextmanager
 def _pinned(backend: Backend, nbytes: int) -> Iterator[HostMemory]:
-    """Pinned host memory; where the device's memory is the host's, any. Raises PinningRefused."""
+    """Pinned host memory, or any if the device's memory is the host's. Raises PinningRefused."""
     with _host_memory(backend, nbytes, True) as memory:
         if not (memory.pinned or backend.unified):
             raise PinningRefused("the system refused to pin host memory")

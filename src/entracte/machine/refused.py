@@ -1,4 +1,4 @@
-"""What keeps a rate from being measured."""
+"""Why a rate cannot be measured."""
 
 import subprocess
 
@@ -10,7 +10,7 @@ class NotMeasured(EntracteError):
 
 
 class TooLittle(NotMeasured):
-    """There is too little to measure it on, and too little for it to matter."""
+    """There is too little data to measure it, and for it to matter."""
 
 
 class PinningRefused(NotMeasured):
@@ -36,6 +36,6 @@ def refusals() -> tuple[type[Exception], ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message without what follows its first line."""
+    """The first line of an error's message."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Everything that the planner and the doctor want to know of a machine."""
+"""Surveys a machine for the planner and the doctor."""
 
 import logging
 import os
@@ -50,7 +50,7 @@ class Survey:
 def survey(
     backend: Backend, dtype: torch.dtype, folder: Path | None = None, refresh: bool = False
 ) -> Survey:
-    """Look at a machine; see `probe`."""
+    """Survey a machine; see `probe`."""
     host = host_facts()
     device = _device_facts(backend)
     identity = _identity(backend, dtype, device)
@@ -93,7 +93,7 @@ def _device_facts(backend: Backend) -> DeviceFacts:
 
 
 def _after_measuring(backend: Backend, before: DeviceFacts) -> DeviceFacts:
-    """The device's facts once what was measured on is given back; `before`, if it is broken."""
+    """The device's facts after measuring; `before` if the device failed."""
     try:
         with device_errors("giving memory back"):
             torch.cuda.empty_cache()
@@ -103,7 +103,7 @@ def _after_measuring(backend: Backend, before: DeviceFacts) -> DeviceFacts:
 
 
 def _device_memory(device: DeviceFacts) -> int:
-    """What this process may take of a device's own memory."""
+    """Bytes of a separate device's memory that this process may use."""
     if device.free is not None:
         return device.free + device.own
     assumed = int(LEAST_CARD.memory * GIB)
@@ -126,7 +126,7 @@ def _identity(backend: Backend, dtype: torch.dtype, device: DeviceFacts) -> cach
 
 
 def _measure(bench: Bench, rates: dict[str, float]) -> tuple[bool, dict[str, str]]:
-    """Add the rates that are missing. Whether memory can be pinned, and why any are missing yet."""
+    """Add missing rates. Returns whether memory can be pinned, and why rates are still missing."""
     pinnable = True
     not_measured: dict[str, str] = {}
     known = refusals()
@@ -145,10 +145,10 @@ def _measure(bench: Bench, rates: dict[str, float]) -> tuple[bool, dict[str, str
 def _measure_disk(
     folder: Path, rates: dict[str, float], disks: dict[str, float], not_measured: dict[str, str]
 ) -> bool:
-    """Add the disk's rate; whether the files may have been in memory. Such a rate is not kept."""
+    """Add the disk's rate; returns whether the files may have been cached. Then it is not kept."""
     try:
         try:
-            # Numbers of devices mean something on one host only.
+            # Device numbers are only meaningful on one host.
             disk = f"{platform.node()}:{folder.stat().st_dev}"
         except OSError as error:
             raise NotMeasured(f"the folder cannot be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""What the loader needs of every component."""
+"""The base class of components."""
 
 from torch import nn
 

@@ -1,1 +1,1 @@
-"""Models made up: for demonstrations, tests and benchmarks."""
+"""Synthetic models for demonstrations, tests and benchmarks."""

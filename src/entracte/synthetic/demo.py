@@ -1,6 +1,6 @@
 """The demonstration model: tiny, with fixed random weights, in exactly the published files.
 
-It shows that everything works, and how fast the machinery is; its videos are coloured noise.
+It is for trying out the software; its videos are coloured noise.
 """
 
 import json
@@ -39,10 +39,10 @@ SEED = 23
 
 
 def write_demo_model(folder: Path) -> list[Path]:
-    """Write all files of the demonstration model into a folder, made if need be.
+    """Write all files of the demonstration model into a folder, created if missing.
 
-    The weights are the same every time. Returns the files' paths. Raises MediaError where the
-    system refuses to write.
+    The weights are the same every time. Returns the files' paths. Raises MediaError if the system
+    refuses to write.
     """
     try:
         (folder / GEMMA).mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def write_demo_model(folder: Path) -> list[Path]:
             _write_gemma(folder / GEMMA)
             mode = ordinary_mode(folder / f".mode-{uuid.uuid4().hex}")
             for name in (CHECKPOINT, DISTILLED_LORA, UPSAMPLER, f"{GEMMA}/model.safetensors"):
-                (folder / name).chmod(mode)  # the library made it for its owner alone
+                (folder / name).chmod(mode)  # the library restricts it to its owner
     except OSError as error:
         raise MediaError(f"cannot write the model to {folder}: {error.strerror}") from error
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -105,7 +105,7 @@ def _write_gemma(folder: Path) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write the tokenizer, one token a byte, into a folder that exists. Raises OSError."""
+    """Write the tokenizer, one token per byte, into an existing folder. Raises OSError."""
     vocabulary = [*sizes.SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(
         models.BPE({token: i for i, token in enumerate(vocabulary)}, [], unk_token="<unk>")

@@ -150,7 +150,7 @@ UPSAMPLER: dict[str, Any] = {
     "rational_resampler": False,
 }
 
-# One token a byte, after four special ones.
+# One token per byte, after four special ones.
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>")
 
 GEMMA: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Random weights that are read as if from a file: every tensor is a view of a few small buffers."""
+"""Random weights in the form of a file: every tensor is a view of a few small buffers."""
 
 import math
 import zlib
@@ -106,9 +106,7 @@ class RandomFile:
 
 
 def values_of(key: str, shape: tuple[int, ...]) -> float | int:
-    """What a tensor's values are: a float is the value of all, an int the power of two of
-    `Numbers.below`.
-    """
+    """A tensor's values: a float for all, or an int, the power of `Numbers.below`."""
     leaf = key.rsplit(".", 1)[-1]
     if leaf in CONSTANTS:
         return CONSTANTS[leaf]

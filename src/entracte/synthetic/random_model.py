@@ -1,4 +1,4 @@
-"""Models with random weights, for measuring speed where no weights are; their videos are noise."""
+"""Models with random weights, to measure speed without files; their videos are noise."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,15 +24,15 @@ VERSION = "2.3.0"
 
 
 def random_model(size: RandomSize, folder: Path) -> ModelSource:
-    """LTX-2.3 with all its components and its distilled LoRA, with weights that no file holds.
+    """LTX-2.3 with all its components and its distilled LoRA, with random weights.
 
     They are views of a few small buffers, the same every time; what reads them copies from memory.
 
     size: "full" is the published model tensor by tensor, with a text encoder as large as Gemma 3
         12B, 71 GB and a LoRA of 8; "medium" is one of 0.4 GB that a CPU can run.
-    folder: where the tokenizer's two small files are written; made if need be.
+    folder: for the tokenizer's two small files; created if missing.
 
-    Raises MediaError where the system refuses to write them.
+    Raises MediaError if the system refuses to write them.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The sizes of the models with random weights: LTX-2.3's own, and a medium one's."""
+"""The sizes of models with random weights: LTX-2.3, and a medium one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

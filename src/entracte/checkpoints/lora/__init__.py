@@ -1,4 +1,4 @@
-"""LoRA files and their kin: which parameters they change, and how."""
+"""LoRA files and their variants: which parameters they change, and how."""
 
 from .file import ADAPTED, LoraFile, open_lora, open_lora_file
 from .sorting import is_lora

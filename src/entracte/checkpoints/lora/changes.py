@@ -1,4 +1,4 @@
-"""What the tensors of one module of a LoRA's file change: which parameters, and how."""
+"""From the tensors of one module in a LoRA file to changes of parameters."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .parts import TensorSlice
 
 HADAMARD = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
-# The kinds of change of a weight: what messages call them, and their parts.
+# The kinds of change of a weight: their names in messages, and their parts.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "LoRA": ("down", "up"),
     "LoHa": HADAMARD,
@@ -29,8 +29,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 class Group:
     """A module's tensors in a file, by part.
 
-    name: the module's in the file. modules: what it is here; several where a fused projection is
-    changed, in the order of its rows.
+    name: the module's in the file. modules: ours; several for a fused projection, in the order of
+    its rows.
     """
 
     name: str
@@ -39,20 +39,20 @@ class Group:
 
     @property
     def kinds(self) -> list[str]:
-        """Of its changes of a weight, and "DoRA" where that is given a magnitude."""
+        """The kinds of its changes of a weight, and "DoRA" if it has a magnitude."""
         found = [kind for kind, parts in KINDS.items() if any(each in self.parts for each in parts)]
         return [*found, "DoRA"] if "magnitude" in self.parts else found
 
     @property
     def ranks(self) -> set[int]:
-        """Of its factors; raises nothing, whatever their shapes."""
+        """The ranks of its factors; never raises."""
         inner = ("down", "hada_w1_b", "hada_w2_b", "lokr_w1_b", "lokr_w2_b")
         shapes = [self.parts[part].info.shape for part in inner if part in self.parts]
         return {shape[0] for shape in shapes if shape}
 
     @property
     def alpha(self) -> float | None:
-        """What the `.alpha` beside factors says, which is read. Raises LoraError."""
+        """The `.alpha` beside the factors, read from the file. Raises LoraError."""
         located = self.parts.get("alpha")
         if located is None:
             return None
@@ -67,7 +67,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """One parameter's change. parts: where its tensors are, by the change's names for them."""
+    """One parameter's change. parts: its tensors in the file, by their names in the change."""
 
     component: str
     parameter: str
@@ -78,7 +78,7 @@ class Changed:
 class GroupReader:
     """Makes changes of one group.
 
-    parameter: the name of a module's weight or bias, None where it has none. shape: of a parameter.
+    parameter: the name of a module's weight or bias, or None. shape: of a parameter.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GroupReader:
         self.overruling: tuple[str, ...] = ()  # keys of alphas that the configuration contradicts
 
     def read(self) -> list[Changed]:
-        """Every change. Raises LoraError for parts that miss, are too many, or do not fit."""
+        """All changes. Raises LoraError for missing, surplus or unfitting parts."""
         group = self._group
         kinds = [kind for kind in group.kinds if kind != "DoRA"]
         if len(kinds) > 1:
@@ -207,7 +207,7 @@ class GroupReader:
         return [self._changed(modules[0][0], change, here)]
 
     def _kronecker_scale(self, rank: int | None) -> float:
-        """PEFT scales every LoKr by its configuration; LyCORIS none of two whole matrices."""
+        """PEFT scales every LoKr by its configuration; LyCORIS not those of whole matrices."""
         if "alpha" not in self._group.parts and self._settings is not None:
             rank = self._settings.rank(self._names()) or rank
             if rank is not None:
@@ -238,7 +238,7 @@ class GroupReader:
         return found
 
     def _whole(self, name: str, kind: str, scale: float) -> list[Changed]:
-        """A difference of the parameter's own size; of one row more for every fused part."""
+        """A full difference of the parameter; a fused one is split by rows."""
         part = self._part(name)
         found = []
         for module, first, rows in self._split(part.shape, kind):
@@ -249,7 +249,7 @@ class GroupReader:
         return found
 
     def _split(self, shape: tuple[int, ...], kind: str = "weight") -> list[tuple[Module, int, int]]:
-        """The group's modules, each with its first row and how many it has of a change's shape."""
+        """The group's modules, each with its first row and number of rows in a change."""
         found = []
         first = 0
         wanted: list[tuple[int, ...]] = []
@@ -270,11 +270,13 @@ class GroupReader:
         self, module: Module, change: Change, parts: Mapping[str, TensorSlice], kind: str = "weight"
     ) -> Changed:
         parameter = self._parameter(module, kind)
-        assert parameter is not None  # `_split` has seen it
+        assert parameter is not None  # `_split` has checked it
         return Changed(module.component, parameter, change, parts)
 
     def _scale(self, rank: int) -> float:
-        """Of a change: by the `.alpha` beside its factors, else by the configuration, else 1."""
+        """The scale of a change: from the `.alpha` beside its factors, else the configuration, else
+        1.
+        """
         settings = self._settings
         alpha = self._group.alpha
         if settings is not None:
@@ -289,7 +291,7 @@ class GroupReader:
         return alpha / rank
 
     def _names(self) -> list[str]:
-        """What patterns of a configuration may call the module."""
+        """Names of the module that patterns of a configuration may match."""
         return [*reversed(list(unwrapped(self._group.name))), self._group.modules[0].name]
 
     def _part(self, name: str) -> TensorSlice:

@@ -75,7 +75,7 @@ class LoraSettings:
         return self.config.r if found is None else int(found)
 
     def scale(self, names: Iterable[str], rank: int) -> float | None:
-        """What PEFT multiplies a module's change by; None where the configuration has no alpha."""
+        """PEFT's scale of a module's change; None if the configuration has no alpha."""
         alpha = self.alphas.find(names)
         if alpha is None:
             lora = self.config.peft_type == "LORA"
@@ -89,7 +89,7 @@ class Patterns:
     """Values by patterns of module names, as PEFT matches them.
 
     A pattern fits a name, or what follows a dot in it; one that begins with `^` fits whole names.
-    The first that fits counts. Raises ValueError for an expression that might not end.
+    The first match counts. Raises ValueError for an expression that might not end.
     """
 
     def __init__(self, values: Mapping[str, float]) -> None:
@@ -105,7 +105,7 @@ class Patterns:
             raise ValueError(f"it has over {MAX_EXPRESSIONS} patterns with signs beyond a name's")
 
     def find(self, names: Iterable[str]) -> float | None:
-        """The value for a module, by the first of its names that any pattern fits."""
+        """The value for a module, by the first of its names that any pattern matches."""
         for name in names:
             segments = name.split(".")
             ends = [".".join(segments[first:]) for first in range(len(segments))]
@@ -119,8 +119,8 @@ class Patterns:
 def read_settings(file: TensorFile) -> tuple[dict[str, LoraSettings], tuple[str, ...]]:
     """A LoRA's configuration for every component, and warnings.
 
-    diffusers' metadata in the header wins over an `adapter_config.json` beside the file, for it
-    cannot belong to another file. Raises LoraError for what is damaged or not supported.
+    diffusers' metadata in the header wins over an `adapter_config.json` beside the file, because it
+    cannot belong to another file. Raises LoraError if damaged or not supported.
     """
     found = _from_header(file)
     if found:

@@ -1,4 +1,4 @@
-"""What a LoRA file is, from its keys, its alphas and its configuration alone."""
+"""Describes a LoRA file from its keys, alphas and configuration."""
 
 import re
 from collections import Counter
@@ -16,12 +16,12 @@ from .sorting import first_of, sort_keys
 
 BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")
 
-# Blocks from which on a LoRA is taken to be for the published transformer, and not a smaller one.
+# A LoRA with at least this many blocks is assumed to be for the published transformer.
 MANY_BLOCKS = 8
 
 
 def describe_lora(file: TensorFile) -> tuple[str, dict[str, Any]]:
-    """Its kind, and facts about it; no factor is read. Raises LoraError for a damaged one.
+    """The kind of a LoRA, and facts about it; no factor is read. Raises LoraError if it is damaged.
 
     Modules are those of the published model; a smaller one has them under the same names.
     """
@@ -77,7 +77,7 @@ def _coverage(groups: Sequence[Group], parameters: Iterable[str]) -> str:
 
 
 def _alphas(groups: Iterable[Group], settings: Iterable[LoraSettings]) -> str | list[float]:
-    """Those beside factors, or where else there are some."""
+    """The alphas beside factors, or from elsewhere."""
     found = {alpha for group in groups if (alpha := group.alpha) is not None}
     if found:
         return sorted(found)

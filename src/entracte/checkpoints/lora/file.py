@@ -1,4 +1,4 @@
-"""A LoRA file matched to a model: what it changes, before any of its factors is read."""
+"""A LoRA file matched to a model, before any factor is read."""
 
 import re
 from collections.abc import Mapping
@@ -46,8 +46,8 @@ class LoraFile:
     def read(self, component: str, parameter: str, part: str, out: Tensor) -> None:
         """Read one tensor of a change into `out`, host memory of its shape.
 
-        Raises LoraError for numbers that are not finite, and CheckpointError where the file cannot
-        be read or was changed since it was opened.
+        Raises LoraError for NaN and infinities, and CheckpointError if the file cannot be read or
+        was changed since it was opened.
         """
         self._parts[component][parameter][part].read(out)
 
@@ -56,7 +56,7 @@ def open_lora(file: TensorFile, shapes: ParameterShapes, partial: bool = False) 
     """Match a LoRA to a model's parameters, of every component that it may change.
 
     shapes: of parameters, by component (of `ADAPTED`). partial: leave out what cannot be applied.
-    Raises LoraError where it is not a LoRA, does not fit, or cannot be applied as a whole.
+    Raises LoraError if it is not a LoRA, does not fit, or cannot be applied as a whole.
     """
     names = Names(shapes)
     keys = sort_keys(file, names)
@@ -114,7 +114,7 @@ def open_lora_file(path: Path) -> SafetensorsFile:
 
 
 def _has_bytes(file: TensorFile) -> bool:
-    """Whether numbers may be of a type that means nothing without a scale."""
+    """Whether the type may need a scale to have a meaning."""
     return any(info.dtype.itemsize == 1 for info in file.tensors.values())
 
 

@@ -1,9 +1,9 @@
-"""The keys of LoRA files: which part of which module's change a tensor is."""
+"""The keys of LoRA files: from a key to a module and a part of its change."""
 
 import re
 from dataclasses import dataclass
 
-# A part, and how its key ends. `NAME` stands for the adapter's name, which PEFT may write.
+# A part, and the endings of its keys. `NAME` stands for the adapter's name, which PEFT may add.
 NAME = r"(?:\.(?P<adapter>(?!weight$|bias$)\w+))?"
 PARTS: tuple[tuple[str, str], ...] = (
     ("down", rf"\.(?:lora_A|lora_down){NAME}(?:\.weight)?"),
@@ -21,7 +21,7 @@ PARTS: tuple[tuple[str, str], ...] = (
 _PARTS = tuple((part, re.compile(ending + "$")) for part, ending in PARTS)
 
 QUANTISED = "scales of quantised factors"
-# What is known and not supported: what to call it, and how its keys end.
+# Known but unsupported kinds: their names, and the endings of their keys.
 UNSUPPORTED: tuple[tuple[str, str], ...] = (
     ("a LoRA with a middle factor (lora_mid)", r"\.lora_mid(?:\.weight)?"),
     ("a LoRA of an embedding", r"\.lora_embedding_[AB](?:\.\w+)?"),
@@ -55,7 +55,7 @@ PROCESSOR = re.compile(r"(?:\.processor)?\.(to_q|to_k|to_v|to_out)_lora\.(?=(?:d
 
 @dataclass(frozen=True, slots=True)
 class LoraKey:
-    """module: as the file calls it. adapter: PEFT's name for it, where the key has it."""
+    """module: its name in the file. adapter: PEFT's name of it, if in the key."""
 
     module: str
     part: str
@@ -63,7 +63,7 @@ class LoraKey:
 
 
 def split_key(key: str) -> LoraKey | str:
-    """A key's module and part; where it has none that can be applied, the words for its kind."""
+    """A key's module and part, or the name of its kind if it cannot be applied."""
     for kind, ending in _UNSUPPORTED:
         if ending.search(key):
             return kind
@@ -75,7 +75,7 @@ def split_key(key: str) -> LoraKey | str:
 
 
 def is_adapter_key(key: str) -> bool:
-    """Whether a key is of an adapter, of whatever kind, rather than of a checkpoint."""
+    """Whether a key belongs to an adapter of any kind, not to a checkpoint."""
     return split_key(key) not in (REPLACED, NOT_KNOWN, QUANTISED)
 
 

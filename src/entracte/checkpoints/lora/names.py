@@ -1,7 +1,7 @@
-"""Which module a LoRA's key is about, whatever its trainer calls modules.
+"""From module names in LoRA files to our modules, for all known trainers.
 
-A name in a file is a module's own name, in the published or in diffusers' form, behind what the
-trainer's model was wrapped in. Some trainers write it with `_` in place of every dot.
+A name in a file is a module's name, in the published or in diffusers' form, behind prefixes of the
+trainer's wrappers. Some trainers write it with `_` in place of every dot.
 """
 
 import re
@@ -15,16 +15,16 @@ from ..diffusers_names import (
     transformer_to_published,
 )
 
-# What models are wrapped in. Any of these may lead a name, in any order and number.
+# Wrappers of models. Names may begin with any of these, in any order and number.
 ROOTS = frozenset(
     {"base_model", "connectors", "diffusion_model", "dit", "embeddings_processor"}
     | {"feature_extractor", "model", "module", "net", "pipe", "transformer", "unet"}
     | {"velocity_model"}
 )
-# What torch wraps single modules in, anywhere within a name.
+# Wrappers of single modules by torch, anywhere within a name.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 UNDERSCORED_WRAPPERS = re.compile("|".join(f"_?{wrapper[1:]}_" for wrapper in WRAPPERS))
-# What trainers put before names, mostly of underscored ones.
+# Prefixes by trainers, mostly of underscored names.
 TRAINERS = re.compile(r"(?:lora_unet|lora_transformer|lora_dit|lora_connectors|lycoris)_{1,2}")
 
 TEXT_ENCODER = re.compile(
@@ -34,7 +34,7 @@ TEXT_ENCODER = re.compile(
 
 PROJECTION = "text_embedding_projection."
 
-# Projections that some implementations of attention have in one: names of the whole, its parts.
+# Fused projections of some attention implementations: names of the whole, and its parts.
 FUSED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("to_qkv", "qkv", "qkv_proj"): ("to_q", "to_k", "to_v"),
     ("to_kv", "kv", "kv_proj"): ("to_k", "to_v"),
@@ -46,7 +46,7 @@ TO_DIFFUSERS = {"transformer": transformer_to_diffusers, "connectors": connector
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module of a component; or a single parameter, where the component has one of that name."""
+    """A module of a component, or a single parameter with that name."""
 
     component: str
     name: str
@@ -75,9 +75,9 @@ class Names:
                 self._underscored[form.replace(".", "_")] = found
 
     def find(self, name: str) -> tuple[Module, ...]:
-        """The modules of a name in a file: none, one, or the parts of a fused projection in order.
+        """The modules for a name in a file: none, one, or the parts of a fused projection in order.
 
-        Names without a dot are taken for underscored ones.
+        Names without dots are treated as underscored.
         """
         name = TRAINERS.sub("", name, count=1) if TRAINERS.match(name) else name
         candidates = _bare(name) if "." in name else _bare_underscored(name)
@@ -100,7 +100,7 @@ class Names:
 
 
 def unwrapped(name: str) -> Iterator[str]:
-    """A dotted name as it is in the file, and with one wrapping less each time."""
+    """A dotted name as in the file, then with one wrapper less each time."""
     yield name
     yield from _bare(name)
 

@@ -1,4 +1,4 @@
-"""Where the tensors of a LoRA's changes are in its file."""
+"""The tensors of a LoRA's changes in its file."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,7 +10,7 @@ from entracte.errors import CheckpointChanged, LoraError
 
 from ..sources import Located
 
-# Of what a factor may be. Types of a byte are read as bfloat16, which has all their values.
+# Types of factors. One-byte types are read as bfloat16, which has all their values.
 FLOATS = {
     torch.float64: torch.float32,
     torch.float32: torch.float32,
@@ -32,7 +32,7 @@ class TensorSlice:
 
     @classmethod
     def of(cls, located: Located) -> Self:
-        """A whole tensor. Raises LoraError where it is not of numbers that a weight can take."""
+        """A whole tensor. Raises LoraError if its type cannot be applied to weights."""
         info = located.info
         dtype = FLOATS.get(info.dtype)
         if dtype is None:
@@ -69,7 +69,7 @@ class TensorSlice:
         except CheckpointChanged:
             words = "it was changed or replaced while it was read; try again"
             raise LoraError(self.located.file.path, words) from None
-        # A sum is not finite where a number is not; it costs a fifth of asking every one of them.
+        # A sum is not finite if a number is not; it takes a fifth of checking every number.
         if not torch.isfinite(out.sum(dtype=torch.float32)) and not torch.isfinite(out).all():
             key = self.located.key
             raise LoraError(self.located.file.path, f"{key} has numbers that are not finite")

@@ -1,4 +1,4 @@
-"""The keys of a LoRA file, every one accounted for: by module, or as what cannot be applied."""
+"""Sorts the keys of a LoRA file, each by module or as not applicable."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class SortedKeys:
-    """groups: what can be applied. text_encoder: what is for one, of which there is none here.
-    others: what cannot be applied, by its kind.
+    """groups: what can be applied. text_encoder: keys for a text encoder, which is not adapted
+    here.
+    others: what cannot be applied, by kind.
     """
 
     groups: tuple[Group, ...]
@@ -88,13 +89,13 @@ def sort_keys(file: TensorFile, names: Names) -> SortedKeys:
 
 
 def _beginnings(key: str) -> list[str]:
-    """What the key's module may be called."""
+    """Possible names of the key's module."""
     segments = key.split(".")
     return [".".join(segments[:count]) for count in range(1, len(segments))]
 
 
 def first_of(keys: Iterable[str]) -> str:
-    """Keys in words: the first few, and how many more."""
+    """The first few keys, and how many more there are."""
     keys = list(keys)
     more = len(keys) - SHOWN
     return ", ".join(keys[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
