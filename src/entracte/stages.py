@@ -4,8 +4,7 @@ Progress, traces, plans, loans, the API, the page and the tables of benchmarks t
 components from here. To add a stage, declare it, put it into its place below, and enter it in
 `pipeline/run.py`; a stage that computes much also gets its cost in `planner/work.py`.
 
-It stands below `pipeline` because what does not know the run, such as `trace` and `recipes`, may
-need it too.
+It is outside `pipeline` because `trace`, `recipes` and others that do not know the run need it too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,7 @@ from types import MappingProxyType
 
 
 class Act(StrEnum):
-    """The parts in which a video comes about, as the page names them."""
+    """The parts of the work on a video, as the page names them."""
 
     PREPARE = "Prepare"
     ACT_1 = "Act 1"
@@ -28,14 +27,15 @@ class Act(StrEnum):
 class Stage:
     """A named piece of a request's work.
 
-    name: in progress, traces, plans and the API; a phase's own stages name it in parentheses.
-    label: what the page says while it runs; empty for one that is over too soon to be reported.
-    uses: the components on loan for it, all at once. The transformer is never among them: a run
-        holds it for its phases.
-    on_host: nothing computes on the device in it.
-    efficiency: the share of the device's rate of matrix products that it is taken to reach until
-        one was measured; 0 for what computes too little to be planned.
-    row: the row of a benchmark's table that it counts in; empty for none.
+    name: in progress, traces, plans and the API; stages of a phase end in its name in parentheses.
+    label: what the page shows while it runs; empty for stages too short to report.
+    uses: the components it borrows, all at once. The transformer is never among them: a run holds
+    it
+        for its phases.
+    on_host: the device computes nothing in it.
+    efficiency: the assumed share of the device's rate of matrix products until one is measured; 0
+        for stages that compute too little to be planned.
+    row: its row in a benchmark's table; empty for none.
     """
 
     name: str
@@ -59,7 +59,7 @@ def kind(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStages:
-    """The stages that every phase of a recipe has of its own."""
+    """The stages of one phase of a recipe."""
 
     encode_images: Stage
     prepare_latents: Stage
@@ -125,7 +125,7 @@ MUX = Stage("mux", Act.FINISH, "Writing the file", on_host=True)
 
 
 def _stages_of_phase(phase: str, before: Act, ordinal: str, loop: Stage) -> PhaseStages:
-    """The stages of a phase. before: the act in which all but its loop are."""
+    """The stages of a phase. before: the act of all but its loop."""
     return PhaseStages(
         encode_images=Stage(
             f"encode images ({phase})",

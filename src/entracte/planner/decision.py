@@ -156,7 +156,7 @@ def _why_not(option: Option, chosen: Prediction, limits: Limits) -> str:
     slower = p.latency_s - chosen.latency_s
     if p.way.mode == "dynamic":
         pace = f"{duration(abs(slower))} {'slower' if slower >= 0 else 'faster'}"
-        return f"gives other bits, and is for quantised weights; {pace}"
+        return f"is not bit-identical, and meant for quantised weights; {pace}"
     if slower >= TICK / 2:
         waits = p.stall_s + p.switch_s - chosen.stall_s - chosen.switch_s
         return f"{duration(slower)} slower: it waits {duration(max(0.0, waits))} longer for weights"

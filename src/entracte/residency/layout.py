@@ -100,7 +100,7 @@ def lay_out(
         units[homes.pop()].append((first, specs[held[0]]))
     for unit in units:
         unit.sort(key=lambda tensor: len(tensor[1].shape) != 2)  # stable: the order else stays
-    # A unit without tensors has memory all the same: memory is told apart by its address.
+    # Even an empty unit gets memory, because buffers are identified by address.
     return tuple(Layout.of(unit, at_least=ALIGNMENT) for unit in units)
 
 
