@@ -32,6 +32,7 @@ from entracte.residency.backends.protocol import (
     Task,
     Traffic,
 )
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
 from scaled_model import MERGED, Skeleton, skeleton_factors, skeleton_spec
 
@@ -100,9 +101,12 @@ class NullBackend(HostBackend):
         return HostMemory(self.allocate(nbytes), pinned)
 
     def prepare_merges(
-        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+        self,
+        merges: Sequence[WeightMerge],
+        copies: Sequence[tuple[Tensor, Tensor]],
+        expansions: Sequence[Expansion] = (),
     ) -> MergeProgram:
-        return len(merges) + len(copies)
+        return len(merges) + len(copies) + len(expansions)
 
     def read_ahead(self, task: Callable[[], None]) -> Task:
         task()

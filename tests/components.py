@@ -17,7 +17,7 @@ from entracte.residency.merge import Change, Changes, merge
 def load_component(source: ComponentSource, device: torch.device, dtype: torch.dtype) -> Component:
     """All weights on one device."""
     module = prepare_module(build_component(source, LTX_2_3), device)
-    files = FileSource(source, LTX_2_3.dtype_of(source.name, dtype))
+    files = FileSource(source, LTX_2_3, dtype)
     state = {}
     for name, spec in files.specs.items():
         state[name] = torch.empty(spec.shape, dtype=spec.dtype)

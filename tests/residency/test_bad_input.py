@@ -353,7 +353,7 @@ class QuantisedSource(TensorSource):
         super().__init__({"linear.weight": integers, "linear.scale": torch.full((8, 1), 0.1)})
         self.weight = integers * 0.1
         self.specs = {
-            "linear.weight": TensorSpec(torch.int8, (8, 8), quantised=True),
+            "linear.weight": TensorSpec(torch.int8, (8, 8), mergeable=False),
             "linear.scale": TensorSpec(torch.bfloat16, (8, 1)),
         }
 

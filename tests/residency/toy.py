@@ -146,20 +146,22 @@ def perform(
 
 @torch.inference_mode()
 def expected(
-    phases: tuple[WeightPhase, ...] = PHASES, read: Callable[[str], Changes] = read_factors
+    phases: tuple[WeightPhase, ...] = PHASES,
+    read: Callable[[str], Changes] = read_factors,
+    net: Callable[[], Net] = make_net,
 ) -> list[Tensor]:
     """What `perform` must give, by plain modules merged by hand."""
     from entracte.residency.merge import merge
 
     results = []
     for phase in phases:
-        net, plain = make_net(), make_net()
+        merged, plain = net(), net()
         adapters = [(read(each.name), each.strength) for each in phase.weights.adapters]
-        for name, parameter in net.named_parameters():
+        for name, parameter in merged.named_parameters():
             changes = [(each[name], by) for each, by in adapters if name in each]
             merge(plain.get_parameter(name), changes, out=parameter)
         y = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
         for _ in range(phase.sweeps):
-            y = net(y)
+            y = merged(y)
         results.append(y)
     return results

@@ -136,7 +136,7 @@ def test_values_are_spread_as_torch_would_spread_them(tmp_path: Path) -> None:
 
 def test_a_full_block_is_read(full: ModelSource) -> None:
     source = full.components["transformer"]
-    reader = FileSource(source, torch.bfloat16)
+    reader = FileSource(source, LTX_2_3, torch.bfloat16)
     names = [name for name in source.tensors if name.startswith("transformer_blocks.7.")]
     for name in names:
         out = torch.full(source.tensors[name].info.shape, torch.nan, dtype=torch.bfloat16)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from entracte.errors import CheckpointError
 from entracte.models.component import Component
+from entracte.models.formats import Float8, compute_from_stored
 from entracte.models.registry import ModelVersion
-from entracte.residency import ComponentSpec, TensorSpec
+from entracte.residency import ComponentSpec, Stored, TensorSpec
 
 from .bounds import check_config
 from .recognise import TAKE_BFLOAT16
@@ -66,21 +67,41 @@ def _in_file(source: ComponentSource, name: str) -> str:
     return f"{located.key} of {located.file.path}"
 
 
+def stored_formats(source: ComponentSource, version: ModelVersion) -> Mapping[str, Float8]:
+    """The formats of parameters that stay as they are stored until they arrive: those of linears in
+    blocks. All else is small, or comes in one piece, and takes the model's dtype as it is read.
+    """
+    blocks = version.blocks.get(source.name)
+    return {
+        name: Float8(located.info.dtype)
+        for name, located in source.tensors.items()
+        if located.info.dtype.itemsize == 1
+        and len(located.info.shape) == 2
+        and name.endswith(".weight")
+        and blocks is not None
+        and name.startswith(f"{blocks}.")
+    }
+
+
 class FileSource:
     """A component's tensors in files, as a weight source for the device manager.
 
-    dtype: what they are read as.
+    dtype: the model's.
     """
 
-    def __init__(self, source: ComponentSource, dtype: torch.dtype) -> None:
+    def __init__(self, source: ComponentSource, version: ModelVersion, dtype: torch.dtype) -> None:
         self._tensors = source.tensors
-        self.specs: Mapping[str, TensorSpec] = {
-            name: TensorSpec(dtype, located.info.shape, located.info.dtype.itemsize == 1)
-            for name, located in source.tensors.items()
-        }
+        dtype, formats = version.dtype_of(source.name, dtype), stored_formats(source, version)
+        specs: dict[str, TensorSpec] = {}
+        for name, located in source.tensors.items():
+            shape, stored = located.info.shape, None
+            if name in formats:
+                stored = Stored(formats[name], {"": TensorSpec(located.info.dtype, shape)})
+            specs[name] = TensorSpec(dtype, shape, stored=stored)
+        self.specs: Mapping[str, TensorSpec] = specs
 
     def read(self, name: str, out: Tensor) -> None:
-        """Read a tensor, in the dtype of `out`."""
+        """Read a tensor, as the dtype of `out`."""
         self._tensors[name].read(out)
 
 
@@ -88,11 +109,19 @@ def component_spec(
     source: ComponentSource, version: ModelVersion, device: torch.device, dtype: torch.dtype
 ) -> ComponentSpec:
     """A component as the device manager wants it; no weight is read. dtype: the model's."""
+    formats = stored_formats(source, version)
+
+    def build_stored() -> Component:
+        module = build_component(source, version)
+        compute_from_stored(module, formats)
+        return prepare_module(module, device)
+
     return ComponentSpec(
         source.name,
         lambda: prepare_module(build_component(source, version), device),
-        {"base": FileSource(source, version.dtype_of(source.name, dtype))},
+        {"base": FileSource(source, version, dtype)},
         version.blocks.get(source.name),
+        build_stored if formats else None,
     )
 
 

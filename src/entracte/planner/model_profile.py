@@ -71,7 +71,7 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     for name, component in source.components.items():
         # Buffers that no file holds are made for real, since the layout asks for them.
         module = prepare_module(build_component(component, version), torch.device("cpu"))
-        specs = FileSource(component, version.dtype_of(name, dtype)).specs
+        specs = FileSource(component, version, dtype).specs
         layouts = lay_out(module, specs, version.blocks.get(name))
         units[name] = tuple(layout.nbytes for layout in layouts)
         if name != TRANSFORMER:

@@ -9,7 +9,8 @@ from .backends.cuda_stream import CudaStream, device_errors
 from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
 from .budget import ConcurrentUse, ManagerPlan
 from .buffer_key import BlockWeights, BufferKey
-from .layout import AdapterLayout, lay_out
+from .formats import WeightFormat
+from .layout import AdapterLayout, as_stored, lay_out
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
@@ -23,6 +24,7 @@ from .spec import (
     ComponentSpec,
     MemoryAdapter,
     OpenAdapter,
+    Stored,
     TensorSource,
     TensorSpec,
     WeightPhase,
@@ -71,15 +73,18 @@ __all__ = [
     "Row",
     "Sizes",
     "SnapshotPolicy",
+    "Stored",
     "Stream",
     "TensorSource",
     "TensorSpec",
     "Transfer",
+    "WeightFormat",
     "WeightMerge",
     "WeightPhase",
     "WeightSet",
     "WeightSource",
     "Where",
+    "as_stored",
     "device_errors",
     "distinct",
     "in_memory",

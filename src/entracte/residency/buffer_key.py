@@ -7,19 +7,24 @@ from .spec import WeightSet
 
 Tier = Literal["device", "host"]
 
-# weights: a unit's, at a place of its own. kept: a merged unit's, beside its base. slot: whichever
-# block comes next. factors: an adapter's, for a unit. factor slot: for whichever unit comes next.
-# staging: between a file and the device.
-Role = Literal["weights", "kept", "slot", "factors", "factor slot", "staging"]
+# weights: a unit's, at a place of its own. kept: an expanded or merged unit's, beside its base.
+# slot: whichever block comes next. stored slot: the same, as it is stored. factors: an adapter's,
+# for a unit. factor slot: for whichever unit comes next. staging: between a file and the device.
+Role = Literal["weights", "kept", "slot", "stored slot", "factors", "factor slot", "staging"]
 
 
 @dataclass(frozen=True, slots=True)
 class BlockWeights:
-    """What a buffer holds: a unit's weights under a weight set, or an adapter's factors for it."""
+    """What a buffer holds: a unit's weights under a weight set, or an adapter's factors for it.
+
+    stored: the plain weights are as they are stored, which is in another form than they are
+    computed with.
+    """
 
     unit: int
     weights: WeightSet | None = None
     adapter: str | None = None
+    stored: bool = False
 
     @property
     def of_weights(self) -> WeightSet:
@@ -29,8 +34,8 @@ class BlockWeights:
         return self.weights
 
     @property
-    def base(self) -> "BlockWeights":
-        """The unit's weights without adapters."""
+    def plain(self) -> "BlockWeights":
+        """The unit's weights without adapters, as they are computed with."""
         return BlockWeights(self.unit, self.of_weights.plain)
 
 

@@ -104,6 +104,21 @@ def lay_out(
     return tuple(Layout.of(unit, at_least=ALIGNMENT) for unit in units)
 
 
+def as_stored(layout: Layout, specs: Mapping[str, TensorSpec]) -> Layout:
+    """The same tensors as they are stored, in the same order.
+
+    The layout itself, where all are stored as they are computed with.
+    """
+    if all(specs[entry.names[0]].stored is None for entry in layout.entries):
+        return layout
+    parts = [
+        (tuple(name + end for name in entry.names), part)
+        for entry in layout.entries
+        for end, part in specs[entry.names[0]].parts.items()
+    ]
+    return Layout.of(parts, at_least=ALIGNMENT)
+
+
 def _check_tensor(name: str, tensor: Tensor, spec: TensorSpec | None, is_parameter: bool) -> None:
     if spec is not None and spec.shape != tuple(tensor.shape):
         raise ResidencyError(

@@ -28,35 +28,32 @@ class WeightLoader:
         self._pool = pool
         self._reader = reader
         self._copies = copies
-        self._merger = Merger(backend, reader.layouts)
+        self._merger = Merger(backend, reader)
         self._turn = 0
+        self._stored_turn = 0
 
     def load(self, target: Buffer, content: BlockWeights) -> None:
         """Make a device buffer hold a unit's weights.
 
-        From a host copy of just these weights, if there is one; else merged from the base, which
-        is on the device, in the target itself, in host memory or in the files.
+        From a host copy of just these weights, if there is one; else expanded and merged from the
+        base, which is on the device, in the target itself, in host memory or in the files.
         """
-        weights = content.of_weights
         copy = self._pool.host_copy(content)
         if copy is not None:
             self._copy_in(target, copy, content)
-        elif weights.adapters:
-            base = content.base
-            source = self._pool.on_device(base)
-            if source is None:
-                source = target
-                if target.content != base:
-                    self.load(target, base)
-            self._merger.merge(source, target, content, self.factors(content.unit, weights))
+        elif self._is_made(content):
+            source, base = self._source(target, content)
+            factors = self.factors(content.unit, content.of_weights)
+            self._merger.merge(source, base, target, content, factors)
         else:
             self._read_to_device(target, content)
 
     def load_host(self, target: Buffer, content: BlockWeights, by_way_of: Buffer) -> None:
         """Make a host buffer hold a unit's weights.
 
-        Plain ones are read from the files, unless the device has them. Merged ones are made on the
-        device, in `by_way_of`, so that their bits are those of every other merge.
+        Plain ones, as they are stored, are read from the files, unless the device has them. Merged
+        ones are made on the device, in `by_way_of`, so that their bits are those of every other
+        merge.
         """
         source = self._pool.on_device(content)
         if source is None:
@@ -101,22 +98,54 @@ class WeightLoader:
 
     def prepare_merge(self, target: Buffer, content: BlockWeights) -> None:
         """Prepare the merge that will load a buffer, where its factors stay on the device."""
-        if content.weights is None or not content.weights.adapters:
+        if not self._is_made(content):
             return
         found: list[LoadedFactors] = []
-        for adapter in content.weights.adapters:
+        for adapter in content.of_weights.adapters:
             buffer = self._pool.get(BufferKey("device", "factors", content.unit, adapter.name))
             layout = self._reader.adapter(adapter.name)
             if layout.names[content.unit]:
                 if buffer is None:
                     return
                 found.append(LoadedFactors(buffer, layout, adapter.strength))
-        base = self._pool.get(BufferKey("device", "weights", content.unit))
-        self._merger.prepare(base or target, target, content, found)
+        base = self._reader.base(content)
+        sources = [self._pool.on_device(base) or target]
+        if base.stored and sources == [target]:
+            slots = map(self._pool.get, self._pool.stored_slots)
+            sources = [slot for slot in slots if slot is not None]
+        for source in sources:
+            self._merger.prepare(source, base, target, content, found)
 
     def forget_merges(self) -> None:
         """Drop all merges that were prepared: another plan needs other ones."""
         self._merger.forget()
+
+    def _is_made(self, content: BlockWeights) -> bool:
+        """Whether weights are expanded or merged, rather than read as they are."""
+        return content != self._reader.base(content)
+
+    def _source(self, target: Buffer, content: BlockWeights) -> tuple[Buffer, BlockWeights]:
+        """A device buffer that weights can be made from, and what it holds of the unit.
+
+        Plain weights that are expanded already are taken where they are. Else the base is brought:
+        into the target itself, or, as it is stored in another form, into a slot for that.
+        """
+        plain, base = content.plain, self._reader.base(content)
+        if content != plain:
+            source = self._pool.on_device(plain)
+            if source is None and target.content == plain:
+                source = target
+            if source is not None:
+                return source, plain
+        if not base.stored:
+            self.load(target, base)
+            return target, base
+        source = self._pool.on_device(base)
+        if source is None or source is target:  # nothing is expanded in place
+            self._stored_turn = (self._stored_turn + 1) % len(self._pool.stored_slots)
+            source = self._pool.ensure(self._pool.stored_slots[self._stored_turn])
+            self.load(source, base)
+        return source, base
 
     def _copy_in(self, target: Buffer, source: Buffer, content: BlockWeights) -> None:
         copies, nbytes = self._copies, self._reader.nbytes(content)
@@ -164,7 +193,7 @@ class WeightLoader:
             self._pool.discard(STAGING)
             staging = None
         if staging is None:
-            staging = self._pool.add(STAGING, max(*self._reader.sizes, nbytes))
+            staging = self._pool.add(STAGING, max(self._reader.largest_read, nbytes))
         return staging
 
     def _read(self, target: Buffer, content: BlockWeights) -> None:

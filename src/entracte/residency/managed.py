@@ -10,8 +10,9 @@ from entracte.residency.backends.protocol import Backend, Stream
 
 from .bound_modules import BoundModules
 from .buffer import Buffer
-from .buffer_key import STAGING
+from .buffer_key import STAGING, BlockWeights
 from .checksum import BaseChecksum
+from .layout import lay_out
 from .loading import WeightLoader
 from .merge import Change
 from .phase_run import PhaseRun
@@ -43,8 +44,10 @@ class ManagedComponent:
         self._template = spec.build()
         self._backend = backend
         self._reader = UnitReader(spec, self._template, open_adapter)
+        self._spec = spec
         self._modules = BoundModules(self._template, self._reader.layouts, spec.blocks, self._sweep)
-        self.pool = WeightPool(backend, budget, recorder, self._modules.unbind)
+        self._stored_modules: BoundModules | None = None  # that compute from what is stored
+        self.pool = WeightPool(backend, budget, recorder, self._unbind)
         self._loader = WeightLoader(backend, self.pool, self._reader, copies)
         self._checksum = BaseChecksum(backend)
         self._run: PhaseRun | None = None
@@ -64,13 +67,18 @@ class ManagedComponent:
                 changes = self._reader.adapter(adapter.name).source.changes
                 if policy.mode == "dynamic":
                     check_applicable(self._template, changes.items())
-                elif first := self._reader.first_quantised(changes):
+                elif first := self._reader.first_unmergeable(changes):
                     raise ResidencyError(
                         f"{self.name} is quantised, and mode {policy.mode} would merge an adapter "
                         f"into it (the first weight is {first}): use mode dynamic"
                     )
+        if policy.mode == "dynamic" and self._reader.expanded and self._spec.build_stored is None:
+            raise ResidencyError(
+                f"{self.name} cannot compute from its weights as they are stored, which mode "
+                "dynamic does: use mode fused, resident, snapshot or original"
+            )
         factors = {name: self._reader.adapter(name).sizes for name in adapters(sets)}
-        sizes = Sizes(self._reader.sizes, factors)
+        sizes = Sizes(self._reader.sizes, factors, self._reader.stored_sizes)
         return make_plan(self.name, sizes, phases, policy, self._backend.unified)
 
     def phases(self, lent: Mapping[str, WeightSet]) -> tuple[WeightPhase, ...]:
@@ -86,7 +94,7 @@ class ManagedComponent:
     @property
     def largest_unit(self) -> int:
         """Bytes of the largest unit: the host memory that loading may take beyond the plan."""
-        return max(self._reader.sizes)
+        return self._reader.largest_read
 
     @contextmanager
     def run(self, plan: Plan) -> Iterator[PhaseRun]:
@@ -127,14 +135,15 @@ class ManagedComponent:
         last.
         """
         if plan != self.plan:
-            self._modules.keep({buffer.key for buffer in plan.buffers})
+            for modules in self._bound():
+                modules.keep({buffer.key for buffer in plan.buffers})
             self._loader.forget_merges()
         self.plan = plan
         self._keep_adapters(())
         if not self.pool.adopt(plan):
             self.pool.drop_unlisted("host")
         self.pool.allocate_host()
-        save_plain(self.pool, self._loader)
+        save_plain(plan, self.pool, self._loader)
         self.pool.drop_unlisted("device")
         self.pool.allocate("always")
 
@@ -143,10 +152,35 @@ class ManagedComponent:
             raise ResidencyError(f"{self.name} is used after its loan has ended")
         return self._run.sweep()
 
-    def _bound_module(self, buffer: Buffer, unit: int, weights: WeightSet) -> nn.Module:
+    def _bound_module(self, buffer: Buffer, content: BlockWeights, weights: WeightSet) -> nn.Module:
+        modules, unit = self._modules, content.unit
+        if content.stored:
+            modules = self._stored_modules = self._stored_modules or self._compute_from_stored()
         if self.plan is None or not self.plan.unmerged or not weights.adapters:
-            return self._modules.get(buffer, unit)
-        return self._modules.get(buffer, unit, weights, lambda: self._unmerged(unit, weights))
+            return modules.get(buffer, unit)
+        return modules.get(buffer, unit, weights, lambda: self._unmerged(unit, weights))
+
+    def _compute_from_stored(self) -> BoundModules:
+        if self._spec.build_stored is None:
+            raise RuntimeError(f"{self.name} was planned to compute from what is stored")
+        module, reader = self._spec.build_stored(), self._reader
+        parts = {
+            name + end: part
+            for name, spec in reader.specs.items()
+            for end, part in spec.parts.items()
+        }
+        lay_out(module, parts, self._spec.blocks)  # raises where they do not fit
+        layouts = tuple(
+            reader.expanded.get(unit, layout) for unit, layout in enumerate(reader.layouts)
+        )
+        return BoundModules(module, layouts, self._spec.blocks, self._sweep)
+
+    def _bound(self) -> tuple[BoundModules, ...]:
+        return (self._modules, *([self._stored_modules] if self._stored_modules else []))
+
+    def _unbind(self, buffer: Buffer) -> None:
+        for modules in self._bound():
+            modules.unbind(buffer)
 
     def _unmerged(self, unit: int, weights: WeightSet) -> Unmerged:
         beside: dict[str, list[tuple[Change, float]]] = {}

@@ -1,4 +1,6 @@
-"""Merging adapters into a unit's weights, from one buffer into another or in place."""
+"""Expanding a unit's weights and merging adapters into them, from one buffer into another or in
+place.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from entracte.residency.backends.protocol import Backend, MergeProgram
 
 from .buffer import Buffer
 from .buffer_key import BlockWeights
-from .layout import AdapterLayout, Layout
+from .formats import Expansion
+from .layout import AdapterLayout
 from .merge import WeightMerge
+from .unit_reader import UnitReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +43,26 @@ class _Prepared:
 
 
 class Merger:
-    """Merges units of one component, whose layouts these are, and keeps what it prepared for it."""
+    """Merges units of one component, and keeps what it prepared for it."""
 
-    def __init__(self, backend: Backend, layouts: tuple[Layout, ...]) -> None:
+    def __init__(self, backend: Backend, reader: UnitReader) -> None:
         self._backend = backend
-        self._layouts = layouts
+        self._reader = reader
         self._programs: dict[tuple[object, ...], _Prepared] = {}
 
     def merge(
         self,
         source: Buffer,
+        base: BlockWeights,
         target: Buffer,
         content: BlockWeights,
         factors: Sequence[LoadedFactors],
     ) -> None:
-        """Make the target hold merged weights. The source, or the target itself, has the base."""
+        """Make the target hold weights made from the base, which the source, or the target itself,
+        holds: as it is stored, or expanded already.
+        """
         merges = self._backend.merges
-        program = self._program(source, target, content, factors)
+        program = self._program(source, base, target, content, factors)
         read = [each.buffer for each in factors]
         if source is not target:
             read.append(source)
@@ -72,12 +79,13 @@ class Merger:
     def prepare(
         self,
         source: Buffer,
+        base: BlockWeights,
         target: Buffer,
         content: BlockWeights,
         factors: Sequence[LoadedFactors],
     ) -> None:
         """Prepare a merge, so that `merge` need not."""
-        self._program(source, target, content, factors)
+        self._program(source, base, target, content, factors)
 
     def forget(self) -> None:
         """Drop all that was prepared: another plan needs other merges."""
@@ -86,6 +94,7 @@ class Merger:
     def _program(
         self,
         source: Buffer,
+        base: BlockWeights,
         target: Buffer,
         content: BlockWeights,
         factors: Sequence[LoadedFactors],
@@ -96,11 +105,11 @@ class Merger:
         """
         buffers = (source, target, *(each.buffer for each in factors))
         memory = tuple(buffer.memory for buffer in buffers)
-        key = (content, *(buffer.key for buffer in buffers))
+        key = (content, base, *(buffer.key for buffer in buffers))
         prepared = self._programs.get(key)
         if prepared is None or not prepared.serves(memory):
-            merges, copies = self._steps(source, target, content, factors)
-            program = self._backend.prepare_merges(merges, copies)
+            steps = self._steps(source, base, target, content, factors)
+            program = self._backend.prepare_merges(*steps)
             prepared = _Prepared(program, memory, tuple(each.data_ptr() for each in memory))
             self._programs[key] = prepared
         return prepared.program
@@ -109,32 +118,46 @@ class Merger:
     def _steps(
         self,
         source: Buffer,
+        base: BlockWeights,
         target: Buffer,
         content: BlockWeights,
         loaded: Sequence[LoadedFactors],
-    ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]]]:
-        """What to merge, and what to copy because no adapter changes it."""
+    ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]], list[Expansion]]:
+        """What to merge, what to copy because nothing changes it, and what to expand before."""
         factors = [
             (each.layout.views(content.unit, each.buffer.memory), each.strength) for each in loaded
         ]
-        layout = self._layouts[content.unit]
-        before, after = layout.views(source.memory), layout.views(target.memory)
+        from_layout, to_layout = self._reader.layout(base), self._reader.layout(content)
+        before, after = from_layout.views(source.memory), to_layout.views(target.memory)
+        starts = {entry.names[0]: entry.start for entry in from_layout.entries}
         merges: list[WeightMerge] = []
-        untouched: list[tuple[int, int]] = []
+        expansions: list[Expansion] = []
+        # Of neighbours that are copied together: where they start in the source, and lie in the
+        # target.
+        untouched: list[tuple[int, int, int]] = []
         joined = False
-        for entry in layout.entries:
-            end = entry.start + entry.nbytes
+        for entry in to_layout.entries:
+            name, end = entry.names[0], entry.start + entry.nbytes
             changes = tuple(
                 (each[name], by) for each, by in factors for name in entry.names if name in each
             )
+            stored = self._reader.specs[name].stored if base.stored else None
+            if stored is not None:
+                parts = {ending: before[name + ending] for ending in stored.tensors}
+                expansions.append(Expansion(stored.format, parts, after[name]))
             if changes:
-                name = entry.names[0]
-                merges.append(WeightMerge(before[name], after[name], changes))
+                weight = before[name] if stored is None else after[name]
+                merges.append(WeightMerge(weight, after[name], changes))
+            if changes or stored is not None:
                 joined = False
-            else:
-                start = untouched.pop()[0] if joined else entry.start
-                untouched.append((start, end))
-                joined = True
+                continue
+            of, start = untouched.pop()[:2] if joined else (starts[name], entry.start)
+            untouched.append((of, start, end))
+            joined = True
         if source is target:
-            return merges, []
-        return merges, [(target.memory[a:b], source.memory[a:b]) for a, b in untouched]
+            return merges, [], []
+        copies = [
+            (target.memory[start:end], source.memory[of : of + end - start])
+            for of, start, end in untouched
+        ]
+        return merges, copies, expansions

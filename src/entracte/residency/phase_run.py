@@ -29,7 +29,7 @@ Use = tuple[BlockWeights, BufferKey | None]
 class PhaseRun:
     """Loads every unit's weights before their use, and their successors after it.
 
-    bound_module: the module of a unit over a buffer, for use under a weight set.
+    bound_module: the module over a buffer, for use of what it holds under a weight set.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class PhaseRun:
         pool: WeightPool,
         loader: WeightLoader,
         checksum: BaseChecksum,
-        bound_module: Callable[[Buffer, int, WeightSet], nn.Module],
+        bound_module: Callable[[Buffer, BlockWeights, WeightSet], nn.Module],
     ) -> None:
         self._plan = plan
         self._backend = backend
@@ -50,7 +50,7 @@ class PhaseRun:
         self._recorder = pool.recorder
         self._uses = [
             [
-                (BlockWeights(unit, plan.stored(phase.weights)), place)
+                (plan.content(unit, phase.weights), place)
                 for unit, place in enumerate(plan.places[phase.weights])
             ]
             for phase in plan.phases
@@ -67,6 +67,8 @@ class PhaseRun:
     def begin(self) -> None:
         """Start loading the first phase's weights."""
         prepare(self._plan, self._pool, self._loader)
+        if self._plan.policy.mode == "fused":
+            self._fill_base()
         self._catch_up(0)
         if self._plan.policy.mode == "snapshot":
             self._fill_what_is_outside()
@@ -95,7 +97,7 @@ class PhaseRun:
             self._backend.checks.lend(buffer.memory)
         try:
             with self._backend.computing():
-                module = self._bound_module(rest, content.unit, weights)
+                module = self._bound_module(rest, content, weights)
                 if not isinstance(module, kind):
                     found, name = type(module).__name__, self._plan.component
                     raise TypeError(f"{name} is a {found}, not a {kind.__name__}")
@@ -137,7 +139,7 @@ class PhaseRun:
                 self._backend.checks.lend(buffer.memory)
                 began = self._recorder.mark_compute()
                 try:
-                    yield self._bound_module(buffer, content.unit, weights)
+                    yield self._bound_module(buffer, content, weights)
                 finally:
                     if began is not None:
                         self._recorder.ran(content.unit, began)
@@ -197,6 +199,14 @@ class PhaseRun:
             if buffer is not None and buffer.content != content:
                 self._loader.load(buffer, content)
 
+    def _fill_base(self) -> None:
+        """Load the base that stays, whether or not a phase uses it as it is."""
+        for unit in (self._plan.blocks, *range(self._plan.blocks)):
+            buffer = self._pool.get(BufferKey("device", "weights", unit))
+            content = self._plan.base(unit)
+            if buffer is not None and buffer.content != content:
+                self._loader.load(buffer, content)
+
     def _fill_what_is_outside(self) -> None:
         """Load the weights outside the blocks for every phase: they have their own buffers, and
         stay.
@@ -244,7 +254,7 @@ class PhaseRun:
                 buffers = slots if key is None else [self._pool.get(key)]
                 for buffer in buffers:
                     if buffer is not None:
-                        self._bound_module(buffer, content.unit, phase.weights)
+                        self._bound_module(buffer, content, phase.weights)
                         self._loader.prepare_merge(buffer, content)
 
     def _unmerged_factors(self) -> list[Buffer]:

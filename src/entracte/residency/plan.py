@@ -5,12 +5,12 @@ component are exactly those that it lists.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from entracte.errors import ResidencyError
 
-from .buffer_key import STAGING, BufferKey, Tier
+from .buffer_key import STAGING, BlockWeights, BufferKey, Tier
 from .policy import ADAPTING, ComponentPolicy
 from .spec import WeightPhase, WeightSet, distinct
 
@@ -19,21 +19,30 @@ from .spec import WeightPhase, WeightSet, distinct
 Lifetime = Literal["always", "run", "phase", "prepare"]
 
 # How many slots hide a copy or a merge; a copy and then a merge need a third, or the link stands
-# still during every merge.
+# still during every merge. What is stored in another form is copied to slots of its own.
 SLOTS = 2
 SLOTS_TO_MERGE_ON_ARRIVAL = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes of every unit (the last is everything outside the blocks), and of adapters' factors."""
+    """Bytes of every unit (the last is everything outside the blocks), and of adapters' factors.
+
+    units: as they are computed with. stored: of units that are stored in another form, as stored.
+    """
 
     units: tuple[int, ...]
     factors: Mapping[str, tuple[int, ...]]
+    stored: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def blocks(self) -> int:
         return len(self.units) - 1
+
+    @property
+    def at_rest(self) -> tuple[int, ...]:
+        """Bytes of every unit as it is stored."""
+        return tuple(self.stored.get(unit, nbytes) for unit, nbytes in enumerate(self.units))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class Plan:
     """How one component will be held for some phases.
 
     places: for every weight set, the buffer of every unit; None is a slot.
+    expanded: the units that are stored in another form than they are computed with.
     """
 
     component: str
@@ -60,6 +70,7 @@ class Plan:
     kept: frozenset[int]
     slots: int
     buffers: tuple[BufferPlan, ...]
+    expanded: frozenset[int] = frozenset()
 
     @property
     def blocks(self) -> int:
@@ -76,9 +87,21 @@ class Plan:
         """Whether a unit's next weights are brought as soon as it is done with its present ones."""
         return self.policy.mode != "original"
 
-    def stored(self, weights: WeightSet) -> WeightSet:
-        """The weights that are in memory where `weights` are used."""
-        return weights.plain if self.unmerged else weights
+    def base(self, unit: int) -> BlockWeights:
+        """A unit's plain weights, as they are stored, where all phases have one source."""
+        plain = self.phases[0].weights.plain
+        return BlockWeights(unit, plain, stored=unit in self.expanded)
+
+    def content(self, unit: int, weights: WeightSet) -> BlockWeights:
+        """What is in memory where a unit is used under a weight set."""
+        return self.base(unit) if self.unmerged else BlockWeights(unit, weights)
+
+    def host_content(self, key: BufferKey) -> BlockWeights:
+        """What a host buffer is for. Weights without adapters rest as they are stored."""
+        if isinstance(key.of, WeightSet):
+            stored = not key.of.adapters and key.index in self.expanded
+            return BlockWeights(key.index, key.of, stored=stored)
+        return BlockWeights(key.index, adapter=str(key.of))
 
     def nbytes(self, tier: Tier, *lifetimes: Lifetime) -> int:
         """Bytes of all buffers of a tier that exist in the given lifetimes."""
@@ -104,6 +127,9 @@ def make_plan(
     if not phases:
         raise ResidencyError(f"{component} is not used in any phase")
     check_policy(component, n, policy)
+    expanded = frozenset(sizes.stored)
+    if policy.mode == "dynamic":  # computes from weights as they are stored
+        sizes = Sizes(sizes.at_rest, sizes.factors)
     sources = {weights.source for weights in distinct(phases)}
     if policy.mode in ADAPTING and len(sources) > 1:
         raise ResidencyError(
@@ -122,18 +148,18 @@ def make_plan(
     sets = distinct(phases)
     places = {
         weights: tuple(
-            _place(policy, weights, index, unit, n, resident, kept) for unit in range(n + 1)
+            _place(policy, weights, index, unit, sizes, resident, kept) for unit in range(n + 1)
         )
         for index, weights in enumerate(sets)
     }
-    slots = _slots(policy, sets, places, resident)
-    plan = Plan(component, policy, phases, places, resident, kept, slots, ())
+    slots = _slots(policy, sets, places, resident, sizes)
+    plan = Plan(component, policy, phases, places, resident, kept, slots, (), expanded)
     buffers = (*_device_buffers(plan, sizes, sets), *_host_buffers(plan, sizes, sets))
     if policy.home == "disk" and not unified:
-        largest = max([*sizes.units, *(max(each) for each in sizes.factors.values())])
+        largest = max([*sizes.at_rest, *(max(each) for each in sizes.factors.values())])
         staging = BufferPlan(STAGING, largest, "always" if policy.stays else "run")
         buffers = (*buffers, staging)
-    return Plan(component, policy, phases, places, resident, kept, slots, buffers)
+    return replace(plan, buffers=buffers)
 
 
 def spread(candidates: "range | tuple[int, ...] | list[int]", count: int) -> tuple[int, ...]:
@@ -163,12 +189,13 @@ def _place(
     weights: WeightSet,
     index: int,
     unit: int,
-    outside: int,
+    sizes: Sizes,
     resident: frozenset[int],
     kept: frozenset[int],
 ) -> BufferKey | None:
     """The buffer in which a unit has its weights of the index-th set; None for a slot."""
-    if policy.mode == "fused" and weights.adapters:
+    outside = sizes.blocks
+    if policy.mode == "fused" and (weights.adapters or unit in sizes.stored):
         return BufferKey("device", "kept", unit) if unit in kept else None
     own_copy = policy.mode == "resident" or (policy.mode, policy.snapshot_policy) == (
         "snapshot",
@@ -187,6 +214,7 @@ def _slots(
     sets: tuple[WeightSet, ...],
     places: Mapping[WeightSet, tuple[BufferKey | None, ...]],
     resident: frozenset[int],
+    sizes: Sizes,
 ) -> int:
     """How many slots there are: no more than there are blocks to go through them."""
     most, wanted = 0, SLOTS
@@ -194,7 +222,7 @@ def _slots(
         slotted = [unit for unit, place in enumerate(places[weights]) if place is None]
         most = max(most, len(slotted))
         merged = weights.adapters and policy.mode in ("fused", "original")
-        if merged and any(unit not in resident for unit in slotted):
+        if merged and any(unit not in resident and unit not in sizes.stored for unit in slotted):
             wanted = SLOTS_TO_MERGE_ON_ARRIVAL
     return min(wanted, most)
 
@@ -206,8 +234,13 @@ def _device_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> li
     if policy.mode in ADAPTING:  # the base is merged from, even if no phase runs it
         keys |= dict.fromkeys(BufferKey("device", "weights", u) for u in sorted(plan.resident))
     aggressive = (policy.mode, policy.snapshot_policy) == ("snapshot", "aggressive")
+    base = sizes.at_rest if policy.mode == "fused" else sizes.units
     buffers = [
-        BufferPlan(key, sizes.units[key.index], "phase" if aggressive and key.of else stays)
+        BufferPlan(
+            key,
+            (base if key.role == "weights" else sizes.units)[key.index],
+            "phase" if aggressive and key.of else stays,
+        )
         for key in keys
     ]
     largest = max(sizes.units[:n], default=0)
@@ -215,6 +248,7 @@ def _device_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> li
         BufferPlan(BufferKey("device", "slot", number), largest, stays)
         for number in range(plan.slots)
     ]
+    buffers += _stored_slots(plan, sizes, sets)
     for name in adapters(sets):
         factors = sizes.factors[name]
         if policy.mode in ("fused", "dynamic"):
@@ -232,6 +266,24 @@ def _device_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> li
     return buffers
 
 
+def _stored_slots(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[BufferPlan]:
+    """Where what is stored in another form arrives, to be expanded to where it is used."""
+    policy = plan.policy
+    arriving = [
+        nbytes
+        for unit, nbytes in sizes.stored.items()
+        if policy.mode != "fused" or unit not in plan.resident  # whose base stays as it is stored
+    ]
+    lifetime: Lifetime = "always" if policy.stays else "run"
+    plain = any(not weights.adapters for weights in sets)
+    if policy.stays and (policy.mode == "resident" or (policy.mode == "snapshot" and not plain)):
+        lifetime = "prepare"
+    return [
+        BufferPlan(BufferKey("device", "stored slot", number), max(arriving), lifetime)
+        for number in range(min(SLOTS, len(arriving)))
+    ]
+
+
 def _host_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list[BufferPlan]:
     """Copies of what the device will need again, pinned."""
     policy, n = plan.policy, sizes.blocks
@@ -241,7 +293,8 @@ def _host_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> list
     def want(weights: WeightSet, units: "range | list[int]") -> None:
         if weights.adapters or policy.home == "host":
             for unit in units:
-                wanted[BufferKey("host", "weights", unit, weights)] = sizes.units[unit]
+                nbytes = (sizes.units if weights.adapters else sizes.at_rest)[unit]
+                wanted[BufferKey("host", "weights", unit, weights)] = nbytes
 
     for index, weights in enumerate(sets):
         match policy.mode:

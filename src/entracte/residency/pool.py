@@ -64,6 +64,7 @@ class WeightPool:
         self._buffers: dict[BufferKey, Buffer] = {}
         self._freed: dict[BufferKey, Tensor] = {}  # memory that may be allocated again
         self._planned: dict[BufferKey, BufferPlan] = {}
+        self.stored_slots: list[BufferKey] = []  # that the plan lists
 
     def __iter__(self) -> Iterator[Buffer]:
         return iter(self._buffers.values())
@@ -80,6 +81,7 @@ class WeightPool:
         Returns whether its host buffers have room beside the present ones.
         """
         self._planned = {buffer.key: buffer for buffer in plan.buffers}
+        self.stored_slots = [key for key in self._planned if key.role == "stored slot"]
         new = [p for p in plan.buffers if p.key.tier == "host" and p.key not in self._buffers]
         return self._budget.has_room(sum(planned.nbytes for planned in new))
 

@@ -5,7 +5,7 @@ from .buffer_key import STAGING, BlockWeights, BufferKey
 from .loading import WeightLoader
 from .plan import Plan
 from .pool import WeightPool
-from .spec import WeightSet, distinct
+from .spec import distinct
 
 
 def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
@@ -14,7 +14,7 @@ def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
         (pool[planned.key], content)
         for planned in plan.buffers
         if planned.key.tier == "host" and planned.key != STAGING
-        for content in [_host_content(planned.key)]
+        for content in [plan.host_content(planned.key)]
     ]
     missing = [(buffer, content) for buffer, content in host if buffer.content != content]
     for buffer, content in missing:
@@ -24,25 +24,19 @@ def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
             loader.load_host(buffer, content, buffer)
     for buffer, content in missing:
         if content.weights is not None and content.weights.adapters:
-            _keep_base(plan, pool, loader, content.base)
+            _keep_plain(plan, pool, loader, content.plain)
             loader.load_host(buffer, content, _made_in(plan, pool, content))
     if plan.policy.mode == "resident":
         _premerge(plan, pool, loader)
 
 
-def save_plain(pool: WeightPool, loader: WeightLoader) -> None:
-    """Fill new host buffers from the device, as far as it has their contents."""
+def save_plain(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
+    """Fill the plan's new host buffers from the device, as far as it has their contents."""
     for buffer in pool:
         if buffer.key.tier == "host" and buffer.key.role == "weights":
-            content = _host_content(buffer.key)
+            content = plan.host_content(buffer.key)
             if buffer.content != content and pool.on_device(content) is not None:
                 loader.load_host(buffer, content, buffer)
-
-
-def _host_content(key: BufferKey) -> BlockWeights:
-    if isinstance(key.of, WeightSet):
-        return BlockWeights(key.index, key.of)
-    return BlockWeights(key.index, adapter=str(key.of))
 
 
 def _made_in(plan: Plan, pool: WeightPool, content: BlockWeights) -> Buffer:
@@ -54,14 +48,14 @@ def _made_in(plan: Plan, pool: WeightPool, content: BlockWeights) -> Buffer:
     return pool.ensure(key)
 
 
-def _keep_base(plan: Plan, pool: WeightPool, loader: WeightLoader, base: BlockWeights) -> None:
-    """Load the base from which a unit is merged to the device, if the first phase will use it."""
+def _keep_plain(plan: Plan, pool: WeightPool, loader: WeightLoader, plain: BlockWeights) -> None:
+    """Load what a unit is merged from to the device, if the first phase will use it."""
     first = distinct(plan.phases)[0]
-    key = plan.places[first][base.unit]
-    on_host = pool.get(BufferKey("host", "weights", base.unit, first))
-    wanted = first == base.weights and key is not None and on_host is None
-    if wanted and key is not None and pool.on_device(base) is None:
-        loader.load(pool[key], base)
+    key = plan.places[first][plain.unit]
+    on_host = pool.get(BufferKey("host", "weights", plain.unit, first))
+    wanted = first == plain.weights and key is not None and on_host is None
+    if wanted and key is not None and pool.on_device(plain) is None:
+        loader.load(pool[key], plain)
 
 
 def _premerge(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
@@ -81,8 +75,8 @@ def _premerge(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
     missing = [each for each in wanted if each[0].content != each[1]]
     for _, content, main in missing:
         if content.weights is not None and content.weights.adapters:
-            base = content.base
-            if main.content not in (base, BlockWeights(content.unit, first)):
-                loader.load(main, base)
+            plain = content.plain
+            if main.content not in (plain, BlockWeights(content.unit, first)):
+                loader.load(main, plain)
     for buffer, content, _ in missing:
         loader.load(buffer, content)

@@ -5,6 +5,7 @@ from, and which weights each phase of its work uses.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -12,46 +13,84 @@ from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
+from .formats import WeightFormat
 from .merge import Changes
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor as it will be held; `quantised`: its values need more than a cast to be weights."""
+    """A tensor as it is computed with.
+
+    mergeable: whether an adapter can be merged into it; not into integers that the module itself
+        makes weights of.
+    stored: how it is stored, where that is in another form: it is expanded when it arrives.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    quantised: bool = False
+    mergeable: bool = True
+    stored: "Stored | None" = None
 
     @property
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def parts(self) -> Mapping[str, "TensorSpec"]:
+        """What is stored of it, by what follows its own name in the names of the stored tensors."""
+        return {"": self} if self.stored is None else self.stored.tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A parameter as it is stored: one tensor or several.
+
+    tensors: by what follows the parameter's name in theirs, such as "" for the weight `x.weight`
+        itself and "_scale" for a tensor `x.weight_scale`.
+    """
+
+    format: WeightFormat
+    tensors: Mapping[str, TensorSpec]
+
 
 class WeightSource(Protocol):
-    """A component's tensors by parameter name. They never change."""
+    """A component's tensors. They never change. `specs` is by parameter name."""
 
     specs: Mapping[str, TensorSpec]
 
     def read(self, name: str, out: Tensor) -> None:
-        """Write the named tensor into `out`, host memory of its shape and dtype."""
+        """Write the named tensor, as it is stored, into `out`: host memory of its shape and dtype.
+
+        Of a parameter that is stored in another form, the names are those of its stored tensors.
+        """
+
+
+NO_SPECS: Mapping[str, TensorSpec] = MappingProxyType({})
 
 
 class TensorSource:
     """Tensors that are in memory already, or views of a mapped file; none is copied but by `read`.
 
     dtype: what floating-point ones will be held in (default: what they are in).
+    expanded: of parameters that are stored in another form, how they are computed with.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype | None = None,
+        expanded: Mapping[str, TensorSpec] = NO_SPECS,
+    ) -> None:
         self._tensors = tensors
+        stored = {name + end for name, spec in expanded.items() for end in spec.parts}
         self.specs: Mapping[str, TensorSpec] = {
             name: TensorSpec(
                 dtype if dtype and tensor.is_floating_point() else tensor.dtype,
                 tuple(tensor.shape),
             )
             for name, tensor in tensors.items()
-        }
+            if name not in stored
+        } | dict(expanded)
 
     def read(self, name: str, out: Tensor) -> None:
         out.copy_(self._tensors[name])
@@ -66,12 +105,16 @@ class ComponentSpec:
     sources: by name; all have the same tensors.
     blocks: the name of the module's list of blocks, which its forward iterates over from first to
         last. Without it the component is one piece.
+    build_stored: makes the module that computes from weights as they are stored, where any are in
+        another form: its parameters, or buffers, are the stored tensors, by their names. Without it
+        such a component cannot be used in mode dynamic.
     """
 
     name: str
     build: Callable[[], nn.Module]
     sources: Mapping[str, WeightSource]
     blocks: str | None = None
+    build_stored: Callable[[], nn.Module] | None = None
 
 
 class AdapterSource(Protocol):

@@ -1,18 +1,22 @@
 """A component's tensors as its sources and adapters have them, unit by unit."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
 from .buffer_key import BlockWeights
-from .layout import AdapterLayout, block_count, lay_out
+from .layout import AdapterLayout, Layout, as_stored, block_count, lay_out
 from .spec import ComponentSpec, OpenAdapter
 
 
 class UnitReader:
     """Lays out a component's units, and reads them.
+
+    layouts: of every unit, as it is computed with. expanded: the units that are stored in another
+    form, by number, with their layouts as they are stored.
 
     template: the component without weights. Raises ResidencyError where it does not fit its
     sources, or they do not fit each other.
@@ -27,20 +31,44 @@ class UnitReader:
                 raise ResidencyError(f"{spec.name}: the source {name} has other tensors")
         self.blocks = block_count(template, spec.blocks)
         self.layouts = lay_out(template, self.specs, spec.blocks)
+        stored = [as_stored(layout, self.specs) for layout in self.layouts]
+        self.expanded: Mapping[int, Layout] = {
+            unit: layout for unit, layout in enumerate(stored) if layout is not self.layouts[unit]
+        }
         self._list_of_blocks = spec.blocks
         self._open_adapter = open_adapter
         self._adapters: dict[str, AdapterLayout] = {}
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Bytes of every unit."""
+        """Bytes of every unit, as it is computed with."""
         return tuple(layout.nbytes for layout in self.layouts)
+
+    @property
+    def stored_sizes(self) -> Mapping[int, int]:
+        """Bytes of the units that are stored in another form, as they are stored."""
+        return {unit: layout.nbytes for unit, layout in self.expanded.items()}
+
+    @property
+    def largest_read(self) -> int:
+        """Bytes of the largest unit, as it is stored."""
+        stored = (self.expanded.get(unit, layout) for unit, layout in enumerate(self.layouts))
+        return max(layout.nbytes for layout in stored)
+
+    def base(self, content: BlockWeights) -> BlockWeights:
+        """What the sources have of a unit: its weights without adapters, as they are stored."""
+        return replace(content.plain, stored=content.unit in self.expanded)
+
+    def layout(self, content: BlockWeights) -> Layout:
+        """How a unit's weights lie."""
+        unit = content.unit
+        return self.expanded[unit] if content.stored else self.layouts[unit]
 
     def nbytes(self, content: BlockWeights) -> int:
         """Bytes of a unit's weights, or of an adapter's factors for it."""
         if content.adapter is not None:
             return self.adapter(content.adapter).layouts[content.unit].nbytes
-        return self.layouts[content.unit].nbytes
+        return self.layout(content).nbytes
 
     def adapter(self, name: str) -> AdapterLayout:
         """An adapter, opened and sorted by unit; its factors are not read. Raises ResidencyError
@@ -57,19 +85,19 @@ class UnitReader:
         """Close all other adapters, and so their files."""
         self._adapters = {name: each for name, each in self._adapters.items() if name in names}
 
-    def first_quantised(self, names: Iterable[str]) -> str | None:
-        """The first of some parameters that is quantised."""
-        return next((name for name in names if self.specs[name].quantised), None)
+    def first_unmergeable(self, names: Iterable[str]) -> str | None:
+        """The first of some parameters that no adapter can be merged into."""
+        return next((name for name in names if not self.specs[name].mergeable), None)
 
     def read(self, content: BlockWeights, memory: Tensor) -> None:
-        """Write a unit's plain weights, or an adapter's factors, into host memory [nbytes] uint8.
+        """Write what the sources have of a unit, or an adapter's factors, into host memory.
 
-        For the reader thread, which nothing else may read or write the memory beside.
+        memory: [nbytes] uint8. For the reader thread: nothing else may read or write it meanwhile.
         """
         if content.adapter is not None:
             self.adapter(content.adapter).read(content.unit, memory)
             return
-        layout = self.layouts[content.unit]
+        layout = self.layout(content)
         layout.clear_padding(memory)
         source = self.sources[content.of_weights.source]
         for entry, view in zip(layout.entries, layout.first_views(memory), strict=True):

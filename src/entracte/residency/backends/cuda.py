@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import OutOfMemory
+from entracte.residency.formats import Expansion
 from entracte.residency.kernels.merge_table import fits
 from entracte.residency.merge import WeightMerge
 
@@ -104,7 +105,10 @@ class CudaBackend:
         self._host.free(memory)
 
     def prepare_merges(
-        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+        self,
+        merges: Sequence[WeightMerge],
+        copies: Sequence[tuple[Tensor, Tensor]],
+        expansions: Sequence[Expansion] = (),
     ) -> MergeProgram:
         """See Backend. The host does not wait, but the first merges compile a kernel: seconds."""
         fused: FusedMerges | None = None
@@ -116,7 +120,9 @@ class CudaBackend:
                 fused = self._fused(able, self.device)
         chosen = set(map(id, able))
         plain = tuple(each for each in merges if id(each) not in chosen)
-        return CudaMergeProgram(fused, plain, tuple(copies), len(merges), self._merges)
+        return CudaMergeProgram(
+            fused, plain, tuple(copies), tuple(expansions), len(merges), self._merges
+        )
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import DeviceFault, OutOfMemory
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge, merge
 
 from .protocol import Direction, Event, MergeProgram, Traffic
@@ -90,7 +91,7 @@ class CudaMark:
 
 @dataclass(frozen=True, slots=True)
 class CudaMergeProgram:
-    """Merges and copies (target, source).
+    """Merges, after copies (target, source) and expansions.
 
     fused: one launch for all merges that the kernel can do. plain: the other merges.
     count: the number of both. home: the stream that it was prepared in, and must be used in.
@@ -99,6 +100,7 @@ class CudaMergeProgram:
     fused: "FusedMerges | None"
     plain: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
+    expansions: tuple[Expansion, ...]
     count: int
     home: torch.cuda.Stream
 
@@ -145,11 +147,14 @@ class CudaStream:
         with device_errors("merging"), torch.cuda.stream(self.stream), torch.no_grad():
             for target, source in program.copies:
                 target.copy_(source, non_blocking=True)
+            for expansion in program.expansions:
+                expansion.carry_out()
             if program.fused is not None:
                 program.fused.launch()
             for each in program.plain:
                 merge(each.weight, each.adapters, out=each.out)
         with self._lock:
             self._traffic.merges += program.count
+            self._traffic.expansions += len(program.expansions)
             for target, _ in program.copies:
                 self._traffic.count("within", target.nbytes)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import OutOfMemory
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge, merge
 
 from .protocol import (
@@ -54,10 +55,11 @@ class HostEvent:
 
 @dataclass(frozen=True, slots=True)
 class HostMergeProgram:
-    """Merges and copies (target, source), executed with the plain expression."""
+    """Merges, copies (target, source) and expansions, executed with plain expressions."""
 
     merges: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
+    expansions: tuple[Expansion, ...]
 
 
 class HostStream:
@@ -86,6 +88,9 @@ class HostStream:
             for target, source in program.copies:
                 target.copy_(source)
                 self._traffic.count("within", target.nbytes)
+            for expansion in program.expansions:
+                expansion.carry_out()
+                self._traffic.expansions += 1
             for each in program.merges:
                 merge(each.weight, each.adapters, out=each.out)
                 self._traffic.merges += 1
@@ -135,9 +140,12 @@ class HostBackend:
         self.host_bytes -= memory.bytes.nbytes
 
     def prepare_merges(
-        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+        self,
+        merges: Sequence[WeightMerge],
+        copies: Sequence[tuple[Tensor, Tensor]],
+        expansions: Sequence[Expansion] = (),
     ) -> MergeProgram:
-        return HostMergeProgram(tuple(merges), tuple(copies))
+        return HostMergeProgram(tuple(merges), tuple(copies), tuple(expansions))
 
     def computing(self) -> AbstractContextManager[None]:
         return nullcontext()

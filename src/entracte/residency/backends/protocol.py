@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
 
 # From the host to the device, from the device to the host, or from device to device.
@@ -24,12 +25,13 @@ Direction = Literal["in", "out", "within"]
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of weights copied in every direction, and the number of weights merged."""
+    """Bytes of weights copied in every direction; the number of weights merged, and expanded."""
 
     bytes_in: int = 0
     bytes_out: int = 0
     bytes_within: int = 0
     merges: int = 0
+    expansions: int = 0
 
     def since(self, earlier: "Traffic") -> "Traffic":
         """The difference to an earlier copy of this record."""
@@ -38,6 +40,7 @@ class Traffic:
             self.bytes_out - earlier.bytes_out,
             self.bytes_within - earlier.bytes_within,
             self.merges - earlier.merges,
+            self.expansions - earlier.expansions,
         )
 
     def count(self, direction: Direction, nbytes: int) -> None:
@@ -169,9 +172,14 @@ class Backend(Protocol):
         """Free host memory once all work on it is done; the host may have to wait."""
 
     def prepare_merges(
-        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+        self,
+        merges: Sequence[WeightMerge],
+        copies: Sequence[tuple[Tensor, Tensor]],
+        expansions: Sequence[Expansion] = (),
     ) -> MergeProgram:
-        """Prepare merges, and copies (target, source) within the device that go with them."""
+        """Prepare merges, after the copies (target, source) within the device and the expansions
+        that go with them.
+        """
 
     def computing(self) -> AbstractContextManager[None]:
         """Modules run on this device within it."""

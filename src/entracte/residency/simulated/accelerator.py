@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from entracte.residency.backends.protocol import Checks, HostMemory, MergeProgram, Stream, Task
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
 
 from .clock import Timing
@@ -95,10 +96,13 @@ class SimulatedAccelerator(Gauges):
         machine.free(allocation)
 
     def prepare_merges(
-        self, merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+        self,
+        merges: Sequence[WeightMerge],
+        copies: Sequence[tuple[Tensor, Tensor]],
+        expansions: Sequence[Expansion] = (),
     ) -> MergeProgram:
-        """Copies come before merges. Raises ValueError for memory that is not the device's."""
-        return prepare(self._machine.memory, self._rates, merges, copies)
+        """See Backend. Raises ValueError for memory that is not the device's."""
+        return prepare(self._machine.memory, self._rates, merges, copies, expansions)
 
     def lend(self, memory: Tensor) -> None:
         allocation = self._find(memory)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from entracte.residency.backends.protocol import Direction
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge, merge
 
 from .faults import Operation
@@ -37,14 +38,18 @@ class StreamJob:
 
 
 def carry_out(
-    merges: Sequence[WeightMerge], copies: Sequence[tuple[Tensor, Tensor]]
+    merges: Sequence[WeightMerge],
+    copies: Sequence[tuple[Tensor, Tensor]],
+    expansions: Sequence[Expansion] = (),
 ) -> Callable[[], None]:
-    """How to do copies, and then merges with the plain expression."""
+    """How to do copies, expansions, and then merges with the plain expression."""
 
     def land() -> None:
         with torch.no_grad():
             for target, source in copies:
                 target.copy_(source)
+            for expansion in expansions:
+                expansion.carry_out()
             for each in merges:
                 merge(each.weight, each.adapters, out=each.out)
 

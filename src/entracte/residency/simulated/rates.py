@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from entracte.residency.backends.protocol import Direction
+from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
 
 
@@ -40,6 +41,11 @@ class SimulatedRates:
         nbytes = each.weight.nbytes + each.out.nbytes
         nbytes += sum(part.nbytes for change in changes for part in change.tensors.values())
         return max(flops / self.flops_per_second, nbytes / self.bytes_within_per_second)
+
+    def expand_seconds(self, each: Expansion) -> float:
+        """How long an expansion takes: by what it reads and writes."""
+        nbytes = each.out.nbytes + sum(part.nbytes for part in each.stored.values())
+        return nbytes / self.bytes_within_per_second
 
     def read_seconds(self, nbytes: int) -> float:
         """How long a read from a file takes."""

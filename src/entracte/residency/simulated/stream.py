@@ -89,6 +89,7 @@ class SimulatedStream:
         self._machine.enqueue(self._who, program.job)
         traffic = self._machine.traffic
         traffic.merges += len(program.merges)
+        traffic.expansions += len(program.expansions)
         traffic.count("within", sum(target.nbytes for target, _ in program.copies))
 
     def _places(
