@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from entracte.errors import ResidencyError
@@ -160,6 +161,7 @@ class ManagedComponent:
             return modules.get(buffer, unit)
         return modules.get(buffer, unit, weights, lambda: self._unmerged(unit, weights))
 
+    @torch.inference_mode(False)
     def _compute_from_stored(self) -> BoundModules:
         if self._spec.build_stored is None:
             raise RuntimeError(f"{self.name} was planned to compute from what is stored")
