@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from itertools import groupby
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from entracte.errors import RequestError
 from entracte.models.registry import VERSIONS, ModelVersion
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
-from entracte.residency import AdapterLayout, Changes, MemoryAdapter, lay_out
+from entracte.residency import AdapterLayout, Changes, MemoryAdapter, as_stored, lay_out
 
 from .meter import META
 from .stage_costs import Cost, StageCosts
@@ -51,6 +51,8 @@ class ModelFigures:
         is what is outside the blocks, and the only one of a component without blocks.
     adapters: "distilled" is the LoRA of stage 2, where the model has one.
     itemsize: bytes of a number of the model's dtype.
+    stored: of components with units that are stored in another form than they are computed with,
+        the bytes of those units as they are stored, by number.
     """
 
     version: ModelVersion
@@ -59,6 +61,7 @@ class ModelFigures:
     adapters: Mapping[str, AdapterFigures]
     costs: StageCosts
     itemsize: int
+    stored: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
@@ -67,13 +70,17 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     Raises CheckpointError where a component is missing or its tensors are not what it needs.
     """
     version = source.version
-    units, modules = {}, {}
+    units, stored, modules = {}, {}, {}
     for name, component in source.components.items():
         # Buffers that no file holds are made for real, since the layout asks for them.
         module = prepare_module(build_component(component, version), torch.device("cpu"))
         specs = FileSource(component, version, dtype).specs
         layouts = lay_out(module, specs, version.blocks.get(name))
         units[name] = tuple(layout.nbytes for layout in layouts)
+        at_rest = {unit: as_stored(layout, specs) for unit, layout in enumerate(layouts)}
+        stored[name] = {
+            unit: layout.nbytes for unit, layout in at_rest.items() if layout is not layouts[unit]
+        }
         if name != TRANSFORMER:
             modules[name] = module.to(META)
     transformer = source.components[TRANSFORMER]
@@ -91,7 +98,8 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
         changes = open_lora(file, shapes).changes[TRANSFORMER]
         adapters[DISTILLED] = _adapter(TRANSFORMER, changes, version, config.layers)
     stages = trace_stages(modules, version, dtype)
-    return ModelFigures(version, units, config, adapters, stages, dtype.itemsize)
+    stored = {name: sizes for name, sizes in stored.items() if sizes}
+    return ModelFigures(version, units, config, adapters, stages, dtype.itemsize, stored)
 
 
 def adapter_figures(component: str, changes: Changes, model: ModelFigures) -> AdapterFigures:
@@ -122,7 +130,7 @@ def to_json(model: ModelFigures) -> dict[str, Any]:
         },
         "costs": asdict(model.costs),
         "itemsize": model.itemsize,
-    }
+    } | ({"stored": model.stored} if model.stored else {})
 
 
 def from_json(values: Mapping[str, Any]) -> ModelFigures:
@@ -142,6 +150,10 @@ def from_json(values: Mapping[str, Any]) -> ModelFigures:
         },
         costs=StageCosts(**{name: Cost(**law) for name, law in values["costs"].items()}),
         itemsize=values["itemsize"],
+        stored={
+            name: {int(unit): nbytes for unit, nbytes in sizes.items()}
+            for name, sizes in values.get("stored", {}).items()
+        },
     )
 
 
