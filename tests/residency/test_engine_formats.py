@@ -13,6 +13,7 @@ from entracte.residency.backends.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.synthetic.demo import CHECKPOINT, GEMMA, write_demo_model
 
+from ..planner.test_engine_planner import SLOW
 from .test_engine_residency import distance, latents, same, small
 
 FILES = {CHECKPOINT: ".transformer_blocks.", f"{GEMMA}/model.safetensors": ".layers."}
@@ -104,3 +105,20 @@ def test_what_rests_takes_half_the_memory(
                 if row.component == "transformer" and row.role == "weights"
             )
     assert 0.4 < nbytes[float8] / nbytes[widened] < 0.7
+
+
+@pytest.mark.parametrize(
+    "residency", [Residency("fused", resident_blocks=1, merged_blocks=1), Residency("snapshot")]
+)
+def test_the_planner_counts_what_is_stored(float8: Path, residency: Residency) -> None:
+    backend = SimulatedAccelerator()
+    with Engine.open(float8, residency=residency, backend=backend, hardware=SLOW) as engine:
+        predicted = engine.plan(small()).chosen.prediction
+        engine.load(small())
+        assert backend.host_bytes == predicted.peak_host_bytes
+        loaded = sum(
+            row.nbytes
+            for row in engine.residency()
+            if row.component == "transformer" and row.where == "device"
+        )
+        assert loaded == predicted.stages[-1].weights["transformer"]

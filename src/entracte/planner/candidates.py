@@ -73,10 +73,13 @@ class Family:
                 yield self.way(m, k)
 
 
-def families(blocks: int, sets: int, adapted: bool, wanted: Residency) -> Iterator[Family]:
+def families(
+    blocks: int, sets: int, adapted: bool, wanted: Residency, stored: bool = False
+) -> Iterator[Family]:
     """All ways that the wishes leave open, those that do not give the same bits included.
 
     sets: how many weight sets a request has. adapted: whether one of them has adapters.
+    stored: whether blocks are stored in another form, and so expanded.
     Merging is of no use without adapters, nor a policy for swapping with one set only. The
     baseline, `original`, is never better than `snapshot`, but may fit where that does not.
     """
@@ -103,8 +106,9 @@ def families(blocks: int, sets: int, adapted: bool, wanted: Residency) -> Iterat
                 yield Family("snapshot", "aggressive", home, resident)
             if adapted:
                 yield Family("original", "low-vram", home, resident)
-        if adapted:
+        if adapted or stored:
             yield Family("fused", "low-vram", home, resident, kept)
+        if adapted:
             yield Family("dynamic", "low-vram", home, resident)
 
 

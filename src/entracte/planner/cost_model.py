@@ -22,7 +22,15 @@ from .calibration import Calibration
 from .candidates import Way
 from .model_profile import TRANSFORMER, ModelFigures
 from .prediction import Prediction, StagePrediction
-from .schedule_model import BusyUntil, CopiedBytes, Loops, Sweeps, loan_wait, merge_seconds
+from .schedule_model import (
+    BusyUntil,
+    CopiedBytes,
+    Loops,
+    Sweeps,
+    expand_seconds,
+    loan_wait,
+    merge_seconds,
+)
 from .transformer_work import TransformerMeter
 from .work import StageWork, stage_work
 from .workload import Workload
@@ -180,9 +188,17 @@ def costs(
     factors[TRANSFORMER] = {
         each.name: model.adapters[each.name].nbytes for w in sets for each in w.adapters
     }
-    sizes = {name: Sizes(units, factors.get(name, {})) for name, units in model.units.items()}
+    sizes = {
+        name: Sizes(units, factors.get(name, {}), model.stored.get(name, {}))
+        for name, units in model.units.items()
+    }
     units = model.units[TRANSFORMER]
     blocks = sizes[TRANSFORMER].blocks
+    stored = sizes[TRANSFORMER].stored
+    expanding = (
+        expand_seconds(stored[u], units[u], hardware) for u in range(blocks) if u in stored
+    )
+    expand = sum(expanding) / max(1, blocks)
     sweeps = []
     for stage, seconds in stages:
         if stage.phase is None:
@@ -201,7 +217,8 @@ def costs(
             for unit in (0, -1)
         )
         block = seconds / max(1, phase.sweeps * blocks)
-        sweeps.append(Sweeps(phase.sweeps, block, sets.index(phase.weights), merge, outside))
+        number = sets.index(phase.weights)
+        sweeps.append(Sweeps(phase.sweeps, block, number, merge, outside, expand))
     return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware, lent)
 
 
@@ -224,7 +241,7 @@ def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float],
                 if place != "resident":
                     w, each = c.copied[name], seconds / len(stage.loans)
                     wait = loan_wait(w, place, each, c.hardware)
-                    clock = clock.brought(w.nbytes / c.hardware.rates.h2d, wait)
+                    clock = clock.brought(w.stored / c.hardware.rates.h2d, wait)
             if stage.phase is None:
                 clock = clock.computed(seconds)
             else:

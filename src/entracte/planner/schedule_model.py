@@ -18,23 +18,34 @@ from .candidates import Way
 class CopiedBytes:
     """A component's sizes in bytes, blocks taken to be of one size, the largest.
 
-    factors: of all adapters together.
+    factors: of all adapters together. stored_block, stored_outside: as they are stored, which is
+    how plain weights come; the block's is the mean.
     """
 
     blocks: int
     block: int
     outside: int
     factors: int
+    stored_block: int
+    stored_outside: int
 
     @classmethod
     def of(cls, sizes: Sizes) -> "CopiedBytes":
         *blocks, outside = sizes.units
+        *stored_blocks, stored_outside = sizes.at_rest
         factors = sum(sum(each) for each in sizes.factors.values())
-        return cls(len(blocks), max(blocks, default=0), outside, factors)
+        # Files keep some blocks in the model's dtype.
+        stored = sum(stored_blocks) // max(1, len(blocks))
+        return cls(len(blocks), max(blocks, default=0), outside, factors, stored, stored_outside)
 
     @property
     def nbytes(self) -> int:
         return self.blocks * self.block + self.outside
+
+    @property
+    def stored(self) -> int:
+        """Bytes of all plain weights as they are stored."""
+        return self.blocks * self.stored_block + self.stored_outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,8 @@ class Sweeps:
     """A phase's loop: so many sweeps over the blocks, each block computing for `block` seconds.
 
     weights: which of the request's weight sets. merge: seconds to merge one block of that set, 0
-    for the plain one. outside: the same for what is outside the blocks.
+    for the plain one. outside: the same for what is outside the blocks. expand: seconds to expand
+    one block, where blocks are stored in another form; the mean.
     """
 
     count: int
@@ -50,6 +62,12 @@ class Sweeps:
     weights: int
     merge: float = 0.0
     outside: float = 0.0
+    expand: float = 0.0
+
+
+def expand_seconds(stored: int, nbytes: int, hardware: Hardware) -> float:
+    """Expanding a unit that is stored in another form: reading the one, and writing the other."""
+    return (stored + nbytes) / hardware.rates.device_copy
 
 
 def merge_seconds(nbytes: int, factors: int, flops: float, hardware: Hardware) -> float:
@@ -75,11 +93,11 @@ def loan_wait(w: CopiedBytes, place: Place, compute: float, hardware: Hardware) 
         return 0.0
     rate = link_rate("disk" if place == "disk" else "host", hardware)
     if hardware.unified or not w.blocks:
-        return w.nbytes / rate
-    each = w.block / rate
-    compute_bound, link_bound = each, w.nbytes / rate - w.outside / rate
+        return w.stored / rate
+    each, outside = w.stored_block / rate, w.stored_outside / rate
+    compute_bound, link_bound = each, w.stored / rate - outside
     link_bound -= (w.blocks - 1) * compute / w.blocks
-    return w.outside / rate + max(compute_bound, link_bound)
+    return outside + max(compute_bound, link_bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,42 +170,47 @@ class Loops:
     def _steady(self, number: int) -> float:
         """A loop whose every sweep takes the same: computing and merging, or the link."""
         phase, w, way = self._phases[number], self._w, self._way
-        merges, streamed, rate = 0, self._streamed, self._rate
-        nbytes = float(streamed * w.block)
-        if phase.merge and way.mode == "fused":
-            merges = w.blocks - way.merged
-            nbytes = max(0, streamed - way.merged) * w.block
+        made, streamed, rate = 0, self._streamed, self._rate
+        block, beside, coming = w.stored_block, 0.0, streamed
+        if way.mode == "fused" and (phase.merge or phase.expand):
+            made = w.blocks - way.merged
+            coming = max(0, streamed - way.merged)
         elif phase.merge and way.mode == "original":
-            merges = streamed
-            nbytes = streamed * (w.block + self._block_factors())
+            made = streamed
+            beside = self._block_factors()
         elif phase.merge and way.mode == "snapshot":
-            rate = self._host_rate
+            rate, block = self._host_rate, w.block
+        elif phase.expand and way.mode != "resident":
+            made = w.blocks if way.mode == "dynamic" else streamed
+        nbytes = coming * (block + beside)
         computing = w.blocks * phase.block
         if phase.merge and way.mode == "dynamic":
             # Two narrow products beside every wide one: as much more as there are more weights.
             computing *= 1 + w.factors / w.nbytes
-        work = phase.count * (computing + merges * phase.merge)
+        merge = 0.0 if way.mode == "dynamic" else phase.merge
+        work = phase.count * (computing + made * (merge + phase.expand))
         link = phase.count * nbytes / rate
         if self._unified:
             return work + link
         if link <= work:
             return work
         # The first blocks came before the loop began; the last one computes after it has come.
-        ahead = min(SLOTS, streamed) * w.block / rate
+        ahead = min(SLOTS, streamed) * block / rate
         return max(work, link - ahead + phase.block)
 
     def _kept_again(self, number: int) -> float:
-        """Kept blocks, where both sets have adapters, are merged anew for the next phase."""
+        """Kept blocks, if both sets are merged or expanded, are made again for the next phase."""
         following = self._phases[(number + 1) % len(self._phases)]
-        if not all(phase.merge for phase in self._phases):
+        if not all(phase.merge or phase.expand for phase in self._phases):
             return 0.0
-        return self._way.merged * following.merge + following.outside
+        return self._way.merged * (following.merge + following.expand) + following.outside
 
     def _block_factors(self) -> float:
         return self._w.factors / (self._w.blocks + 1)
 
     def _restoring(self) -> float:
-        return self._resident_bytes / self._rate
+        w = self._w
+        return (self._way.resident * w.stored_block + w.stored_outside) / self._rate
 
     def _merged_in_place(self, number: int, clock: BusyUntil) -> BusyUntil:
         """The base is restored, in whole, before the first loop, and merged before the second."""
@@ -209,7 +232,7 @@ class Loops:
         copied = self._resident_bytes / self._host_rate
         if self._unified:
             return clock.computed(copied)
-        streaming = self._phases[0].count * self._streamed * self._w.block / self._rate
+        streaming = self._phases[0].count * self._streamed * self._w.stored_block / self._rate
         return clock.computed(max(0.0, copied + streaming - self._steady(0)))
 
     def _swapping(self, number: int, clock: BusyUntil) -> BusyUntil:

@@ -52,7 +52,8 @@ class Search:
         self._c = c
         self._limits = limits
         self._from_files = wanted.places.get(TRANSFORMER) == "disk"
-        self._families = list(families(c.blocks, c.sets, c.adapted, wanted))
+        stored = bool(c.sizes[TRANSFORMER].stored)
+        self._families = list(families(c.blocks, c.sets, c.adapted, wanted, stored))
         self._footprints: dict[Way, Footprint] = {}
         self._alone: dict[Way, tuple[float, bool]] = {}
         found = _loaned(c, wanted)
