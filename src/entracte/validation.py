@@ -48,6 +48,8 @@ WORDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"}
+
 
 def plain(finding: ErrorDetails) -> str:
     """What is wrong with a value and what would be right, to be read after its name."""
@@ -61,7 +63,10 @@ def plain(finding: ErrorDetails) -> str:
     words = WORDS[kind].format_map({name: _said(value) for name, value in context.items()})
     if kind in ("missing", "extra_forbidden"):
         return words
-    shown = shown_value(finding["input"])
+    value = finding["input"]
+    shown = shown_value(value)
+    if kind in BOUNDS and isinstance(value, str) and shown:  # it was read as a number
+        shown = value
     return f"{words}, not {shown}" if shown else words
 
 

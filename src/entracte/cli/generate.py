@@ -116,11 +116,11 @@ def build_request(settings: GenerateSettings) -> "Request":
 
     if settings.prompt is None:
         raise RequestError("--prompt is missing: say what the video should show")
-    given = arguments_from(dict(settings)) | _sides(settings)
+    given = arguments_from(dict(settings))
     given["images"] = tuple(_image(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
-        request = Request(**given)
+        request = Request(**(given | _sides(settings)))
         require_possible(request)
         return request
 
