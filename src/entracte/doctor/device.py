@@ -4,16 +4,12 @@ import re
 
 from entracte.units import duration, size
 
-from .findings import TRANSFORMER, Check, Findings
+from .findings import Check, Findings
 
 OLDEST_TORCH = (2, 11)
 OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
 FEW_LANES = 4
 OLD_GENERATION = 3
-
-# Linears of a video with 768x512 pixels and 121 frames: 28 GFLOP a token, 30 steps of 4 passes with
-# 1,536 tokens, and 3 of 1 with 6,144.
-REQUEST_FLOP = 28e9 * (30 * 4 * 1536 + 3 * 6144)
 
 
 def device(findings: Findings) -> Check:
@@ -21,10 +17,9 @@ def device(findings: Findings) -> Check:
     name = findings.survey.device.name
     if findings.on_gpu:
         return Check("device", name, "good")
-    seconds = REQUEST_FLOP / findings.hardware.rates.matmul
     advice = (
-        f"A video of 768x512 and 121 frames of the full-size model takes {duration(seconds)} or "
-        "more without a GPU. The demonstration model is quick."
+        f"Without a GPU the full-size model computes {duration(findings.computing_s)} for a "
+        "typical video. The demonstration model is quick."
     )
     if findings.gpu_seen:
         return Check(
@@ -111,6 +106,7 @@ def link(findings: Findings) -> Check:
     if found is None:
         return Check("PCIe link", "unknown", "good", "The system does not say; see the rates.")
     words = f"generation {found.generation}, x{found.lanes}"
+    sweep = duration(findings.transformer_bytes / found.bytes_per_second)
     if found.lanes > FEW_LANES and found.generation > OLD_GENERATION:
         return Check("PCIe link", words, "good")
     return Check(
@@ -118,6 +114,6 @@ def link(findings: Findings) -> Check:
         words,
         "warning",
         f"It carries about {size(found.bytes_per_second)} a second, so streaming the "
-        f"transformer takes {duration(TRANSFORMER / found.bytes_per_second)} a pass. Use a slot "
-        "of generation 4 or 5 with 16 lanes, or keep many blocks resident.",
+        f"transformer takes {sweep} a pass. Use a slot of generation 4 or 5 with 16 "
+        "lanes, or keep many blocks resident.",
     )

@@ -10,12 +10,13 @@ from entracte.machine import survey
 from entracte.machine.device import driver_version
 from entracte.machine.disk import weight_bytes
 from entracte.machine.refused import first_line
-from entracte.planner.forecast import forecast
+from entracte.planner.forecast import FULL_SIZE, forecast, typical_costs
+from entracte.planner.model_profile import published
 from entracte.planner.prediction import Prediction
 from entracte.residency import Backend
 
 from . import device, host, model, rates
-from .findings import MODEL, Check, Findings, Verdict
+from .findings import Check, Findings, Verdict
 
 __all__ = ["Check", "Findings", "Verdict", "diagnose", "examine"]
 
@@ -29,9 +30,11 @@ def examine(
     if folder is not None and not folder.is_dir():
         raise RequestError(f"{folder} is not a folder; name the one that holds the model's files")
     model_bytes = 0 if folder is None else weight_bytes(folder)
+    figures = published(FULL_SIZE)
     surveyed = survey(backend, dtype, folder, refresh)
+    costs = typical_costs(surveyed.hardware)
     try:
-        full_size: Prediction | str = forecast(surveyed.hardware)
+        full_size: Prediction | str = forecast(surveyed.hardware, costs)
     except BudgetError as error:
         full_size = worded(error)
     return Findings(
@@ -43,8 +46,10 @@ def examine(
         torch_version=torch.__version__,
         torch_cuda=torch.version.cuda,
         triton=_why_no_triton(),
-        model_bytes=model_bytes or int(MODEL),
+        model_bytes=model_bytes or figures.nbytes,
         folder_given=folder is not None,
+        figures=figures,
+        computing_s=costs.computing,
     )
 
 

@@ -6,14 +6,10 @@ from typing import Literal
 from entracte.machine import Survey
 from entracte.machine.cards import Card, card_for_device
 from entracte.machine.hardware import Hardware
+from entracte.planner.model_profile import TRANSFORMER, ModelFigures
 from entracte.planner.prediction import Prediction
-from entracte.units import GB
 
 Verdict = Literal["good", "warning", "problem"]
-
-# Of the full-size model, in bytes: docs/reference/modes.md.
-TRANSFORMER = 38 * GB
-MODEL = 78 * GB  # all files
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +42,17 @@ class Findings:
     triton: str | None
     model_bytes: int
     folder_given: bool
+    figures: ModelFigures
+    computing_s: float
     full_size: Prediction | str
 
     @property
     def hardware(self) -> Hardware:
         return self.survey.hardware
+
+    @property
+    def transformer_bytes(self) -> int:
+        return sum(self.figures.units[TRANSFORMER])
 
     @property
     def card(self) -> Card | None:

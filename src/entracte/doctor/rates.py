@@ -6,14 +6,14 @@ from types import MappingProxyType
 
 from entracte.machine.cards import practical_rates
 from entracte.machine.hardware import Rates
+from entracte.planner.model_profile import DISTILLED
 from entracte.units import duration, size
 
-from .findings import TRANSFORMER, Check, Findings, Verdict
+from .findings import Check, Findings, Verdict
 
 LEAST_SHARE = 0.6  # of what the card should reach
 SLOW_LOAD = 120  # seconds
 SLOW_PAGEABLE = 1e9
-MERGE_FLOP = 14.6e12  # of the LoRA into the whole transformer
 
 SLOW_LINK = "See that the card has a slot of its own with 16 lanes, and that nothing else copies."
 
@@ -23,12 +23,18 @@ class _Kind:
     """One rate: its name, what it means in practice, and likely causes if it is low."""
 
     title: str
-    meaning: Callable[[float], str] | None
+    meaning: Callable[[Findings, float], str] | None
     cure: str
 
 
-def _per_transformer(rate: float) -> str:
-    return f"The transformer's 38 GB take {duration(TRANSFORMER / rate)}."
+def _per_transformer(findings: Findings, rate: float) -> str:
+    nbytes = findings.transformer_bytes
+    return f"The transformer's {size(nbytes, 0)} take {duration(nbytes / rate)}."
+
+
+def _per_merge(findings: Findings, rate: float) -> str:
+    flops = sum(findings.figures.adapters[DISTILLED].flops)
+    return f"Merging the LoRA once takes {duration(flops / rate)}."
 
 
 KINDS: Mapping[str, _Kind] = MappingProxyType(
@@ -40,7 +46,7 @@ KINDS: Mapping[str, _Kind] = MappingProxyType(
         ),
         "merge": _Kind(
             "merges",
-            lambda rate: f"Merging the LoRA once takes {duration(MERGE_FLOP / rate)}.",
+            _per_merge,
             "See that Triton works and nothing else uses the device.",
         ),
         "device_copy": _Kind(
@@ -70,7 +76,7 @@ def pageable(findings: Findings) -> Check:
         "pageable copies",
         _words("pageable", rate, "measured"),
         "warning" if slow else "good",
-        f"{_per_transformer(rate)} Leave weights in pinned memory." if slow else "",
+        f"{_per_transformer(findings, rate)} Leave weights in pinned memory." if slow else "",
     )
 
 
@@ -102,7 +108,10 @@ def _check(findings: Findings, name: str, kind: _Kind) -> Check:
         verdict: Verdict = "problem" if name == "matmul" else "warning"
         found = _words(name, rate, "assumed")
         return Check(kind.title, found, verdict, f"It could not be measured: {missing}.")
-    found, meaning = _words(name, rate, "measured"), kind.meaning(rate) if kind.meaning else ""
+    found, meaning = (
+        _words(name, rate, "measured"),
+        kind.meaning(findings, rate) if kind.meaning else "",
+    )
     expected = _expected(findings, name)
     if not findings.on_gpu:
         return Check(kind.title, found, "good")

@@ -8,7 +8,7 @@ from entracte.recipes import RECIPES
 from entracte.residency import AUTO, Residency, WeightPhase
 
 from .calibration import Calibration
-from .cost_model import costs
+from .cost_model import Costs, costs
 from .decision import decide
 from .limits import limits_of
 from .model_profile import DISTILLED, ModelFigures, published
@@ -16,13 +16,15 @@ from .prediction import Prediction
 from .transformer_work import TransformerMeter
 from .workload import Workload, recipe_weights
 
-# A usual video.
+FULL_SIZE = "ltx-2.3"
+
+# A typical video.
 HEIGHT, WIDTH = 512, 768
 
 
-def forecast(hardware: Hardware) -> Prediction:
-    """The best plan for a usual video; raises BudgetError, naming the smallest, where none fits."""
-    model, wanted = published("ltx-2.3"), Residency(AUTO)
+def typical_costs(hardware: Hardware) -> Costs:
+    """What a typical video costs."""
+    model = published(FULL_SIZE)
     load = Workload.of_sizes(
         layers=model.transformer.layers,
         height=HEIGHT,
@@ -31,8 +33,18 @@ def forecast(hardware: Hardware) -> Prediction:
         defaults=model.version.defaults,
     )
     phases = weight_phases("two-stage", load, model)
-    c = costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
-    return decide(c, wanted, limits_of(hardware, wanted)).chosen.prediction
+    return costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
+
+
+def forecast(hardware: Hardware, c: Costs | None = None) -> Prediction:
+    """The best plan for a typical video, whose costs may be given.
+
+    Raises BudgetError, naming the smallest, if none fits.
+    """
+    wanted = Residency(AUTO)
+    return decide(
+        c or typical_costs(hardware), wanted, limits_of(hardware, wanted)
+    ).chosen.prediction
 
 
 def weight_phases(pipeline: str, load: Workload, model: ModelFigures) -> Sequence[WeightPhase]:

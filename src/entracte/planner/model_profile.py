@@ -63,6 +63,12 @@ class ModelFigures:
     itemsize: int
     stored: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all weights, adapters included."""
+        weights = sum(sum(units) for units in self.units.values())
+        return weights + sum(sum(adapter.nbytes) for adapter in self.adapters.values())
+
 
 def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     """A model's figures, from the headers of its files.
