@@ -14,7 +14,7 @@ from entracte.models.registry import LTX_2_3
 from entracte.pipeline.latents import decode_audio
 from entracte.planner.meter import META, meter
 from entracte.planner.model_profile import ModelFigures, published
-from entracte.planner.stage_costs import mel_frames
+from entracte.planner.stage_laws import mel_frames
 from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.work import stage_work
 from entracte.planner.workload import Workload

@@ -20,8 +20,7 @@ from entracte.models.transformer.config import StreamConfig
 from entracte.residency import AdapterLayout, Changes, MemoryAdapter, as_stored, lay_out
 
 from .meter import META
-from .stage_costs import Cost, StageCosts
-from .stage_laws import trace_stages
+from .stage_laws import Cost, StageCosts, trace_stages
 
 TRANSFORMER = "transformer"
 DISTILLED = "distilled"

@@ -6,7 +6,7 @@ from itertools import pairwise
 from entracte.models.tiling import Tiling, tile_spans
 from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 
-from .stage_costs import Cost
+from .stage_laws import Cost
 
 FLOAT32 = 4
 COLOURS = 3

@@ -8,7 +8,7 @@ from entracte.models.video_vae import SPATIAL_SCALE
 from entracte.stages import Stage
 
 from .model_profile import ModelFigures
-from .stage_costs import NOTHING, mel_frames
+from .stage_laws import NOTHING, mel_frames
 from .tile_work import Tiles, decode_bytes, decode_flops
 from .transformer_work import TransformerMeter
 from .workload import PhaseLoad, Workload
