@@ -91,6 +91,34 @@ def test_no_plan_is_better(c: Costs, device: int, host: int, pinned: int | None)
         assert mine <= best or mine[0] > best[0]
 
 
+@settings(max_examples=5)
+@given(st.floats(0.005, 0.3), st.floats(0.0005, 0.05), st.integers(25, 70), st.integers(0, 30))
+@pytest.mark.slow
+def test_a_refined_grid_finds_the_best_of_many_blocks(
+    link: float, merge: float, device: int, host: int
+) -> None:
+    """device, host: in blocks."""
+    blocks, block = 18, 2 * SIDE * SIDE
+    hardware = machine(link, RANK * block / merge)
+    c = two_stage(
+        blocks, hardware, (0.05, 0.1), others={"text": 2, "upsampler": 0, "vae": 0}
+    ).costs()
+    limits = Limits(device * block, host * block)
+
+    def fused(wanted: Residency) -> PlanRank | None:
+        plan = Search(c, wanted, limits).best(lambda family: family.mode == "fused")
+        if plan is None:
+            return None
+        p = predict(c, *plan)
+        return rank(p.latency_s, plan, p.peak_device_bytes, p.peak_host_bytes)
+
+    each = [
+        fused(Residency("auto", resident_blocks=m, merged_blocks=k))
+        for m, k in product(range(blocks + 1), repeat=2)
+    ]
+    assert fused(AUTO) == min((found for found in each if found is not None), default=None)
+
+
 @settings(max_examples=40)
 @given(requests, memory, memory, memory, memory)
 def test_more_memory_is_never_slower(
