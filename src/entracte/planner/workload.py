@@ -10,7 +10,7 @@ from entracte.recipes import Recipe, SamplerName
 from entracte.request import ImageCondition, Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
-from entracte.versions import ASSUMED, DEFAULTS, Defaults
+from entracte.versions import ASSUMED, Defaults
 
 from .model_profile import DISTILLED
 
@@ -90,7 +90,7 @@ class Workload:
         prompts: int | None = None,
         guidance_batch: int | None = None,
         on_gpu: bool = False,
-        defaults: Defaults = DEFAULTS[ASSUMED],
+        defaults: Defaults = ASSUMED,
     ) -> "Workload":
         """What a request of these sizes is, with the default guidance; None is a default too.
 

@@ -19,7 +19,7 @@ from entracte.request_fields import (
     values_from,
 )
 from entracte.sampling.lengths import TIME
-from entracte.versions import ASSUMED, DEFAULTS
+from entracte.versions import ASSUMED
 
 from .errors import RequestRefused, UnknownModel
 from .fields import LoraField, VideoFields
@@ -80,7 +80,7 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         if words is not None and len(words) > settings.max_prompt_chars:
             limit = settings.max_prompt_chars
             raise RequestRefused(f"{name} has over {limit:,} characters.", name, "too_long")
-    defaults = DEFAULTS[ASSUMED]
+    defaults = ASSUMED
     pipeline = fields.pipeline or settings.pipeline
     recipe = RECIPES[pipeline]
     width, height = _size(fields, settings)
@@ -155,7 +155,7 @@ def usual_request(settings: ServeSettings) -> Request:
 
 def default_fields(settings: ServeSettings) -> dict[str, Any]:
     """What a request leaves open, for those who want to show it."""
-    usual = bind(Request("Anything"), DEFAULTS[ASSUMED])
+    usual = bind(Request("Anything"), ASSUMED)
     values = usual.model_dump(include=RequestFields.model_fields.keys() - OWN_DEFAULTS)
     values |= values_from(usual.video_guidance, usual.audio_guidance)
     return {
@@ -226,7 +226,7 @@ def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, 
         raise RequestRefused(words, "size", "too_large")
     try:
         request = request_of(submission.prompt, submission.settings, loras)
-        bind(request, DEFAULTS[ASSUMED])
+        bind(request, ASSUMED)
     except RequestError as error:
         raise from_request(error) from None
 
