@@ -1,11 +1,12 @@
 """A further version of the model is one more entry in the registry."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import BaseModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -16,8 +17,9 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
 from entracte.models.registry import LTX_2_3, VERSIONS
 from entracte.pipeline.resolve import resolve
-from entracte.planner.model_profile import figures_of
+from entracte.planner.model_profile import DISTILLED, figures_of
 from entracte.planner.workload import Workload, recipe_weights
+from entracte.residency import Adapter
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.synthetic.demo import CHECKPOINT
 from entracte.versions import DEFAULTS
@@ -133,3 +135,32 @@ def test_images_are_compressed_as_it_says() -> None:
     resolved = resolve(request, SMALL, 4, recipe_weights(request.recipe))
     assert [image.crf for image in resolved.request.images] == [20, 0]
     assert resolved.appended_images == (8,)
+
+
+def leaves(value: object) -> Iterator[object]:
+    """What a value is made of, down to what has no fields, entries or keys."""
+    if is_dataclass(value):
+        yield from leaves([getattr(value, field.name) for field in fields(value)])
+    elif isinstance(value, BaseModel):
+        yield from leaves(list(dict(value).values()))
+    elif isinstance(value, Mapping):
+        yield from leaves(list(value.values()))
+    elif isinstance(value, list | tuple | frozenset):
+        for each in value:
+            yield from leaves(each)
+    else:
+        yield value
+
+
+def test_what_can_be_counted_has_no_tensors() -> None:
+    request = Request("a", images=(ImageCondition("gone.png"),))
+    resolved = resolve(request, SMALL, 4, recipe_weights(request.recipe))
+    kinds = {type(leaf) for leaf in leaves(resolved)}
+    assert kinds <= {int, float, bool, str, type(None), type(Path())}
+    assert [len(phase.sigmas) for phase in resolved.phases] == [3, 4]
+    assert [phase.evaluations for phase in resolved.phases] == [2, 3]
+    assert [phase.weights.adapters for phase in resolved.phases] == [
+        (),
+        (Adapter(DISTILLED, 1.0),),
+    ]
+    assert resolved.prompts == 2

@@ -56,6 +56,12 @@ def test_lists_in_the_file_and_the_environment(toml: Path, monkeypatch: pytest.M
     assert request.loras[0].strength == 0.5
 
 
+def test_what_no_version_can_make_is_refused_before_a_model_is_opened() -> None:
+    settings = read_settings(GenerateSettings, {"prompt": "a", "image": [["a.png", 121]]})
+    with pytest.raises(RequestError, match="--image: frame 121 is outside the video"):
+        build_request(settings)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
