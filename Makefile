@@ -22,7 +22,7 @@ test: $(READY) lint
 	$(PYTEST)
 
 slow: $(READY)
-	$(PYTEST) --slow -m "slow and not gpu"
+	$(PYTEST) --slow -m "(slow or hypothesis) and not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check .

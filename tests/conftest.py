@@ -1,28 +1,38 @@
-"""Fixtures that several folders share."""
+"""Fixtures that several folders share. Imports that take seconds are within: xdist's controller
+reads this file too, and runs no test.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
 
-from entracte.synthetic.demo import write_demo_model
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
-
-# The oracle's number: with one, torch takes other ways through some kernels.
-torch.set_num_threads(2)
-settings.register_profile("untimed", deadline=None, max_examples=50)
-settings.load_profile("untimed")
+# How many examples hypothesis tries where a test does not say.
+EXAMPLES, EXAMPLES_SLOW = 30, 150
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        return  # xdist's controller
+    import torch
+    from hypothesis import settings
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+    # Tests run beside each other, and their tensors are small.
+    torch.set_num_threads(1)
+    examples = EXAMPLES_SLOW if config.getoption("--slow") else EXAMPLES
+    settings.register_profile("untimed", deadline=None, max_examples=examples)
+    settings.load_profile("untimed")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
@@ -49,6 +59,8 @@ def _own_settings(
 @pytest.fixture(scope="session")
 def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration model's folder. Tests must not change it."""
+    from entracte.synthetic.demo import write_demo_model
+
     folder = tmp_path_factory.mktemp("demo-model")
     write_demo_model(folder)
     return folder

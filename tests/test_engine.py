@@ -1,7 +1,9 @@
 """The engine on the demonstration model."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,9 +32,15 @@ def small(**values: object) -> Request:
     return Request(**({"prompt": "A quiet street"} | SMALL | values))
 
 
+def open_engine(model: Path | None = None, **options: Any) -> Engine:
+    """Without a planner, which the first request would wait for."""
+    return Engine.open(model, residency=Residency("resident"), **options)
+
+
 @pytest.fixture(scope="module")
-def engine(demo_model: Path) -> Engine:
-    return Engine.open(demo_model)
+def engine(demo_model: Path) -> Iterator[Engine]:
+    with open_engine(demo_model) as opened:
+        yield opened
 
 
 def test_a_result_carries_everything(engine: Engine) -> None:
@@ -106,7 +114,7 @@ def test_a_prediction_needs_a_plan_and_changes_none(demo_model: Path) -> None:
 
 def test_stages_run_their_own_weights(engine: Engine, demo_model: Path) -> None:
     """Stage 2 merged ones, stage 1 the base; and request 2's stage 1 the base again."""
-    without = Engine.open(demo_model, distilled_lora=(demo_model / DISTILLED_LORA, 0.0))
+    without = open_engine(demo_model, distilled_lora=(demo_model / DISTILLED_LORA, 0.0))
     merged, base = (e.generate(small(), keep_frames=False).latents for e in (engine, without))
     assert torch.equal(merged["stage1.video_latent"], base["stage1.video_latent"])
     assert not torch.equal(merged["stage2.video_latent"], base["stage2.video_latent"])
@@ -337,7 +345,7 @@ class Opens:
 
 def test_every_weight_is_read_once(demo_model: Path) -> None:
     opens = Opens(demo_model)
-    engine = Engine.open(demo_model)
+    engine = open_engine(demo_model)
     engine.generate(small(), keep_frames=False)
     weights = [path for path in opens.paths if path.endswith(".safetensors")]
     assert set(weights) == {str(p) for p in demo_model.rglob("*.safetensors")}
@@ -363,7 +371,7 @@ class TestRefusals:
 
     @pytest.fixture(autouse=True)
     def _nothing_is_loaded(self, demo_model: Path):
-        self.engine = Engine.open(demo_model)
+        self.engine = open_engine(demo_model)
         yield
         assert self.engine.residency() == []
 
@@ -423,7 +431,7 @@ def test_a_long_prompt_is_cut_when_asked(engine: Engine) -> None:
 
 class TestOpening:
     def test_explicit_paths(self, demo_model: Path) -> None:
-        engine = Engine.open(
+        engine = open_engine(
             checkpoint_path=demo_model / CHECKPOINT,
             gemma_root=demo_model / GEMMA,
             distilled_lora=demo_model / DISTILLED_LORA,
@@ -431,7 +439,7 @@ class TestOpening:
         )
         assert engine.generate(small(), keep_frames=False).trace.counts["forwards"] == 11
 
-    def test_split_files(self, demo_model: Path, tmp_path: Path) -> None:
+    def test_split_files(self, engine: Engine, demo_model: Path, tmp_path: Path) -> None:
         from entracte.checkpoints.safetensors_file import SafetensorsFile
 
         whole = SafetensorsFile(demo_model / CHECKPOINT)
@@ -441,13 +449,12 @@ class TestOpening:
             parts[part][name] = Located(whole, name).tensor()
         for name, tensors in parts.items():
             save_file(tensors, tmp_path / f"{name}.safetensors", whole.metadata)
-        split = Engine.open(
+        split = open_engine(
             checkpoint_path=tuple(tmp_path / f"{name}.safetensors" for name in parts),
             gemma_root=demo_model / GEMMA,
         )
-        one = Engine.open(demo_model)
         request = small(pipeline="one-stage")
-        latents = [e.generate(request, keep_frames=False).latents for e in (split, one)]
+        latents = [e.generate(request, keep_frames=False).latents for e in (split, engine)]
         assert torch.equal(latents[0]["stage1.video_latent"], latents[1]["stage1.video_latent"])
 
     def test_no_model(self) -> None:

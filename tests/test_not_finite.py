@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from entracte import Engine, ImageCondition, LoraSpec, Request
+from entracte import Engine, Guidance, ImageCondition, LoraSpec, Request, Residency
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.cli.main import run as command
@@ -28,13 +28,14 @@ from entracte.stages import DECODE_VIDEO, DENOISE
 from entracte.synthetic.demo import DISTILLED_LORA
 
 SMALL: dict[str, Any] = {
-    "prompt": "A street", "height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2,
+    "prompt": "A street", "height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 1,
+    "video_guidance": Guidance(), "audio_guidance": Guidance(),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def engine(demo_model: Path) -> Iterator[Engine]:
-    with Engine.open(demo_model) as opened:
+    with Engine.open(demo_model, residency=Residency("resident")) as opened:
         yield opened
 
 
@@ -161,13 +162,13 @@ def test_a_lora_is_a_likely_cause(
     save_file(tensors, tmp_path / "style.safetensors", distilled.metadata)
     request = Request(**SMALL, loras=(LoraSpec(path=tmp_path / "style.safetensors", strength=0.7),))
     with (
-        Engine.open(demo_model) as engine,
+        Engine.open(demo_model, residency=Residency("resident")) as engine,
         pytest.raises(NotFinite, match=r"^denoise made .*a LoRA .*\(style\.safetensors at 0\.7\)"),
     ):
         engine.generate(request)
     (tmp_path / "frames").mkdir()
-    flags = ["--model", str(demo_model), "--prompt", "x", "--height", "128", "--width", "128"]
-    flags += ["--num-frames", "9", "--num-inference-steps", "2"]
+    flags = ["--model", str(demo_model), "--prompt", "x", "--height", "64", "--width", "64"]
+    flags += ["--num-frames", "9", "--num-inference-steps", "1", "--mode", "resident"]
     flags += ["--lora", str(tmp_path / "style.safetensors")]
     flags += ["--output-path", str(tmp_path / "frames")]
     assert command(["generate", *flags]) == 2

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import entracte
-from entracte import Engine, ImageCondition, Progress, Request, Residency, Result, stages
+from entracte import Engine, Guidance, ImageCondition, Progress, Request, Residency, Result, stages
 from entracte.bench.published import ROWS
 from entracte.machine.hardware import Hardware, Rates
 from entracte.pipeline.latents import Latents
@@ -65,7 +65,14 @@ def open_engine(model: Path) -> Engine:
 
 def small(**values: Any) -> Request:
     size = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 1}
-    return Request(**({"prompt": "A quiet street"} | size | values))
+    unguided = {"video_guidance": Guidance(), "audio_guidance": Guidance()}
+    return Request(**({"prompt": "A quiet street"} | size | unguided | values))
+
+
+@pytest.fixture(scope="module")
+def engine(demo_model: Path) -> Iterator[Engine]:
+    with open_engine(demo_model) as opened:
+        yield opened
 
 
 def generate(engine: Engine, request: Request, **options: Any) -> tuple[Result, list[Progress]]:
@@ -132,13 +139,13 @@ def test_the_acts_of_a_pipeline() -> None:
 
 @pytest.mark.parametrize("pipeline", ["two-stage", "one-stage"])
 def test_a_run_enters_all_declared_stages_in_their_order(
-    demo_model: Path, tmp_path: Path, pipeline: str
+    engine: Engine, tmp_path: Path, pipeline: str
 ) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "first.png")
     image = ImageCondition(path=tmp_path / "first.png", frame=0)
-    with open_engine(demo_model) as engine:
-        request = small(images=(image,), pipeline=pipeline)
-        result, reported = generate(engine, request, output_path=tmp_path / "video.mp4")
+    engine.forget_prompts()
+    request = small(images=(image,), pipeline=pipeline)
+    result, reported = generate(engine, request, output_path=tmp_path / "video.mp4")
     declared = stages_of(phase.name for phase in request.recipe.phases)
     assert distinct(span.name for span in result.trace.spans) == [each.name for each in declared]
     on_host = {span.name for span in result.trace.spans if span.of_host}

@@ -10,7 +10,7 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
 
-from entracte import Engine, Request
+from entracte import Engine, Request, Residency
 from entracte.checkpoints.description import describe_path
 from entracte.checkpoints.diffusers_layout import open_diffusers
 from entracte.checkpoints.loading import build_component
@@ -124,7 +124,8 @@ def test_the_connectors_compute_the_same(folder: Path) -> None:
 
 
 def test_a_video_is_made(folder: Path, demo_model: Path) -> None:
-    engine = Engine.open(folder, distilled_lora=demo_model / DISTILLED_LORA)
+    lora = demo_model / DISTILLED_LORA
+    engine = Engine.open(folder, distilled_lora=lora, residency=Residency("resident"))
     request = Request(prompt="a", height=64, width=64, num_frames=9, num_inference_steps=1)
     result = engine.generate(request)
     assert result.frames is not None

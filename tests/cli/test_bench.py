@@ -7,8 +7,8 @@ import pytest
 
 from entracte.cli.main import EXIT_REFUSED, run
 
-SMALL = ["--preset", "cpu", "--height", "128", "--width", "128", "--num-frames", "9"]
-SMALL += ["--num-inference-steps", "2", "--quiet"]
+SMALL = ["--preset", "cpu", "--height", "64", "--width", "64", "--num-frames", "9"]
+SMALL += ["--num-inference-steps", "1", "--quiet"]
 
 
 def bench(*words: object) -> int:

@@ -21,11 +21,10 @@ SMALL = [
 ]  # fmt: skip
 
 
-def generate(model: Path, output: Path, *flags: str) -> int:
+def generate(model: Path, output: Path, *flags: str, mode: str = "resident") -> int:
     return run(
         ["generate", "--model", str(model), "--prompt", "A street", "--output-path", str(output)]
-        + SMALL
-        + list(flags)
+        + [*SMALL, "--mode", mode, *flags]
     )
 
 
@@ -34,7 +33,7 @@ def test_a_video_latents_and_times(
 ) -> None:
     latents, dump = tmp_path / "latents.safetensors", tmp_path / "perf.json"
     flags = ["--latents-path", str(latents), "--perf-dump-path", str(dump)]
-    assert generate(demo_model, tmp_path / "video.mp4", *flags) == 0
+    assert generate(demo_model, tmp_path / "video.mp4", *flags, mode="auto") == 0
     out = capsys.readouterr().out
     assert "denoise" in out
     assert "end to end" in out
@@ -54,7 +53,7 @@ def test_a_video_latents_and_times(
 
 
 def test_json(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--json", "--seed", "3", "--mode", "resident"]
+    flags = ["--json", "--seed", "3"]
     assert generate(demo_model, tmp_path / "video.mp4", *flags) == 0
     captured = capsys.readouterr()
     summary = json.loads(captured.out)
@@ -141,7 +140,7 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
     arguments += ["--a2v-guidance-scale", "1", "--v2a-guidance-scale", "1"]
     arguments += ["--video-rescale-scale", "0", "--audio-rescale-scale", "0.5"]
     arguments += ["--device", "cpu", "--dtype", "float32", "--pipeline", "two-stage", "--quiet"]
-    assert run(arguments + SMALL) == 0
+    assert run([*arguments, *SMALL, "--mode", "resident"]) == 0
     assert (tmp_path / "v.mp4").exists()
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from entracte import Engine
+from entracte import Engine, Residency
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.models.transformer import Transformer
@@ -13,8 +13,12 @@ from .oracle import ROOT, Oracle
 
 @pytest.fixture(autouse=True)
 def _inference():
+    """With the threads that the oracle had: one takes other ways through some kernels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     with torch.inference_mode():
         yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +28,8 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    return Engine.open(ROOT)
+    """In a named mode: a planner would measure the machine first."""
+    return Engine.open(ROOT, residency=Residency("resident"))
 
 
 def load_transformer(dtype: torch.dtype) -> Transformer:

@@ -7,8 +7,13 @@ from entracte import Engine
 
 from .oracle import BFLOAT16, CASES, GUIDED, Oracle, distance
 
+# The others are compared stage by stage in test_pipeline.
+QUICK = ("keyframes", "distilled")
 
-@pytest.mark.parametrize("name", CASES)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES]
+)
 def test_latents_and_forwards(oracle: Oracle, engine: Engine, name: str) -> None:
     result = engine.generate(oracle.request(name), keep_frames=False)
     assert result.trace.counts["forwards"] == oracle.case(name)["forwards"]
@@ -23,10 +28,8 @@ def test_latents_and_forwards(oracle: Oracle, engine: Engine, name: str) -> None
         assert distance(value, oracle[f"{name}.{latent}"]) < tolerance
 
 
-def test_prompts_are_encoded_once(oracle: Oracle) -> None:
-    from .oracle import ROOT
-
-    engine = Engine.open(ROOT)
+def test_prompts_are_encoded_once(oracle: Oracle, engine: Engine) -> None:
+    engine.forget_prompts()
     first = engine.generate(oracle.request("t2v"), keep_frames=False)
     assert first.trace.counts["text_encodings"] == 2
     second = engine.generate(oracle.request("keyframes"), keep_frames=False)

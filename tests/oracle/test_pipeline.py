@@ -83,7 +83,13 @@ def test_forwards(
             assert distance(velocity.audio, oracle[f"{expected}.audio.velocity"]) < BFLOAT16
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("i2v", "one_stage") else pytest.mark.slow)
+        for name in CASES
+    ],
+)
 def test_latents_in_the_official_order_of_summing(
     oracle: Oracle, engine: Engine, amx_transformer: Transformer, name: str
 ) -> None:

@@ -1,7 +1,7 @@
 """The engine in mode auto: planned for what comes, and for what goes wrong."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import entracte.pipeline.run
-from entracte import Engine, LoraSpec, Request, Residency
+from entracte import Engine, Guidance, LoraSpec, Request, Residency
 from entracte.errors import BudgetError, OutOfMemory
 from entracte.machine.hardware import Hardware, Rates
 from entracte.planner.decision import Decision
@@ -31,7 +31,8 @@ SLOW = Hardware(
 
 def small(**values: object) -> Request:
     size = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 1}
-    return Request(**({"prompt": "A quiet street"} | size | values))
+    unguided = {"video_guidance": Guidance(), "audio_guidance": Guidance()}
+    return Request(**({"prompt": "A quiet street"} | size | unguided | values))
 
 
 def open_engine(model: Path, limit: int | None = None, **residency: object) -> Engine:
@@ -53,20 +54,33 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def expected(demo_model: Path) -> dict[str, Tensor]:
-    return latents(Engine.open(demo_model, residency=Residency("resident")))
+    with Engine.open(demo_model, residency=Residency("resident")) as engine:
+        return latents(engine)
 
 
 @pytest.fixture(scope="module")
-def plenty(demo_model: Path) -> Decision:
-    return open_engine(demo_model).plan(small())
+def opened(demo_model: Path) -> Iterator[Engine]:
+    with open_engine(demo_model) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(opened: Engine) -> Iterator[Engine]:
+    """With memory for all. It has one planner; what a test wishes ends with it."""
+    yield opened
+    opened.configure(Residency("auto"))
+
+
+@pytest.fixture(scope="module")
+def plenty(opened: Engine) -> Decision:
+    return opened.plan(small())
 
 
 def test_with_memory_for_all_nothing_is_brought(
-    demo_model: Path, expected: dict[str, Tensor], plenty: Decision
+    engine: Engine, expected: dict[str, Tensor], plenty: Decision
 ) -> None:
     assert plenty.residency.mode == "resident"
     assert set(plenty.residency.places.values()) == {"resident"}
-    engine = open_engine(demo_model)
     assert same(latents(engine), expected)
     result = engine.generate(small(), keep_frames=False)
     assert result.decision is not None
@@ -74,7 +88,7 @@ def test_with_memory_for_all_nothing_is_brought(
     assert result.trace.counts["weights_bytes_in"] == 0
 
 
-@pytest.mark.parametrize("share", [0.8, 0.55])
+@pytest.mark.parametrize("share", [pytest.param(0.8, marks=pytest.mark.slow), 0.55])
 def test_smaller_devices_get_the_same_video(
     demo_model: Path, expected: dict[str, Tensor], plenty: Decision, share: float
 ) -> None:
@@ -86,8 +100,8 @@ def test_smaller_devices_get_the_same_video(
     assert decision.chosen.prediction.peak_device_bytes <= limit
 
 
-def test_every_stage_of_a_run_is_predicted(demo_model: Path) -> None:
-    engine = open_engine(demo_model)
+def test_every_stage_of_a_run_is_predicted(engine: Engine) -> None:
+    engine.forget_prompts()
     result = engine.generate(small(), keep_frames=False)
     assert result.decision is not None
     predicted = {stage.name for stage in result.decision.chosen.prediction.stages}
@@ -149,9 +163,8 @@ def test_a_larger_request_is_planned_for(demo_model: Path, plenty: Decision) -> 
     assert larger.chosen.prediction.peak_device_bytes <= limit
 
 
-def test_other_wishes_are_heeded_at_once(demo_model: Path) -> None:
+def test_other_wishes_are_heeded_at_once(engine: Engine) -> None:
     """Though the plan in place would do."""
-    engine = open_engine(demo_model)
     latents(engine)
     engine.configure(Residency("auto", places={"vocoder": "snapshot"}))
     decision = engine.generate(small(), keep_frames=False).decision
@@ -213,8 +226,7 @@ def test_a_stage_that_runs_out_of_memory_is_tried_once_more(
     assert same(latents(engine), expected)
 
 
-def test_named_modes_are_not_changed(demo_model: Path, refusals: Callable[[int], None]) -> None:
-    engine = open_engine(demo_model)
+def test_named_modes_are_not_changed(engine: Engine, refusals: Callable[[int], None]) -> None:
     engine.configure(Residency("fused"))
     refusals(1)
     with pytest.raises(OutOfMemory):

@@ -81,7 +81,7 @@ def test_every_mode_to_a_hundredth(speeds: str, places: str) -> None:
     assert {way: miss for way, miss in misses.items() if miss > bounds[way.home]} == {}
 
 
-@settings(max_examples=5)
+@settings(max_examples=settings().max_examples // 6)
 @given(
     st.floats(0.01, 0.3),
     st.floats(0.0005, 0.02),

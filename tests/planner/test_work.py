@@ -57,10 +57,10 @@ def of_size(height: int, width: int, frames: int, batch: int = 1, **more: Any) -
 
 CASES = {
     "one by one": Case(of_size(256, 384, 49)),
-    "in twos": Case(of_size(256, 384, 49, 2)),
+    "in twos": Case(of_size(256, 384, 49, 2), slow=True),
     "in threes": Case(of_size(256, 384, 49, 3), slow=True),
     "at once": Case(of_size(512, 768, 121, 4)),
-    "first image": Case(of_size(512, 768, 121, 2), (0,)),
+    "first image": Case(of_size(512, 768, 121, 2), (0,), slow=True),
     "tiles": Case(of_size(1024, 1536, 121), (0, 40)),
     "long": Case(of_size(1024, 1536, 257, pipeline="distilled"), (0, 40), slow=True),
     "only prompts": Case(
@@ -114,7 +114,9 @@ def test_every_stage_takes_what_it_takes_in_a_run(demo: Model, name: str) -> Non
     compare(demo, CASES[name])
 
 
-@pytest.mark.parametrize("name", ALSO_WIDE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == "skipping" else pytest.mark.slow) for n in ALSO_WIDE]
+)
 def test_so_does_every_stage_of_a_wider_model(wide: Model, name: str) -> None:
     compare(wide, CASES[name])
 

@@ -4,7 +4,7 @@ The module has all tensors of the full-size transformer's blocks, with every sid
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -119,15 +119,6 @@ def bench(wanted: Residency) -> Bench:
     accelerator = SimulatedAccelerator()
     manager = DeviceManager([spec], accelerator, wanted, adapters=in_memory(lambda _: factors))
     return Bench(manager, accelerator, source)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors are too small for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def unit_bytes() -> tuple[int, int]:

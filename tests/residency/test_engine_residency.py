@@ -3,13 +3,14 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from entracte import Engine, LoraSpec, Request, Residency
+from entracte import Engine, Guidance, LoraSpec, Request, Residency
 from entracte.errors import BudgetError, Cancelled, DeviceFault, OutOfMemory, ResidencyError
 from entracte.models.kernels import Kernels
 from entracte.residency import Backend
@@ -34,9 +35,17 @@ PLACED = [
 ]
 
 
+UNGUIDED = {"video_guidance": Guidance(), "audio_guidance": Guidance()}
+
+
 def small(**values: object) -> Request:
+    """Without guidance, which asks nothing more of weights than more rows."""
     size = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2}
-    return Request(**({"prompt": "A quiet street"} | size | values))
+    return Request(**({"prompt": "A quiet street"} | size | UNGUIDED | values))
+
+
+def slow(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def latents(engine: Engine, **values: object) -> dict[str, Tensor]:
@@ -60,15 +69,22 @@ def base_bytes_read(engine: Engine) -> int:
     return next(iter(tensors.values())).file.bytes_taken
 
 
-@pytest.fixture(params=[HostBackend, SimulatedAccelerator])
-def engine(request: pytest.FixtureRequest, demo_model: Path) -> Iterator[Engine]:
-    with Engine.open(demo_model, backend=request.param()) as engine:
-        yield engine
+@pytest.fixture(scope="module")
+def engines(demo_model: Path) -> Iterator[dict[str, Engine]]:
+    """One for each backend. Every test finds them as the last one left them."""
+    opened = {
+        backend.name: Engine.open(demo_model, backend=backend)
+        for backend in (HostBackend(), SimulatedAccelerator())
+    }
+    yield opened
+    for each in opened.values():
+        each.close()
 
 
 @pytest.fixture(scope="module")
 def expected(demo_model: Path) -> dict[str, Tensor]:
-    return latents(Engine.open(demo_model))
+    with Engine.open(demo_model, residency=Residency("resident")) as engine:
+        return latents(engine)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +108,9 @@ def user_loras(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 def test_the_two_acts_differ(expected: dict[str, Tensor], demo_model: Path) -> None:
     """What the other tests compare with has merged weights in stage 2, and in stage 2 only."""
-    plain = latents(Engine.open(demo_model, distilled_lora=(demo_model / DISTILLED_LORA, 0.0)))
+    lora = demo_model / DISTILLED_LORA, 0.0
+    with Engine.open(demo_model, distilled_lora=lora, residency=Residency("resident")) as engine:
+        plain = latents(engine)
     assert torch.equal(plain["stage1.video_latent"], expected["stage1.video_latent"])
     assert (
         distance(
@@ -102,57 +120,85 @@ def test_the_two_acts_differ(expected: dict[str, Tensor], demo_model: Path) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("backend", "count"), [("host", 6), ("simulated", 4), slow("host", 36), slow("simulated", 8)]
+)
 def test_every_mode_gives_the_same_bits_without_reading_again(
-    engine: Engine, expected: dict[str, Tensor]
+    engines: dict[str, Engine], expected: dict[str, Tensor], backend: str, count: int
 ) -> None:
     """On one open engine, in shuffled order: every request finds what the last mode left."""
-    # The simulated accelerator checks every operation, which takes its time.
-    count = len(EXACT) if engine.backend.name == "host" else 8
-    shuffled = random.Random(1).sample(EXACT, count)
+    assert len(EXACT) == 36
+    engine = engines[backend]
+    engine.configure(Residency())
     engine.generate(small(), keep_frames=False)
     read = base_bytes_read(engine)
-    for residency in shuffled:
+    for residency in random.Random(1).sample(EXACT, count):
         engine.configure(residency)
         assert same(latents(engine), expected), residency
     assert base_bytes_read(engine) == read
 
 
-@pytest.mark.parametrize("residency", PLACED)
+@pytest.mark.parametrize(
+    ("backend", "number"),
+    [
+        *(("host", 1), ("host", 3), ("simulated", 0), ("simulated", 2)),
+        *(slow("host", 0), slow("host", 2), slow("simulated", 1), slow("simulated", 3)),
+    ],
+)
 def test_every_place_gives_the_same_bits(
-    engine: Engine, expected: dict[str, Tensor], residency: Residency
+    engines: dict[str, Engine], expected: dict[str, Tensor], backend: str, number: int
 ) -> None:
-    engine.configure(residency)
+    engine = engines[backend]
+    engine.configure(PLACED[number])
     for _ in range(2):
         assert same(latents(engine), expected)
 
 
-@pytest.mark.parametrize("dial", [None, 1])
-def test_dynamic_is_close(engine: Engine, expected: dict[str, Tensor], dial: int | None) -> None:
+@pytest.mark.parametrize(
+    ("backend", "dial"),
+    [("host", None), ("simulated", 1), slow("host", 1), slow("simulated", None)],
+)
+def test_dynamic_is_close(
+    engines: dict[str, Engine], expected: dict[str, Tensor], backend: str, dial: int | None
+) -> None:
+    engine = engines[backend]
     engine.configure(Residency("dynamic", resident_blocks=dial))
     found = latents(engine)
     assert torch.equal(found["stage1.video_latent"], expected["stage1.video_latent"])
     assert 0 < distance(found, expected) < 2e-2
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize(
+    ("backend", "count", "some"),
+    [("host", 2, 3), slow("host", 1, 5), slow("host", 2, 5)]
+    + [slow("simulated", 1, 2), slow("simulated", 2, 2)],
+)
 def test_user_loras_in_every_mode(
-    engine: Engine, user_loras: tuple[LoraSpec, ...], expected: dict[str, Tensor], count: int
+    engines: dict[str, Engine],
+    user_loras: tuple[LoraSpec, ...],
+    expected: dict[str, Tensor],
+    backend: str,
+    count: int,
+    some: int,
 ) -> None:
     """Three requests in shuffled modes: with LoRAs, without, and with them again."""
-    loras = user_loras[:count]
+    loras, engine = user_loras[:count], engines[backend]
+    engine.configure(Residency())
     with_loras = latents(engine, loras=loras)
     assert distance(with_loras, expected) > 0.01
     modes = [Residency("original"), Residency("snapshot"), Residency("snapshot", "aggressive")]
     modes += [Residency("fused", resident_blocks=2, merged_blocks=1), Residency("fused")]
-    for residency in random.Random(count).sample(modes, 5 if engine.backend.name == "host" else 2):
+    for residency in random.Random(count).sample(modes, some):
         engine.configure(residency)
         assert same(latents(engine, loras=loras), with_loras), residency
         assert same(latents(engine), expected), residency
 
 
+@pytest.mark.parametrize("backend", ["host", slow("simulated")])
 def test_other_prompts_and_sizes_leave_the_same_state(
-    engine: Engine, expected: dict[str, Tensor]
+    engines: dict[str, Engine], expected: dict[str, Tensor], backend: str
 ) -> None:
+    engine = engines[backend]
     engine.configure(Residency("snapshot", places={"text_encoder": "snapshot"}))
     first = latents(engine)
     state = engine.residency()
@@ -164,13 +210,19 @@ def test_other_prompts_and_sizes_leave_the_same_state(
     assert engine.residency() == state
 
 
-@pytest.mark.parametrize("residency", [Residency("snapshot"), Residency("fused", merged_blocks=2)])
+CANCELLED = [Residency("snapshot"), Residency("fused", merged_blocks=2)]
+
+
 @pytest.mark.parametrize(
-    "stop_at",
-    [pytest.param(step, marks=[pytest.mark.slow] if step % 2 else []) for step in range(1, 6)],
+    ("stop_at", "residency"),
+    [
+        *((2, CANCELLED[0]), (4, CANCELLED[1])),
+        *(slow(step, each) for step in (1, 3, 5) for each in CANCELLED),
+        *(slow(2, CANCELLED[1]), slow(4, CANCELLED[0])),
+    ],
 )
 def test_cancelling_at_any_step(
-    demo_model: Path, expected: dict[str, Tensor], residency: Residency, stop_at: int
+    demo_model: Path, expected: dict[str, Tensor], stop_at: int, residency: Residency
 ) -> None:
     engine = Engine.open(demo_model, residency=residency, backend=SimulatedAccelerator())
     steps = iter(range(1, 100))
@@ -247,7 +299,7 @@ def test_weights_can_be_loaded_ahead(demo_model: Path) -> None:
 class TestRefusals:
     @pytest.fixture(autouse=True)
     def _nothing_is_loaded(self, demo_model: Path) -> Iterator[None]:
-        self.engine = Engine.open(demo_model)
+        self.engine = Engine.open(demo_model, residency=Residency("resident"))
         yield
         assert self.engine.residency() == []
 

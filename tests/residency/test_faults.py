@@ -159,7 +159,7 @@ steps = st.builds(Step, mishaps | faults, schedules, st.integers(0, 45), schedul
 
 
 @pytest.mark.parametrize("wanted", WAYS)
-@settings(max_examples=8)
+@settings(max_examples=settings().max_examples // 8)
 @example([Step("early", PHASES, 1, PHASES), Step("cancel", LAST, 7, (WeightPhase(HALF, 2),))])
 @given(sequence=st.lists(steps, min_size=1, max_size=4))
 def test_the_next_request_is_right(wanted: Residency, sequence: list[Step]) -> None:
@@ -235,8 +235,20 @@ def test_more_sweeps_than_declared(wanted: Residency) -> None:
     assert right(perform(manager), PHASES, wanted)
 
 
-@pytest.mark.parametrize("what", ["allocate", "allocate_host", "copy", "merge"])
-@pytest.mark.parametrize("wanted", [WAYS[4], WAYS[8]])
+@pytest.mark.parametrize(
+    ("wanted", "what"),
+    [
+        *((WAYS[4], "copy"), (WAYS[4], "allocate_host")),
+        *((WAYS[8], "merge"), (WAYS[8], "allocate")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *((WAYS[8], "copy"), (WAYS[8], "allocate_host")),
+                *((WAYS[4], "merge"), (WAYS[4], "allocate")),
+            )
+        ),
+    ],
+)
 def test_every_single_fault_of_the_first_request(
     wanted: Residency, what: Literal["allocate", "allocate_host", "copy", "merge"]
 ) -> None:

@@ -42,15 +42,6 @@ EXPERTS = (WeightPhase(HIGH, 3), WeightPhase(LOW, 2))
 backends = pytest.mark.parametrize("backend", [HostBackend, SimulatedAccelerator])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """For modules as small as these, more would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def residencies(some: int) -> list[Residency]:
     """Every way to hold two sources; `some` is a number of blocks."""
     snapshots = [

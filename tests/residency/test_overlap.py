@@ -4,12 +4,10 @@ The model has the proportions of the full-size one but fewer blocks, so its time
 the bytes of a block, the device's rates, and the time that a block computes.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-import torch
 from benchmarks.scaled_model import (
     BLOCKS,
     DECODING,
@@ -33,15 +31,6 @@ SHORT, LONG = (1536, 6144), (6144, 24576)  # video tokens in both stages
 BLOCK, REST = full_size()
 IN = BLOCK.nbytes / H200.link
 SLACK = 0.002  # of alignment
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors are too small for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def merging(card: Card) -> float:

@@ -181,7 +181,7 @@ class Command:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | {"OMP_NUM_THREADS": "2"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
         assert self.process.stdout is not None
         said = json.loads(self.process.stdout.readline() or "{}")

@@ -134,6 +134,7 @@ def test_values_are_spread_as_torch_would_spread_them(tmp_path: Path) -> None:
     assert len(tensor.unique(dim=0)) == 1024
 
 
+@pytest.mark.slow
 def test_a_full_block_is_read(full: ModelSource) -> None:
     source = full.components["transformer"]
     reader = FileSource(source, LTX_2_3, torch.bfloat16)

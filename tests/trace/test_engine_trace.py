@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from entracte import Engine, Request, Residency
+from entracte import Engine, Guidance, Request, Residency
 from entracte.residency.backends.host import HostBackend, HostStream
 from entracte.residency.backends.protocol import Direction
 from entracte.residency.simulated import SimulatedAccelerator
@@ -33,15 +33,23 @@ DEVICE, MERGED = STATES.index("device"), STATES.index("merged")
 
 
 def small(**values: object) -> Request:
-    size = {"height": 128, "width": 128, "num_frames": 9, "num_inference_steps": 2}
-    return Request(**({"prompt": "A quiet street"} | size | values))
+    size = {"height": 64, "width": 64, "num_frames": 9, "num_inference_steps": 2}
+    unguided = {"video_guidance": Guidance(), "audio_guidance": Guidance()}
+    return Request(**({"prompt": "A quiet street"} | size | unguided | values))
+
+
+@pytest.fixture(scope="module")
+def opened(demo_model: Path) -> Iterator[Engine]:
+    with Engine.open(demo_model, device="cpu", residency=Residency("resident")) as engine:
+        yield engine
 
 
 @pytest.fixture
-def engine(demo_model: Path) -> Iterator[Engine]:
-    with Engine.open(demo_model, device="cpu", residency=Residency("resident")) as engine:
-        engine.generate(small(), keep_frames=False)
-        yield engine
+def engine(opened: Engine) -> Engine:
+    """With all weights on the device, and merged."""
+    opened.configure(Residency("resident"))
+    opened.generate(small(), keep_frames=False)
+    return opened
 
 
 def stage(trace: Trace, name: str) -> int:

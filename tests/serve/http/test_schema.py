@@ -1,31 +1,17 @@
 """What the OpenAPI document says, held against what a live server answers."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import Case, GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from ..fake_runner import OpenFake
 from ..running import PATIENCE, Local, local, small
 from .asking import png
 
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
+if TYPE_CHECKING:
+    from schemathesis import Case
 
 # Streams of all events do not end. Those of a video end with it: a finished one is listened to.
 ENDLESS = ["events", "videoEvents"]
@@ -55,6 +41,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 @pytest.fixture(scope="module")
 def document(served: Local) -> Any:
+    import schemathesis  # takes seconds
+
     headers = {"Authorization": f"Bearer {served.key}"}
     return schemathesis.openapi.from_url(f"{served.url}/openapi.json", headers=headers)
 
@@ -69,15 +57,31 @@ def finished(served: Local) -> str:
     return video
 
 
-def hold(operation: Any, send: Callable[[Case], None]) -> None:
+@pytest.fixture(scope="module")
+def checks() -> list[Any]:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    return [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_headers_conformance,
+        checks.response_schema_conformance,
+    ]
+
+
+def hold(operation: Any, send: Callable[["Case"], None]) -> None:
     """Send requests to an operation: those that its schema allows, and those that it does not."""
+    from schemathesis import GenerationMode
+
     for mode in GenerationMode:
         if mode is GenerationMode.NEGATIVE and not can_be_wrong(operation):
             continue
 
         @bounded
         @given(case=operation.as_strategy(generation_mode=mode))
-        def ask(case: Case) -> None:
+        def ask(case: "Case") -> None:
             send(case)
 
         ask()
@@ -97,14 +101,14 @@ def operations(document: Any, where: str = "") -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_answers_are_as_documented(served: Local, document: Any) -> None:
+def test_answers_are_as_documented(served: Local, document: Any, checks: list[Any]) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
 
     seen = set()
 
-    def send(case: Case) -> None:
+    def send(case: "Case") -> None:
         answer = case.call_and_validate(
-            base_url=served.url, headers=headers, checks=CHECKS, timeout=PATIENCE
+            base_url=served.url, headers=headers, checks=checks, timeout=PATIENCE
         )
         seen.add((case.operation.path, answer.status_code))
 
@@ -118,14 +122,14 @@ def test_answers_are_as_documented(served: Local, document: Any) -> None:
 
 
 def test_answers_about_a_finished_video_are_as_documented(
-    served: Local, document: Any, finished: str
+    served: Local, document: Any, checks: list[Any], finished: str
 ) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
 
-    def send(case: Case) -> None:
+    def send(case: "Case") -> None:
         case.path_parameters["video_id"] = finished
         case.call_and_validate(
-            base_url=served.url, headers=headers, checks=CHECKS, timeout=PATIENCE
+            base_url=served.url, headers=headers, checks=checks, timeout=PATIENCE
         )
 
     for operation in operations(document, "{video_id}"):
@@ -133,11 +137,13 @@ def test_answers_about_a_finished_video_are_as_documented(
             hold(operation, send)
 
 
-def test_answers_without_a_key_are_as_documented(served: Local, document: Any) -> None:
+def test_answers_without_a_key_are_as_documented(
+    served: Local, document: Any, checks: list[Any]
+) -> None:
     for operation in operations(document):
         case = operation.Case(path_parameters={"video_id": "a", "number": 0, "model_id": "a"})
         answer = case.call_and_validate(
-            base_url=served.url, headers={"Authorization": ""}, checks=CHECKS, timeout=PATIENCE
+            base_url=served.url, headers={"Authorization": ""}, checks=checks, timeout=PATIENCE
         )
         needed = operation.definition.raw.get("security") != []
         assert (answer.status_code == 401) is needed, operation.path
