@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from .browser.chromium import CHROMIUM, MISSING
+
+collect_ignore = [] if CHROMIUM.exists() else ["browser"]
+
 # How many examples hypothesis tries where a test does not say.
 EXAMPLES, EXAMPLES_SLOW = 30, 150
 
@@ -38,6 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not CHROMIUM.exists():
+        terminalreporter.section("no browser")
+        terminalreporter.line(MISSING)
 
 
 @pytest.fixture(scope="session")

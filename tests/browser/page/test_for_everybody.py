@@ -1,6 +1,6 @@
 """The page in light and dark, on a phone, with a screen reader, and without a mouse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,16 +31,17 @@ def require_no_violations(seen: Visit) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def some_videos(service: Command) -> None:
-    """One of every kind: made, failed, and in the making."""
+def some_videos(service: Command) -> Iterator[None]:
+    """One of every kind: made, cancelled, and in the making as long as it is looked at."""
     small = {"size": "128x128", "num_frames": 9, "num_inference_steps": 2}
     with service.client() as client:
         made = client.post("/v1/videos", json=small | {"prompt": "A street that is there"}).json()
         wait_for(lambda: client.get(f"/v1/videos/{made['id']}").json()["status"] == "completed")
         long = small | {"num_inference_steps": 100, "num_frames": 97, "prompt": "A long street"}
-        for _ in range(2):
-            last = client.post("/v1/videos", json=long).json()
+        running, last = (client.post("/v1/videos", json=long).json() for _ in range(2))
         client.post(f"/v1/videos/{last['id']}/cancel")
+        yield
+        client.post(f"/v1/videos/{running['id']}/cancel")
 
 
 def test_nothing_stands_in_the_way_of_anybody(visit: Open) -> None:
