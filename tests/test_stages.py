@@ -69,12 +69,6 @@ def small(**values: Any) -> Request:
     return Request(**({"prompt": "A quiet street"} | size | unguided | values))
 
 
-@pytest.fixture(scope="module")
-def engine(demo_model: Path) -> Iterator[Engine]:
-    with open_engine(demo_model) as opened:
-        yield opened
-
-
 def generate(engine: Engine, request: Request, **options: Any) -> tuple[Result, list[Progress]]:
     reported: list[Progress] = []
     result = engine.generate(
@@ -139,13 +133,13 @@ def test_the_acts_of_a_pipeline() -> None:
 
 @pytest.mark.parametrize("pipeline", ["two-stage", "one-stage"])
 def test_a_run_enters_all_declared_stages_in_their_order(
-    engine: Engine, tmp_path: Path, pipeline: str
+    demo_model: Path, tmp_path: Path, pipeline: str
 ) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "first.png")
     image = ImageCondition(path=tmp_path / "first.png", frame=0)
-    engine.forget_prompts()
-    request = small(images=(image,), pipeline=pipeline)
-    result, reported = generate(engine, request, output_path=tmp_path / "video.mp4")
+    with open_engine(demo_model) as engine:
+        request = small(images=(image,), pipeline=pipeline)
+        result, reported = generate(engine, request, output_path=tmp_path / "video.mp4")
     declared = stages_of(phase.name for phase in request.recipe.phases)
     assert distinct(span.name for span in result.trace.spans) == [each.name for each in declared]
     on_host = {span.name for span in result.trace.spans if span.of_host}

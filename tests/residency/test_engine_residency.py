@@ -200,6 +200,7 @@ def test_other_prompts_and_sizes_leave_the_same_state(
 ) -> None:
     engine = engines[backend]
     engine.configure(Residency("snapshot", places={"text_encoder": "snapshot"}))
+    engine.forget_prompts()
     first = latents(engine)
     state = engine.residency()
     latents(engine, prompt="Another street", seed=3)

@@ -275,7 +275,7 @@ def test_a_change_of_another_shape_is_refused() -> None:
 # Adapters that come and go.
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["simulated", pytest.param("host", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wanted", MODES[::3], ids=lambda each: each.mode)
 def test_adapters_that_are_replaced_leave_nothing_behind(wanted: Residency, backend: str) -> None:
     """Every request has an adapter of a new name; memory stays, and old adapters are let go."""
@@ -306,7 +306,7 @@ def test_adapters_that_are_replaced_leave_nothing_behind(wanted: Residency, back
     assert [each() is not None for each in opened] == [False] * 3 + [True]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["simulated", pytest.param("host", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wanted", MODES[::3], ids=lambda each: each.mode)
 def test_an_adapter_that_cannot_be_read_fails_its_request_only(
     wanted: Residency, backend: str

@@ -40,6 +40,10 @@ HIGH, LOW = WeightSet(source="high"), WeightSet(source="low")
 EXPERTS = (WeightPhase(HIGH, 3), WeightPhase(LOW, 2))
 
 backends = pytest.mark.parametrize("backend", [HostBackend, SimulatedAccelerator])
+# Where there are many ways: the simulated accelerator checks more.
+mostly_simulated = pytest.mark.parametrize(
+    "backend", [pytest.param(HostBackend, marks=pytest.mark.slow), SimulatedAccelerator]
+)
 
 
 def residencies(some: int) -> list[Residency]:
@@ -110,7 +114,7 @@ def denoise_plainly(phases: tuple[WeightPhase, ...] = EXPERTS) -> Tensor:
     return x
 
 
-@backends
+@mostly_simulated
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_experts_compute_what_the_plain_modules_do(
     backend: Callable[[], Backend], wanted: Residency
@@ -122,7 +126,7 @@ def test_experts_compute_what_the_plain_modules_do(
         assert torch.equal(denoise(manager), expected)
 
 
-@backends
+@mostly_simulated
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_experts_may_take_turns(backend: Callable[[], Backend], wanted: Residency) -> None:
     turns = (WeightPhase(HIGH, 1), WeightPhase(LOW, 1), WeightPhase(HIGH, 2), WeightPhase(LOW, 1))
@@ -176,7 +180,7 @@ def test_modes_for_one_base_refuse_two_experts(mode: str) -> None:
     assert torch.equal(denoise(manager), denoise_plainly())
 
 
-@backends
+@mostly_simulated
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_after_a_cancelled_request_the_next_is_right(
     backend: Callable[[], Backend], wanted: Residency
@@ -295,7 +299,7 @@ WAN_RESIDENCIES = [
 ]
 
 
-@backends
+@mostly_simulated
 @pytest.mark.parametrize("wanted", WAN_RESIDENCIES, ids=name_of)
 def test_two_wan_experts_compute_what_the_plain_ones_do(
     backend: Callable[[], Backend], wanted: Residency

@@ -484,7 +484,9 @@ def test_weights_that_were_not_restored_are_never_used(backend: Callable[[], Bac
 
 
 @pytest.mark.usefixtures("inference")
-@pytest.mark.parametrize("wanted", WAYS)
+@pytest.mark.parametrize(
+    "wanted", [*WAYS[::2], *(pytest.param(each, marks=pytest.mark.slow) for each in WAYS[1::2])]
+)
 def test_a_switch_that_fails_half_way_leaves_no_mixed_weights(wanted: Residency) -> None:
     backend = SimulatedAccelerator()
     manager = make_manager(backend, wanted)

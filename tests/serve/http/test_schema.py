@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ENDLESS = ["events", "videoEvents"]
 
 bounded = settings(
-    max_examples=15,
+    max_examples=settings().max_examples // 6,
     deadline=None,
     derandomize=True,
     database=None,
