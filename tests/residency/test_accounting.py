@@ -188,6 +188,16 @@ def test_files_are_read_once(number: int) -> None:
         assert set(it.source.reads.values()) == {1}
 
 
+@torch.inference_mode()
+def test_the_base_is_read_once_where_no_phase_uses_it_plain() -> None:
+    it = bench(Residency("fused"))
+    for _ in range(2):
+        with it.manager.request((WeightPhase(MERGED, 2),)) as run, run.phase(0, Skeleton) as module:
+            for _ in range(2):
+                module(torch.zeros((), dtype=torch.bfloat16))
+    assert set(it.source.reads.values()) == {1}
+
+
 @pytest.mark.parametrize(
     ("name", "nbytes", "merges"),
     [

@@ -18,14 +18,14 @@ from .test_engine_residency import distance, latents, same, small
 
 FILES = {CHECKPOINT: ".transformer_blocks.", f"{GEMMA}/model.safetensors": ".layers."}
 WAYS = (
-    Residency(),
+    pytest.param(Residency(), marks=pytest.mark.slow),
     Residency(
         "fused",
         resident_blocks=1,
         merged_blocks=1,
         places={"text_encoder": "streamed", "connectors": "disk"},
     ),
-    Residency("snapshot", resident_blocks=2),
+    pytest.param(Residency("snapshot", resident_blocks=2), marks=pytest.mark.slow),
     pytest.param(Residency("original", resident_blocks=2), marks=pytest.mark.slow),
 )
 

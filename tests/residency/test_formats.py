@@ -35,7 +35,8 @@ from entracte.residency.simulated import (
 )
 
 from .formatted import AS_IT_IS, Float8, expected, make_manager, make_source, make_spec
-from .test_same_bits import BACKENDS, ROUNDING, Phases, schedules, wishes
+from .test_faults import cancel
+from .test_same_bits import ROUNDING, Phases, schedules, wishes
 from .test_same_bits import name as named
 from .toy import ADAPTERS, BLOCKS, ONE, PHASES, TWO, Net, perform
 
@@ -86,19 +87,19 @@ def test_every_mode_gives_the_same_bits_request_after_request(wanted: Residency)
             check(perform(manager, phases), wanted, phases)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=8)
 @given(requests=st.lists(st.tuples(wishes, schedules), min_size=1, max_size=4))
 def test_modes_may_change_between_the_requests_of_one_manager(
-    backend: str, requests: list[tuple[Residency, list[WeightPhase]]]
+    requests: list[tuple[Residency, list[WeightPhase]]],
 ) -> None:
-    manager = make_manager(BACKENDS[backend](), Residency())
+    manager = make_manager(SimulatedAccelerator(), Residency())
     for wanted, phases in requests:
         manager.configure(wanted)
         check(perform(manager, tuple(phases)), wanted, tuple(phases))
     manager.release()
-    if isinstance(manager.backend, (HostBackend, SimulatedAccelerator)):
-        assert (manager.backend.device_bytes, manager.backend.host_bytes) == (0, 0)
+    backend = manager.backend
+    assert isinstance(backend, SimulatedAccelerator)
+    assert (backend.device_bytes, backend.host_bytes) == (0, 0)
 
 
 def test_what_was_held_as_it_is_stored_is_expanded_elsewhere() -> None:
@@ -107,6 +108,15 @@ def test_what_was_held_as_it_is_stored_is_expanded_elsewhere() -> None:
     for wanted in (FUSED, ORIGINAL, FUSED, Residency("resident")):
         manager.configure(wanted)
         check(perform(manager), wanted, PHASES)
+
+
+@pytest.mark.parametrize("wanted", [STREAMED, ORIGINAL, LOW_VRAM], ids=named)
+def test_cancelled_anywhere(wanted: Residency) -> None:
+    """The next request has other weights: all that is held is replaced, and so is overwritten."""
+    manager = make_manager(SimulatedAccelerator(), wanted)
+    for after in range(1, 2 * (BLOCKS + 1) + 2, 3):
+        cancel(manager, (WeightPhase(ONE, 2),), after)
+        check(perform(manager, SCHEDULES[2]), wanted, SCHEDULES[2])
 
 
 @pytest.mark.parametrize("place", ["resident", "snapshot", "streamed", "disk"])
