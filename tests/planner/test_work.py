@@ -11,6 +11,7 @@ from torch import nn
 from entracte import ImageCondition, Request
 from entracte.checkpoints.loading import build_component
 from entracte.models.registry import LTX_2_3
+from entracte.models.transformer import TransformerConfig
 from entracte.pipeline.latents import decode_audio
 from entracte.planner.meter import META, meter
 from entracte.planner.model_profile import ModelFigures, published
@@ -139,6 +140,14 @@ def test_a_guided_step_takes_what_was_measured(height: int, width: int, measured
     guided = load.phases[0]
     assert (guided.video_tokens, guided.audio_tokens) == (height * width // 256, 126)
     assert transformer.loop(guided).nbytes / 1e9 == pytest.approx(measured, rel=0.05)
+
+
+def test_loops_are_metered_alike_in_inference_mode() -> None:
+    config = TransformerConfig.from_header(demo_config.TRANSFORMER)
+    phase = Workload.of_sizes(layers=config.layers, height=256, width=384).phases[0]
+    outside = TransformerMeter(config, torch.bfloat16).loop(phase)
+    with torch.inference_mode():
+        assert TransformerMeter(config, torch.bfloat16).loop(phase) == outside
 
 
 def empty(*shape: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from .work import StageWork
 # of the transformer's loops was.
 LAUNCH_S = 1.25e-3
 
-# A correction beyond these is no speed, but something else that went on meanwhile.
+# A correction beyond these is due to something else that went on meanwhile.
 LEAST, MOST = 0.02, 50.0
 
 

@@ -35,7 +35,7 @@ DecisionKey = tuple[Workload, tuple[WeightPhase, ...], tuple[tuple[str, WeightSe
 class Measured:
     """What a request took: seconds by stage, the waits among them included, and peak memory.
 
-    peak_device_bytes: 0 where nobody counts, as on a CPU.
+    peak_device_bytes: 0 where it is not counted, as on a CPU.
     """
 
     stages: Mapping[str, float]

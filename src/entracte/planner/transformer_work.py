@@ -64,6 +64,8 @@ class TransformerMeter:
     A single block stands in for all of them, since they are alike.
     """
 
+    # In inference mode torch does not take operations apart, and they would not be counted.
+    @torch.inference_mode(False)
     def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
         self.config = config
         self._dtype = dtype
@@ -97,6 +99,7 @@ class TransformerMeter:
         share = phase.evaluations / few.evaluations
         return LoopWork(share * found.flops, round(share * found.block_calls), found.nbytes)
 
+    @torch.inference_mode(False)
     def _metered(self, phase: PhaseLoad) -> LoopWork:
         contexts = [self._context() for _ in range(phase.contexts)]
         rotary, image = self._rotary(phase), self._image(phase)

@@ -42,12 +42,8 @@ class PhaseLoad:
     contexts: int
 
     @property
-    def grid_tokens(self) -> int:
-        return self.frames * self.height * self.width
-
-    @property
     def video_tokens(self) -> int:
-        return self.grid_tokens + self.appended
+        return self.frames * self.height * self.width + self.appended
 
 
 @dataclass(frozen=True, slots=True)
