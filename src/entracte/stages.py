@@ -71,9 +71,10 @@ class PhaseStages:
         return self.encode_images, self.prepare_latents, self.switch, self.loop
 
 
-# The transformer's efficiency was measured on an H200, where steps of 1,536 and 6,144 tokens took
-# 0.342 s and 1.332 s (`benchmarks/step.py`, plain). The others have not been measured on a GPU.
-TRANSFORMER, TEXT, CONVOLUTIONS = 0.80, 0.5, 0.35
+# The transformer's efficiency was measured on an H200, where guided steps of 1,536 and 6,144 tokens
+# took 0.277 s and 1.115 s, and unguided ones of 6,144 and 24,576 tokens 0.352 s and 1.927 s
+# (`benchmarks/step.py`, fused). The others have not been measured on a GPU.
+TRANSFORMER, TEXT, CONVOLUTIONS = 0.755, 0.5, 0.35
 
 VALIDATE = Stage("validate", Act.PREPARE, on_host=True, row="InputValidation")
 PREPARE_INPUTS = Stage("prepare inputs", Act.PREPARE, on_host=True)

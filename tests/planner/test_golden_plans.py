@@ -46,7 +46,7 @@ TRANSFORMER = TransformerMeter.of(MODEL)
 
 def plan(name: str, gibibytes: int) -> str:
     """The plan for 768x512 and 121 frames."""
-    load = Workload.of_sizes(layers=48, height=512, width=768)
+    load = Workload.of_sizes(layers=48, height=512, width=768, on_gpu=True)
     hardware = card(name, gibibytes * 2**30)
     c = costs(MODEL, load, PHASES, hardware, Calibration(), TRANSFORMER)
     best = Search(c, AUTO, limits_of(hardware, AUTO)).best()

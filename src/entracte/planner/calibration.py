@@ -8,9 +8,11 @@ from entracte.stages import kind
 
 from .work import StageWork
 
-# What the host needs to hand one block's kernels to a GPU: measured on an H200, as the efficiency
-# of the transformer's loops was.
-LAUNCH_S = 1.25e-3
+# What a GPU takes for one block besides its share of the products, and what the host takes to launch
+# a block's kernels meanwhile. Measured on an H200 with fused kernels (`benchmarks/step.py`), as the
+# efficiency of the transformer's loops was.
+BLOCK_S = 0.47e-3
+LAUNCH_S = 3.0e-3
 
 # A correction beyond these is due to something else that went on meanwhile.
 LEAST, MOST = 0.02, 50.0
@@ -30,7 +32,7 @@ class Calibration:
         """How long a stage computes when all its weights are at hand."""
         seconds = work.flops / (work.stage.efficiency * hardware.rates.matmul)
         if not hardware.unified:
-            seconds += work.block_calls * LAUNCH_S
+            seconds = max(seconds + work.block_calls * BLOCK_S, work.block_calls * LAUNCH_S)
         return seconds * self.corrections.get(work.stage.kind, 1.0)
 
     def corrected_memory(self, stage: StageWork) -> StageWork:
