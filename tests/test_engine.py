@@ -503,7 +503,9 @@ class TestOpening:
         with pytest.raises(CheckpointError, match="needs the distilled LoRA"):
             Engine.open(**bare, spatial_upsampler_path=demo_model / UPSAMPLER).generate(small())
 
-    @pytest.mark.parametrize(("device", "why"), [("tpu", "none of auto"), ("cuda:99", "not there")])
+    @pytest.mark.parametrize(
+        ("device", "why"), [("tpu", "not one of auto"), ("cuda:99", "does not exist")]
+    )
     def test_devices(self, demo_model: Path, device: str, why: str) -> None:
         with pytest.raises(RequestError, match=why):
             Engine.open(demo_model, device=device)

@@ -69,6 +69,13 @@ class Phase:
     sampler: SamplerName = "euler"
 
     @property
+    def noise_scale(self) -> float:
+        """What its first noise is multiplied by: exactly 1 where a phase begins from noise alone,
+        though the first level of a shifted schedule may be a rounding away from it.
+        """
+        return 1.0 if self.sigmas is None else self.sigmas[0]
+
+    @property
     def stages(self) -> PhaseStages:
         """The stages that it goes through."""
         return PHASES[self.name]

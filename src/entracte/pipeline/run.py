@@ -278,7 +278,7 @@ class Run:
         resolved = self._resolved.phases[number]
         grid, stages = resolved.grid, resolved.phase.stages
         with self._enter(stages.prepare_latents):
-            video, audio = prepare_latents(start, grid, images, noise, resolved.sigmas[0])
+            video, audio = prepare_latents(start, grid, images, noise, resolved.phase.noise_scale)
 
         def on_step(step: int, clean: Tensor) -> None:
             self._trace.step()

@@ -12,7 +12,7 @@ from entracte.models import gemma
 
 from .demo import write_tokenizer
 from .random_file import Numbers, RandomFile
-from .random_sizes import ModelSizes, Shapes, full_sizes, medium_sizes
+from .random_sizes import ModelSizes, TensorShapes, full_sizes, medium_sizes
 
 RandomSize = Literal["full", "medium"]
 
@@ -64,9 +64,9 @@ def random_model(size: RandomSize, folder: Path) -> ModelSource:
     return ModelSource(version, components, folder, (distilled, 1.0))
 
 
-def _lora_shapes(transformer: ComponentSource, rank: int) -> Shapes:
+def _lora_shapes(transformer: ComponentSource, rank: int) -> TensorShapes:
     """The factors of a LoRA on every linear, the only modules whose weights have two axes."""
-    shapes: Shapes = {}
+    shapes: TensorShapes = {}
     for name, located in transformer.tensors.items():
         shape = located.info.shape
         if name.endswith(".weight") and len(shape) == 2:

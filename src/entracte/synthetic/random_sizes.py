@@ -21,7 +21,7 @@ from entracte.models.vocoder import Vocoder
 from . import demo_config as demo
 from .demo import connector_key
 
-Shapes = dict[str, tuple[int, ...]]
+TensorShapes = dict[str, tuple[int, ...]]
 
 # Gemma 3 12B; every sixth layer attends to everything.
 FULL_GEMMA: dict[str, Any] = {
@@ -120,11 +120,11 @@ class ModelSizes:
     config: of the checkpoint's header. lora_rank: of the distilled LoRA, where it fits.
     """
 
-    checkpoint: Shapes
+    checkpoint: TensorShapes
     config: Mapping[str, Any]
-    upsampler: Shapes
+    upsampler: TensorShapes
     upsampler_config: Mapping[str, Any]
-    gemma: Shapes
+    gemma: TensorShapes
     gemma_config: Gemma3Config
     lora_rank: int
 
@@ -183,14 +183,14 @@ def medium_sizes() -> ModelSizes:
     )
 
 
-def _shapes(build: Callable[[], nn.Module], key: Callable[[str], str]) -> Shapes:
+def _shapes(build: Callable[[], nn.Module], key: Callable[[str], str]) -> TensorShapes:
     """The shapes of a module's tensors, by published key; nothing is allocated."""
     with torch.device("meta"):
         module = build()
     return {key(name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
 
 
-def _tuples(shapes: Mapping[str, list[int]]) -> Shapes:
+def _tuples(shapes: Mapping[str, list[int]]) -> TensorShapes:
     return {key: tuple(shape) for key, shape in shapes.items()}
 
 

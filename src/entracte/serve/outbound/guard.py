@@ -65,7 +65,7 @@ _METADATA = frozenset(
     )
 )
 
-Resolver = Callable[[str, int], Sequence[str]]
+Lookup = Callable[[str, int], Sequence[str]]
 """The addresses of a name, for a port, best first. Raises OSError where there are none."""
 
 
@@ -96,7 +96,7 @@ class Guard:
         allowed_hosts: Sequence[str],
         allow_http: bool,
         allow_networks: Sequence[str] = (),
-        resolver: Resolver = resolve,
+        resolver: Lookup = resolve,
     ) -> None:
         self._hosts = read_allowed_hosts(allowed_hosts)
         self._allow_http = allow_http

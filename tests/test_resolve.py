@@ -1,4 +1,4 @@
-"""How many guidance passes share a batch, where the request leaves it open."""
+"""What a request is on a model: batches of guidance passes, and what noise is scaled by."""
 
 import pytest
 
@@ -48,3 +48,11 @@ def test_what_is_asked_for_is_done_and_recorded() -> None:
         assert asked.phases[0].rows_at_once == asked.request.guidance_batch == 3
     assert resolved(Request("a"), on_gpu=True).request.guidance_batch == 4
     assert resolved(Request("a"), on_gpu=False).request.guidance_batch == 1
+
+
+def test_a_phase_that_begins_from_noise_takes_it_as_it_is() -> None:
+    """The first level of its schedule is a rounding away from 1."""
+    first, second = resolved(Request("a", num_inference_steps=3), on_gpu=False).phases
+    assert first.sigmas[0] != 1.0
+    assert first.phase.noise_scale == 1.0
+    assert second.phase.noise_scale == second.sigmas[0] == 0.909375
