@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from entracte.models.kernels.elementwise import FusedElementwise
 from entracte.models.kernels.graphs import CapturedBlocks
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
-from entracte.models.transformer.execution import RunBlocks, run_blocks
+from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 from entracte.sampling.tokens import VideoGrid, audio_spans
 
 SIZES = Path(__file__).parent.parent / "tests" / "data" / "ltx-2.3-full.json.gz"
@@ -182,7 +181,7 @@ def timed(steps: dict[str, Callable[[], Any]], repeats: int = 5) -> dict[str, fl
 
 def measure(model: Transformer, case: Case) -> dict[str, Any]:
     video, audio = inputs(model, case)
-    fused = partial(run_blocks, ops=FusedElementwise())
+    fused = BlockLoop(FusedElementwise()).run
 
     def step(run: RunBlocks, rows: int = case.rows) -> list[Tensor]:
         made = model(video, audio, case.passes, rows_at_once=rows, run=run)
@@ -194,7 +193,7 @@ def measure(model: Transformer, case: Case) -> dict[str, Any]:
         for a, b in zip(ours, theirs, strict=True)
     ]
     one_by_one = step(fused, rows=1)
-    graphs = CapturedBlocks(FusedElementwise())
+    graphs = CapturedBlocks(FusedElementwise()).run
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(2):  # compiles and chooses kernels; captures
@@ -230,7 +229,7 @@ def profile(model: Transformer, case: Case) -> list[tuple[str, int, float]]:
             audio,
             case.passes,
             rows_at_once=case.rows,
-            run=partial(run_blocks, ops=FusedElementwise()),
+            run=BlockLoop(FusedElementwise()).run,
         )
         torch.cuda.synchronize()
     rows = [

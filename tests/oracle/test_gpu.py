@@ -1,7 +1,6 @@
 """On a GPU the recorded forwards are met by every way of running blocks; graphs keep the bits."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from entracte import Engine
 from entracte.models.transformer import StreamInput, Transformer
-from entracte.models.transformer.execution import RunBlocks, run_blocks
+from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 from entracte.sampling.denoiser import UNGUIDED
 
 from .oracle import BFLOAT16, CASES, Oracle, distance
@@ -59,13 +58,13 @@ def test_forwards(
         velocities = on_gpu(*inputs, passes, rows_at_once=rows_at_once, run=run)
         return [tensor.cpu() for each in velocities for tensor in (each.video, each.audio)]
 
-    fused, captured = FusedElementwise(), CapturedBlocks(FusedElementwise())
+    fused, captured = BlockLoop(FusedElementwise()).run, CapturedBlocks(FusedElementwise()).run
     expected = [
         oracle[f"{name}.forward.{number}.{stream}.velocity"]
         for number in range(len(passes))
         for stream in ("video", "audio")
     ]
-    made = forward(partial(run_blocks, ops=fused))
+    made = forward(fused)
     for kind in (made, forward(run_blocks)):
         for ours, theirs in zip(kind, expected, strict=True):
             assert distance(ours, theirs) < BFLOAT16

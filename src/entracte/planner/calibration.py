@@ -8,9 +8,9 @@ from entracte.stages import kind
 
 from .work import StageWork
 
-# What a GPU takes for one block besides its share of the products, and what the host takes to launch
-# a block's kernels meanwhile. Measured on an H200 with fused kernels (`benchmarks/step.py`), as the
-# efficiency of the transformer's loops was.
+# What a GPU takes for one block besides its share of the products, and what the host takes to
+# launch a block's kernels meanwhile. Measured on an H200 with fused kernels (`benchmarks/step.py`),
+# as the efficiency of the transformer's loops was.
 BLOCK_S = 0.47e-3
 LAUNCH_S = 3.0e-3
 

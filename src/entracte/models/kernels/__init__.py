@@ -1,12 +1,11 @@
 """How the transformer's blocks are run: fused kernels and captured graphs on GPUs."""
 
 import logging
-from functools import partial
 from typing import Literal
 
 import torch
 
-from entracte.models.transformer.execution import RunBlocks, run_blocks
+from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -25,5 +24,5 @@ def block_runner(device: torch.device, kernels: Kernels) -> RunBlocks:
         logger.warning("Steps will take a third longer than they could: no Triton (%s)", error)
         return run_blocks
     if kernels == "captured":
-        return CapturedBlocks(FusedElementwise())
-    return partial(run_blocks, ops=FusedElementwise())
+        return CapturedBlocks(FusedElementwise()).run
+    return BlockLoop(FusedElementwise()).run

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
-from entracte.models.transformer.execution import run_block, run_blocks
+from entracte.models.transformer.execution import BlockLoop, run_block
 from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.passes import Batch, Pass, Rows, join
 
@@ -54,11 +54,12 @@ class CapturedBlocks:
 
     def __init__(self, ops: Elementwise) -> None:
         self._ops = ops
+        self._loop = BlockLoop(ops)
         self._sweeps: dict[_Shape, _Sweep] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()
 
-    def __call__(
+    def run(
         self,
         blocks: Iterable[Block],
         batches: list[Batch],
@@ -69,7 +70,7 @@ class CapturedBlocks:
     ) -> list[Batch]:
         rows, tokens, _ = batches[0].video.shape
         if rows * tokens > MOST_TOKENS:
-            return run_blocks(blocks, batches, passes, rows_at_once, video, audio, self._ops)
+            return self._loop.run(blocks, batches, passes, rows_at_once, video, audio)
         shape = _Shape(tuple(passes), rows_at_once, _shape(video), _shape(audio))
         sweep = self._sweeps.pop(shape, None)
         if sweep is None:

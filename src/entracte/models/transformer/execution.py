@@ -9,7 +9,7 @@ from .passes import Batch, Pass, join
 
 
 class RunBlocks(Protocol):
-    """Runs batches through all blocks; `run_blocks` is the plain way."""
+    """Runs batches through all blocks; `run_blocks` is the plain way, for every device."""
 
     def __call__(
         self,
@@ -20,28 +20,6 @@ class RunBlocks(Protocol):
         video: StreamConditions,
         audio: StreamConditions,
     ) -> list[Batch]: ...
-
-
-def run_blocks(
-    blocks: Iterable[Block],
-    batches: list[Batch],
-    passes: Sequence[Pass],
-    rows_at_once: int,
-    video: StreamConditions,
-    audio: StreamConditions,
-    ops: Elementwise = PLAIN,
-) -> list[Batch]:
-    """Run batches through all blocks, one block at a time; returns them with their final states.
-
-    blocks: in order. Each may be used until the next is asked for, and not after: its weights may
-        share their memory with a later block's.
-    batches: of the passes that run from the first block on; their states are overwritten. Passes
-        that leave a twin later join on the way.
-    """
-    for index, block in enumerate(blocks):
-        batches = join(batches, passes, index, rows_at_once)
-        batches = run_block(block, index, batches, video, audio, ops)
-    return batches
 
 
 def run_block(
@@ -62,3 +40,38 @@ def run_block(
         x, y = block(batch.video, batch.audio, video, audio, shared, batch.rows(index), ops)
         done.append(Batch(batch.passes, x, y))
     return done
+
+
+class BlockLoop:
+    """`RunBlocks` with the given operations between products.
+
+    A bound method is what to pass on: a function that calls another would hold on to the first
+    batches for the whole loop.
+    """
+
+    def __init__(self, ops: Elementwise = PLAIN) -> None:
+        self._ops = ops
+
+    def run(
+        self,
+        blocks: Iterable[Block],
+        batches: list[Batch],
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        video: StreamConditions,
+        audio: StreamConditions,
+    ) -> list[Batch]:
+        """Run batches through all blocks, one block at a time, and return them at the end.
+
+        blocks: in order. Each may be used until the next is asked for, and not after: its weights
+            may share their memory with a later block's.
+        batches: of the passes that run from the first block on; their states are overwritten.
+            Passes that leave a twin later join on the way.
+        """
+        for index, block in enumerate(blocks):
+            batches = join(batches, passes, index, rows_at_once)
+            batches = run_block(block, index, batches, video, audio, self._ops)
+        return batches
+
+
+run_blocks = BlockLoop().run
