@@ -333,7 +333,7 @@ def port() -> Iterator[int]:
         ("--image-host http://example.com", "is not a host; write example.com"),
         ("--allow-network here", "'here' is not a network"),
         ("--default-size 100", "--default-size: must be a size such as 1280x720, not '100'"),
-        ("--port 70000", "--port: must be at most 65,535, not '70000'"),
+        ("--port 70000", "--port: must be at most 65,535, not 70000"),
         ("--port 80s", "--port: must be a whole number, not '80s'"),
         ("--drain-seconds nan", "--drain-seconds: must be a finite number"),
         ("--model-name", "--model-name: expected at least one argument"),

@@ -154,7 +154,7 @@ def test_every_other_mode_is_explained() -> None:
     }
     assert all(each.reason for each in decision.alternatives)
     dynamic = next(each for each in decision.alternatives if each.name == "dynamic")
-    assert "other bits" in dynamic.reason
+    assert "not bit-identical" in dynamic.reason
 
 
 def test_a_mode_that_does_not_fit_says_by_how_much_and_what_does() -> None:

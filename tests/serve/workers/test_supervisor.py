@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from entracte.serve import trouble
+from entracte.serve import background
 from entracte.serve.jobs.database import DatabaseError
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.store import JobStore
@@ -90,7 +90,7 @@ def test_a_stop_gives_the_running_video_back(tmp_path: Path) -> None:
 def test_a_database_that_fails_costs_neither_a_video_nor_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trouble, "BACK_OFF", (0.1,))
+    monkeypatch.setattr(background, "BACK_OFF", (0.1,))
     complete, failures = JobStore.complete, iter([DatabaseError("disk full")] * 3)
 
     def failing(store: JobStore, job: Job, done: Completion) -> Job | None:

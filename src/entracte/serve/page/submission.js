@@ -63,6 +63,9 @@ function controlsOf(field, param) {
 
 const QUIET_MS = 350;
 
+// How long until an estimate that was not known in time, or to no worker yet, is asked for again.
+const UNKNOWN_MS = 3000;
+
 export class Estimate {
   #timer = null;
   #asked = null; // AbortController of the request on its way
@@ -89,6 +92,9 @@ export class Estimate {
       if (signal.aborted) return;
       this.accepted();
       this.#say(headline(estimate), details(estimate));
+      if (estimate.estimated_s === null) {
+        this.#timer = setTimeout(() => this.#ask(), UNKNOWN_MS);
+      }
     } catch (error) {
       if (error.name === "AbortError" || signal.aborted) return;
       // Other errors are shown elsewhere, or when the form is sent.
