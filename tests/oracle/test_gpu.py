@@ -9,7 +9,6 @@ from torch import Tensor
 from entracte import Engine
 from entracte.models.transformer import StreamInput, Transformer
 from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
-from entracte.sampling.denoiser import UNGUIDED
 
 from .oracle import BFLOAT16, CASES, Oracle, distance
 
@@ -47,9 +46,8 @@ def test_forwards(
     from entracte.models.kernels.elementwise import FusedElementwise
     from entracte.models.kernels.graphs import CapturedBlocks
 
-    guided = name != "distilled"
-    plan = engine.prepare(oracle.request(name)).guidance if guided else UNGUIDED
-    passes = list(plan.passes().values())
+    phase = engine.prepare(oracle.request(name)).resolved.phases[0]
+    passes = list(phase.guidance.passes().values())
     with torch.device("cpu"):
         given = oracle.inputs(f"{name}.forward.0", on_gpu, oracle.contexts(name), torch.bfloat16)
     inputs = [moved(each) for each in given]
