@@ -38,7 +38,7 @@ def test_a_wrong_value_is_told_at_its_field(seen: Visit) -> None:
         assert page.locator("[aria-invalid=true]").count() >= 1
         page.fill(control, right)
         page.locator(error).wait_for(state="hidden")
-        seen.wait("#estimate strong", "second")
+        seen.wait("#estimate strong", "About")
     assert page.locator("#jobs .job").count() == 0
 
 
