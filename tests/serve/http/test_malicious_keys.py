@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
+from statistics import median
 
 import httpx2
 import pytest
@@ -29,16 +30,20 @@ def stranger(attacked: Local) -> Iterator[httpx2.Client]:
 
 
 def test_a_thousand_wrong_keys_open_nothing_and_shut_nobody_out(attacked: Local) -> None:
-    began = time.monotonic()
+    took: dict[int, list[float]] = {200: [], 401: []}
     for number in range(1000):
         guess = f"ek-{secrets.token_urlsafe(32)}"
+        began = time.monotonic()
         answer = attacked.client.get("/v1/models", headers={"Authorization": f"Bearer {guess}"})
+        took[401].append(time.monotonic() - began)
         error_of(answer, 401, "invalid_api_key")
         assert answer.headers["www-authenticate"] == "Bearer"
         assert guess not in answer.text
-        if number % 100 == 0:
+        if number % 10 == 0:
+            began = time.monotonic()
             assert attacked.client.get("/v1/models").status_code == 200
-    assert time.monotonic() - began < 20
+            took[200].append(time.monotonic() - began)
+    assert median(took[401]) < 5 * median(took[200])
     assert "ek-" not in attacked.log.getvalue()
 
 
