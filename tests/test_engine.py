@@ -21,6 +21,7 @@ from entracte.errors import (
     RequestError,
     ResidencyError,
 )
+from entracte.models.kernels import Kernels
 from entracte.models.video_vae import VideoVae
 from entracte.pipeline.preview import Preview, Previewer
 from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
@@ -290,6 +291,23 @@ def test_a_gpu_makes_the_same_video(demo_model: Path, dtype: str, tolerance: flo
         for device in ("cpu", "cuda")
     ]
     assert (latents[0] - latents[1]).norm() / latents[0].norm() < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernels", ["auto", "captured"])
+def test_any_gpu_makes_the_same_video(demo_model: Path, kernels: Kernels) -> None:
+    """Also one that is not torch's current device."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is one CUDA device only")
+    made = []
+    for device in ("cuda:0", "cuda:1"):
+        with Engine.open(
+            demo_model, device=device, residency=Residency("fused"), kernels=kernels
+        ) as engine:
+            for _ in range(2):
+                made.append(engine.generate(small(), keep_frames=False).latents)
+    for name, expected in made[0].items():
+        assert all(torch.equal(each[name], expected) for each in made)
 
 
 @pytest.mark.parametrize("pipeline", ["one-stage", "distilled"])

@@ -20,7 +20,7 @@ from entracte.errors import (
 )
 from entracte.files import require_writable
 from entracte.machine.hardware import Hardware
-from entracte.machine.torch_device import pick_device
+from entracte.machine.torch_device import current, pick_device
 from entracte.media.output import check_output
 from entracte.models.kernels import Kernels, block_runner
 from entracte.pipeline.cache import Cache
@@ -213,7 +213,11 @@ class Engine:
             prepared, plan = self._plan(request)
         reporter.begin(prepared.resolved.work)
         before = replace(self.backend.traffic)
-        with self._weights.in_use() as manager, device_errors("computing"):
+        with (
+            current(self.backend.device),
+            self._weights.in_use() as manager,
+            device_errors("computing"),
+        ):
             run = Run(self._open_model(manager), prepared, plan, trace, reporter, outputs)
             blocks = trace.options.level == "blocks"
             with trace.weights(manager.recording(blocks)):

@@ -56,7 +56,10 @@ def test_forwards(
         velocities = on_gpu(*inputs, passes, rows_at_once=rows_at_once, run=run)
         return [tensor.cpu() for each in velocities for tensor in (each.video, each.audio)]
 
-    fused, captured = BlockLoop(FusedElementwise()).run, CapturedBlocks(FusedElementwise()).run
+    fused, captured = (
+        BlockLoop(FusedElementwise()).run,
+        CapturedBlocks(FusedElementwise(), torch.device("cuda")).run,
+    )
     expected = [
         oracle[f"{name}.forward.{number}.{stream}.velocity"]
         for number in range(len(passes))

@@ -1,8 +1,15 @@
 """Devices by name."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from entracte.errors import RequestError
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a CUDA device the current one: where Triton launches, whatever its arguments are on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def pick_device(name: str) -> torch.device:

@@ -8,7 +8,8 @@ orders weights and their use stays outside: events between the launches.
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -52,12 +53,12 @@ class _Shape:
 class CapturedBlocks:
     """`RunBlocks` from graphs; the same bits as the plain way, which it takes for large shapes."""
 
-    def __init__(self, ops: Elementwise) -> None:
+    def __init__(self, ops: Elementwise, device: torch.device) -> None:
         self._ops = ops
         self._loop = BlockLoop(ops)
         self._sweeps: dict[_Shape, _Sweep] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream(device)
 
     def run(
         self,
@@ -97,7 +98,7 @@ class _Sweep:
         first = batches[0]
         self._x = first.video.new_empty((passes, *first.video.shape[1:]))
         self._y = first.audio.new_empty((passes, *first.audio.shape[1:]))
-        self._video, self._audio = _copy(video), _copy(audio)
+        self._video, self._audio = deepcopy(video), deepcopy(audio)
         self._graphs: dict[tuple[int, tuple[Rows, ...]], _Captured] = {}
         self._warm: set[tuple[Rows, ...]] = set()
         self._ops = ops
@@ -127,9 +128,8 @@ class _Sweep:
             weights = block.scale_shift_table.data_ptr()
             captured = self._graphs.get(place)
             if captured is None or captured.block() is not block or captured.weights != weights:
-                captured = _Captured(
-                    weakref.ref(block), weights, self._capture(block, index, batches)
-                )
+                graph = self._capture(block, index, batches) if _is_plain(block) else None
+                captured = _Captured(weakref.ref(block), weights, graph)
                 self._graphs[place] = captured
             if captured.graph is None:
                 batches = run_block(block, index, batches, self._video, self._audio, self._ops)
@@ -180,23 +180,6 @@ def _tensors(conditions: StreamConditions) -> list[Tensor]:
 def _shape(conditions: StreamConditions) -> tuple[object, ...]:
     tensors = _tensors(conditions)
     return (conditions.timesteps.runs, *((tuple(each.shape), each.dtype) for each in tensors))
-
-
-def _copy(conditions: StreamConditions) -> StreamConditions:
-    c = conditions
-    numbers = c.timesteps.numbers
-    return StreamConditions(
-        timesteps=replace(c.timesteps, numbers=None if numbers is None else numbers.clone()),
-        rotary=replace(c.rotary, cos=c.rotary.cos.clone(), sin=c.rotary.sin.clone()),
-        cross_rotary=replace(
-            c.cross_rotary, cos=c.cross_rotary.cos.clone(), sin=c.cross_rotary.sin.clone()
-        ),
-        contexts=c.contexts.clone(),
-        timestep=c.timestep.clone(),
-        prompt=c.prompt.clone(),
-        cross=c.cross.clone(),
-        cross_gate=c.cross_gate.clone(),
-    )
 
 
 def _write(held: StreamConditions, new: StreamConditions) -> None:
