@@ -86,17 +86,18 @@ def stored_formats(source: ComponentSource, version: ModelVersion) -> Mapping[st
 class FileSource:
     """A component's tensors in files, as a weight source for the device manager.
 
-    dtype: the model's.
+    dtype: the model's. formats: of the parameters that stay as they are stored.
     """
 
     def __init__(self, source: ComponentSource, version: ModelVersion, dtype: torch.dtype) -> None:
         self._tensors = source.tensors
-        dtype, formats = version.dtype_of(source.name, dtype), stored_formats(source, version)
+        self.formats = stored_formats(source, version)
+        dtype = version.dtype_of(source.name, dtype)
         specs: dict[str, TensorSpec] = {}
         for name, located in source.tensors.items():
             shape, stored = located.info.shape, None
-            if name in formats:
-                stored = Stored(formats[name], {"": TensorSpec(located.info.dtype, shape)})
+            if name in self.formats:
+                stored = Stored(self.formats[name], {"": TensorSpec(located.info.dtype, shape)})
             specs[name] = TensorSpec(dtype, shape, stored=stored)
         self.specs: Mapping[str, TensorSpec] = specs
 
@@ -109,19 +110,19 @@ def component_spec(
     source: ComponentSource, version: ModelVersion, device: torch.device, dtype: torch.dtype
 ) -> ComponentSpec:
     """A component as the device manager wants it; no weight is read. dtype: the model's."""
-    formats = stored_formats(source, version)
+    files = FileSource(source, version, dtype)
 
     def build_stored() -> Component:
         module = build_component(source, version)
-        compute_from_stored(module, formats)
+        compute_from_stored(module, files.formats)
         return prepare_module(module, device)
 
     return ComponentSpec(
         source.name,
         lambda: prepare_module(build_component(source, version), device),
-        {"base": FileSource(source, version, dtype)},
+        {"base": files},
         version.blocks.get(source.name),
-        build_stored if formats else None,
+        build_stored if files.formats else None,
     )
 
 

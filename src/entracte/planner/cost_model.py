@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
 
 from entracte.machine.hardware import Hardware
 from entracte.residency import (
@@ -36,6 +39,11 @@ from .work import StageWork, stage_work
 from .workload import Workload
 
 ANY = Residency()  # without limits
+
+Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+# Of one choice of places for the components beside the transformer, or of many.
+Bytes = TypeVar("Bytes", int, Int64s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,12 +318,20 @@ class Loaned:
 
     def peaks(self, transformer: Footprint) -> tuple[int, int]:
         """The most bytes of the device and of the host at any time, with the transformer's."""
-        most = max(
-            transformer.prepare + transformer.phases,
-            self.outside,
-            self.inside + transformer.phases,
-        )
-        return transformer.always + self.always + most, transformer.host + self.host
+        device, host = peaks(transformer, self.always, self.host, self.outside, self.inside)
+        return int(device), int(host)
+
+
+def peaks(
+    transformer: Footprint, always: Bytes, host: Bytes, outside: Bytes, inside: Bytes
+) -> tuple[Bytes, Bytes]:
+    """The most bytes of the device and of the host at any time, with other components at places.
+
+    always, host, outside, inside: of the others, as in `Loaned`.
+    """
+    most = np.maximum(transformer.prepare + transformer.phases, outside)
+    most = np.maximum(most, inside + transformer.phases)
+    return transformer.always + always + most, transformer.host + host
 
 
 def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:

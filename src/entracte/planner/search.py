@@ -12,7 +12,7 @@ import numpy as np
 from entracte.residency import Place, Residency
 
 from .candidates import Family, Way, families, placements
-from .cost_model import Costs, Footprint, Loaned, latency, latency_alone
+from .cost_model import Costs, Footprint, Int64s, Loaned, latency, latency_alone, peaks
 from .limits import Limits
 from .model_profile import TRANSFORMER
 
@@ -22,7 +22,6 @@ TICK = 1e-3
 # The numbers of blocks that the grid of ways has on either axis, at most, beside the last.
 GRID = 6
 
-Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
 Choice = tuple[Way, Mapping[str, Place]]
 PlanRank = tuple[int, int, int, int]
 
@@ -127,10 +126,8 @@ class Search:
 
     def _peaks(self, way: Way) -> tuple[Int64s, Int64s]:
         """The most bytes of the device and of the host, at all places of the other components."""
-        taken = self._footprint(way)
-        most = np.maximum(taken.prepare + taken.phases, self._outside)
-        most = np.maximum(most, self._inside + taken.phases)
-        return taken.always + self._always + most, taken.host + self._host
+        others = self._always, self._host, self._outside, self._inside
+        return peaks(self._footprint(way), *others)
 
     def _footprint(self, way: Way) -> Footprint:
         if way not in self._footprints:
