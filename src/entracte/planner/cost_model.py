@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from entracte.residency import (
 
 from .calibration import Calibration
 from .candidates import Way
+from .limits import Bytes
 from .model_profile import TRANSFORMER, ModelFigures
 from .prediction import Prediction, StagePrediction
 from .schedule_model import (
@@ -39,11 +39,6 @@ from .work import StageWork, stage_work
 from .workload import Workload
 
 ANY = Residency()  # without limits
-
-Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
-
-# Of one choice of places for the components beside the transformer, or of many.
-Bytes = TypeVar("Bytes", int, Int64s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What plans may take of a machine: its memory and the user's budgets, less a reserve."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from entracte.units import GIB
 Reserve = tuple[float, int]
 NOTHING: Reserve = (0.0, 0)
 
-# Of one plan, or of many in an array.
-Bytes = Any
+Int64s = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+# Of one plan, or of many.
+Bytes = TypeVar("Bytes", int, Int64s)
 
 # Beside weights and activations: what allocators cannot use, libraries' workspaces, and, on the
 # host, the process itself and the frames of the video.
@@ -55,14 +57,15 @@ class Limits:
             found["pinned memory"] = host - self.pinned
         return {what: nbytes for what, nbytes in found.items() if nbytes > 0}
 
-    def excess_of(self, device: Bytes, host: Bytes) -> Bytes:
+    def excess_of(self, device: Int64s, host: Int64s) -> Int64s:
         """How many bytes plans' peaks are over in all, 0 for those that fit."""
         if self.unified:
-            return np.maximum(device + host - min(self.device, self.host), 0)
+            return (device + host - min(self.device, self.host)).clip(0)
         most = self.host if self.pinned is None else min(self.host, self.pinned)
-        return np.maximum(device - self.device, 0) + np.maximum(host - most, 0)
+        over: Int64s = (device - self.device).clip(0) + (host - most).clip(0)
+        return over
 
-    def smallest_first(self, device: Bytes, host: Bytes) -> tuple[Bytes, ...]:
+    def smallest_first(self, device: Bytes, host: Bytes) -> tuple[Any, ...]:
         """What plans that do not all fit are compared by, the most important first.
 
         The least memory on a unified machine. Else the least of the device, among plans whose share

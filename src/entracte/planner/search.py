@@ -12,8 +12,8 @@ import numpy as np
 from entracte.residency import Place, Residency
 
 from .candidates import Family, Way, families, placements
-from .cost_model import Costs, Footprint, Int64s, Loaned, latency, latency_alone, peaks
-from .limits import Limits
+from .cost_model import Costs, Footprint, Loaned, latency, latency_alone, peaks
+from .limits import Int64s, Limits
 from .model_profile import TRANSFORMER
 
 # Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
