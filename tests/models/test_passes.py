@@ -1,7 +1,7 @@
 """Passes computed together, one by one or joined to a twin give the same velocities."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
-from entracte.models.transformer.block import Block, StreamConditions
-from entracte.models.transformer.execution import run_blocks
+from entracte.models.transformer.block import Block
+from entracte.models.transformer.execution import Sweep, run_blocks
 from entracte.models.transformer.modulation import runs_of
-from entracte.models.transformer.passes import Batch, Rows, join
+from entracte.models.transformer.passes import Batch, Rows
 from entracte.synthetic import demo_config
 
 VIDEO, AUDIO = 12, 7
@@ -148,15 +148,11 @@ def test_another_loop_may_stand_in_the_place_of_the_plain_one(model: Transformer
     video, audio = inputs(model)
 
     def one_batch_after_the_other(
-        blocks: Iterable[Block],
-        batches: list[Batch],
-        passes: Sequence[Pass],
-        rows_at_once: int,
-        video: StreamConditions,
-        audio: StreamConditions,
+        blocks: Iterable[Block], batches: list[Batch], sweep: Sweep
     ) -> list[Batch]:
+        video, audio = sweep.video, sweep.audio
         for index, block in enumerate(blocks):
-            batches = join(batches, passes, index, rows_at_once)
+            batches = sweep.join(batches, index)
             shared = block.prepare(video, audio)
             for number, batch in enumerate(batches):
                 x, y = batch.video.clone(), batch.audio.clone()

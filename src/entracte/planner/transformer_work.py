@@ -1,6 +1,6 @@
 """What the loops over the transformer take: a sampler and a denoiser run on meta tensors."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from entracte.models.connectors import CONTEXT_TOKENS, TextContext
 from entracte.models.transformer import (
-    Pass,
     StreamRotary,
+    Sweep,
     Transformer,
     TransformerConfig,
 )
-from entracte.models.transformer.block import Block, StreamConditions
+from entracte.models.transformer.block import Block
 from entracte.models.transformer.config import StreamConfig
-from entracte.models.transformer.passes import Batch, Rows, join
+from entracte.models.transformer.passes import Batch, Rows
 from entracte.models.transformer.rotary import Rotary
 from entracte.pipeline.cache import Cache
 from entracte.sampling.denoiser import Denoiser
@@ -174,18 +174,11 @@ class _CountedBlocks:
         self._layers = layers
         self._known: dict[Hashable, Metered] = {}
 
-    def run(
-        self,
-        blocks: Iterable[Block],
-        batches: list[Batch],
-        passes: Sequence[Pass],
-        rows_at_once: int,
-        video: StreamConditions,
-        audio: StreamConditions,
-    ) -> list[Batch]:
+    def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         (block,) = blocks
+        video, audio = sweep.video, sweep.audio
 
-        def sweep(index: int) -> None:
+        def all_batches(index: int) -> None:
             shared = block.prepare(video, audio)
             for batch in batches:
                 rows = batch.rows(index)
@@ -193,9 +186,9 @@ class _CountedBlocks:
                 self._once(_kind(rows), call)
 
         for index in range(self._layers):
-            batches = join(batches, passes, index, rows_at_once)
+            batches = sweep.join(batches, index)
             self.calls += len(batches)
-            self._once(tuple(batch.rows(index) for batch in batches), partial(sweep, index))
+            self._once(tuple(batch.rows(index) for batch in batches), partial(all_batches, index))
         return batches
 
     def _once(self, kind: Hashable, compute: Callable[[], object]) -> None:

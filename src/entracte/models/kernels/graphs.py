@@ -6,7 +6,7 @@ orders weights and their use stays outside: events between the launches.
 """
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
-from entracte.models.transformer.execution import BlockLoop, run_block
+from entracte.models.transformer.execution import BlockLoop, Sweep, run_block
 from entracte.models.transformer.linear import Linear
-from entracte.models.transformer.passes import Batch, Pass, Rows, join
+from entracte.models.transformer.passes import Batch, Pass, Rows
 
 # Above so many tokens in a batch the device is slower than the host, and a graph gains nothing.
 MOST_TOKENS = 8192
@@ -56,73 +56,55 @@ class CapturedBlocks:
     def __init__(self, ops: Elementwise, device: torch.device) -> None:
         self._ops = ops
         self._loop = BlockLoop(ops)
-        self._sweeps: dict[_Shape, _Sweep] = {}
+        self._graphs: dict[_Shape, _Graphs] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
 
-    def run(
-        self,
-        blocks: Iterable[Block],
-        batches: list[Batch],
-        passes: Sequence[Pass],
-        rows_at_once: int,
-        video: StreamConditions,
-        audio: StreamConditions,
-    ) -> list[Batch]:
+    def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         rows, tokens, _ = batches[0].video.shape
         if rows * tokens > MOST_TOKENS:
-            return self._loop.run(blocks, batches, passes, rows_at_once, video, audio)
-        shape = _Shape(tuple(passes), rows_at_once, _shape(video), _shape(audio))
-        sweep = self._sweeps.pop(shape, None)
-        if sweep is None:
-            while len(self._sweeps) >= SHAPES:
-                del self._sweeps[next(iter(self._sweeps))]
-            sweep = _Sweep(batches, len(passes), video, audio, self._ops, self._pool, self._stream)
-        self._sweeps[shape] = sweep  # the last one used is last
-        return sweep.run(blocks, batches, passes, rows_at_once, video, audio)
+            return self._loop.run(blocks, batches, sweep)
+        shape = _Shape(sweep.passes, sweep.rows_at_once, _shape(sweep.video), _shape(sweep.audio))
+        graphs = self._graphs.pop(shape, None)
+        if graphs is None:
+            while len(self._graphs) >= SHAPES:
+                del self._graphs[next(iter(self._graphs))]
+            graphs = _Graphs(batches[0], sweep, self._ops, self._pool, self._stream)
+        self._graphs[shape] = graphs  # the last one used is last
+        return graphs.run(blocks, batches, sweep)
 
 
-class _Sweep:
+class _Graphs:
     """The graphs of all blocks for one shape, and the memory that they read and write."""
 
     def __init__(
         self,
-        batches: Sequence[Batch],
-        passes: int,
-        video: StreamConditions,
-        audio: StreamConditions,
+        first: Batch,
+        sweep: Sweep,
         ops: Elementwise,
         pool: Any,  # a handle, whose type torch does not export
         stream: torch.cuda.Stream,
     ) -> None:
-        first = batches[0]
+        passes = len(sweep.passes)
         self._x = first.video.new_empty((passes, *first.video.shape[1:]))
         self._y = first.audio.new_empty((passes, *first.audio.shape[1:]))
-        self._video, self._audio = deepcopy(video), deepcopy(audio)
+        self._sweep = deepcopy(sweep)
         self._graphs: dict[tuple[int, tuple[Rows, ...]], _Captured] = {}
         self._warm: set[tuple[Rows, ...]] = set()
         self._ops = ops
         self._pool = pool
         self._stream = stream
 
-    def run(
-        self,
-        blocks: Iterable[Block],
-        batches: list[Batch],
-        passes: Sequence[Pass],
-        rows_at_once: int,
-        video: StreamConditions,
-        audio: StreamConditions,
-    ) -> list[Batch]:
-        _write(self._video, video)
-        _write(self._audio, audio)
+    def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
+        _write(self._sweep.video, sweep.video)
+        _write(self._sweep.audio, sweep.audio)
         for index, block in enumerate(blocks):
-            batches = self._held(join(batches, passes, index, rows_at_once))
+            batches = self._held(sweep.join(batches, index))
             rows = tuple(batch.rows(index) for batch in batches)
             if rows not in self._warm:
                 # Kernels are compiled and chosen at their first call, which cannot be captured.
                 self._warm.add(rows)
-                batches = run_block(block, index, batches, self._video, self._audio, self._ops)
+                batches = run_block(block, index, batches, self._sweep, self._ops)
                 continue
             place = id(block), rows
             weights = block.scale_shift_table.data_ptr()
@@ -132,7 +114,7 @@ class _Sweep:
                 captured = _Captured(weakref.ref(block), weights, graph)
                 self._graphs[place] = captured
             if captured.graph is None:
-                batches = run_block(block, index, batches, self._video, self._audio, self._ops)
+                batches = run_block(block, index, batches, self._sweep, self._ops)
             else:
                 captured.graph.replay()
         return batches
@@ -158,7 +140,7 @@ class _Sweep:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             failed: AbstractContextManager[None] = suppress(RuntimeError)
             try:
-                run_block(block, index, batches, self._video, self._audio, self._ops)
+                run_block(block, index, batches, self._sweep, self._ops)
                 failed = nullcontext()
             finally:
                 with failed:  # what failed is of more interest than that nothing was captured

@@ -1,7 +1,7 @@
 """The LTX-2.3 transformer."""
 
 from .config import TransformerConfig
-from .execution import RunBlocks, run_blocks
+from .execution import RunBlocks, Sweep, run_blocks
 from .model import StreamInput, StreamRotary, Transformer, Velocity
 from .modulation import TokenRun, runs_of
 from .passes import Pass
@@ -11,6 +11,7 @@ __all__ = [
     "RunBlocks",
     "StreamInput",
     "StreamRotary",
+    "Sweep",
     "TokenRun",
     "Transformer",
     "TransformerConfig",

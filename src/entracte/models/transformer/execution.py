@@ -1,6 +1,7 @@
 """The loop over the transformer's blocks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from .block import Block, StreamConditions
@@ -8,32 +9,39 @@ from .elementwise import PLAIN, Elementwise
 from .passes import Batch, Pass, join
 
 
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one evaluation of all passes has in common in every block.
+
+    rows_at_once: how many passes share a batch at most. video, audio: what conditions each stream.
+    """
+
+    passes: tuple[Pass, ...]
+    rows_at_once: int
+    video: StreamConditions
+    audio: StreamConditions
+
+    def join(self, batches: list[Batch], index: int) -> list[Batch]:
+        """The batches at a block, with the pass that leaves its twin there."""
+        return join(batches, self.passes, index, self.rows_at_once)
+
+
 class RunBlocks(Protocol):
     """Runs batches through all blocks; `run_blocks` is the plain way, for every device."""
 
     def __call__(
-        self,
-        blocks: Iterable[Block],
-        batches: list[Batch],
-        passes: Sequence[Pass],
-        rows_at_once: int,
-        video: StreamConditions,
-        audio: StreamConditions,
+        self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep
     ) -> list[Batch]: ...
 
 
 def run_block(
-    block: Block,
-    index: int,
-    batches: list[Batch],
-    video: StreamConditions,
-    audio: StreamConditions,
-    ops: Elementwise = PLAIN,
+    block: Block, index: int, batches: list[Batch], sweep: Sweep, ops: Elementwise = PLAIN
 ) -> list[Batch]:
     """Run batches through one block, whose place is `index`.
 
     What a block makes for all batches is given back before the next block makes its own.
     """
+    video, audio = sweep.video, sweep.audio
     shared = block.prepare(video, audio, ops)
     done = []
     for batch in batches:
@@ -52,15 +60,7 @@ class BlockLoop:
     def __init__(self, ops: Elementwise = PLAIN) -> None:
         self._ops = ops
 
-    def run(
-        self,
-        blocks: Iterable[Block],
-        batches: list[Batch],
-        passes: Sequence[Pass],
-        rows_at_once: int,
-        video: StreamConditions,
-        audio: StreamConditions,
-    ) -> list[Batch]:
+    def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         """Run batches through all blocks, one block at a time, and return them at the end.
 
         blocks: in order. Each may be used until the next is asked for, and not after: its weights
@@ -69,8 +69,7 @@ class BlockLoop:
             Passes that leave a twin later join on the way.
         """
         for index, block in enumerate(blocks):
-            batches = join(batches, passes, index, rows_at_once)
-            batches = run_block(block, index, batches, video, audio, self._ops)
+            batches = run_block(block, index, sweep.join(batches, index), sweep, self._ops)
         return batches
 
 

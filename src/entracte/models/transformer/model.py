@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..component import Component
 from .block import Block, StreamConditions
 from .config import TransformerConfig
-from .execution import RunBlocks, run_blocks
+from .execution import RunBlocks, Sweep, run_blocks
 from .modulation import AdaLayerNormSingle, Modulation, TokenRun, TokenTimesteps, modulate
 from .passes import Pass, first_batches
 from .rotary import Rotary, rotary_table
@@ -152,10 +152,7 @@ class Transformer(Component):
                 self.audio_patchify_proj(audio.latent),
                 rows_at_once,
             ),
-            passes,
-            rows_at_once,
-            video_conditions,
-            audio_conditions,
+            Sweep(tuple(passes), rows_at_once, video_conditions, audio_conditions),
         )
 
         velocities: dict[Pass, Velocity] = {}
