@@ -69,7 +69,9 @@ class BlockLoop:
             Passes that leave a twin later join on the way.
         """
         for index, block in enumerate(blocks):
-            batches = run_block(block, index, sweep.join(batches, index), sweep, self._ops)
+            # Two statements: what was joined is given back before the block runs.
+            batches = sweep.join(batches, index)
+            batches = run_block(block, index, batches, sweep, self._ops)
         return batches
 
 
