@@ -3,6 +3,7 @@ reads this file too, and runs no test.
 """
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,32 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("untimed")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     import torch
 
+    _mark_samples(items)
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+def _mark_samples(items: list[pytest.Item]) -> None:
+    """Mark the cases of a sampled test as slow, but for so many, evenly spread."""
+    families: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            families[item.nodeid.partition("[")[0]].append(item)
+    for cases in families.values():
+        mark = cases[0].get_closest_marker("sampled")
+        assert mark is not None
+        (kept,) = mark.args
+        quick = {index * len(cases) // kept for index in range(kept)}
+        for index, case in enumerate(cases):
+            if index not in quick:
+                case.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -61,6 +61,7 @@ def test_a_result_carries_everything(engine: Engine) -> None:
     assert [name for name in names if name in wanted] == wanted
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_video(engine: Engine) -> None:
     one, two, other = (engine.generate(small(seed=s), keep_frames=False) for s in (1, 1, 2))
     for name in one.latents:
@@ -99,6 +100,7 @@ def test_the_centre_of_the_frames_is_written(engine: Engine) -> None:
     assert torch.equal(cut, whole[:, :, 14:114])
 
 
+@pytest.mark.slow
 def test_a_prediction_needs_a_plan_and_changes_none(demo_model: Path) -> None:
     engine = Engine.open(demo_model)
     assert engine.predict(small()) is None
@@ -113,6 +115,7 @@ def test_a_prediction_needs_a_plan_and_changes_none(demo_model: Path) -> None:
     assert engine.decision == result.decision
 
 
+@pytest.mark.slow
 def test_stages_run_their_own_weights(engine: Engine, demo_model: Path) -> None:
     """Stage 2 merged ones, stage 1 the base; and request 2's stage 1 the base again."""
     without = open_engine(demo_model, distilled_lora=(demo_model / DISTILLED_LORA, 0.0))
@@ -152,6 +155,7 @@ def test_guidance_can_be_turned_off(engine: Engine) -> None:
     assert result.trace.counts["forwards"] == 2 + 3
 
 
+@pytest.mark.slow
 def test_images_are_kept(engine: Engine, tmp_path: Path) -> None:
     """At full strength the first frame's latents are the image's."""
     from PIL import Image
@@ -166,6 +170,7 @@ def test_images_are_kept(engine: Engine, tmp_path: Path) -> None:
     assert not torch.equal(one[first][:, :, 1], two[first][:, :, 1])
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("pipeline", "phase"), [("two-stage", "stage1"), ("distilled", "stage2")])
 def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) -> None:
     from entracte.models.audio_vae import AudioVae
@@ -208,6 +213,7 @@ def test_a_lora_that_fits_in_part_is_noticed(
     assert str(tmp_path) not in caplog.text
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("replace", ["moved over", "written over"])
 def test_a_replaced_lora_is_read_again(
     engine: Engine, demo_model: Path, tmp_path: Path, replace: str
@@ -361,6 +367,7 @@ class Opens:
             self.paths.append(str(arguments[0]))
 
 
+@pytest.mark.slow
 def test_every_weight_is_read_once(demo_model: Path) -> None:
     opens = Opens(demo_model)
     engine = open_engine(demo_model)

@@ -84,6 +84,7 @@ def test_checking_takes_no_memory() -> None:
     assert meter(lambda: require_finite(DECODE_VIDEO, pixels[..., 1:].mT, pixels)).nbytes < 100
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("function", "stage", "value"),
     [
@@ -152,6 +153,7 @@ def test_the_next_request_is_right(engine: Engine, monkeypatch: pytest.MonkeyPat
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_lora_is_a_likely_cause(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_its_defaults_are_planned_and_predicted(engine: Engine) -> None:
     assert predicted.latency_s == expected.latency_s < longer.latency_s
 
 
+@pytest.mark.slow
 def test_its_sizes_are_counted_by_its_defaults(source: ModelSource) -> None:
     figures = figures_of(source, torch.bfloat16)
     assert figures.version is LTX_2_9

@@ -7,6 +7,7 @@ result = engine.generate(Request(prompt="A lighthouse at dusk"), output_path="li
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from entracte.imports import quick_imports
 from entracte.version import __version__
 
 if TYPE_CHECKING:
@@ -48,4 +49,5 @@ def __getattr__(name: str) -> Any:
     """Import on first use (PEP 562): torch and its libraries take seconds, `--help` should not."""
     if name not in _HOMES:
         raise AttributeError(f"module 'entracte' has no attribute {name!r}")
-    return import_module(_HOMES[name]).__dict__[name]
+    with quick_imports():
+        return import_module(_HOMES[name]).__dict__[name]

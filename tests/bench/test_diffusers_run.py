@@ -59,6 +59,7 @@ def test_frames_and_sound_are_ours(ours: Result, theirs: DiffusersResult) -> Non
     assert torch.allclose(theirs.audio, ours.audio, atol=1e-4)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -87,6 +88,7 @@ def test_a_second_run_is_the_first_again(
     assert set(latent_distance(theirs.latents, again).values()) == {0.0}
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near(demo_model: Path) -> None:
     with Engine.open(demo_model, device="cpu", residency=Residency("resident")) as engine:
         ours = engine.generate(REQUEST)

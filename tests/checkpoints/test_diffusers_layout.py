@@ -85,6 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_every_component_is_complete(folder: Path) -> None:
     version, components = open_diffusers(folder)
     assert version is LTX_2_3

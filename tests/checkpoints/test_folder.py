@@ -172,6 +172,7 @@ class TestShards:
     def test_a_folder(self, sharded: Path) -> None:
         self.check(opened(sharded))
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("index", [True, False])
     @pytest.mark.parametrize(
         "named",

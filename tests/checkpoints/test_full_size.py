@@ -52,6 +52,7 @@ def components(listing: dict) -> dict:
     return found
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -75,6 +76,7 @@ def test_no_tensor_is_left_over(components: dict, listing: dict) -> None:
     assert placed == len(listing["tensors"]) == 5947
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -60,6 +60,7 @@ def test_every_run_is_told_and_dumped(
     assert "snapshot" in (tmp_path / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_with_the_reason(
     demo_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

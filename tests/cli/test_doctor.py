@@ -10,6 +10,7 @@ from entracte.doctor.diagnosis import Check
 from entracte.machine.hardware import Hardware, Rates
 
 
+@pytest.mark.slow
 def test_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     assert run(["doctor", "--device", "cpu", "--dtype", "float32"]) == 0
@@ -38,6 +39,7 @@ def test_json(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert anew["hardware"]["rates"] != shown["hardware"]["rates"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("verdict", "code"), [("good", 0), ("warning", 0), ("problem", 1)])
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_exit_code(

@@ -52,6 +52,7 @@ def test_a_video_latents_and_times(
     assert str(tmp_path) not in dump.read_text()
 
 
+@pytest.mark.slow
 def test_json(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--json", "--seed", "3"]
     assert generate(demo_model, tmp_path / "video.mp4", *flags) == 0
@@ -67,6 +68,7 @@ def test_json(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {row["where"] for row in summary["residency"]} == {"device"}
 
 
+@pytest.mark.slow
 def test_quiet(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate(demo_model, tmp_path / "video.mp4", "--quiet") == 0
     captured = capsys.readouterr()
@@ -121,6 +123,7 @@ def test_progress_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert done == "decode video, 99%"
 
 
+@pytest.mark.slow
 def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -144,6 +147,7 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "v.mp4").exists()
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -198,6 +202,7 @@ def test_bad_input(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_sizes_are_cut_from_the_next(demo_model: Path, tmp_path: Path) -> None:
     output = tmp_path / "video.MP4"
     flags = ["--height", "90", "--width", "160", "--frame-rate", "24000/1001"]

@@ -53,6 +53,7 @@ def refused(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
     return err
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("gpu", "resident"), [("h200", True), ("rtx-4090", False)])
 def test_json(gpu: str, resident: bool, capsys: pytest.CaptureFixture[str]) -> None:
     shown = planned(capsys, "--gpu", gpu)
@@ -85,6 +86,7 @@ def test_json(gpu: str, resident: bool, capsys: pytest.CaptureFixture[str]) -> N
     assert [phase["steps"] for phase in shown["workload"]["phases"]] == [30, 3]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("flags", [[], ["--pipeline", "distilled", "--images", "1"]])
 def test_the_flags_ask_for_the_plan(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     auto = planned(capsys, "--gpu", "rtx-4090", *flags)["chosen"]
@@ -135,6 +137,7 @@ def test_of_this_machine_memory_is_a_budget(
     assert shown["machine"]["rates"]["h2d"] == 20e9
 
 
+@pytest.mark.slow
 def test_this_machine_and_a_model_s_folder(
     demo_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ def test_tiles_cover_and_overlap(length: int, tile: int, overlap: int) -> None:
         assert stop - start == overlap
 
 
+@pytest.mark.slow
 @given(
     frames=st.integers(1, 24),
     height=st.integers(1, 8),

@@ -11,6 +11,7 @@ from .oracle import BFLOAT16, CASES, GUIDED, Oracle, distance
 QUICK = ("keyframes", "distilled")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES]
 )
@@ -28,6 +29,7 @@ def test_latents_and_forwards(oracle: Oracle, engine: Engine, name: str) -> None
         assert distance(value, oracle[f"{name}.{latent}"]) < tolerance
 
 
+@pytest.mark.slow
 def test_prompts_are_encoded_once(oracle: Oracle, engine: Engine) -> None:
     engine.forget_prompts()
     first = engine.generate(oracle.request("t2v"), keep_frames=False)

@@ -83,6 +83,7 @@ def test_forwards(
             assert distance(velocity.audio, oracle[f"{expected}.audio.velocity"]) < BFLOAT16
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name",
     [

@@ -114,6 +114,7 @@ def test_every_stage_of_a_run_is_predicted(engine: Engine) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_warm_engine_finds_room_for_an_unseen_prompt(demo_model: Path, plenty: Decision) -> None:
     """Where both transformers and the text encoder do not fit beside each other."""
     whole = plenty.chosen.prediction
@@ -133,6 +134,7 @@ def test_a_warm_engine_finds_room_for_an_unseen_prompt(demo_model: Path, plenty:
     assert unseen["weights_bytes_in"] <= warm["weights_bytes_in"] + 1.1 * encoders
 
 
+@pytest.mark.slow
 def test_loras_of_connectors_are_counted(
     demo_model: Path, tmp_path: Path, plenty: Decision
 ) -> None:
@@ -152,6 +154,7 @@ def test_loras_of_connectors_are_counted(
     assert taken(with_lora) - taken(plenty) == SLOTS * (down.nbytes + up.nbytes)
 
 
+@pytest.mark.slow
 def test_a_larger_request_is_planned_for(demo_model: Path, plenty: Decision) -> None:
     limit = plenty.chosen.prediction.peak_device_bytes
     engine = open_engine(demo_model, limit)
@@ -209,6 +212,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return refuse
 
 
+@pytest.mark.slow
 def test_a_stage_that_runs_out_of_memory_is_tried_once_more(
     demo_model: Path,
     expected: dict[str, Tensor],
@@ -226,6 +230,7 @@ def test_a_stage_that_runs_out_of_memory_is_tried_once_more(
     assert same(latents(engine), expected)
 
 
+@pytest.mark.slow
 def test_named_modes_are_not_changed(engine: Engine, refusals: Callable[[int], None]) -> None:
     engine.configure(Residency("fused"))
     refusals(1)
@@ -234,6 +239,7 @@ def test_named_modes_are_not_changed(engine: Engine, refusals: Callable[[int], N
     assert engine.generate(small(), keep_frames=False).decision is None
 
 
+@pytest.mark.slow
 def test_what_fits_nowhere_is_refused_before_anything_is_read(demo_model: Path) -> None:
     engine = open_engine(demo_model, 1_000_000)
     with pytest.raises(BudgetError, match=r"no plan fits\. The smallest plan, Residency"):
@@ -279,6 +285,7 @@ def test_planning_waits_for_no_weights(demo_model: Path) -> None:
     assert engine.residency() == []
 
 
+@pytest.mark.slow
 def test_asking_for_a_plan_changes_nothing(demo_model: Path, plenty: Decision) -> None:
     """A larger request that is only asked about leaves the plan in place."""
     engine = open_engine(demo_model, plenty.chosen.prediction.peak_device_bytes)

@@ -49,6 +49,7 @@ def slow(*values: str) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("speeds", "places"),
     [
@@ -81,6 +82,7 @@ def test_every_mode_to_a_hundredth(speeds: str, places: str) -> None:
     assert {way: miss for way, miss in misses.items() if miss > bounds[way.home]} == {}
 
 
+@pytest.mark.slow
 @settings(max_examples=settings().max_examples // 6)
 @given(
     st.floats(0.01, 0.3),

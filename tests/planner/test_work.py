@@ -107,6 +107,7 @@ def compare(model: Model, case: Case) -> None:
         assert 0.97 * true.nbytes <= stage.activations <= 1.05 * true.nbytes, name
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] if case.slow else []) for n, case in CASES.items()],
@@ -115,6 +116,7 @@ def test_every_stage_takes_what_it_takes_in_a_run(demo: Model, name: str) -> Non
     compare(demo, CASES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n == "skipping" else pytest.mark.slow) for n in ALSO_WIDE]
 )

@@ -162,6 +162,7 @@ each_configuration = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sampled(6)
 @each_configuration
 def test_memory_is_what_the_plan_says(number: int) -> None:
     """At the peak, while loading, and after; and nothing is copied out once it is loaded."""
@@ -271,6 +272,7 @@ class FullSize(Skeleton):
             self.get_submodule(path).register_parameter(leaf, empty)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("wanted", "gigabytes"),
     [

@@ -220,6 +220,7 @@ def call(arguments: Mapping[str, Any]) -> str:
     return f"Residency({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
 
 
+@pytest.mark.slow
 @given(
     mode=st.sampled_from(["resident", "original", "dynamic", "snapshot", "fused"]),
     device=st.integers(1000, 40_000),
@@ -302,6 +303,7 @@ def test_on_the_host_nothing_is_pinned(wanted: Residency) -> None:
     assert all(map(torch.equal, perform(manager), expected()))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("limit", [0, 5000])
 @pytest.mark.parametrize("refusing", ["device", "budget"])
 @pytest.mark.parametrize("wanted", PAGEABLE)

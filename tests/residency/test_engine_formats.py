@@ -61,6 +61,7 @@ def expected(widened: Path) -> dict[str, Tensor]:
     return latents(Engine.open(widened, backend=HostBackend()))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("residency", WAYS)
 def test_the_bits_are_those_of_the_widened_model(
     float8: Path, expected: dict[str, Tensor], residency: Residency
@@ -69,6 +70,7 @@ def test_the_bits_are_those_of_the_widened_model(
         assert same(latents(engine), expected)
 
 
+@pytest.mark.slow
 def test_dynamic_computes_from_what_is_stored(float8: Path, expected: dict[str, Tensor]) -> None:
     with Engine.open(float8, residency=Residency("dynamic"), backend=HostBackend()) as engine:
         found = latents(engine)
@@ -83,6 +85,7 @@ def test_auto_finds_a_plan(float8: Path, expected: dict[str, Tensor]) -> None:
         assert engine.decision.chosen.name != "dynamic"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "residency",
     [
@@ -107,6 +110,7 @@ def test_what_rests_takes_half_the_memory(
     assert 0.4 < nbytes[float8] / nbytes[widened] < 0.7
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "residency", [Residency("fused", resident_blocks=1, merged_blocks=1), Residency("snapshot")]
 )

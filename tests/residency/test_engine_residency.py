@@ -106,6 +106,7 @@ def user_loras(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     )
 
 
+@pytest.mark.slow
 def test_the_two_acts_differ(expected: dict[str, Tensor], demo_model: Path) -> None:
     """What the other tests compare with has merged weights in stage 2, and in stage 2 only."""
     lora = demo_model / DISTILLED_LORA, 0.0
@@ -120,6 +121,7 @@ def test_the_two_acts_differ(expected: dict[str, Tensor], demo_model: Path) -> N
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("backend", "count"), [("host", 6), ("simulated", 4), slow("host", 36), slow("simulated", 8)]
 )
@@ -138,6 +140,7 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
     assert base_bytes_read(engine) == read
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
@@ -154,6 +157,7 @@ def test_every_place_gives_the_same_bits(
         assert same(latents(engine), expected)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("backend", "dial"),
     [("host", None), ("simulated", 1), slow("host", 1), slow("simulated", None)],
@@ -168,6 +172,7 @@ def test_dynamic_is_close(
     assert 0 < distance(found, expected) < 2e-2
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("backend", "count", "some"),
     [("host", 2, 3), slow("host", 1, 5), slow("host", 2, 5)]
@@ -194,6 +199,7 @@ def test_user_loras_in_every_mode(
         assert same(latents(engine), expected), residency
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("backend", ["host", slow("simulated")])
 def test_other_prompts_and_sizes_leave_the_same_state(
     engines: dict[str, Engine], expected: dict[str, Tensor], backend: str
@@ -214,6 +220,7 @@ def test_other_prompts_and_sizes_leave_the_same_state(
 CANCELLED = [Residency("snapshot"), Residency("fused", merged_blocks=2)]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("stop_at", "residency"),
     [
@@ -237,6 +244,7 @@ def test_cancelling_at_any_step(
     assert same(latents(engine), expected)
 
 
+@pytest.mark.slow
 def test_a_failed_device_is_begun_anew(demo_model: Path, expected: dict[str, Tensor]) -> None:
     accelerator = SimulatedAccelerator()
     engine = Engine.open(demo_model, residency=Residency("fused"), backend=accelerator)
@@ -400,6 +408,7 @@ with manager.borrow("net", Net) as net:
 """
 
 
+@pytest.mark.slow
 def test_loading_takes_the_memory_of_the_plan_and_no_more(tmp_path: Path) -> None:
     """In a process of its own: float32 in the file, bfloat16 in memory."""
     import subprocess

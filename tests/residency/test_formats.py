@@ -79,6 +79,7 @@ def check(results: list[Tensor], wanted: Residency, phases: Phases) -> None:
 # Bits
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("wanted", WAYS, ids=named)
 def test_every_mode_gives_the_same_bits_request_after_request(wanted: Residency) -> None:
     for phases in SCHEDULES:
@@ -148,6 +149,7 @@ def sizes() -> Sizes:
     return Sizes(reader.sizes, {}, reader.stored_sizes)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("wanted", WAYS[:-1], ids=named)
 def test_the_plan_is_what_it_takes(wanted: Residency) -> None:
     """It fits memory of just the planned size; with a byte less it does not."""

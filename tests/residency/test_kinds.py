@@ -55,6 +55,7 @@ BACKENDS = {"host": HostBackend, "simulated": SimulatedAccelerator}
 expected = cache(lambda: toy.expected(PHASES, read_kinds))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("wanted", MODES, ids=lambda each: f"{each.mode}-{each.resident_blocks}")
 def test_every_mode_merges_every_kind_to_the_same_bits(wanted: Residency, backend: str) -> None:
@@ -275,6 +276,7 @@ def test_a_change_of_another_shape_is_refused() -> None:
 # Adapters that come and go.
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["simulated", pytest.param("host", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wanted", MODES[::3], ids=lambda each: each.mode)
 def test_adapters_that_are_replaced_leave_nothing_behind(wanted: Residency, backend: str) -> None:

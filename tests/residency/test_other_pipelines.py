@@ -114,6 +114,7 @@ def denoise_plainly(phases: tuple[WeightPhase, ...] = EXPERTS) -> Tensor:
     return x
 
 
+@pytest.mark.sampled(5)
 @mostly_simulated
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_experts_compute_what_the_plain_modules_do(
@@ -126,6 +127,7 @@ def test_experts_compute_what_the_plain_modules_do(
         assert torch.equal(denoise(manager), expected)
 
 
+@pytest.mark.sampled(5)
 @mostly_simulated
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_experts_may_take_turns(backend: Callable[[], Backend], wanted: Residency) -> None:
@@ -180,6 +182,7 @@ def test_modes_for_one_base_refuse_two_experts(mode: str) -> None:
     assert torch.equal(denoise(manager), denoise_plainly())
 
 
+@pytest.mark.sampled(5)
 @mostly_simulated
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_after_a_cancelled_request_the_next_is_right(
@@ -299,6 +302,7 @@ WAN_RESIDENCIES = [
 ]
 
 
+@pytest.mark.sampled(3)
 @mostly_simulated
 @pytest.mark.parametrize("wanted", WAN_RESIDENCIES, ids=name_of)
 def test_two_wan_experts_compute_what_the_plain_ones_do(
@@ -333,6 +337,7 @@ def wan_factors(name: str) -> Mapping[str, Factors]:
     }
 
 
+@pytest.mark.sampled(1)
 @backends
 def test_a_lora_on_wan_gives_the_same_bits_in_all_modes(backend: Callable[[], Backend]) -> None:
     detail = WeightSet((Adapter("detail", 0.8),))

@@ -58,6 +58,7 @@ def seconds_per_sweep(sweeps: list[Span], blocks: int = N) -> list[float]:
     return [after - before for before, after in pairwise(ends)]
 
 
+@pytest.mark.slow
 def test_the_clock_is_that_of_the_full_size() -> None:
     """Sums of the whole transformer: 38 GB through the link, and a merge at the device's limits."""
     simulation = Simulation(H200, Residency("fused"), SHORT, BLOCKS)
@@ -81,6 +82,7 @@ def test_resident_never_waits() -> None:
     assert not kinds["merge"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("card", [H200, SLOW_MERGES], ids=lambda card: card.name)
 @pytest.mark.parametrize("k", [0, 4, N])
 def test_fused_waits_for_the_merges_alone(k: int, card: Card) -> None:
@@ -92,6 +94,7 @@ def test_fused_waits_for_the_merges_alone(k: int, card: Card) -> None:
     assert not kinds["copy in"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mode", ["fused", "snapshot"])
 @pytest.mark.parametrize("m", [0, 4])
 def test_a_sweep_takes_as_long_as_its_copies_or_its_work(mode: str, m: int) -> None:

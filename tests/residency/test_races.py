@@ -234,6 +234,7 @@ class Strict(SimulatedAccelerator):
         super().free(memory)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("wanted", ALL)
 def test_memory_is_given_back_after_all_use(wanted: Residency) -> None:
     """What takes its place, in the compute stream, comes after copies and merges too."""
@@ -253,6 +254,7 @@ def test_memory_given_back_before_its_last_use(monkeypatch: pytest.MonkeyPatch) 
 # Limits
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("wanted", ALL)
 def test_the_plan_is_what_it_takes(wanted: Residency) -> None:
     """It fits memory of just the planned size; with a byte less it does not."""

@@ -70,6 +70,7 @@ def check(results: list[Tensor], wanted: Residency, phases: Phases) -> None:
             assert torch.equal(result, each)
 
 
+@pytest.mark.sampled(34)
 @pytest.mark.parametrize(
     ("wanted", "backend"),
     [*((each, "simulated") for each in ways()), *((each, "host") for each in ways()[::5])],
@@ -86,6 +87,7 @@ def test_every_mode_gives_the_same_bits_request_after_request(
             check(perform(manager, phases), wanted, phases)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("wanted", ways()[::3], ids=name)
 def test_with_the_files_as_home_too(wanted: Residency) -> None:
     wanted = Residency(
@@ -150,6 +152,7 @@ wishes = st.one_of(
 )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=settings().max_examples // 4)
 @given(requests=st.lists(st.tuples(wishes, schedules), min_size=1, max_size=4))

@@ -156,6 +156,7 @@ def residency_files() -> list[Path]:
 # 5 and 6: memory that is freed under a stream, or grows
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("inference")
 @pytest.mark.parametrize("wanted", WAYS)
 def test_memory_does_not_grow_over_ten_requests_and_does_not_move(wanted: Residency) -> None:
@@ -453,6 +454,7 @@ def test_without_inference_mode_no_autograd_graph_is_made(wanted: Residency) -> 
                 assert y.grad_fn is None
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("wanted", WAYS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_requests_in_inference_mode_and_out_of_it_may_take_turns(
@@ -483,6 +485,7 @@ def test_weights_that_were_not_restored_are_never_used(backend: Callable[[], Bac
             perform(manager)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.usefixtures("inference")
 @pytest.mark.parametrize(
     "wanted", [*WAYS[::2], *(pytest.param(each, marks=pytest.mark.slow) for each in WAYS[1::2])]

@@ -67,6 +67,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Local) -> Pa
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (which("jq") and which("curl")), reason="jq or curl is not installed")
 def test_the_shell_examples(folder: Path, served: Local) -> None:
     blocks = [block for page in GUIDES for _, block in code_blocks(page.read_text(), "bash")]

@@ -87,6 +87,7 @@ def test_the_worker_is_killed_at_random_points(
     assert 0 < completed < len(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_server_is_killed_at_random_points(tmp_path: Path, hooks: Hooks, kills: int) -> None:
     chance = random.Random(SEED)

@@ -26,6 +26,7 @@ async def ask_all(running: Local) -> list[httpx2.Response]:
         )
 
 
+@pytest.mark.slow
 def test_accepted_ones_finish_in_order_and_others_are_told_when_to_come_back(
     tmp_path: Path,
 ) -> None:

@@ -120,6 +120,7 @@ def test_everything_of_a_process_is_in_its_log(last: str, code: int, after: str)
     assert uncaught == ["postman", "main"][: 1 + ("RuntimeError" in last)]
 
 
+@pytest.mark.slow
 def test_the_log_of_a_server_is_json_whatever_is_sent(tmp_path: Path) -> None:
     fax = encoded(Image.new("1", (64, 64)), "TIFF", compression="group4")
     damaged = fax[:20] + b"\xff" * 12 + fax[32:]

@@ -74,6 +74,7 @@ def test_the_full_one_has_the_published_tensors(full: ModelSource) -> None:
     assert found == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["full", "medium"])
 def test_every_component_finds_its_tensors(size: str, request: pytest.FixtureRequest) -> None:
     source: ModelSource = request.getfixturevalue(size)
@@ -82,6 +83,7 @@ def test_every_component_finds_its_tensors(size: str, request: pytest.FixtureReq
         build_component(component, LTX_2_3)  # raises where one is missing, left over, or misshapen
 
 
+@pytest.mark.slow
 def test_the_full_one_has_the_published_figures(full: ModelSource) -> None:
     assert figures_of(full, torch.bfloat16) == published("ltx-2.3")
 

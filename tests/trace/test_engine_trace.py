@@ -62,6 +62,7 @@ def with_slow(*modes: Residency) -> list[Any]:
     return [*modes[:2], *rest]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("residency", with_slow(*MODES[1:], MODES[0]), ids=str)
 def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) -> None:
     engine.configure(residency)
@@ -74,6 +75,7 @@ def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) ->
         assert Dump.model_validate(dump).to_json() == dump
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("residency", with_slow(*MODES[2:5], MODES[0], MODES[7]), ids=str)
 def test_parts_are_those_of_the_simulated_accelerator(
     demo_model: Path, residency: Residency
@@ -169,6 +171,7 @@ class SlowCopies(HostStream):
         super().copy(target, source, direction)
 
 
+@pytest.mark.slow
 def test_a_synchronous_copy_is_seen_as_a_wait_for_copies(demo_model: Path) -> None:
     backend = HostBackend()
     backend.copies = SlowCopies(backend.traffic)

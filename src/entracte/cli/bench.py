@@ -14,6 +14,7 @@ from rich.text import Text
 
 from entracte.config.residency import parse_size
 from entracte.errors import BudgetError, RequestError
+from entracte.imports import quick_imports
 
 from .flags import add_fields, worded_with_flags
 from .overwrite import require_absent
@@ -119,13 +120,14 @@ def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     _check(options)
 
-    import torch
+    with quick_imports():
+        import torch
 
-    from entracte.bench.report import bench_json
-    from entracte.binding import bind
-    from entracte.engine import DTYPES
-    from entracte.machine.torch_device import pick_device
-    from entracte.residency import open_backend
+        from entracte.bench.report import bench_json
+        from entracte.binding import bind
+        from entracte.engine import DTYPES
+        from entracte.machine.torch_device import pick_device
+        from entracte.residency import open_backend
 
     asked = _request(options)
     dtype = DTYPES[options.dtype]

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entracte.imports import quick_imports
+
 if TYPE_CHECKING:
     from entracte.machine.hardware import Hardware
 
@@ -35,11 +37,12 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
-    import torch
+    with quick_imports():
+        import torch
 
-    from entracte.doctor.diagnosis import diagnose, examine
-    from entracte.machine.torch_device import pick_device
-    from entracte.residency import open_backend
+        from entracte.doctor.diagnosis import diagnose, examine
+        from entracte.machine.torch_device import pick_device
+        from entracte.residency import open_backend
 
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[options.dtype]
     backend = open_backend(pick_device(options.device))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import CheckpointError
+from entracte.imports import quick_imports
 
 from .terminal import add_row, plain_table, say
 
@@ -29,7 +30,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command on all paths, even after one fails. Returns the exit code."""
-    from entracte.checkpoints.description import describe_path
+    with quick_imports():
+        from entracte.checkpoints.description import describe_path
 
     if len(options.paths) == 1:
         described: list[Description | _Refused] = [*describe_path(options.paths[0])]

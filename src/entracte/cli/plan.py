@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entracte.imports import quick_imports
+
 from .flags import add_fields
 from .overwrite import require_absent
 from .parser import whole
@@ -83,12 +85,13 @@ def run(options: argparse.Namespace) -> None:
     _check_svg(options)
     wanted = build_wanted(options)
 
-    from entracte.planner.calibration import Calibration
-    from entracte.planner.cost_model import costs
-    from entracte.planner.decision import decide
-    from entracte.planner.forecast import weight_phases
-    from entracte.planner.limits import limits_of
-    from entracte.planner.transformer_work import TransformerMeter
+    with quick_imports():
+        from entracte.planner.calibration import Calibration
+        from entracte.planner.cost_model import costs
+        from entracte.planner.decision import decide
+        from entracte.planner.forecast import weight_phases
+        from entracte.planner.limits import limits_of
+        from entracte.planner.transformer_work import TransformerMeter
 
     from .decision_json import decision_json
     from .plan_tables import print_plan

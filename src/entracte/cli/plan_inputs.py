@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from entracte.config.residency import parse_places, parse_size
 from entracte.errors import RequestError, ResidencyError
+from entracte.imports import quick_imports
 
 from .flags import worded_with_flags
 
@@ -32,7 +33,8 @@ VIDEO_FIELDS = (
 
 def build_wanted(options: argparse.Namespace) -> "Residency":
     """What is said of the plan. Of this machine, memory that is named is a budget."""
-    from entracte.residency import Residency
+    with quick_imports():
+        from entracte.residency import Residency
 
     budgets = {}
     if options.gpu is None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from entracte.checkpoints.named import find_folder
 from entracte.errors import RequestError
+from entracte.imports import quick_imports
 from entracte.validation import shown_value
 
 from .base import flag_name
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
     """The engine that settings describe; raises CheckpointError and ResidencyError."""
-    from entracte.engine import Engine
+    with quick_imports():
+        from entracte.engine import Engine
 
     lora = settings.distilled_lora
     return Engine.open(

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
+from entracte.imports import quick_imports
 from entracte.validation import shown_value
 
 from .base import Number, flag_name
@@ -28,7 +29,8 @@ MOST_BYTES = 2**62
 
 def build_residency(settings: ModelSettings) -> "Residency":
     """The residency that settings describe; raises RequestError and ResidencyError."""
-    from entracte.residency import AUTO, MODES, Residency
+    with quick_imports():
+        from entracte.residency import AUTO, MODES, Residency
 
     return Residency(
         mode=MODES.get(settings.mode, AUTO),

@@ -67,6 +67,7 @@ def test_nor_at_the_door(visit: Open) -> None:
     require_no_violations(seen)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("width", [360, 390])
 def test_a_phone_shows_all_of_it(visit: Open, width: int) -> None:
     size = {"width": width, "height": 800}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file, save_file
 
 from entracte.synthetic.demo import DISTILLED_LORA
@@ -10,6 +11,7 @@ from entracte.synthetic.demo import DISTILLED_LORA
 from .visit import Visit
 
 
+@pytest.mark.slow
 def test_a_lora_in_part_and_another_in_its_place(
     visit: Callable[..., Visit], lora: Path, demo_model: Path
 ) -> None:

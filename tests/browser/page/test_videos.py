@@ -170,6 +170,7 @@ def press(play: "Locator") -> None:
     play.press("Enter")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("act", "context"),
     [

@@ -104,6 +104,7 @@ def check(path: Path, before: dict[str, Tensor], after: dict[str, Tensor]) -> No
         torch.testing.assert_close(merged, after[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("folder", [True, False])
 def test_as_peft(tmp_path: Path, name: str, folder: bool) -> None:

@@ -53,6 +53,7 @@ def test_a_field_that_is_given_twice_is_found(text: str, name: str) -> None:
     assert caught.value.name == name
 
 
+@pytest.mark.slow
 def test_large_json_costs_little_memory(tmp_path: Path) -> None:
     """60 MiB of `{},` would be 2 GB of objects."""
     with fake_server(tmp_path / "data") as server:

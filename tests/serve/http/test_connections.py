@@ -122,6 +122,7 @@ def test_who_only_holds_connections_shuts_nobody_out(impatient: Local) -> None:
             assert rest(connection) == b""
 
 
+@pytest.mark.slow
 def test_with_every_connection_in_use_it_still_says_that_it_lives(tmp_path: Path) -> None:
     with local(tmp_path / "data", max_connections=5) as running, contextlib.ExitStack() as held:
         for _ in range(4):  # and the client's own

@@ -29,6 +29,7 @@ def stranger(attacked: Local) -> Iterator[httpx2.Client]:
         yield client
 
 
+@pytest.mark.slow
 def test_a_thousand_wrong_keys_open_nothing_and_shut_nobody_out(attacked: Local) -> None:
     took: dict[int, list[float]] = {200: [], 401: []}
     for number in range(1000):

@@ -65,6 +65,7 @@ def preflight(running: Local, origin: str) -> httpx2.Response:
     return running.client.request("OPTIONS", "/v1/videos", headers=headers)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("origin", OTHERS)
 def test_another_sites_page_changes_nothing_with_the_cookie(attacked: Local, origin: str) -> None:
     video = attacked.create(PROMPT)["id"]

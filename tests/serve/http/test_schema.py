@@ -121,6 +121,7 @@ def test_answers_are_as_documented(served: Local, document: Any, checks: list[An
             assert {(operation.path, 200), (operation.path, 400)} <= seen
 
 
+@pytest.mark.slow
 def test_answers_about_a_finished_video_are_as_documented(
     served: Local, document: Any, checks: list[Any], finished: str
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_mistake_costs_one_video_and_no_process(tmp_path: Path) -> None:
 # Openings
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("opening", "words"),
     [
@@ -129,6 +130,7 @@ def test_a_frozen_process_holds_nobody_up(tmp_path: Path) -> None:
         assert running.ended(running.create()["id"])["status"] == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_frozen_process_does_not_keep_the_server(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
@@ -200,6 +202,7 @@ def test_a_damaged_database_is_told_of_and_ends_no_thread(tmp_path: Path) -> Non
         assert "Traceback" not in running.log.getvalue()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_database_that_goes_away_is_noticed(tmp_path: Path, replaced: bool) -> None:

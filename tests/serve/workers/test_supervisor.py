@@ -19,6 +19,7 @@ from tests.serve.fake_runner import OpenFake
 from tests.serve.running import Local, local, small, wait_for
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("prompt", "code", "words"),
     [

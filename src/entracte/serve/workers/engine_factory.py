@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from entracte.config.model import ModelSettings
+from entracte.imports import quick_imports
 from entracte.request import Request
 
 from .protocol import Runner
@@ -21,10 +22,11 @@ class OpenEngine:
     warm: bool
 
     def __call__(self) -> Runner:
-        from entracte.config.opening import open_engine
-        from entracte.config.residency import build_residency
+        with quick_imports():
+            from entracte.config.opening import open_engine
+            from entracte.config.residency import build_residency
 
-        from .runner import EngineRunner
+            from .runner import EngineRunner
 
         settings = self.settings.model_copy(update={"device": self.device})
         engine = open_engine(settings, build_residency(settings))
