@@ -126,6 +126,7 @@ def test_stages_run_their_own_weights(engine: Engine, demo_model: Path) -> None:
     assert torch.equal(again["stage1.video_latent"], base["stage1.video_latent"])
 
 
+@pytest.mark.slow
 def test_user_loras_act_in_both_stages(engine: Engine, demo_model: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     theirs = load_file(demo_model / DISTILLED_LORA)
@@ -259,6 +260,7 @@ def test_factors_that_are_not_finite(engine: Engine, demo_model: Path, tmp_path:
     engine.generate(small(), keep_frames=False)
 
 
+@pytest.mark.slow
 def test_a_lora_of_the_connectors(engine: Engine, tmp_path: Path) -> None:
     name = "connectors.audio_connector.transformer_blocks.0.attn1.to_q"
     shape = (
@@ -455,6 +457,7 @@ def test_a_long_prompt_is_cut_when_asked(engine: Engine) -> None:
 
 
 class TestOpening:
+    @pytest.mark.slow
     def test_explicit_paths(self, demo_model: Path) -> None:
         engine = open_engine(
             checkpoint_path=demo_model / CHECKPOINT,
@@ -464,6 +467,7 @@ class TestOpening:
         )
         assert engine.generate(small(), keep_frames=False).trace.counts["forwards"] == 11
 
+    @pytest.mark.slow
     def test_split_files(self, engine: Engine, demo_model: Path, tmp_path: Path) -> None:
         from entracte.checkpoints.safetensors_file import SafetensorsFile
 

@@ -131,7 +131,7 @@ def test_the_acts_of_a_pipeline() -> None:
     assert on_page(data, "acts", "one-stage") == ["Prepare", "Act 1", "Finish"]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["two-stage", "one-stage"])
 def test_a_run_enters_all_declared_stages_in_their_order(
     demo_model: Path, tmp_path: Path, pipeline: str

@@ -87,6 +87,7 @@ def test_it_is_refused_by_name_until_it_is_registered(folder: Path) -> None:
         open_model(str(folder), ModelPaths(), distilled=False)
 
 
+@pytest.mark.slow
 def test_its_defaults_are_what_is_made(engine: Engine) -> None:
     result = engine.generate(Request("A quiet street"))
     settled = GIVEN | {

@@ -197,6 +197,7 @@ class TestShards:
         with pytest.raises(CheckpointError, match=r"model-00002-of-00003\.safetensors: No such"):
             opened(sharded)
 
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize(
         "weight_map",
         [

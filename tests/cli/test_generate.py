@@ -76,6 +76,7 @@ def test_quiet(demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (tmp_path / "video.mp4").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_what_exists_is_overwritten_only_by_force(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_with_memory_for_all_nothing_is_brought(
     assert result.trace.counts["weights_bytes_in"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [pytest.param(0.8, marks=pytest.mark.slow), 0.55])
 def test_smaller_devices_get_the_same_video(
     demo_model: Path, expected: dict[str, Tensor], plenty: Decision, share: float

@@ -180,6 +180,7 @@ def test_memory_is_what_the_plan_says(number: int) -> None:
         assert sum(row.nbytes for row in rows if row.where == where) == nbytes
 
 
+@pytest.mark.sampled(4)
 @each_configuration
 def test_files_are_read_once(number: int) -> None:
     """But in place `disk`, where what streams is read as it streams."""
@@ -227,6 +228,7 @@ def test_streaming_moves_what_streams(m: int, slots: int) -> None:
     assert moved % BLOCK == 0
 
 
+@pytest.mark.slow
 def test_another_mode_reads_nothing_again() -> None:
     """What is in memory is moved. Every mode follows every other here at least once."""
     modes = (

@@ -121,7 +121,7 @@ def test_the_two_acts_differ(expected: dict[str, Tensor], demo_model: Path) -> N
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("backend", "count"), [("host", 6), ("simulated", 4), slow("host", 36), slow("simulated", 8)]
 )
@@ -140,7 +140,7 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
     assert base_bytes_read(engine) == read
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
@@ -157,7 +157,7 @@ def test_every_place_gives_the_same_bits(
         assert same(latents(engine), expected)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("backend", "dial"),
     [("host", None), ("simulated", 1), slow("host", 1), slow("simulated", None)],
@@ -172,7 +172,7 @@ def test_dynamic_is_close(
     assert 0 < distance(found, expected) < 2e-2
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("backend", "count", "some"),
     [("host", 2, 3), slow("host", 1, 5), slow("host", 2, 5)]
@@ -199,7 +199,7 @@ def test_user_loras_in_every_mode(
         assert same(latents(engine), expected), residency
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["host", slow("simulated")])
 def test_other_prompts_and_sizes_leave_the_same_state(
     engines: dict[str, Engine], expected: dict[str, Tensor], backend: str
@@ -220,7 +220,7 @@ def test_other_prompts_and_sizes_leave_the_same_state(
 CANCELLED = [Residency("snapshot"), Residency("fused", merged_blocks=2)]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("stop_at", "residency"),
     [
@@ -280,6 +280,7 @@ def test_a_device_that_does_not_recover_says_so(demo_model: Path) -> None:
             latents(engine)
 
 
+@pytest.mark.slow
 def test_memory_that_is_refused_can_be_had_later(
     demo_model: Path, expected: dict[str, Tensor]
 ) -> None:
@@ -291,6 +292,7 @@ def test_memory_that_is_refused_can_be_had_later(
     assert same(latents(engine), expected)
 
 
+@pytest.mark.slow
 def test_weights_can_be_loaded_ahead(demo_model: Path) -> None:
     """What a server does at its start: then a request reads nothing and copies nothing in."""
     engine = Engine.open(demo_model, backend=SimulatedAccelerator())

@@ -79,7 +79,7 @@ def check(results: list[Tensor], wanted: Residency, phases: Phases) -> None:
 # Bits
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("wanted", WAYS, ids=named)
 def test_every_mode_gives_the_same_bits_request_after_request(wanted: Residency) -> None:
     for phases in SCHEDULES:

@@ -82,7 +82,7 @@ def test_resident_never_waits() -> None:
     assert not kinds["merge"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("card", [H200, SLOW_MERGES], ids=lambda card: card.name)
 @pytest.mark.parametrize("k", [0, 4, N])
 def test_fused_waits_for_the_merges_alone(k: int, card: Card) -> None:
@@ -94,7 +94,7 @@ def test_fused_waits_for_the_merges_alone(k: int, card: Card) -> None:
     assert not kinds["copy in"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", ["fused", "snapshot"])
 @pytest.mark.parametrize("m", [0, 4])
 def test_a_sweep_takes_as_long_as_its_copies_or_its_work(mode: str, m: int) -> None:
@@ -108,6 +108,7 @@ def test_a_sweep_takes_as_long_as_its_copies_or_its_work(mode: str, m: int) -> N
             assert measured == pytest.approx(expected, rel=SLACK)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("m", [0, 4])
 def test_streaming_is_hidden_where_a_step_computes_for_longer(m: int) -> None:
     """Of what streams in for the merges of stage 2 too: only the merges are waited for."""

@@ -70,7 +70,7 @@ def check(results: list[Tensor], wanted: Residency, phases: Phases) -> None:
             assert torch.equal(result, each)
 
 
-@pytest.mark.sampled(34)
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(
     ("wanted", "backend"),
     [*((each, "simulated") for each in ways()), *((each, "host") for each in ways()[::5])],
