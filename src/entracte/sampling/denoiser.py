@@ -8,11 +8,11 @@ from torch import Tensor
 
 from entracte.models.connectors import TextContext
 from entracte.models.transformer import (
+    Evaluate,
     Pass,
     RunBlocks,
     StreamInput,
     StreamRotary,
-    Transformer,
     Velocity,
     run_blocks,
     runs_of,
@@ -61,7 +61,7 @@ class Denoiser:
 
     def __init__(
         self,
-        transformer: Transformer,
+        transformer: Evaluate,
         video: Tokens,
         audio: Tokens,
         contexts: Sequence[TextContext],
@@ -91,9 +91,9 @@ class Denoiser:
         velocities = self._transformer(
             self._video.input(latents.video, sigma, contiguous=guided),
             self._audio.input(latents.audio, sigma, contiguous=guided),
-            passes=list(self._passes.values()),
-            rows_at_once=self._rows_at_once,
-            run=self._run,
+            list(self._passes.values()),
+            self._rows_at_once,
+            self._run,
         )
         by_name: dict[str, Velocity] = dict(zip(self._passes, velocities, strict=True))
         return StreamLatents(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entracte.models.transformer.attention import ONE_DEVICE
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
 from entracte.models.transformer.execution import BlockLoop, Sweep, run_block
@@ -62,7 +63,7 @@ class CapturedBlocks:
 
     def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         rows, tokens, _ = batches[0].video.shape
-        if rows * tokens > MOST_TOKENS:
+        if rows * tokens > MOST_TOKENS or sweep.exchange is not ONE_DEVICE:
             return self._loop.run(blocks, batches, sweep)
         shape = _Shape(sweep.passes, sweep.rows_at_once, _shape(sweep.video), _shape(sweep.audio))
         graphs = self._graphs.pop(shape, None)

@@ -1,5 +1,7 @@
 """Attention with query/key RMS norm over the full width and a gate for every head."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,38 @@ from .elementwise import PLAIN, Elementwise
 from .linear import Linear, attention
 from .norm import RMSNorm
 from .rotary import Rotary
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim]."""
+    out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+class Exchange(Protocol):
+    """Attention to the video's tokens, which may be spread over several devices.
+
+    Audio and text tokens are on every device. All tensors are [rows, tokens, heads, head_dim].
+    """
+
+    def among_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Of this device's video tokens to those of all devices; returns its own tokens' heads."""
+
+    def from_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Of all audio tokens, q, to the video tokens of all devices; k and v are this device's."""
+
+
+class OneDevice:
+    """The `Exchange` where all tokens are here."""
+
+    def among_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v)
+
+    def from_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v)
+
+
+ONE_DEVICE = OneDevice()
 
 
 class Attention(nn.Module):
@@ -47,11 +81,6 @@ class Attention(nn.Module):
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
         return self.split(self.to_v(x))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim]."""
-        out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return out.transpose(1, 2)
-
     def project(
         self, heads_out: Tensor, x: Tensor, kept: Tensor | None = None, ops: Elementwise = PLAIN
     ) -> Tensor:
@@ -70,7 +99,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """Self-attention of x [rows, tokens, query_dim]."""
         return self.project(
-            self.attend(self.queries(x, rotary), self.keys(x, rotary), self.values(x)), x
+            attend(self.queries(x, rotary), self.keys(x, rotary), self.values(x)), x
         )
 
 

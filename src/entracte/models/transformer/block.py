@@ -1,12 +1,12 @@
 """One of the transformer's blocks: two streams, video and audio, that attend to each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, FeedForward
+from .attention import ONE_DEVICE, Attention, Exchange, FeedForward, attend
 from .config import StreamConfig, TransformerConfig
 from .elementwise import PLAIN, Elementwise, GatedUpdate
 from .modulation import Modulation, TokenTimesteps
@@ -128,6 +128,7 @@ class Block(nn.Module):
         shared: Shared,
         rows: Rows,
         ops: Elementwise = PLAIN,
+        exchange: Exchange = ONE_DEVICE,
     ) -> tuple[Tensor, Tensor]:
         """The hidden states after this block, in the memory of those before it.
 
@@ -138,13 +139,17 @@ class Block(nn.Module):
         where the kernels are fused.
         """
         v, a = shared.video, shared.audio
-        adding_v = self._self_attention(self.attn1, x, video, v, rows.video_attending, ops)
-        adding_a = self._self_attention(self.audio_attn1, y, audio, a, rows.audio_attending, ops)
+        adding_v = self._self_attention(
+            self.attn1, x, video, v, rows.video_attending, ops, exchange.among_video
+        )
+        adding_a = self._self_attention(
+            self.audio_attn1, y, audio, a, rows.audio_attending, ops, attend
+        )
         adding_v = self._text_attention(self.attn2, x, adding_v, v, rows, ops)
         adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows, ops)
         if rows.isolated < len(x):
             adding_v, adding_a = self._audio_video_attention(
-                x, y, adding_v, adding_a, video, audio, shared, rows.isolated, ops
+                x, y, adding_v, adding_a, video, audio, shared, rows.isolated, ops, exchange
             )
         ops.add(x, self._feed_forward(self.ff, x, adding_v, v, ops))
         ops.add(y, self._feed_forward(self.audio_ff, y, adding_a, a, ops))
@@ -158,13 +163,14 @@ class Block(nn.Module):
         shared: StreamShared,
         attending: int,
         ops: Elementwise,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     ) -> GatedUpdate | None:
         """Rows from `attending` on keep their own values."""
         (h,) = ops.modulated_norm(x, self.eps, [shared.attention])
         values = attention.values(h)
         if attending:
             asking = h[:attending]
-            out = attention.attend(
+            out = attend(
                 attention.queries(asking, conditions.rotary, ops),
                 attention.keys(asking, conditions.rotary, ops),
                 values[:attending],
@@ -185,7 +191,7 @@ class Block(nn.Module):
         ops: Elementwise,
     ) -> GatedUpdate | None:
         (h,) = ops.modulated_norm(x, self.eps, [shared.text], adding)
-        out = attention.attend(
+        out = attend(
             attention.queries(h, ops=ops),
             _of_rows(shared.text_keys, rows.contexts),
             _of_rows(shared.text_values, rows.contexts),
@@ -204,6 +210,7 @@ class Block(nn.Module):
         shared: Shared,
         isolated: int,
         ops: Elementwise,
+        exchange: Exchange,
     ) -> tuple[GatedUpdate | None, GatedUpdate | None]:
         """Video x and audio y attend to each other, both reading the states from before."""
         v, a = shared.video, shared.audio
@@ -215,7 +222,7 @@ class Block(nn.Module):
         )
 
         attention = self.audio_to_video_attn
-        out = attention.attend(
+        out = attend(
             attention.queries(video_asks, video.cross_rotary, ops),
             attention.keys(audio_tells, audio.cross_rotary, ops),
             attention.values(audio_tells),
@@ -225,7 +232,7 @@ class Block(nn.Module):
         adding_v = ops.defer(x, GatedUpdate(update, v.cross_gate, alike, isolated))
 
         attention = self.video_to_audio_attn
-        out = attention.attend(
+        out = exchange.from_video(
             attention.queries(audio_asks, audio.cross_rotary, ops),
             attention.keys(video_tells, video.cross_rotary, ops),
             attention.values(video_tells),

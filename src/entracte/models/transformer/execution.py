@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from .attention import ONE_DEVICE, Exchange
 from .block import Block, StreamConditions
 from .elementwise import PLAIN, Elementwise
 from .passes import Batch, Pass, join
@@ -14,12 +15,14 @@ class Sweep:
     """What one evaluation of all passes has in common in every block.
 
     rows_at_once: how many passes share a batch at most. video, audio: what conditions each stream.
+    exchange: how attention reads video tokens of other devices.
     """
 
     passes: tuple[Pass, ...]
     rows_at_once: int
     video: StreamConditions
     audio: StreamConditions
+    exchange: Exchange = ONE_DEVICE
 
     def join(self, batches: list[Batch], index: int) -> list[Batch]:
         """The batches at a block, with the pass that leaves its twin there."""
@@ -45,7 +48,8 @@ def run_block(
     shared = block.prepare(video, audio, ops)
     done = []
     for batch in batches:
-        x, y = block(batch.video, batch.audio, video, audio, shared, batch.rows(index), ops)
+        rows = batch.rows(index)
+        x, y = block(batch.video, batch.audio, video, audio, shared, rows, ops, sweep.exchange)
         done.append(Batch(batch.passes, x, y))
     return done
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..component import Component
+from .attention import ONE_DEVICE, Exchange
 from .block import Block, StreamConditions
 from .config import TransformerConfig
 from .execution import RunBlocks, Sweep, run_blocks
@@ -50,6 +51,19 @@ class Velocity:
 
     video: Tensor
     audio: Tensor
+
+
+class Evaluate(Protocol):
+    """What evaluates guidance passes, as `Transformer.forward` does."""
+
+    def __call__(
+        self,
+        video: StreamInput,
+        audio: StreamInput,
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        run: RunBlocks,
+    ) -> list[Velocity]: ...
 
 
 class Transformer(Component):
@@ -110,10 +124,12 @@ class Transformer(Component):
         passes: Sequence[Pass] = (Pass(),),
         rows_at_once: int | None = None,
         run: RunBlocks = run_blocks,
+        exchange: Exchange = ONE_DEVICE,
     ) -> list[Velocity]:
         """Evaluate every pass; returns their velocities in the order of `passes`.
 
         rows_at_once: how many passes share a batch (default: all). run: the loop over the blocks.
+        exchange: how attention reads video tokens of other devices, where `video` has a part.
         """
         rows_at_once = rows_at_once or len(passes)
         scale, gate_scale = self.config.timestep_scale, self.config.gate_timestep_scale
@@ -152,7 +168,7 @@ class Transformer(Component):
                 self.audio_patchify_proj(audio.latent),
                 rows_at_once,
             ),
-            Sweep(tuple(passes), rows_at_once, video_conditions, audio_conditions),
+            Sweep(tuple(passes), rows_at_once, video_conditions, audio_conditions, exchange),
         )
 
         velocities: dict[Pass, Velocity] = {}

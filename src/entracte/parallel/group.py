@@ -1,0 +1,50 @@
+"""Exchanges between the processes of a group, one a device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Processes that exchange tensors, as one of them sees them.
+
+    handle: torch's, over NCCL for GPUs and gloo for CPUs.
+    Tensors are only copied, as bytes, so that every dtype arrives as it was.
+    """
+
+    handle: ProcessGroup
+
+    @property
+    def rank(self) -> int:
+        return self.handle.rank()
+
+    @property
+    def size(self) -> int:
+        return self.handle.size()
+
+    def exchange(self, parts: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Give every rank its part, and return what every rank gave this one.
+
+        parts: one a rank, of one dtype. shapes: of what comes, by the rank that it comes from.
+        """
+        dtype, device = parts[0].dtype, parts[0].device
+        sent = torch.cat([part.reshape(-1) for part in parts]).view(torch.uint8)
+        width = dtype.itemsize
+        sizes = [torch.Size(shape).numel() for shape in shapes]
+        received = torch.empty(sum(sizes), dtype=dtype, device=device)
+        self.handle.alltoall_base(
+            received.view(torch.uint8),
+            sent,
+            [size * width for size in sizes],
+            [part.numel() * width for part in parts],
+        ).wait()
+        split = received.split(sizes)
+        return [flat.view(*shape) for flat, shape in zip(split, shapes, strict=True)]
+
+    def gather(self, mine: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Every rank's tensor, in the order of ranks. shapes: of each."""
+        return self.exchange([mine] * self.size, shapes)

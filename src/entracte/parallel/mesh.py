@@ -1,0 +1,120 @@
+"""How the transformer's work is shared out over a group of devices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from entracte.models.transformer import (
+    Pass,
+    RunBlocks,
+    StreamInput,
+    Transformer,
+    Velocity,
+    run_blocks,
+)
+
+from .group import Group
+from .sequence import SequenceExchange, part_of, shares
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Devices in rows: a row has some of the guidance passes, and a device a part of its tokens.
+
+    everyone: all devices, row after row. row: the devices of this one's row.
+    """
+
+    everyone: Group
+    row: Group
+
+    @property
+    def rows(self) -> int:
+        """How many rows share the passes."""
+        return self.everyone.size // self.row.size
+
+    @property
+    def mine(self) -> int:
+        """The row of this device."""
+        return self.everyone.rank // self.row.size
+
+
+class SpreadTransformer:
+    """A transformer over a mesh: takes and returns, on every device, what the transformer does."""
+
+    def __init__(self, transformer: Transformer, mesh: Mesh) -> None:
+        self._transformer = transformer
+        self._mesh = mesh
+
+    def __call__(
+        self,
+        video: StreamInput,
+        audio: StreamInput,
+        passes: Sequence[Pass] = (Pass(),),
+        rows_at_once: int | None = None,
+        run: RunBlocks = run_blocks,
+    ) -> list[Velocity]:
+        """Evaluate every pass; returns their velocities in the order of `passes`."""
+        mesh, layers = self._mesh, self._transformer.config.layers
+        rows = share_passes(passes, mesh.rows, layers)
+        counts = shares(video.latent.shape[1], mesh.row.size)
+        made = self._transformer(
+            part_of(video, mesh.row.rank, counts),
+            audio,
+            passes=rows[mesh.mine],
+            rows_at_once=rows_at_once,
+            run=run,
+            exchange=SequenceExchange(mesh.row, counts),
+        )
+        channels = made[0].video.shape[2]
+        found = mesh.everyone.gather(
+            torch.cat([each.video for each in made]),
+            [[len(row), count, channels] for row in rows for count in counts],
+        )
+        # Audio is on every device of a row, so the first of each row sends enough.
+        sounds = mesh.everyone.gather(
+            torch.cat([each.audio for each in made]),
+            [[len(row), *made[0].audio.shape[1:]] for row in rows for _ in counts],
+        )
+        velocities: dict[Pass, Velocity] = {}
+        for number, row in enumerate(rows):
+            first = number * len(counts)
+            videos = torch.cat(found[first : first + len(counts)], dim=1)
+            for at, each in enumerate(row):
+                velocities[each] = Velocity(videos[at : at + 1], sounds[first][at : at + 1])
+        return [velocities[each] for each in passes]
+
+
+def share_passes(passes: Sequence[Pass], rows: int, layers: int) -> list[list[Pass]]:
+    """Passes to rows of devices, so that the dearest row costs least.
+
+    A pass that skips costs what follows its first skip where its twin is in the same row.
+    Raises ValueError for more rows than passes.
+    """
+    if rows > len(passes):
+        raise ValueError(f"{len(passes)} passes cannot be shared out over {rows} rows")
+
+    def cost(row: Sequence[Pass]) -> float:
+        return sum(
+            layers - each.first_skip if each.first_skip is not None and each.twin(row) else layers
+            for each in row
+        )
+
+    def dearest(found: list[list[Pass]]) -> tuple[float, float]:
+        costs = [cost(row) for row in found]
+        return max(costs), sum(costs)
+
+    return min(_partitions(list(passes), rows), key=dearest)
+
+
+def _partitions(items: list[Pass], parts: int) -> list[list[list[Pass]]]:
+    """All ways to put items into so many parts that are not empty, in a fixed order."""
+    if not items or not parts:
+        return [] if items or parts else [[]]
+    *rest, last = items
+    apart = [[*earlier, [last]] for earlier in _partitions(rest, parts - 1)]
+    return apart + [
+        [[*part, last] if i == at else part for i, part in enumerate(earlier)]
+        for earlier in _partitions(rest, parts)
+        for at in range(parts)
+    ]
