@@ -71,7 +71,7 @@ class SpreadTransformer:
             torch.cat([each.video for each in made]),
             [[len(row), count, channels] for row in rows for count in counts],
         )
-        # Audio is on every device of a row, so the first of each row sends enough.
+        # Every device of a row has all of its audio; that of the first is taken.
         sounds = mesh.everyone.gather(
             torch.cat([each.audio for each in made]),
             [[len(row), *made[0].audio.shape[1:]] for row in rows for _ in counts],
