@@ -24,7 +24,7 @@ from entracte.models.transformer import (
     Transformer,
     TransformerConfig,
 )
-from entracte.parallel import Group, Mesh, SpreadTransformer
+from entracte.parallel import Mesh, Ranks, SpreadTransformer
 from entracte.parallel.mesh import share_passes
 from entracte.parallel.sequence import part_of, shares
 from entracte.sampling.denoiser import UNGUIDED, Denoiser, GuidancePlan
@@ -118,7 +118,7 @@ def test_every_device_makes_what_one_makes(
     def work(handle: ProcessGroup) -> StreamLatents:
         at, rank = divmod(handle.rank(), row)
         own = ProcessGroupGloo(stores[at], rank, row, PATIENCE)
-        return asked.estimate(SpreadTransformer(model, Mesh(Group(handle), Group(own))))
+        return asked.estimate(SpreadTransformer(model, Mesh(Ranks(handle), Ranks(own))))
 
     with torch.inference_mode():
         expected = asked.estimate(model)

@@ -5,7 +5,7 @@ share is the transformer's work. Nothing is summed across devices, so that the b
 device wherever its products and attentions do not depend on how many rows and heads they are given.
 """
 
-from .group import Group
 from .mesh import Mesh, SpreadTransformer
+from .ranks import Ranks
 
-__all__ = ["Group", "Mesh", "SpreadTransformer"]
+__all__ = ["Mesh", "Ranks", "SpreadTransformer"]

@@ -1,4 +1,4 @@
-"""How the transformer's work is shared out over a group of devices."""
+"""How the transformer's work is shared out over several devices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from entracte.models.transformer import (
     run_blocks,
 )
 
-from .group import Group
+from .ranks import Ranks
 from .sequence import SequenceExchange, part_of, shares
 
 
@@ -25,8 +25,8 @@ class Mesh:
     everyone: all devices, row after row. row: the devices of this one's row.
     """
 
-    everyone: Group
-    row: Group
+    everyone: Ranks
+    row: Ranks
 
     @property
     def rows(self) -> int:

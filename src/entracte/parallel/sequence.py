@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entracte.models.transformer import Rotary, StreamInput, StreamRotary, TokenRun, attend
 
-from .group import Group
+from .ranks import Ranks
 
 
 def shares(tokens: int, ranks: int) -> list[int]:
@@ -45,33 +45,33 @@ def part_of(stream: StreamInput, rank: int, counts: Sequence[int]) -> StreamInpu
 
 
 class SequenceExchange:
-    """The transformer's `Exchange` over a group; counts: the video tokens of every rank.
+    """The transformer's `Exchange` over some ranks; counts: the video tokens of every rank.
 
-    The number of heads must be a multiple of the group's size.
+    The number of heads must be a multiple of their number.
     """
 
-    def __init__(self, group: Group, counts: Sequence[int]) -> None:
-        self._group = group
+    def __init__(self, ranks: Ranks, counts: Sequence[int]) -> None:
+        self._ranks = ranks
         self._counts = counts
 
     def among_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows, tokens, heads, head_dim = q.shape
         out = attend(*self._all_tokens([q, k, v]))
-        mine = [rows, tokens, heads // self._group.size, head_dim]
+        mine = [rows, tokens, heads // self._ranks.size, head_dim]
         told = out.split(list(self._counts), dim=1)
-        parts = self._group.exchange(told, [mine] * self._group.size)
+        parts = self._ranks.exchange(told, [mine] * self._ranks.size)
         return torch.cat(parts, dim=2)
 
     def from_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        size, rank = self._group.size, self._group.rank
+        size, rank = self._ranks.size, self._ranks.rank
         q = q.chunk(size, dim=2)[rank]
         out = attend(q, *self._all_tokens([k, v]))
-        return torch.cat(self._group.gather(out, [out.shape] * size), dim=2)
+        return torch.cat(self._ranks.gather(out, [out.shape] * size), dim=2)
 
     def _all_tokens(self, tensors: list[Tensor]) -> list[Tensor]:
         """[rows, own tokens, heads, head_dim] each to [rows, all tokens, own heads, head_dim]."""
-        size = self._group.size
+        size = self._ranks.size
         rows, _, heads, head_dim = tensors[0].shape
         parts = torch.stack(tensors).chunk(size, dim=3)
         shapes = [[len(tensors), rows, count, heads // size, head_dim] for count in self._counts]
-        return list(torch.cat(self._group.exchange(parts, shapes), dim=2).unbind())
+        return list(torch.cat(self._ranks.exchange(parts, shapes), dim=2).unbind())

@@ -1,4 +1,4 @@
-"""Exchanges between the processes of a group, one a device."""
+"""Exchanges between processes, one a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Processes that exchange tensors, as one of them sees them.
+class Ranks:
+    """Processes that exchange tensors, one a device, as one of them sees them.
 
-    handle: torch's, over NCCL for GPUs and gloo for CPUs.
+    handle: torch's group, over NCCL for GPUs and gloo for CPUs.
     Tensors are only copied, as bytes, so that every dtype arrives as it was.
     """
 
