@@ -23,6 +23,7 @@ from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device
 from entracte.media.output import check_output
 from entracte.models.kernels import Kernels, block_runner
+from entracte.parallel import Mesh
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
 from entracte.pipeline.model_weights import ModelWeights
@@ -72,6 +73,7 @@ class Engine:
         residency: Residency | None = None,
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
+        mesh: Mesh | None = None,
     ) -> None:
         missing = [name for name in COMPONENTS if name not in source.components]
         if missing:
@@ -99,6 +101,7 @@ class Engine:
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
         self._previewers: Previewers = Cache(1)
         self._kernels: Kernels = kernels
+        self._mesh = mesh
         self._run_blocks = block_runner(backend.device, kernels)
 
     @classmethod
@@ -117,6 +120,7 @@ class Engine:
         backend: Backend | None = None,
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
+        mesh: Mesh | None = None,
     ) -> Self:
         """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
@@ -132,6 +136,9 @@ class Engine:
         hardware: the machine for the planner (default: probed when needed).
         kernels: on a GPU "auto" (fused kernels), "captured" (from CUDA graphs, too; their memory is
             in no plan) or "plain" (torch's operators).
+        mesh: the devices that make each video together, one process with an engine on each. All of
+            them must be asked for the same videos in the same order; no failure of one is told to
+            the others yet.
 
         Raises CheckpointError if files are missing, damaged, or of another model, and
         ResidencyError if the residency contradicts itself or the model.
@@ -150,7 +157,7 @@ class Engine:
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")
         backend = backend or open_backend(pick_device(device))
-        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels)
+        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels, mesh)
 
     def generate(
         self,
@@ -355,6 +362,7 @@ class Engine:
             rotary=self._rotary,
             previewers=self._previewers,
             run_blocks=self._run_blocks,
+            mesh=self._mesh,
         )
 
 

@@ -107,6 +107,7 @@ def distance(made: Tensor, expected: Tensor) -> float:
         (3, 1, GUIDED, "first"),
         (4, 2, GUIDED, "appended"),
         (4, 1, GUIDED, ""),
+        (2, 1, UNGUIDED, "first"),
     ],
 )
 def test_every_device_makes_what_one_makes(
@@ -128,6 +129,14 @@ def test_every_device_makes_what_one_makes(
     for other in others:
         assert torch.equal(other.video, first.video)
         assert torch.equal(other.audio, first.audio)
+
+
+def test_heads_that_cannot_be_shared_out(model: Transformer) -> None:
+    def work(handle: ProcessGroup) -> None:
+        with pytest.raises(ValueError, match="3 devices cannot share out 4 attention heads"):
+            SpreadTransformer(model, Mesh(Ranks(handle), Ranks(handle)))
+
+    on_ranks(3, work)
 
 
 PASSES = list(GUIDED.passes().values())
@@ -161,9 +170,8 @@ def _names(row: list[Pass]) -> list[str]:
     return sorted(map(str, row))
 
 
-def test_there_are_no_more_rows_than_passes() -> None:
-    with pytest.raises(ValueError, match="1 passes cannot be shared out over 2 rows"):
-        share_passes([Pass()], 2, LAYERS)
+def test_rows_beyond_the_passes_make_them_again() -> None:
+    assert share_passes([PLAIN], 2, LAYERS) == [[PLAIN], [PLAIN]]
 
 
 @given(tokens=st.integers(8, 400), ranks=st.integers(1, 8), data=st.data())

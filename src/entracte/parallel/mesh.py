@@ -40,9 +40,19 @@ class Mesh:
 
 
 class SpreadTransformer:
-    """A transformer over a mesh: takes and returns, on every device, what the transformer does."""
+    """A transformer over a mesh: takes and returns, on every device, what the transformer does.
+
+    Where a row has more devices than the video has tokens, each evaluates all of them; where there
+    are more rows than passes, rows make the same passes. Raises ValueError where the devices of a
+    row cannot share out the attention heads.
+    """
 
     def __init__(self, transformer: Transformer, mesh: Mesh) -> None:
+        for stream in (transformer.config.video, transformer.config.audio):
+            if stream.heads % mesh.row.size:
+                raise ValueError(
+                    f"{mesh.row.size} devices cannot share out {stream.heads} attention heads"
+                )
         self._transformer = transformer
         self._mesh = mesh
 
@@ -55,9 +65,12 @@ class SpreadTransformer:
         run: RunBlocks = run_blocks,
     ) -> list[Velocity]:
         """Evaluate every pass; returns their velocities in the order of `passes`."""
-        mesh, layers = self._mesh, self._transformer.config.layers
-        rows = share_passes(passes, mesh.rows, layers)
-        counts = shares(video.latent.shape[1], mesh.row.size)
+        mesh, tokens = self._mesh, video.latent.shape[1]
+        if tokens < mesh.row.size:
+            alone: list[Velocity] = self._transformer(video, audio, passes, rows_at_once, run)
+            return alone
+        rows = share_passes(passes, mesh.rows, self._transformer.config.layers)
+        counts = shares(tokens, mesh.row.size)
         made = self._transformer(
             part_of(video, mesh.row.rank, counts),
             audio,
@@ -88,11 +101,9 @@ class SpreadTransformer:
 def share_passes(passes: Sequence[Pass], rows: int, layers: int) -> list[list[Pass]]:
     """Passes to rows of devices, so that the dearest row costs least.
 
-    A pass that skips costs what follows its first skip where its twin is in the same row.
-    Raises ValueError for more rows than passes.
+    A pass that skips costs what follows its first skip where its twin is in the same row. Where
+    there are more rows than passes, they are shared out more than once.
     """
-    if rows > len(passes):
-        raise ValueError(f"{len(passes)} passes cannot be shared out over {rows} rows")
 
     def cost(row: Sequence[Pass]) -> float:
         return sum(
@@ -104,7 +115,8 @@ def share_passes(passes: Sequence[Pass], rows: int, layers: int) -> list[list[Pa
         costs = [cost(row) for row in found]
         return max(costs), sum(costs)
 
-    return min(_partitions(list(passes), rows), key=dearest)
+    found = min(_partitions(list(passes), min(rows, len(passes))), key=dearest)
+    return [found[row % len(found)] for row in range(rows)]
 
 
 def _partitions(items: list[Pass], parts: int) -> list[list[list[Pass]]]:

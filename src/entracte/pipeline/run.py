@@ -24,6 +24,7 @@ from entracte.models.transformer.execution import RunBlocks
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
+from entracte.parallel import Mesh, SpreadTransformer
 from entracte.progress import Reporter
 from entracte.recipes import Phase
 from entracte.residency import BASE, DeviceManager, ManagerPlan, PhaseRun, WeightSet
@@ -97,6 +98,7 @@ class OpenModel:
     rotary: RotaryTables
     previewers: Previewers
     run_blocks: RunBlocks
+    mesh: Mesh | None  # the devices that make the video together, where there are several
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +291,9 @@ class Run:
             with self._enter(stages.switch):
                 transformer = held.enter_context(weights.phase(number, Transformer))
             with self._enter(stages.loop, resolved.steps):
+                mesh = self._model.mesh
                 denoiser = Denoiser(
-                    transformer,
+                    transformer if mesh is None else SpreadTransformer(transformer, mesh),
                     video,
                     audio,
                     contexts[: resolved.contexts],

@@ -1,0 +1,57 @@
+"""Engines on the devices of a mesh make one video."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.distributed import HashStore, ProcessGroup, ProcessGroupGloo
+
+from entracte import Engine, Guidance, ImageCondition, Request, Residency
+from entracte.parallel import Mesh, Ranks
+
+from .threads import PATIENCE, on_ranks
+
+
+def latents(model: Path, request: Request, residency: Residency, mesh: Mesh | None) -> list[Tensor]:
+    with Engine.open(
+        model, device="cpu", dtype="float32", residency=residency, mesh=mesh
+    ) as engine:
+        made = engine.generate(request, keep_frames=False).latents
+    return [made[name] for name in sorted(made)]
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("residency", [Residency("resident"), Residency("fused")])
+@pytest.mark.parametrize(("size", "row"), [(2, 2), (2, 1), (4, 2), (4, 4)])
+def test_one_video_on_all_devices(
+    demo_model: Path, tmp_path: Path, size: int, row: int, residency: Residency
+) -> None:
+    """The same on each, and that of one device, but for the order of its sums."""
+    picture = tmp_path / "picture.png"
+    Image.linear_gradient("L").save(picture)
+    guidance = Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7)
+    request = Request(
+        "A quiet street",
+        height=128,
+        width=192,
+        num_frames=17,
+        num_inference_steps=1,
+        images=(ImageCondition(picture), ImageCondition(picture, frame=8)),
+        video_guidance=guidance,
+        audio_guidance=guidance,
+    )
+    stores = [HashStore() for _ in range(size // row)]
+
+    def work(handle: ProcessGroup) -> list[Tensor]:
+        at, rank = divmod(handle.rank(), row)
+        own = ProcessGroupGloo(stores[at], rank, row, PATIENCE)
+        return latents(demo_model, request, residency, Mesh(Ranks(handle), Ranks(own)))
+
+    expected = latents(demo_model, request, residency, None)
+    first, *others = on_ranks(size, work)
+    for mine, theirs in zip(first, expected, strict=True):
+        assert float((mine - theirs).norm() / theirs.norm()) < 1e-3
+    for other in others:
+        assert all(map(torch.equal, first, other))
