@@ -49,6 +49,7 @@ class Header:
         }
         return cls(Path("published.safetensors"), metadata, infos)
 
+    @property
     def config(self) -> Any:
         return self.metadata["config"]
 

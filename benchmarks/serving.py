@@ -67,6 +67,8 @@ class Seen:
 
 def serve(options: argparse.Namespace, folder: Path) -> None:
     """The server's process: listen at a free port, and print where."""
+    from entracte.checkpoints.model_header import ModelHeader
+    from entracte.config.opening import read_header
     from entracte.config.serve import ServeSettings
     from entracte.serve.logs import open_log
     from entracte.serve.server import bind, check, run
@@ -83,15 +85,17 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
         log_format="json",
     )
     check(settings)
-    usual = usual_request(settings)
+    random = options.model is None
+    model = ModelHeader("2.3", layers=48) if random else read_header(settings)
+    usual = usual_request(settings, model)
 
     def runner_of(device: str) -> OpenEngine | OpenRandom:
-        if options.model is None:
+        if random:
             return OpenRandom(options.random_weights, str(folder / "random"), usual)
         return OpenEngine(settings, device, usual, warm=True)
 
     with (folder / "log").open("w") as log:
-        service = Service(settings, runner_of, open_log("json", log))
+        service = Service(settings, model, runner_of, open_log("json", log))
         _, key = service.keys.add("benchmark")
         listener = bind(settings)
         said = json.dumps({"port": listener.getsockname()[1], "key": key})

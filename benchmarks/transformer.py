@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from entracte.checkpoints.diffusers_layout import transformer_config
+from entracte.checkpoints.diffusers_configs import transformer_config
 from entracte.checkpoints.diffusers_names import transformer_to_published
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
 from entracte.sampling.tokens import VideoGrid, audio_spans

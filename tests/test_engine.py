@@ -517,7 +517,7 @@ class TestOpening:
         from entracte.checkpoints.safetensors_file import SafetensorsFile
 
         file = SafetensorsFile(demo_model / UPSAMPLER)
-        config = file.config() | {"temporal_upsample": True, "spatial_upsample": False}
+        config = file.config | {"temporal_upsample": True, "spatial_upsample": False}
         tensors = {name: Located(file, name).tensor() for name in file.tensors}
         save_file(tensors, tmp_path / "temporal.st", {"config": json.dumps(config)})
         with pytest.raises(CheckpointError, match="doubles height and width; this one has"):

@@ -106,6 +106,7 @@ DECLARATION = """
 FINDINGS = """
 import argparse, json, sys
 from pydantic import ValidationError
+from entracte.checkpoints.model_header import ModelHeader
 from entracte.cli.flags import given_settings
 from entracte.cli.generate import add_parser, build_request
 from entracte.config.generate import GenerateSettings
@@ -131,7 +132,8 @@ def refused(**fields):
         return [[*each["loc"], each["type"]] for each in error.errors()]
 
 service = ServeSettings()
-submission = resolve(VideoFields(prompt="A street", movement="1.5"), service, {})
+model = ModelHeader("2.3", layers=48)
+submission = resolve(VideoFields(prompt="A street", movement="1.5"), service, model, {})
 print(json.dumps({
     "flag": of_command("--motion", "0.5"),
     "variable": of_command(),

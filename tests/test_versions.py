@@ -71,7 +71,8 @@ def folder(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def source(folder: Path) -> Iterator[ModelSource]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("entracte.checkpoints.versions.VERSIONS", {**VERSIONS, "2.9": LTX_2_9})
+        patch.setattr("entracte.checkpoints.versions.DEFAULTS", {**DEFAULTS, "2.9": SMALL})
+        patch.setattr("entracte.checkpoints.published.VERSIONS", {**VERSIONS, "2.9": LTX_2_9})
         yield open_model(str(folder), ModelPaths(), distilled=False)
 
 

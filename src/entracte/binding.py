@@ -1,5 +1,6 @@
 """Binding: what a request leaves open takes the defaults of a model's version."""
 
+from dataclasses import replace
 from typing import Any
 
 from entracte.errors import RequestError
@@ -58,6 +59,19 @@ def bind(request: Request, defaults: Defaults) -> BoundRequest:
     return BoundRequest(**values)
 
 
+def bind_to_model(request: Request, defaults: Defaults, layers: int) -> BoundRequest:
+    """`bind`, with the blocks in which self-attention is skipped of a transformer of that depth.
+
+    Raises RequestError, also for a block that the transformer does not have.
+    """
+    bound = bind(request, defaults)
+    guidance = {
+        f"{stream}_guidance": _with_blocks(given, stream, defaults, layers)
+        for stream, given in (("video", bound.video_guidance), ("audio", bound.audio_guidance))
+    }
+    return bound.model_copy(update=guidance)
+
+
 def require_possible(request: Request) -> None:
     """Raise RequestError for a request that contradicts the defaults of every version.
 
@@ -86,3 +100,15 @@ def _bind_guidance(given: Guidance | GuidanceOverrides | None, default: Guidance
             return given
         case GuidanceOverrides():
             return given.applied_to(default)
+
+
+def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:
+    blocks = guidance.stg_blocks
+    if blocks is None:
+        blocks = defaults.stg_blocks(layers)
+    if any(block >= layers for block in blocks):
+        raise RequestError(
+            f"{stream}_guidance: stg_blocks has block {max(blocks)}; the transformer has blocks 0 "
+            f"to {layers - 1}"
+        )
+    return replace(guidance, stg_blocks=blocks)

@@ -57,6 +57,3 @@ DEFAULTS_2_3 = Defaults(
 )
 
 DEFAULTS: Mapping[str, Defaults] = MappingProxyType({"2.3": DEFAULTS_2_3})
-
-# Where no model is open to say its version: in the service's process, and for sizes alone.
-ASSUMED = DEFAULTS_2_3

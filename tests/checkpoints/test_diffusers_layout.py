@@ -14,6 +14,7 @@ from entracte import Engine, Request, Residency
 from entracte.checkpoints.description import describe_path
 from entracte.checkpoints.diffusers_layout import open_diffusers
 from entracte.checkpoints.loading import build_component
+from entracte.checkpoints.model_header import ModelHeader, read_model_header
 from entracte.errors import CheckpointError
 from entracte.models.registry import LTX_2_3
 from entracte.synthetic.demo import DISTILLED_LORA, GEMMA
@@ -90,6 +91,7 @@ def test_every_component_is_complete(folder: Path) -> None:
     version, components = open_diffusers(folder)
     assert version is LTX_2_3
     assert len(components) == 7
+    assert read_model_header(str(folder), (), distilled=False) == ModelHeader("2.3", layers=4)
     for component in components.values():
         build_component(component, LTX_2_3)
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.model_files import ModelPaths, open_model
+from entracte.checkpoints.model_header import ModelHeader, read_model_header
 from entracte.checkpoints.official import newest, version_of
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import ModelSource
@@ -26,7 +27,12 @@ def folder(demo_model: Path, tmp_path: Path) -> Path:
 
 
 def opened(folder: Path, distilled: bool = False) -> ModelSource:
-    return open_model(str(folder), ModelPaths(), distilled)
+    source = open_model(str(folder), ModelPaths(), distilled)
+    # What a server is told of it by its header alone.
+    told = read_model_header(str(folder), (), distilled)
+    layers = source.components["transformer"].config["num_layers"]
+    assert told == ModelHeader(source.version.name, layers)
+    return source
 
 
 def transformer_file(source: ModelSource) -> str:

@@ -34,6 +34,7 @@ class HeaderOnly:
         }
         return cls(Path("published.safetensors"), metadata, infos)
 
+    @property
     def config(self) -> dict:
         return self.metadata["config"]
 

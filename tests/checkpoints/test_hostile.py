@@ -173,8 +173,8 @@ def with_config(
 ) -> Any:
     """The demonstration model's transformer with another config, or another dtype of a weight."""
     file = SafetensorsFile(demo_model / CHECKPOINT)
-    config = file.config()
-    config["transformer"] |= changes
+    config = dict(file.config)
+    config["transformer"] = config["transformer"] | changes
     start = "model.diffusion_model."
     tensors = {
         key: torch.empty(info.shape, dtype=info.dtype)

@@ -27,7 +27,7 @@ def test_reads_what_safetensors_wrote(good: Path) -> None:
     file = SafetensorsFile(good)
     assert torch.equal(Located(file, "a").tensor(), torch.arange(6.0).view(2, 3))
     assert Located(file, "b").tensor().dtype is torch.bfloat16
-    assert file.config() == {"x": 1}
+    assert file.config == {"x": 1}
     assert file.bytes_taken == 24 + 8
 
 

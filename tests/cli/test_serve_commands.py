@@ -25,8 +25,9 @@ from entracte.serve.keys import KeyStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
 
+from ..checkpoints.test_model_header import write
 from ..serve.fake_runner import OpenFake
-from ..serve.running import Local, local, settings_for, small, wait_for
+from ..serve.running import LTX_2_3, Local, local, settings_for, small, wait_for
 
 PROMPT, UNWANTED = "A secret garden", "a fence"
 
@@ -38,6 +39,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
     folder = DataFolder(tmp_path / "data")
     folder.prepare()
     return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A model as far as its header goes."""
+    (tmp_path / "model").mkdir()
+    write(tmp_path / "model" / "checkpoint.safetensors")
+    return str(tmp_path / "model")
 
 
 @pytest.fixture
@@ -73,7 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def submit(store: JobStore, folder: DataFolder, owner: str = "ann") -> Job:
     fields = VideoFields(**small(PROMPT, negative_prompt=UNWANTED))
-    wanted = resolve(fields, settings_for(folder.root), {})
+    wanted = resolve(fields, settings_for(folder.root), LTX_2_3, {})
     return store.submit(new_job(new_id(), owner, 0, wanted), QueueLimits(100, 100))
 
 
@@ -342,22 +351,22 @@ def port() -> Iterator[int]:
     ],
 )
 def test_settings_that_are_refused(
-    capsys: pytest.CaptureFixture[str], flags: str, words: str
+    capsys: pytest.CaptureFixture[str], model: str, flags: str, words: str
 ) -> None:
-    assert words in refused(capsys, "serve", "--model", "nowhere", *flags.split())
+    assert words in refused(capsys, "serve", "--model", model, *flags.split())
 
 
 @pytest.mark.usefixtures("_own_log", "folder")
-def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], port: int) -> None:
-    line = refused(capsys, "serve", "--model", "nowhere", "--port", str(port))
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str], model: str, port: int) -> None:
+    line = refused(capsys, "serve", "--model", model, "--port", str(port))
     assert line == f"cannot listen at 127.0.0.1:{port}: Address already in use"
 
 
 @pytest.mark.usefixtures("_own_log")
 def test_a_folder_that_another_server_uses(
-    folder: DataFolder, capsys: pytest.CaptureFixture[str]
+    folder: DataFolder, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("serve", "--model", "nowhere", "--port", "0")
+    flags = ("serve", "--model", model, "--port", "0")
     with folder.locked():
         line = refused(capsys, *flags)
         assert line == f"another server uses {folder.root}; stop it, or give --data-folder"
@@ -367,9 +376,18 @@ def test_a_folder_that_another_server_uses(
     assert KeyStore(open_database(folder.database)).list() == []  # none that nobody was shown
 
 
-def test_a_model_that_there_is_not(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_own_log")
+def test_a_model_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Found by the server, before there is a data folder."""
+    flags = ["--model", str(tmp_path / "none"), "--data-folder", str(tmp_path / "data")]
+    line = refused(capsys, "serve", *flags)
+    assert line == f"model folder {tmp_path / 'none'} does not exist"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_is_not_whole(model: str, tmp_path: Path) -> None:
     """Found by the worker. The server ends by itself, and has made no key."""
-    flags = ["--model", str(tmp_path / "none"), "--data-folder", str(tmp_path), "--port", "0"]
+    flags = ["--model", model, "--data-folder", str(tmp_path / "data"), "--port", "0"]
     done = subprocess.run(
         [sys.executable, "-m", "entracte", "serve", *flags, "--log-format", "json"],
         capture_output=True,
@@ -379,11 +397,11 @@ def test_a_model_that_there_is_not(tmp_path: Path) -> None:
     )
     lines = done.stderr.splitlines()
     assert done.returncode == 2, lines
-    assert lines[-1] == f"entracte: model folder {tmp_path / 'none'} does not exist"
+    assert lines[-1].startswith("entracte: the text encoder is missing: give --gemma-root")
     assert any("worker cannot start" in line for line in lines)
     assert "worker died" not in done.stderr
     assert "API key" not in done.stderr
-    assert KeyStore(open_database(tmp_path / "entracte.db")).list() == []
+    assert KeyStore(open_database(tmp_path / "data" / "entracte.db")).list() == []
     assert "Traceback" not in done.stderr
 
 

@@ -16,7 +16,7 @@ from entracte.serve.jobs.store import JobStore
 from entracte.serve.service import new_id, new_job
 from entracte.serve.submission import resolve
 
-from ..serve.running import settings_for, small
+from ..serve.running import LTX_2_3, settings_for, small
 
 # What is written, and what may be seen of it.
 HOSTILE = [
@@ -66,7 +66,7 @@ def test_a_clients_words_are_shown_to_the_operator(
         pytest.skip("no request can carry these")
     database = open_database(folder.database, make=True)
     store = JobStore(database, Outbox(database))
-    wanted = resolve(VideoFields(**small(text)), settings_for(folder.root), {})
+    wanted = resolve(VideoFields(**small(text)), settings_for(folder.root), LTX_2_3, {})
     job = store.submit(new_job(new_id(), "ann", 0, wanted), QueueLimits(100, 100))
     assert run(["jobs", "show", job.id, "--prompt"]) == 0
     assert run(["jobs", "list"]) == 0

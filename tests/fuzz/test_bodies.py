@@ -16,7 +16,7 @@ from entracte.serve.service import Service
 
 from ..serve.fake_runner import OpenFake
 from ..serve.http.asking import png
-from ..serve.running import settings_for, small
+from ..serve.running import LTX_2_3, settings_for, small
 from .mutate import fuzz
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ TOKENS = (
 def client(tmp_path: Path) -> Iterator[TestClient]:
     """Of the application in this process, with a queue that is soon full."""
     settings = settings_for(tmp_path / "data", max_queued=20, auth="off")
-    service = Service(settings, lambda _: OpenFake(), open_log("json", StringIO()))
+    service = Service(settings, LTX_2_3, lambda _: OpenFake(), open_log("json", StringIO()))
     with TestClient(make_app(service), "http://127.0.0.1") as client:
         yield client
 

@@ -35,7 +35,7 @@ def test_safetensors(tmp_path: Path) -> None:
         file = SafetensorsFile(path)
         for name in file.tensors:
             Located(file, name).tensor()
-        if file.config():
+        if file.config:
             open_checkpoint([file])
 
     assert fuzz(read, seeds, (CheckpointError,), TOKENS) >= 50

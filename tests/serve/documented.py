@@ -12,6 +12,8 @@ from entracte.request_fields import http_name, range_words, value_schemas
 from entracte.serve.fields import VideoFields
 from entracte.serve.submission import default_fields
 
+from .running import LTX_2_3
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # In the order in which a reader follows their examples, which use each other's results.
@@ -69,13 +71,18 @@ def field_rows() -> list[list[str]]:
     """A request's fields: name, values, default and description, as the reference has them."""
     schemas = value_schemas(VideoFields)
     settings = ServeSettings()
-    defaults = default_fields(settings) | {"model": settings.model_name[0], "seed": "random"}
+    defaults = default_fields(settings, LTX_2_3) | {
+        "model": settings.model_name[0],
+        "seed": "random",
+    }
     found = []
     for name, field in VideoFields.model_fields.items():
         schema = schemas[http_name(name)]
         default = defaults.get(http_name(name), "")
         if isinstance(default, str) and len(default) > 20:
             default = "`/v1/engine` has it"
+        if isinstance(default, tuple):
+            default = ", ".join(map(str, default))
         shown = f"{default:g}" if isinstance(default, float) else str(default)
         row = [
             f"`{http_name(name)}`",

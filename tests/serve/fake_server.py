@@ -15,7 +15,7 @@ from entracte.serve.server import bind, run
 from entracte.serve.service import Service
 
 from .fake_runner import OpenFake
-from .running import PATIENCE, settings_for
+from .running import LTX_2_3, PATIENCE, settings_for
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def fake_server(folder: Path, files: int | None = None, **settings: Any) -> Iter
 def main() -> None:
     settings = settings_for(Path(sys.argv[1]), port=0, **json.loads(sys.argv[2]))
     with process_log("json") as (log, _), bind(settings) as listener:
-        service = Service(settings, lambda _: OpenFake(), log)
+        service = Service(settings, LTX_2_3, lambda _: OpenFake(), log)
         _, key = service.keys.add("first")
         port = listener.getsockname()[1]
         run(service, listener, lambda: print(port, key, flush=True))

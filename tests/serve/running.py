@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
+from entracte.checkpoints.model_header import ModelHeader
 from entracte.config.serve import ServeSettings
 from entracte.serve.logs import open_log
 from entracte.serve.server import bind, server_config
@@ -31,6 +32,9 @@ def settings_for(folder: Path, **more: Any) -> ServeSettings:
     given = {"data_folder": folder, "max_running_per_key": None, "nice": 0} | more
     return ServeSettings(**given)
 
+
+# What a service with fake runners claims to serve.
+LTX_2_3 = ModelHeader("2.3", layers=48)
 
 # How long a test waits for what must come: beside a full load, on any machine.
 PATIENCE = 600.0
@@ -87,7 +91,10 @@ def local(
     """Serve on a free port of this machine until the block ends."""
     log = StringIO()
     service = Service(
-        settings_for(folder, **settings), lambda _: runner or OpenFake(), open_log("json", log)
+        settings_for(folder, **settings),
+        LTX_2_3,
+        lambda _: runner or OpenFake(),
+        open_log("json", log),
     )
     _, key = service.keys.add(f"test {time.time_ns()}")
     listener = bind(service.settings.model_copy(update={"port": 0}))

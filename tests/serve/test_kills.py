@@ -24,7 +24,7 @@ from entracte.serve.submission import resolve
 from entracte.serve.workers import supervisor
 
 from .fake_runner import FRAMES, OpenFake
-from .running import Hooks, local, settings_for, small, wait_for
+from .running import LTX_2_3, Hooks, local, settings_for, small, wait_for
 
 KILLS_OF_WORKERS = 88
 SEED = 20261125
@@ -99,7 +99,9 @@ def test_the_server_is_killed_at_random_points(tmp_path: Path, hooks: Hooks, kil
     settings = settings_for(folder)
 
     def ask() -> str:
-        wanted = resolve(VideoFields(**small(f"steps {chance.randrange(2, 15)}")), settings, {})
+        wanted = resolve(
+            VideoFields(**small(f"steps {chance.randrange(2, 15)}")), settings, LTX_2_3, {}
+        )
         return store.submit(new_job(new_id(), "ann", 0, wanted), QueueLimits(1000, 1000)).id
 
     ids = [ask() for _ in range(10)]

@@ -10,7 +10,7 @@ from entracte.serve.fields import VideoFields
 from entracte.serve.http.errors import of_refused
 from entracte.serve.submission import resolve
 
-from .running import settings_for, small
+from .running import LTX_2_3, settings_for, small
 
 LORAS = {f"style-{number}": Path(f"/loras/style-{number}.safetensors") for number in range(9)}
 
@@ -34,7 +34,7 @@ def lora(number: int, strength: float = 1.0) -> dict[str, Any]:
 )
 def test_too_much_is_refused(tmp_path: Path, fields: dict[str, Any], param: str, code: str) -> None:
     with pytest.raises(RequestRefused) as refused:
-        resolve(VideoFields(**small(**fields)), settings_for(tmp_path), LORAS)
+        resolve(VideoFields(**small(**fields)), settings_for(tmp_path), LTX_2_3, LORAS)
     told = of_refused(refused.value)
     assert (told.status, told.param, told.code) == (400, param, code)
 
@@ -48,10 +48,10 @@ def test_too_much_is_refused(tmp_path: Path, fields: dict[str, Any], param: str,
     ],
 )
 def test_what_is_within_is_taken(tmp_path: Path, fields: dict[str, Any]) -> None:
-    resolve(VideoFields(**small(**fields)), settings_for(tmp_path), LORAS)
+    resolve(VideoFields(**small(**fields)), settings_for(tmp_path), LTX_2_3, LORAS)
 
 
 def test_operators_move_the_limits(tmp_path: Path) -> None:
     more = settings_for(tmp_path, max_seconds=120, max_loras=9, max_lora_strength=50)
     fields = {"fps": 1, "num_frames": 113, "loras": [lora(n, 50) for n in range(9)]}
-    resolve(VideoFields(**small(**fields)), more, LORAS)
+    resolve(VideoFields(**small(**fields)), more, LTX_2_3, LORAS)

@@ -12,7 +12,8 @@ from typing import Any
 from diffusers import AutoencoderKLLTX2Video
 from torch import nn
 
-from entracte.checkpoints.diffusers_vae import KINDS, DiffusersConfig
+from entracte.checkpoints.diffusers_configs import DiffusersConfig
+from entracte.checkpoints.diffusers_vae import KINDS
 from entracte.errors import CheckpointError
 from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 

@@ -8,7 +8,8 @@ from typing import Any
 from entracte.errors import CheckpointError
 
 from .adapter_folder import is_adapter_folder, lora_path
-from .diffusers_layout import is_diffusers_folder, open_diffusers
+from .diffusers_configs import is_diffusers_folder
+from .diffusers_layout import open_diffusers
 from .folder import (
     Folder,
     WeightFiles,
@@ -21,7 +22,8 @@ from .gemma_folder import open_gemma
 from .lora import is_lora
 from .lora.describe import describe_lora
 from .named import expand, is_folder
-from .published import is_checkpoint, is_upsampler, open_checkpoint
+from .parts import is_checkpoint
+from .published import is_upsampler, open_checkpoint
 from .safetensors_file import SafetensorsFile
 from .shards import INDEX_SUFFIX, shards_of
 from .sources import ComponentSource, Located
@@ -122,13 +124,13 @@ def _describe_file(file: SafetensorsFile) -> Description:
     if file.quantised is not None:
         kind = f"quantised file ({file.quantised}), which is not supported yet"
         return Description(path, kind, None, [_part("tensors", every)])
-    if is_checkpoint(file):
+    if is_checkpoint(file.config):
         version, components = open_checkpoint([file])
         parts = [_component(component) for component in components.values()]
         return Description(path, "checkpoint", version.name, parts)
     if is_upsampler(file):
         asked = ("spatial_upsample", "temporal_upsample", "spatial_scale")
-        facts = {name: value for name, value in file.config().items() if name in asked}
+        facts = {name: value for name, value in file.config.items() if name in asked}
         return Description(path, "latent upsampler", None, [_part("upsampler", every)], facts)
     if is_lora(file):
         kind, facts = describe_lora(file)

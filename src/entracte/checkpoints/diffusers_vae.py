@@ -5,10 +5,10 @@ and ours, has them in one flat list.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-DiffusersConfig = Mapping[str, Any]
+from .diffusers_configs import DiffusersConfig
 
 KINDS = {
     "spatial": "compress_space",

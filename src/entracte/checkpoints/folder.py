@@ -8,17 +8,12 @@ from entracte.errors import CheckpointError
 
 from .gemma_folder import is_gemma
 from .lora import is_lora
-from .official import newest, version_of
-from .published import (
-    components_of,
-    is_checkpoint,
-    is_upsampler,
-    open_upsampler,
-    require_plain,
-)
+from .official import newest, newest_of_kind
+from .parts import components_of, is_checkpoint, require_plain
+from .published import is_upsampler, open_upsampler
 from .safetensors_file import SafetensorsFile
 from .shards import INDEX_SUFFIX, shards_of
-from .versions import model_version
+from .versions import version_name
 
 OTHER_FORMATS = ("*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin")
 
@@ -35,7 +30,7 @@ class WeightFiles:
 
     @property
     def components(self) -> frozenset[str]:
-        return frozenset().union(*map(components_of, self.files))
+        return components_of(key for file in self.files for key in file.tensors)
 
 
 @dataclass(slots=True)
@@ -107,9 +102,9 @@ def _add(found: Folder, weights: WeightFiles) -> None:
     first = weights.files[0]
     for file in weights.files:
         require_plain(file)
-        if is_checkpoint(file):
-            model_version(file.metadata, file.config(), file.path)  # raises for others
-    if any(map(is_checkpoint, weights.files)):
+        if is_checkpoint(file.config):
+            version_name(file.metadata, file.config, file.path)  # raises for others
+    if any(is_checkpoint(file.config) for file in weights.files):
         found.checkpoints.append(weights)
     elif is_upsampler(first):
         found.upsamplers.append(first)
@@ -130,13 +125,12 @@ def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
             settings=("checkpoint_path",),
         )
     whole = [each for each in found.checkpoints if "transformer" in each.components]
-    named = [each for each in whole if ("distilled" in each.name) == distilled] or whole
-    best = max(version_of(each.name) for each in named) if named else ()
-    named = [each for each in named if version_of(each.name) == best]
+    names = newest_of_kind([each.name for each in whole], distilled)
+    named = [each for each in whole if each.name in names]
     if len(named) > 1:
-        names = ", ".join(each.name for each in named)
         raise CheckpointError(
-            f"{found.path} holds several checkpoints ({names}); name one with `checkpoint_path`",
+            f"{found.path} holds several checkpoints ({', '.join(names)}); name one with "
+            "`checkpoint_path`",
             settings=("checkpoint_path",),
         )
     if len(whole) > 1:

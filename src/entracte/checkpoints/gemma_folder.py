@@ -10,7 +10,8 @@ from entracte.models import gemma
 
 from .json_file import first_problem, read_json
 from .named import expand, is_folder
-from .published import require_plain
+from .parts import require_plain
+from .safetensors_file import SafetensorsFile
 from .shards import shards
 from .sources import ComponentSource, Located
 
@@ -72,7 +73,7 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
     values = _read_config(root / CONFIG)
     _check_tokenizer(tokenizer or root)
     tensors: dict[str, Located] = {}
-    for file in shards(root, STEM):
+    for file in map(SafetensorsFile, shards(root, STEM)):
         require_plain(file)
         for key in file.tensors:
             name = gemma.file_to_module(key)

@@ -1,7 +1,9 @@
 """The header of a safetensors file, checked as strictly as by the format's own library."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -9,7 +11,7 @@ from entracte.errors import CheckpointError
 
 from .json_file import first_problem, parse_object
 from .open_file import OpenFile
-from .recognise import LOOKED_AT, recognise_bytes
+from .recognise import LOOKED_AT, recognise_bytes, recognise_quantised
 
 LENGTH_BYTES = 8
 MAX_BYTES = 100 * 2**20  # the library's limit
@@ -34,10 +36,18 @@ METADATA = TypeAdapter(dict[str, str], config=ConfigDict(strict=True))
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """data_start: where tensors begin, in bytes from the beginning of the file."""
+    """What a file says of itself. Needs no torch.
 
-    metadata: dict[str, str]
-    tensors: dict[str, HeaderEntry]
+    config: that of the metadata; may be empty. quantised: how the weights are quantised, in words;
+    None where nothing says that they are. data_start: where tensors begin, in bytes from the
+    beginning of the file.
+    """
+
+    path: Path
+    metadata: Mapping[str, str]
+    config: Mapping[str, Any]
+    quantised: str | None
+    tensors: Mapping[str, HeaderEntry]
     data_start: int
 
 
@@ -60,7 +70,13 @@ def read_header(file: OpenFile) -> Header:
     except ValueError as error:  # pydantic's errors are ValueErrors
         raise _not_safetensors(file, f"its header cannot be read ({_reason(error)})") from None
     _check_places(file, tensors, data_start)
-    return Header(metadata, tensors, data_start)
+    try:
+        config = parse_object(metadata.get("config", "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{file.path}: its config is not JSON: {error}") from None
+    dtypes = {name: entry.dtype for name, entry in tensors.items()}
+    quantised = recognise_quantised(dtypes, metadata)
+    return Header(file.path, metadata, config, quantised, tensors, data_start)
 
 
 def _check_places(file: OpenFile, tensors: dict[str, HeaderEntry], data_start: int) -> None:

@@ -1,7 +1,8 @@
 """Models on the Hugging Face hub: in its cache, or fetched from it."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from httpx2 import HTTPError
@@ -13,6 +14,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    SafetensorsParsingError,
 )
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils._validators import validate_repo_id
@@ -32,11 +34,36 @@ PATIENCE = 10.0
 Needed = Callable[[Sequence[str]], Sequence[str]]
 
 
+class HubRefusal(CheckpointError):
+    """The hub does not answer, or not with what was asked for."""
+
+
 def find(repository: str, needed: Needed, is_whole: Callable[[Path], bool]) -> Path:
     """The folder of a repository, from the hub's cache if complete there, else downloaded.
 
     A complete cache is used without contacting the hub. Respects HF_HOME and HF_HUB_OFFLINE.
     Raises CheckpointError if files are unavailable.
+    """
+    cached = snapshots(repository)
+    if cached and _is_main(cached[0]) and is_whole(cached[0]):
+        return cached[0]
+    try:
+        files = list_files(repository)
+        wanted = needed(files)
+        if not wanted:
+            raise no_checkpoint(repository, files)
+        return fetch(repository, wanted)
+    except HubRefusal as refusal:
+        if not cached or isinstance(refusal.__cause__, RepositoryNotFoundError):
+            raise
+        logger.warning("%s; taking what is in the hub's cache", refusal)
+    return next(filter(is_whole, cached), cached[0])
+
+
+def snapshots(repository: str) -> list[Path]:
+    """The folders of a repository in the cache: that of `main` first, then the newest.
+
+    Raises CheckpointError for a name that no repository can have.
     """
     try:
         validate_repo_id(repository)
@@ -44,33 +71,52 @@ def find(repository: str, needed: Needed, is_whole: Callable[[Path], bool]) -> P
         raise CheckpointError(
             f"{repository} is neither a folder here nor a name that a repository can have"
         ) from None
-    cached = list(_snapshots(repository))
-    if cached and _is_main(cached[0]) and is_whole(cached[0]):
-        return cached[0]
-    try:
-        return _fetch(repository, needed)
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError) as error:
-        refusal = _refusal(repository, error)
-    except OSError as error:
-        raise CheckpointError(
-            f"{repository} cannot be kept in the hub's cache: {error.strerror or error}"
-        ) from None
-    if not cached or isinstance(refusal.__cause__, RepositoryNotFoundError):
-        raise refusal
-    logger.warning("%s; taking what is in the hub's cache", refusal)
-    return next(filter(is_whole, cached), cached[0])
+    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    folders = [folder for folder in root.glob("snapshots/*") if folder.is_dir()]
+    return sorted(folders, key=lambda each: (_is_main(each), each.stat().st_mtime))[::-1]
+
+
+def list_files(repository: str) -> list[str]:
+    """Paths of the files of a repository on the hub; raises HubRefusal."""
+    with _asking(repository):
+        info = HfApi().model_info(repository, timeout=PATIENCE)
+    return [each.rfilename for each in info.siblings or []]
+
+
+def fetch(repository: str, files: Sequence[str]) -> Path:
+    """Download files into the cache; returns their folder.
+
+    Raises HubRefusal, and CheckpointError if the cache cannot be written.
+    """
+    with _asking(repository):
+        return Path(snapshot_download(repository, allow_patterns=list(map(_escape, files))))
+
+
+def read_metadata(repository: str, file: str) -> Mapping[str, str]:
+    """The metadata in the header of a safetensors file on the hub, of which no more is downloaded.
+
+    Raises HubRefusal, and CheckpointError if it has no such header.
+    """
+    with _asking(repository):
+        try:
+            header = HfApi().parse_safetensors_file_metadata(repository, file, timeout=PATIENCE)
+        except SafetensorsParsingError as error:
+            raise CheckpointError(f"{repository}: {file} is not a safetensors file") from error
+    return header.metadata
+
+
+def no_checkpoint(repository: str, files: Sequence[str]) -> CheckpointError:
+    """The refusal of a repository with other files than a model's."""
+    listed = ", ".join(files[:5])
+    return CheckpointError(
+        f"{repository} holds no LTX checkpoint under the published names; its files are "
+        f"{listed or 'none'}{', …' if len(files) > 5 else ''}"
+    )
 
 
 def hide_progress() -> None:
     """Show no progress bars of downloads in this process."""
     disable_progress_bars()
-
-
-def _snapshots(repository: str) -> Iterator[Path]:
-    """The folders of a repository in the cache: that of `main` first, then the newest."""
-    root = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-    folders = [folder for folder in root.glob("snapshots/*") if folder.is_dir()]
-    yield from sorted(folders, key=lambda each: (_is_main(each), each.stat().st_mtime))[::-1]
 
 
 def _is_main(snapshot: Path) -> bool:
@@ -80,41 +126,37 @@ def _is_main(snapshot: Path) -> bool:
         return False
 
 
-def _fetch(repository: str, needed: Needed) -> Path:
-    info = HfApi().model_info(repository, timeout=PATIENCE)
-    files = [each.rfilename for each in info.siblings or []]
-    wanted = needed(files)
-    if not wanted:
-        listed = ", ".join(files[:5])
-        raise CheckpointError(
-            f"{repository} holds no LTX checkpoint under the published names; its files are "
-            f"{listed or 'none'}{', …' if len(files) > 5 else ''}"
-        )
-    return Path(snapshot_download(repository, allow_patterns=list(map(_escape, wanted))))
-
-
 def _escape(name: str) -> str:
     """A pattern that matches only this name."""
     return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
 
 
-def _refusal(repository: str, error: Exception) -> CheckpointError:
+@contextmanager
+def _asking(repository: str) -> Iterator[None]:
+    """Raise HubRefusal, in words, for what keeps the hub from answering."""
+    try:
+        yield
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError) as error:
+        raise HubRefusal(_refusal_words(repository, error)) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{repository} cannot be kept in the hub's cache: {error.strerror or error}"
+        ) from None
+
+
+def _refusal_words(repository: str, error: Exception) -> str:
     if isinstance(error, GatedRepoError):
-        words = (
+        return (
             f"{repository} is gated: accept its terms at {constants.ENDPOINT}/{repository}, then "
             "log in with `hf auth login`"
         )
-    elif isinstance(error, RepositoryNotFoundError):
-        words = (
+    if isinstance(error, RepositoryNotFoundError):
+        return (
             f"{repository} is neither a folder here nor a repository on the hub (or it is private: "
             "log in with `hf auth login`)"
         )
-    elif isinstance(error, HfHubHTTPError) and error.response is not None:
-        words = f"the hub answered {error.response.status_code} for {repository}"
-    elif isinstance(error, OfflineModeIsEnabled):
-        words = f"{repository} is not whole in the hub's cache, and HF_HUB_OFFLINE is set"
-    else:
-        words = f"{repository} is not whole in the hub's cache, and the hub cannot be reached"
-    refusal = CheckpointError(words)
-    refusal.__cause__ = error
-    return refusal
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return f"the hub answered {error.response.status_code} for {repository}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{repository} is not whole in the hub's cache, and HF_HUB_OFFLINE is set"
+    return f"{repository} is not whole in the hub's cache, and the hub cannot be reached"

@@ -6,11 +6,12 @@ from pathlib import Path
 from entracte.errors import CheckpointError
 
 from . import hub
-from .diffusers_layout import is_diffusers_folder, open_diffusers
+from .diffusers_configs import is_diffusers_folder
+from .diffusers_layout import open_diffusers
 from .folder import Folder, choose_checkpoint, choose_distilled_lora, choose_upsampler, scan
 from .gemma_choice import check_text_encoder, choose_gemma
 from .gemma_folder import open_gemma
-from .named import expand, find_folder, is_folder, is_repository
+from .named import expand, find_folder, is_folder, is_repository, require_named
 from .official import has_all, needed_files, needed_of_gemma
 from .published import open_checkpoint, open_upsampler
 from .safetensors_file import SafetensorsFile
@@ -39,13 +40,7 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
     distilled: prefer a distilled checkpoint if there are both.
     Raises CheckpointError, saying what is missing and how to give it.
     """
-    if model is None and not paths.checkpoint:
-        raise CheckpointError(
-            "no model is named: give `model` (a folder, or a hub repository such as "
-            "Lightricks/LTX-2.3), or `checkpoint_path` and `gemma_root`. To try without weights: "
-            "entracte demo-model DIR",
-            settings=("model", "checkpoint_path", "gemma_root"),
-        )
+    require_named(model, paths.checkpoint)
     folder = None if model is None else _folder(model, distilled)
     found = None if folder is None else scan(folder)
     if folder is not None and is_diffusers_folder(folder) and not paths.checkpoint:

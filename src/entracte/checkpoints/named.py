@@ -1,8 +1,20 @@
 """Names of models: folders and hub repositories. Imports nothing heavy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from entracte.errors import CheckpointError
+
+
+def require_named(model: str | None, checkpoint: Sequence[Path]) -> None:
+    """Raise CheckpointError if neither a model nor the files of its checkpoint are given."""
+    if model is None and not checkpoint:
+        raise CheckpointError(
+            "no model is named: give `model` (a folder, or a hub repository such as "
+            "Lightricks/LTX-2.3), or `checkpoint_path` and `gemma_root`. To try without weights: "
+            "entracte demo-model DIR",
+            settings=("model", "checkpoint_path", "gemma_root"),
+        )
 
 
 def is_repository(model: str) -> bool:

@@ -17,6 +17,8 @@ DIFFUSERS_FOLDERS = (
     "latent_upsampler",
 )
 
+TRANSFORMER_CONFIG = "transformer/config.json"
+
 UPSAMPLER = r".*spatial-upscaler-x2"
 BASE = r".*-dev"
 DISTILLED = r".*-distilled"
@@ -51,6 +53,25 @@ def needed_of_gemma(files: Sequence[str]) -> list[str]:
 def newest(names: Iterable[str]) -> str:
     """The name with the highest version; of several, the last in the alphabet."""
     return max(names, key=lambda name: (version_of(name), name))
+
+
+def header_of(files: Sequence[str], distilled: bool) -> str | None:
+    """Which of a repository's files says what its transformer is; None if it has no LTX model."""
+    if MODEL_INDEX in files:
+        return TRANSFORMER_CONFIG if TRANSFORMER_CONFIG in files else None
+    kind = re.compile((DISTILLED if distilled else BASE) + VERSION)
+    needed = needed_files(files, distilled)
+    return next((file for file in needed if kind.fullmatch(Path(file).stem)), None)
+
+
+def newest_of_kind(names: Sequence[str], distilled: bool) -> list[str]:
+    """Which checkpoints a pipeline takes, by their names: several if it cannot tell them apart.
+
+    Those called distilled, or the others; all if there are none of the kind.
+    """
+    fitting = [name for name in names if ("distilled" in name) == distilled] or list(names)
+    best = max(map(version_of, fitting), default=())
+    return [name for name in fitting if version_of(name) == best]
 
 
 def version_of(name: str) -> tuple[int, ...]:

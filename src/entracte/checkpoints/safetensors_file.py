@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,8 @@ from torch import Tensor
 from entracte.errors import CheckpointError
 
 from .header import HeaderEntry, read_header
-from .json_file import parse_object
 from .open_file import OpenFile
-from .recognise import TAKE_BFLOAT16, recognise_quantised
+from .recognise import TAKE_BFLOAT16
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -71,15 +69,9 @@ class SafetensorsFile:
         self.bytes_taken = 0
         self._file = OpenFile(path)
         header = read_header(self._file)
-        self.metadata: Mapping[str, str] = header.metadata
-        try:
-            self._config = parse_object(header.metadata.get("config", "{}"))
-        except ValueError as error:
-            raise CheckpointError(f"{path}: its config is not JSON: {error}") from None
-        #: How its weights are quantised, in words; None where nothing says that they are.
-        self.quantised = recognise_quantised(
-            {name: entry.dtype for name, entry in header.tensors.items()}, header.metadata
-        )
+        self.metadata = header.metadata
+        self.config = header.config
+        self.quantised = header.quantised
         self.tensors: Mapping[str, TensorInfo] = {
             name: self._info(name, entry, header.data_start)
             for name, entry in header.tensors.items()
@@ -122,10 +114,6 @@ class SafetensorsFile:
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
         self._file.check_unchanged()
-
-    def config(self) -> dict[str, Any]:
-        """The `config` of the header's metadata; may be empty."""
-        return self._config
 
 
 def _memory(flat: Tensor) -> memoryview:

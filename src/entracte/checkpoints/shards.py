@@ -1,4 +1,4 @@
-"""Weights in several files: shards, named by an index or by their numbers."""
+"""Weights in several files: shards, named by an index or by their numbers. Needs no torch."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,6 @@ from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 from entracte.errors import CheckpointError
 
 from .json_file import first_problem, read_json
-from .safetensors_file import SafetensorsFile
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -20,19 +19,19 @@ ShardName = Annotated[str, StringConstraints(pattern=r"^[^./\\\x00][^/\\\x00]*\.
 WEIGHT_MAP = TypeAdapter(dict[str, ShardName], config=ConfigDict(strict=True))
 
 
-def shards(folder: Path, stem: str) -> list[SafetensorsFile]:
+def shards(folder: Path, stem: str) -> list[Path]:
     """The files of weights called `stem` in a folder, from their index or in one file.
 
     Raises CheckpointError if there are none.
     """
     index, single = folder / (stem + INDEX_SUFFIX), folder / (stem + SUFFIX)
     if index.exists():
-        return [SafetensorsFile(path) for path in read_index(index)]
+        return read_index(index)
     if not single.exists():
         raise CheckpointError(
             f"{folder} has neither {single.name} nor {index.name}{_instead(folder)}"
         )
-    return [SafetensorsFile(single)]
+    return [single]
 
 
 def read_index(index: Path) -> list[Path]:

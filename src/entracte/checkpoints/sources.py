@@ -16,8 +16,8 @@ from .safetensors_file import TensorInfo
 class TensorFile(Protocol):
     """A file of tensors by key, or what is read as if it were one.
 
-    path: what messages call it. tensors, metadata: its header. quantised: how its weights are
-    quantised, in words; None where nothing says that they are.
+    path: what messages call it. tensors, metadata, config: its header; they may be empty.
+    quantised: how its weights are quantised, in words; None where nothing says that they are.
     """
 
     @property
@@ -30,6 +30,9 @@ class TensorFile(Protocol):
     def metadata(self) -> Mapping[str, str]: ...
 
     @property
+    def config(self) -> Mapping[str, Any]: ...
+
+    @property
     def tensors(self) -> Mapping[str, TensorInfo]: ...
 
     def read(self, name: str, out: Tensor) -> None:
@@ -40,9 +43,6 @@ class TensorFile(Protocol):
 
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
-
-    def config(self) -> Mapping[str, Any]:
-        """The header's config; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)

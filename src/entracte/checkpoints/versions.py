@@ -1,31 +1,30 @@
-"""Which version of LTX a checkpoint is."""
+"""Which version of LTX a checkpoint is. Needs no torch."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from entracte.errors import CheckpointError
-from entracte.models.registry import VERSIONS, ModelVersion
+from entracte.versions import DEFAULTS
 
 
-def model_version(
-    metadata: Mapping[str, str], config: Mapping[str, Any], where: object
-) -> ModelVersion:
+def version_name(metadata: Mapping[str, str], config: Mapping[str, Any], where: object) -> str:
     """The version that a header declares, or that its transformer's config implies.
 
     Raises CheckpointError, by name, for a version that cannot be run yet.
     """
-    name = _version_name(metadata, config, where)
-    if name not in VERSIONS:
+    name = _declared(metadata) or _implied(config, where)
+    if name not in DEFAULTS:
         raise CheckpointError(
-            f"{where} is LTX-{name}; this release runs LTX-{', LTX-'.join(VERSIONS)} only"
+            f"{where} is LTX-{name}; this release runs LTX-{', LTX-'.join(DEFAULTS)} only"
         )
-    return VERSIONS[name]
+    return name
 
 
-def _version_name(metadata: Mapping[str, str], config: Mapping[str, Any], where: object) -> str:
-    declared = metadata.get("model_version")
-    if declared:
-        return ".".join(declared.split(".")[:2])
+def _declared(metadata: Mapping[str, str]) -> str:
+    return ".".join(metadata.get("model_version", "").split(".")[:2])
+
+
+def _implied(config: Mapping[str, Any], where: object) -> str:
     transformer = config.get("transformer", {})
     if not isinstance(transformer, dict):
         raise CheckpointError(f"{where}: the part transformer of its config is not a JSON object")

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from entracte.checkpoints.model_header import ModelHeader, read_model_header
 from entracte.checkpoints.named import find_folder
 from entracte.errors import RequestError
 from entracte.imports import quick_imports
@@ -35,6 +36,12 @@ def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
         residency=residency,
         kernels=settings.kernels,
     )
+
+
+def read_header(settings: ModelSettings) -> ModelHeader:
+    """What the model of settings is, without opening it; raises CheckpointError for a bad one."""
+    distilled = settings.pipeline == "distilled"
+    return read_model_header(settings.model, settings.checkpoint_path or (), distilled)
 
 
 def check_model(settings: ModelSettings) -> None:

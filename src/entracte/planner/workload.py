@@ -10,7 +10,7 @@ from entracte.recipes import Recipe, SamplerName
 from entracte.request import ImageCondition, Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
-from entracte.versions import ASSUMED, Defaults
+from entracte.versions import DEFAULTS_2_3, Defaults
 
 from .model_profile import DISTILLED
 
@@ -86,7 +86,7 @@ class Workload:
         prompts: int | None = None,
         guidance_batch: int | None = None,
         on_gpu: bool = False,
-        defaults: Defaults = ASSUMED,
+        defaults: Defaults = DEFAULTS_2_3,
     ) -> "Workload":
         """What a request of these sizes is, with the default guidance; None is a default too.
 

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from entracte.config.opening import read_header
 from entracte.config.serve import ServeSettings
 from entracte.errors import EntracteError, RequestError
 from entracte.serve.workers.engine_factory import OpenEngine
@@ -68,14 +69,15 @@ def check(settings: ServeSettings) -> None:
 
 
 def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
-    """Open the service; raises EntracteError for wrong settings."""
+    """Open the service; raises EntracteError for wrong settings, or a model that cannot be run."""
     check(settings)
+    model = read_header(settings)
     try:
-        usual = usual_request(settings)
+        usual = usual_request(settings, model)
     except RequestRefused as error:
         raise RequestError(f"the default video cannot be made: {error.message}") from None
     return Service(
-        settings, lambda device: OpenEngine(settings, device, usual, settings.warm_up), log
+        settings, model, lambda device: OpenEngine(settings, device, usual, settings.warm_up), log
     )
 
 

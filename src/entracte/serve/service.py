@@ -10,6 +10,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
+from entracte.checkpoints.model_header import ModelHeader
 from entracte.config.residency import parse_size
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
@@ -50,12 +51,20 @@ RunnerOf = Callable[[str], OpenRunner]
 
 
 class Service:
-    """Owns the data folder, the queue and the workers. `start` it, and finally `stop` it."""
+    """Owns the data folder, the queue and the workers. `start` it, and finally `stop` it.
+
+    model: what is served, whose defaults requests take. runner_of: opens its engines.
+    """
 
     def __init__(
-        self, settings: ServeSettings, runner_of: RunnerOf, log: FilteringBoundLogger
+        self,
+        settings: ServeSettings,
+        model: ModelHeader,
+        runner_of: RunnerOf,
+        log: FilteringBoundLogger,
     ) -> None:
         self.settings = settings
+        self.model = model
         self.log = log
         self.folder = DataFolder(settings.data_folder)
         self.folder.prepare()

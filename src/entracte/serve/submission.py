@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entracte.binding import bind
+from entracte.binding import bind_to_model
+from entracte.checkpoints.model_header import ModelHeader
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
 from entracte.recipes import RECIPES
@@ -19,7 +20,6 @@ from entracte.request_fields import (
     values_from,
 )
 from entracte.sampling.lengths import TIME
-from entracte.versions import ASSUMED
 
 from .errors import RequestRefused, UnknownModel
 from .fields import LoraField, VideoFields
@@ -71,16 +71,22 @@ class Submission:
         return render_size(self.settings)
 
 
-def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Path]) -> Submission:
-    """Raises RequestRefused, naming the field, for what cannot be made or is not allowed here."""
-    model = fields.model or settings.model_name[0]
-    if model not in settings.model_name:
-        raise UnknownModel(f"There is no model {model[:100]!r}.", "model", "model_not_found")
+def resolve(
+    fields: VideoFields, settings: ServeSettings, model: ModelHeader, loras: Mapping[str, Path]
+) -> Submission:
+    """A client's request with what it leaves open filled in.
+
+    model: the one that is served. loras: paths by name.
+    Raises RequestRefused, naming the field, for what cannot be made or is not allowed here.
+    """
+    model_name = fields.model or settings.model_name[0]
+    if model_name not in settings.model_name:
+        raise UnknownModel(f"There is no model {model_name[:100]!r}.", "model", "model_not_found")
     for name, words in (("prompt", fields.prompt), ("negative_prompt", fields.negative_prompt)):
         if words is not None and len(words) > settings.max_prompt_chars:
             limit = settings.max_prompt_chars
             raise RequestRefused(f"{name} has over {limit:,} characters.", name, "too_long")
-    defaults = ASSUMED
+    defaults = model.defaults
     pipeline = fields.pipeline or settings.pipeline
     recipe = RECIPES[pipeline]
     width, height = _size(fields, settings)
@@ -111,8 +117,8 @@ def resolve(fields: VideoFields, settings: ServeSettings, loras: Mapping[str, Pa
         found["loras"] = [
             lora.model_dump(exclude=set() if lora.partial else {"partial"}) for lora in fields.loras
         ]
-    submission = Submission(fields.prompt, model, found)
-    _check(submission, settings, loras)
+    submission = Submission(fields.prompt, model_name, found)
+    _check(submission, settings, model, loras)
     return submission
 
 
@@ -147,15 +153,15 @@ def request_of(
     return Request(**arguments)
 
 
-def usual_request(settings: ServeSettings) -> Request:
+def usual_request(settings: ServeSettings, model: ModelHeader) -> Request:
     """The request that leaves everything open; raises RequestRefused."""
-    submission = resolve(VideoFields(prompt="Anything"), settings, {})
+    submission = resolve(VideoFields(prompt="Anything"), settings, model, {})
     return request_of(submission.prompt, submission.settings, {})
 
 
-def default_fields(settings: ServeSettings) -> dict[str, Any]:
+def default_fields(settings: ServeSettings, model: ModelHeader) -> dict[str, Any]:
     """What a request leaves open, for those who want to show it."""
-    usual = bind(Request("Anything"), ASSUMED)
+    usual = bind_to_model(Request("Anything"), model.defaults, model.layers)
     values = usual.model_dump(include=RequestFields.model_fields.keys() - OWN_DEFAULTS)
     values |= values_from(usual.video_guidance, usual.audio_guidance)
     return {
@@ -213,7 +219,9 @@ def _require_loras(loras: Sequence[LoraField], settings: ServeSettings) -> None:
             raise RequestRefused(words, "loras", "invalid_value")
 
 
-def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, Path]) -> None:
+def _check(
+    submission: Submission, settings: ServeSettings, model: ModelHeader, loras: Mapping[str, Path]
+) -> None:
     width, height = submission.render_size
     frames = submission.settings["num_frames"]
     pixels = width * height * frames
@@ -226,7 +234,7 @@ def _check(submission: Submission, settings: ServeSettings, loras: Mapping[str, 
         raise RequestRefused(words, "size", "too_large")
     try:
         request = request_of(submission.prompt, submission.settings, loras)
-        bind(request, ASSUMED)
+        bind_to_model(request, model.defaults, model.layers)
     except RequestError as error:
         raise from_request(error) from None
 

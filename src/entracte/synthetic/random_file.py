@@ -77,15 +77,12 @@ class RandomFile:
         self.path = path
         self.quantised: str | None = None
         self.metadata = metadata
-        self._config = config
+        self.config = config
         self._numbers = numbers
         self.tensors: Mapping[str, TensorInfo] = {
             key: TensorInfo(DTYPE, shape, 0, math.prod(shape) * DTYPE.itemsize)
             for key, shape in shapes.items()
         }
-
-    def config(self) -> Mapping[str, Any]:
-        return self._config
 
     def read(self, name: str, out: Tensor) -> None:
         """Copy the named tensor into `out`, of its shape and of any dtype."""

@@ -23,14 +23,14 @@ from entracte.serve.workers.messages import MemoryReport, PreviewImage, RunJob, 
 from entracte.serve.workers.protocol import WorkFailed
 from entracte.serve.workers.runner import EngineRunner
 from entracte.synthetic.demo import DISTILLED_LORA
-from tests.serve.running import settings_for, small
+from tests.serve.running import LTX_2_3, settings_for, small
 
 STG_999 = Guidance(cfg=3.0, stg=1.0, stg_blocks=(999,))
 
 
 def asked_for(tmp_path: Path, **fields: Any) -> Request:
     settings = settings_for(tmp_path)
-    wanted = resolve(VideoFields(**small(**{"size": "192x128", **fields})), settings, {})
+    wanted = resolve(VideoFields(**small(**{"size": "192x128", **fields})), settings, LTX_2_3, {})
     return request_of(wanted.prompt, wanted.settings, {})
 
 
@@ -130,7 +130,7 @@ def test_a_lora_is_called_as_the_client_knows_it(
         loras = [{"name": "My Style", "partial": partial}]
         fields = VideoFields(**small(size="192x128", loras=loras))
         names = {"My Style": path}
-        return request_of("x", resolve(fields, settings, names).settings, names)
+        return request_of("x", resolve(fields, settings, LTX_2_3, names).settings, names)
 
     output = str(tmp_path / "v.mp4")
     for ask in (

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..published import PARTS
+from ..parts import part_of
+from ..published import parameter_name
 from ..published_sizes import published_keys
 from ..sources import TensorFile
 from .changes import Group
@@ -56,9 +57,9 @@ def published_parameters() -> dict[str, list[str]]:
     """The names of every parameter of LTX-2.3 that a LoRA may change, by component."""
     found: dict[str, list[str]] = {"transformer": [], "connectors": []}
     for key in published_keys():
-        part = next((part for part in PARTS if key.startswith(part.prefix)), None)
+        part = part_of(key)
         if part is not None and part.component in found:
-            found[part.component].append(part.rename(key.removeprefix(part.prefix)))
+            found[part.component].append(parameter_name(key, part))
     return found
 
 

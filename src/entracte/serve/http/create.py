@@ -95,7 +95,7 @@ async def estimate(request: Request, service: TheService, key: TheKey) -> Estima
 
 
 def _resolve(service: Service, fields: VideoFields) -> Submission:
-    return resolve(fields, service.settings, service.loras.paths())
+    return resolve(fields, service.settings, service.model, service.loras.paths())
 
 
 async def _require_webhook(service: Service, pools: Pools, url: str | None) -> None:

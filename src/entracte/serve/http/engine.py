@@ -22,7 +22,8 @@ STARTED = int(time.time())
 def engine(service: TheService, key: TheKey) -> EngineView:
     """Workers with their memory by component, the queue, limits and defaults."""
     draining = service.draining.is_set()
-    return engine_view(service.workers(), service.queue.now(), service.settings, draining, key)
+    settings, model = service.settings, service.model
+    return engine_view(service.workers(), service.queue.now(), settings, model, draining, key)
 
 
 @router.get("/models", operation_id="listModels", summary="The models", responses=errors())

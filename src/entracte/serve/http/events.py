@@ -159,7 +159,7 @@ async def _may_listen(service: Service, key: Key, subscriber: Subscriber) -> boo
 async def _engine(service: Service, key: Key) -> str:
     queue = await anyio.to_thread.run_sync(service.queue.now)
     draining = service.draining.is_set()
-    view = engine_view(service.workers(), queue, service.settings, draining, key)
+    view = engine_view(service.workers(), queue, service.settings, service.model, draining, key)
     return _event("engine", view)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from entracte.checkpoints.model_header import ModelHeader
 from entracte.config.serve import ServeSettings
 from entracte.recipes import RECIPES
 from entracte.request_fields import (
@@ -119,6 +120,7 @@ def engine_view(
     workers: Sequence[WorkerSnapshot],
     queue: QueueSnapshot,
     settings: ServeSettings,
+    model: ModelHeader,
     draining: bool,
     key: Key,
 ) -> EngineView:
@@ -142,7 +144,7 @@ def engine_view(
             max_side=MAX_SIDE,
             max_frames=MAX_FRAMES,
         ),
-        defaults=default_fields(settings),
+        defaults=default_fields(settings, model),
         auth=settings.auth,
     )
 

@@ -1,0 +1,150 @@
+"""What a model is, from a header alone: for a process that opens no weights. Needs no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entracte.errors import CheckpointError
+from entracte.versions import DEFAULTS, Defaults
+
+from .diffusers_configs import is_diffusers_folder, require_ltx, transformer_config, translated
+from .header import Header, read_header
+from .json_file import parse_object
+from .named import expand, find_folder, is_folder, require_named
+from .official import MODEL_INDEX, TRANSFORMER_CONFIG, header_of, newest_of_kind
+from .open_file import OpenFile
+from .parts import components_of, is_checkpoint, require_plain
+from .shards import INDEX_SUFFIX, shards_of
+from .versions import version_name
+
+MAX_LAYERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHeader:
+    """version: by its name, as `entracte.versions` has it. layers: blocks of the transformer."""
+
+    version: str
+    layers: int
+
+    @property
+    def defaults(self) -> Defaults:
+        return DEFAULTS[self.version]
+
+
+def read_model_header(
+    model: str | None, checkpoint: Sequence[Path], distilled: bool
+) -> ModelHeader:
+    """Read which version a model is, and how deep, from the file that `open_model` would open.
+
+    A hub repository that is not in the cache is asked for this header alone.
+    model, distilled: as for `open_model`. checkpoint: explicit files or folders, which win.
+    Raises CheckpointError if there is no such model, or it is of no version that can be run.
+    """
+    require_named(model, checkpoint)
+    if checkpoint:
+        return _of_paths(checkpoint, distilled)
+    assert model is not None  # see `require_named`
+    folder = find_folder(model)
+    return _of_repository(model, distilled) if folder is None else _of_folder(folder, distilled)
+
+
+def _of_paths(paths: Sequence[Path], distilled: bool) -> ModelHeader:
+    headers: dict[Path, Header] = {}
+    for path in map(expand, paths):
+        chosen = _checkpoint_of(path, distilled) if is_folder(path) else _headers(shards_of(path))
+        headers |= {header.path: header for header in chosen}
+    return _of_headers(list(headers.values()))
+
+
+def _of_folder(folder: Path, distilled: bool) -> ModelHeader:
+    if is_diffusers_folder(folder):
+        require_ltx(folder)
+        config = translated((folder / TRANSFORMER_CONFIG).parent, transformer_config)
+        return _of_config({}, {"transformer": config}, folder)
+    return _of_headers(_checkpoint_of(folder, distilled))
+
+
+def _of_repository(repository: str, distilled: bool) -> ModelHeader:
+    from . import hub  # slow to import
+
+    for snapshot in hub.snapshots(repository):
+        files = [each.relative_to(snapshot).as_posix() for each in snapshot.rglob("*.*")]
+        if header_of(files, distilled) is not None:
+            return _of_folder(snapshot, distilled)
+    files = hub.list_files(repository)
+    file = header_of(files, distilled)
+    if file is None:
+        raise hub.no_checkpoint(repository, files)
+    if file == TRANSFORMER_CONFIG:
+        return _of_folder(hub.fetch(repository, [MODEL_INDEX, file]), distilled)
+    where = f"{repository}: {file}"
+    metadata = hub.read_metadata(repository, file)
+    try:
+        config = parse_object(metadata.get("config", "{}"))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: its config is not JSON: {error}") from None
+    return _of_config(metadata, config, where)
+
+
+def _checkpoint_of(folder: Path, distilled: bool) -> list[Header]:
+    """The headers of a folder's checkpoint, of several that which a pipeline takes."""
+    found: dict[str, list[Header]] = {}
+    skipped = []
+    seen: set[Path] = set()
+    try:
+        indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+        files = [*indices, *sorted(folder.glob("*.safetensors"))]
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder}: {error.strerror}") from None
+    for path in files:
+        if path.name.startswith(".") or path in seen:
+            continue
+        try:
+            paths = shards_of(path)
+            seen.update(paths)
+            headers = _headers(paths)
+            keys = (key for header in headers for key in header.tensors)
+            if "transformer" in components_of(keys) and any(
+                is_checkpoint(header.config) for header in headers
+            ):
+                _of_headers(headers)
+                found[headers[0].path.name] = headers
+        except CheckpointError as error:
+            skipped.append(f"\nskipped {error}")
+    if not found:
+        raise CheckpointError(
+            f"{folder} holds no LTX checkpoint; give `checkpoint_path`{''.join(skipped)}",
+            settings=("checkpoint_path",),
+        )
+    # Where the names do not tell several apart, opening the model refuses them.
+    return found[newest_of_kind(list(found), distilled)[0]]
+
+
+def _headers(paths: Sequence[Path]) -> list[Header]:
+    headers = [read_header(OpenFile(path)) for path in paths]
+    for header in headers:
+        require_plain(header)
+    return headers
+
+
+def _of_headers(headers: Sequence[Header]) -> ModelHeader:
+    declaring = [header for header in headers if is_checkpoint(header.config)]
+    if not declaring:
+        raise CheckpointError(f"{headers[0].path} is not an LTX checkpoint: it has no LTX config")
+    config: dict[str, Any] = {}
+    for header in declaring:
+        config.update(header.config)
+    return _of_config(declaring[0].metadata, config, declaring[0].path)
+
+
+def _of_config(
+    metadata: Mapping[str, str], config: Mapping[str, Any], where: object
+) -> ModelHeader:
+    version = version_name(metadata, config, where)
+    transformer = config.get("transformer")
+    layers = transformer.get("num_layers") if isinstance(transformer, dict) else None
+    if type(layers) is not int or not 0 < layers <= MAX_LAYERS:
+        raise CheckpointError(f"{where}: its config has num_layers={layers!r:.40}")
+    return ModelHeader(version, layers)
