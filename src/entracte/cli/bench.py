@@ -16,7 +16,7 @@ from entracte.config.residency import parse_size
 from entracte.errors import BudgetError, RequestError
 from entracte.imports import quick_imports
 
-from .flags import add_fields, worded_with_flags
+from .flags import add_fields, add_model_settings, worded_with_flags
 from .overwrite import require_absent
 from .parser import whole
 from .terminal import add_row, clean, plain_table
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
         "is written but what --json, --markdown and --dumps ask for.",
     )
     model = parser.add_argument_group("the model")
-    model.add_argument("--model", metavar="MODEL", help="model folder or hub repository")
+    add_model_settings(model, ["model"])
     model.add_argument(
         "--random-weights",
         nargs="?",
@@ -68,11 +68,12 @@ def add_parser(commands: Any) -> None:
         choices=("full", "medium"),
         help="random weights instead of files: in the published sizes, or a smaller model's",
     )
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    model.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
-    model.add_argument("--kernels", default="auto", choices=("auto", "captured", "plain"))
-    for name in ("device-memory", "host-memory", "pinned-memory"):
-        model.add_argument(f"--{name}", metavar="SIZE", help="a limit for all modes, such as 24GiB")
+    add_model_settings(model, ["device", "dtype", "kernels"])
+    add_model_settings(
+        model,
+        ["device_memory", "host_memory", "pinned_memory"],
+        words="a limit for all modes, such as 24GiB",
+    )
     video = parser.add_argument_group("the request")
     video.add_argument(
         "--preset",

@@ -3,13 +3,15 @@
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from entracte.config.base import Flag, Settings, flag_name
+from entracte.config.model import ModelSettings
 from entracte.errors import RequestError
 from entracte.request_fields import (
     GuidanceFields,
@@ -46,19 +48,24 @@ def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
     }
     order = list(GROUPS)
     for name, flag in sorted(flags.items(), key=lambda each: order.index(each[1].group)):
-        help_text = flag.help + _default_words(kind.model_fields[name], flag)
-        kinds: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help_text}
-        if not flag.values:
-            kinds["action"] = argparse.BooleanOptionalAction
-        else:
-            kinds["metavar"] = flag.values
-            if " " in flag.values or flag.values.endswith("…"):
-                kinds["nargs"] = "+"
-            if name in REPEATED:
-                kinds["action"] = "append"
-            if name in EXTENDED:
-                kinds["action"] = "extend"
-        groups[flag.group].add_argument(flag_name(name), **kinds)
+        arguments = _arguments(name, flag, kind.model_fields[name])
+        groups[flag.group].add_argument(flag_name(name), default=argparse.SUPPRESS, **arguments)
+
+
+def _arguments(name: str, flag: Flag, field: FieldInfo) -> dict[str, Any]:
+    """What argparse is told of a setting's flag."""
+    arguments: dict[str, Any] = {"dest": name, "help": flag.help + _default_words(field, flag)}
+    if not flag.values:
+        arguments["action"] = argparse.BooleanOptionalAction
+        return arguments
+    arguments["metavar"] = flag.values
+    if " " in flag.values or flag.values.endswith("…"):
+        arguments["nargs"] = "+"
+    if name in REPEATED:
+        arguments["action"] = "append"
+    if name in EXTENDED:
+        arguments["action"] = "extend"
+    return arguments
 
 
 def flags_of(kind: type[Settings]) -> dict[str, Flag]:
@@ -72,6 +79,32 @@ def flags_of(kind: type[Settings]) -> dict[str, Flag]:
         else:
             flags[name] = Flag(offer.group, _help(field, schemas[name]), offer.values)
     return flags
+
+
+def add_model_settings(
+    group: argparse._ArgumentGroup, names: Iterable[str], words: str | None = None
+) -> None:
+    """Add flags of `ModelSettings`, with their defaults, for a command without settings.
+
+    words: what they mean to this command, if not what they mean to others.
+    """
+    flags = flags_of(ModelSettings)
+    for name in names:
+        field = ModelSettings.model_fields[name]
+        flag = flags[name] if words is None else replace(flags[name], help=words)
+        arguments = _arguments(name, flag, field)
+        if "nargs" not in arguments:
+            kind: Any = Annotated[(field.annotation, *field.metadata)]
+            arguments["type"] = partial(_parse_setting, TypeAdapter(kind))
+        group.add_argument(flag_name(name), default=field.default, **arguments)
+
+
+def _parse_setting(kind: TypeAdapter[Any], word: str) -> Any:
+    """A word as the value of a setting."""
+    try:
+        return kind.validate_python(word)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(plain(error.errors()[0])) from None
 
 
 def add_fields(group: argparse._ArgumentGroup, names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from entracte.imports import quick_imports
 
-from .flags import add_fields
+from .flags import add_fields, add_model_settings
 from .overwrite import require_absent
 from .parser import whole
 from .plan_inputs import (
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from entracte.planner.workload import Workload
 
 
+# Settings that fix what the planner would choose.
+CHOICES = ("mode", "snapshot_policy", "resident_blocks", "merged_blocks", "place")
+
+
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
@@ -45,30 +49,20 @@ def add_parser(commands: Any) -> None:
     )
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
     machine.add_argument("--gpu", metavar="NAME", help="a known card instead of this machine")
-    machine.add_argument(
-        "--device-memory",
-        metavar="SIZE",
-        help="what plans may take of the device; of a card, or beyond what this machine has: what "
+    add_model_settings(
+        machine,
+        ["device_memory"],
+        words="what plans may take of the device; of a card, or beyond what this machine has: what "
         "there is",
     )
-    machine.add_argument(
-        "--host-memory", metavar="SIZE", help=f"the same of the host (with --gpu: {HOST_OF_A_CARD})"
+    add_model_settings(
+        machine, ["host_memory"], words=f"the same of the host (with --gpu: {HOST_OF_A_CARD})"
     )
-    machine.add_argument(
-        "--pinned-memory", metavar="SIZE", help="how much host memory may be pinned"
-    )
+    add_model_settings(machine, ["pinned_memory"])
     machine.add_argument("--h2d", metavar="RATE", help="from host to device, as 25GB/s")
     machine.add_argument("--disk", metavar="RATE", help="from the model's files")
     held = parser.add_argument_group("fixed choices (docs/reference/modes.md)")
-    held.add_argument(
-        "--mode",
-        default="auto",
-        choices=("auto", "resident", "fused", "snapshot", "dynamic", "original", "legacy"),
-    )
-    held.add_argument("--snapshot-policy", choices=("low-vram", "aggressive"), default="low-vram")
-    held.add_argument("--resident-blocks", type=whole(0), metavar="M")
-    held.add_argument("--merged-blocks", type=whole(0), metavar="K")
-    held.add_argument("--place", nargs="+", action="extend", default=[], metavar="COMPONENT=PLACE…")
+    add_model_settings(held, CHOICES)
     video = parser.add_argument_group("the video (defaults: the pipeline's)")
     add_fields(video, VIDEO_FIELDS)
     video.add_argument(

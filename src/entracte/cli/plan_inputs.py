@@ -45,7 +45,7 @@ def build_wanted(options: argparse.Namespace) -> "Residency":
         snapshot_policy=options.snapshot_policy,
         resident_blocks=options.resident_blocks,
         merged_blocks=options.merged_blocks,
-        places=parse_places(options.place),
+        places=parse_places(options.place or []),
         **budgets,
     )
 
