@@ -1,7 +1,6 @@
 """Attempts to deliver, and when there is another."""
 
 import socket
-import time
 from dataclasses import dataclass
 from random import Random
 
@@ -31,6 +30,7 @@ from tests.serve.outbound.servers import (
     sending,
     serving,
 )
+from tests.serve.running import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,13 @@ def test_failures_are_worth_another_attempt() -> None:
 
 
 def test_a_slow_receiver_is_tried_again() -> None:
-    def silence(served: Served, _: socket.socket) -> None:
-        served.stopped.wait(10)
+    def silence(served: Served, connection: socket.socket) -> None:
+        if not served.stopped.wait(PATIENCE):
+            OK(served, connection)  # waited for all that time, it would be a delivery
 
     with serving(silence) as server:
-        began = time.monotonic()
         client = client_of(server, seconds=0.2)
         assert deliver(client, new_secret(), Letter("evt_1", server.url)) == "again"
-        assert time.monotonic() - began < 2
 
 
 def test_what_is_refused_is_not_tried_again() -> None:
