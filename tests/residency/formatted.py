@@ -32,6 +32,7 @@ AS_IT_IS = 2
 @dataclass(frozen=True)
 class Float8:
     name = "float8"
+    elementwise = True
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         out.copy_(stored[""])
@@ -40,6 +41,7 @@ class Float8:
 @dataclass(frozen=True)
 class Int8:
     name = "int8 with scales"
+    elementwise = False
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         out.copy_(stored[""].float() * stored["_scale"])

@@ -70,6 +70,23 @@ def test_the_bits_are_those_of_the_widened_model(
         assert same(latents(engine), expected)
 
 
+@pytest.mark.gpu
+def test_the_bits_are_those_of_the_widened_model_on_a_gpu(float8: Path, widened: Path) -> None:
+    with Engine.open(widened, device="cuda") as engine:
+        expected = latents(engine)
+    with Engine.open(float8, device="cuda") as engine:
+        for residency in (
+            Residency("resident"),
+            Residency("fused", resident_blocks=1, merged_blocks=1),
+            Residency("fused", resident_blocks=0, places={"text_encoder": "streamed"}),
+            Residency("snapshot", resident_blocks=2),
+            Residency("snapshot", snapshot_policy="aggressive"),
+        ):
+            engine.configure(residency)
+            for _ in range(2):
+                assert same(latents(engine), expected), residency
+
+
 @pytest.mark.slow
 def test_dynamic_computes_from_what_is_stored(float8: Path, expected: dict[str, Tensor]) -> None:
     with Engine.open(float8, residency=Residency("dynamic"), backend=HostBackend()) as engine:

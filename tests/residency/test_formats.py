@@ -18,12 +18,14 @@ from entracte.residency import (
     Stored,
     TensorSource,
     TensorSpec,
+    WeightFormat,
     WeightPhase,
 )
 from entracte.residency.backends.host import HostBackend
 from entracte.residency.backends.protocol import Stream
 from entracte.residency.buffer import Buffer
 from entracte.residency.buffer_key import BlockWeights
+from entracte.residency.formats import Expansion, join_neighbours
 from entracte.residency.loading import WeightLoader
 from entracte.residency.plan import Plan, Sizes, make_plan
 from entracte.residency.policy import ComponentPolicy
@@ -34,7 +36,7 @@ from entracte.residency.simulated import (
     UnorderedWrite,
 )
 
-from .formatted import AS_IT_IS, Float8, expected, make_manager, make_source, make_spec
+from .formatted import AS_IT_IS, Float8, Int8, expected, make_manager, make_source, make_spec
 from .test_faults import cancel
 from .test_same_bits import ROUNDING, Phases, schedules, wishes
 from .test_same_bits import name as named
@@ -322,3 +324,21 @@ def test_stored_tensors_are_read_as_they_are() -> None:
         "": TensorSpec(torch.bfloat16, (16, 8))
     }
     assert set(sizes().stored) == set(range(BLOCKS + 1)) - {AS_IT_IS}
+
+
+def test_neighbours_are_expanded_as_one() -> None:
+    numbers = torch.randn(5 * 256).to(torch.float8_e4m3fn)
+    stored = [numbers[256 * place :][:256].view(16, 16) for place in (0, 1, 2, 4)]
+    found, wanted = torch.zeros(4 * 256), torch.zeros(4 * 256)
+
+    def expansions(memory: Tensor, formats: WeightFormat) -> list[Expansion]:
+        outs = memory.view(4, 16, 16).unbind()
+        return [Expansion(formats, {"": part}, out) for part, out in zip(stored, outs, strict=True)]
+
+    joined = join_neighbours(expansions(found, Float8()))
+    assert [each.out.numel() for each in joined] == [3 * 256, 256]  # the last is stored apart
+    for each in (*joined, *expansions(wanted, Float8())):
+        each.carry_out()
+    assert torch.equal(found, wanted)
+    assert torch.equal(found[:768], numbers[:768].float())
+    assert len(join_neighbours(expansions(found, Int8()))) == 4

@@ -7,7 +7,7 @@ from entracte.units import duration, size
 from .findings import Check, Findings
 
 OLDEST_TORCH = (2, 11)
-OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
+OLDEST_CAPABILITY = (8, 0)  # for which torch.cuda.is_bf16_supported is true, without emulation
 FEW_LANES = 4
 OLD_GENERATION = 3
 

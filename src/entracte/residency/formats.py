@@ -3,10 +3,11 @@
 What is stored is moved as opaque bytes; only its format knows what they mean.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,12 @@ class WeightFormat(Protocol):
     @property
     def name(self) -> str:
         """For people, such as `float8_e4m3fn`."""
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether a weight is one stored tensor of which every number expands by itself, so that
+        neighbours in memory can be expanded as one.
+        """
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write a weight into `out`, as it is computed with: the same bits at every call.
@@ -36,3 +43,41 @@ class Expansion:
     def carry_out(self) -> None:
         """Queue it in the current stream."""
         self.format.expand(self.stored, self.out)
+
+
+@torch.inference_mode(False)
+def join_neighbours(expansions: Sequence[Expansion]) -> list[Expansion]:
+    """The same work in fewer operations.
+
+    Weights that are neighbours in memory, as they are stored and as they are expanded, become one,
+    which is flat, if their format is elementwise. Those of a block's linears mostly are neighbours.
+    """
+    joined: list[Expansion] = []
+    for each in expansions:
+        one = _as_one(joined[-1], each) if joined else None
+        if one is None:
+            joined.append(each)
+        else:
+            joined[-1] = one
+    return joined
+
+
+def _as_one(first: Expansion, second: Expansion) -> Expansion | None:
+    """Both expansions as one; None if they cannot be."""
+    if first.format != second.format or not first.format.elementwise:
+        return None
+    [(end, stored)], [more] = first.stored.items(), second.stored.values()
+    if not (_adjoin(stored, more) and _adjoin(first.out, second.out)):
+        return None
+    return Expansion(first.format, {end: _flat(stored, more)}, _flat(first.out, second.out))
+
+
+def _adjoin(first: Tensor, second: Tensor) -> bool:
+    same_memory = first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+    ends_at = first.data_ptr() + first.nbytes
+    return same_memory and first.dtype == second.dtype and ends_at == second.data_ptr()
+
+
+def _flat(first: Tensor, second: Tensor) -> Tensor:
+    """Two contiguous neighbours as one tensor."""
+    return first.as_strided((first.numel() + second.numel(),), (1,))

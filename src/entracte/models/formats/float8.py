@@ -20,6 +20,10 @@ class Float8:
     def name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out`, in its dtype."""
         out.copy_(stored[""])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import OutOfMemory
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, join_neighbours
 from entracte.residency.kernels.merge_table import fits
 from entracte.residency.merge import WeightMerge
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from entracte.residency.kernels.lora_merge_triton import FusedMerges
 
 logger = logging.getLogger(__name__)
-
-OLDEST_CAPABILITY = (8, 0)  # that multiplies bfloat16
 
 
 class CudaBackend:
@@ -121,7 +119,13 @@ class CudaBackend:
         chosen = set(map(id, able))
         plain = tuple(each for each in merges if id(each) not in chosen)
         return CudaMergeProgram(
-            fused, plain, tuple(copies), tuple(expansions), len(merges), self._merges
+            fused,
+            plain,
+            tuple(copies),
+            tuple(join_neighbours(expansions)),
+            len(merges),
+            len(expansions),
+            self._merges,
         )
 
     @contextmanager
@@ -155,7 +159,9 @@ def _fused_merges(
     device: torch.device,
 ) -> "Callable[[Sequence[WeightMerge], torch.device], FusedMerges] | None":
     """The class that prepares fused merges; None, with a warning, if unavailable."""
-    if torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
+    with torch.cuda.device(device):
+        multiplies_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not multiplies_bfloat16:
         reason = "the device does not multiply bfloat16"
     else:
         try:

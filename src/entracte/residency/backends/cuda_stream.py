@@ -94,7 +94,8 @@ class CudaMergeProgram:
     """Merges, after copies (target, source) and expansions.
 
     fused: one launch for all merges that the kernel can do. plain: the other merges.
-    count: the number of both. home: the stream that it was prepared in, and must be used in.
+    count: the number of both. expanded: the number of weights that are expanded, several of them
+    perhaps by one operation. home: the stream that it was prepared in, and must be used in.
     """
 
     fused: "FusedMerges | None"
@@ -102,6 +103,7 @@ class CudaMergeProgram:
     copies: tuple[tuple[Tensor, Tensor], ...]
     expansions: tuple[Expansion, ...]
     count: int
+    expanded: int
     home: torch.cuda.Stream
 
 
@@ -155,6 +157,6 @@ class CudaStream:
                 merge(each.weight, each.adapters, out=each.out)
         with self._lock:
             self._traffic.merges += program.count
-            self._traffic.expansions += len(program.expansions)
+            self._traffic.expansions += program.expanded
             for target, _ in program.copies:
                 self._traffic.count("within", target.nbytes)
