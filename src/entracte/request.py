@@ -33,8 +33,11 @@ MAX_LORAS = 32
 MAX_LORA_STRENGTH = 100.0
 
 
-class _Frozen(BaseModel):
-    """positional: the fields that may be given without their names, in this order."""
+class _Checked(BaseModel):
+    """Values that are checked when made or copied, and never change. Errors are RequestErrors.
+
+    positional: the fields that may be given without their names, in this order.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     positional: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +63,7 @@ class _Frozen(BaseModel):
         return type(self)(**{**dict(self), **update})
 
 
-class ImageCondition(_Frozen):
+class ImageCondition(_Checked):
     """An image that the video shows at a frame.
 
     frame: the pixel frame, from 0. strength: 0 (ignored) to 1 (kept as it is).
@@ -93,11 +96,11 @@ class ImageCondition(_Frozen):
         ) -> None: ...
 
 
-class LoraSpec(_Frozen):
+class LoraSpec(_Checked):
     """A LoRA that is merged into the model in every phase, at a strength of -100 to 100.
 
-    path: a .safetensors file, or a folder that PEFT or diffusers saved. partial: leave out, with a
-    warning, what of it cannot be applied, instead of refusing it. name: what those call it who do
+    path: a .safetensors file, or a folder that PEFT or diffusers saved. partial: leave out parts
+    that cannot be applied, with a warning, instead of refusing the LoRA. name: for people who do
     not see paths.
     """
 
@@ -120,7 +123,7 @@ class LoraSpec(_Frozen):
         ) -> None: ...
 
 
-class Request(_Frozen, RequestFields):
+class Request(_Checked, RequestFields):
     """One generation. What is None takes the default of the model's version.
 
     `RequestFields` declares and describes most fields. Beyond that:
@@ -147,7 +150,7 @@ class Request(_Frozen, RequestFields):
     output_height: int | None = Field(default=None, gt=0, multiple_of=2)
     output_width: int | None = Field(default=None, gt=0, multiple_of=2)
 
-    if TYPE_CHECKING:  # a rate and lists may be given as what is converted
+    if TYPE_CHECKING:  # a rate and lists may be of other types, which are converted
 
         def __init__(
             self,

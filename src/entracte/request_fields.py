@@ -23,7 +23,7 @@ MAX_SEED = 2**64 - 1
 MAX_SCALE = 100
 MAX_BLOCK = 1000
 
-# Entries of a list, whatever it contains.
+# Entries of a list, whatever they are.
 MAX_ENTRIES = 200
 
 
@@ -31,10 +31,10 @@ MAX_ENTRIES = 200
 class Offer:
     """Where a field can be set, beside its type, range and description.
 
-    group, values: of its flag: the group in the command's help, and what follows the flag, which
-        is a switch if that is empty.
-    http: the name that HTTP clients know it by, if it is another.
-    label: of its control among the page's advanced settings; if empty, the page builds none.
+    group, values: of its flag: the group in the command's help, and the placeholder of its value;
+        if empty, the flag is a switch.
+    http: the name that HTTP clients know it by, if different.
+    label: of its control among the page's advanced settings; if empty, there is none.
     step: by how much the control's arrows change the value; None: by 1.
     hint: whether the page shows the description below the control.
     """
@@ -49,7 +49,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class PartOf:
-    """Of guidance: the stream, and the attribute of its `Guidance` that a field sets."""
+    """The stream whose guidance a field belongs to, and the attribute of `Guidance` it sets."""
 
     stream: Literal["video", "audio"]
     attribute: str
@@ -83,7 +83,7 @@ PassCount = Annotated[int, Field(ge=1, le=4)]
 
 
 class RequestFields(BaseModel):
-    """What can be asked for in the same way everywhere; None leaves it to the model's defaults."""
+    """What can be requested in the same way everywhere; None means the model's default."""
 
     prompt: Prompt[str | None] = None
     negative_prompt: Annotated[
@@ -268,7 +268,7 @@ def values_from(video: Guidance, audio: Guidance) -> dict[str, Any]:
 def value_schemas(kind: type[BaseModel]) -> dict[str, dict[str, Any]]:
     """The JSON schema of every field's value, by its name in JSON.
 
-    Of alternatives it is the first, so it says nothing of null, or of a number as text.
+    Of alternatives only the first is kept: null, and a number as text, are left out.
     """
     properties: dict[str, dict[str, Any]] = kind.model_json_schema()["properties"]
     found = {}

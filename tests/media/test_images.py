@@ -104,7 +104,7 @@ def test_crf_zero_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((1, 1), "1 x 1 pixels; 2 x 2 are needed"),
+        ((1, 1), "1 x 1 pixels; at least 2 x 2 are needed"),
         ((64, 1), "2 x 2 are needed"),
         ((16_385, 900), "16385 x 900 pixels; a side may have at most 16384"),
         ((900, 20_000), "a side may have at most 16384"),

@@ -1,4 +1,4 @@
-"""A folder of PNG frames and a WAV file, without loss."""
+"""Lossless output: a folder of PNG frames and a WAV file."""
 
 import shutil
 import uuid
@@ -17,8 +17,8 @@ from .sound import pad_to_picture
 class FrameFolderWriter:
     """Writes `frame_00000.png` … and `audio.wav` into a folder that exists.
 
-    Files appear there together when the block ends well; if it does not, none do. Frames of an
-    earlier, longer video are removed. The sound is as long as the picture: silence follows it.
+    All files appear there when the block ends without an error; otherwise none do. Frames of an
+    earlier, longer video are removed. The sound is padded with silence to the picture's length.
     """
 
     def __init__(self, folder: Path, frame_rate: float, sound: Tensor, sample_rate: int) -> None:

@@ -13,22 +13,24 @@ from torch import Tensor
 
 from entracte.errors import MediaError
 
-# How many times a size an image may be scaled to before it is cropped: any photograph for any
-# video is within it, and takes the official way to the bit.
+# By how many times the scaled image may exceed what is kept of it. Any photograph stays within this
+# for any video, and then matches the official implementation bit for bit.
 MAX_OVERHANG = 8
 
 
 def recompress(image: Image.Image, crf: int) -> np.ndarray:
-    """Pass an image through one H.264 frame at a quality of `crf`.
+    """Encode an image as one H.264 frame of quality `crf`, and decode it.
 
-    The model was trained on video frames; a clean photograph is outside what it knows. Odd sides
-    lose their last row or column. A crf of 0 leaves the image unchanged.
+    The model was trained on video frames; a clean photograph is unlike anything it has seen. Odd
+    sides lose their last row or column. A crf of 0 leaves the image unchanged.
 
-    Returns [height, width, 3] uint8. Raises MediaError for an image that the encoder refuses: of
-    less than 2 x 2 pixels, or with a side of over 16,384.
+    Returns [height, width, 3] uint8. Raises MediaError for an image that the encoder refuses: one
+    smaller than 2 x 2 pixels, or with a side over 16,384.
     """
     if min(image.size) < 2:
-        raise MediaError(f"an image has {image.width} x {image.height} pixels; 2 x 2 are needed")
+        raise MediaError(
+            f"an image has {image.width} x {image.height} pixels; at least 2 x 2 are needed"
+        )
     pixels = np.array(image)  # a copy, as torch wants it: Pillow's own cannot be written to
     if crf == 0:
         return pixels
@@ -60,7 +62,7 @@ def _through_h264(pixels: np.ndarray, crf: int) -> np.ndarray:
 def fit(pixels: np.ndarray, height: int, width: int) -> Tensor:
     """Scale an image, [h, w, 3] uint8, to fill a size, crop its centre, and map it to -1..1.
 
-    Takes memory for the image and a few times the size, whatever the image's shape.
+    Needs memory for the image and for a few times the size, whatever the image's shape.
 
     Returns [1, 3, 1, height, width] float32.
     """
@@ -76,7 +78,7 @@ def fit(pixels: np.ndarray, height: int, width: int) -> Tensor:
 
 
 def _sampled(pixels: np.ndarray, filled: tuple[int, int], rows: slice, columns: slice) -> Tensor:
-    """A part of an image that is scaled to `filled`, without the rest; equal but for rounding."""
+    """A part of the image scaled to `filled`, computed alone; the same up to rounding."""
     above, below, down = _neighbours(pixels.shape[0], filled[0], rows)
     left, right, across = _neighbours(pixels.shape[1], filled[1], columns)
     first = int(above[0])

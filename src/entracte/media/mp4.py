@@ -1,4 +1,4 @@
-"""An mp4 with H.264 video and AAC stereo sound, encoded on a thread while frames still come."""
+"""An mp4 with H.264 video and AAC stereo sound, encoded in a thread while frames arrive."""
 
 import queue
 import threading
@@ -29,11 +29,11 @@ WAITING_CHUNKS = 2
 
 
 class Mp4Writer:
-    """Writes one file. Use as a context manager; the file is complete when the block ends well.
+    """Writes one file. Use as a context manager: the file is complete once the block has ended.
 
-    The sound is given first, so that it can be interleaved with the frames as they come; silence
-    follows it up to the end of the picture. Colours are BT.709 of limited range at every size, and
-    tagged so. Raises MediaError where the encoder refuses what it is given.
+    The sound is given first, so that it can be interleaved with the frames as they arrive, and is
+    padded with silence to the picture's length. Colours are limited-range BT.709 at every size, and
+    tagged as such. Raises MediaError if the encoder refuses its input.
     """
 
     def __init__(self, path: Path, frame_rate: float, sound: Tensor, sample_rate: int) -> None:
@@ -59,7 +59,7 @@ class Mp4Writer:
             self._encoding.result()  # raises what stopped the encoder
 
     def write(self, frames: Tensor) -> None:
-        """Add frames, [frames, height, width, 3] uint8; waits where the encoder is behind."""
+        """Add frames, [frames, height, width, 3] uint8; waits while the encoder is behind."""
         self._put(frames)
         if self._encoding.done():
             self._encoding.result()
@@ -78,7 +78,7 @@ class Mp4Writer:
 
     def _encode(self) -> None:
         try:
-            # Lengths are in samples, not in the usual milliseconds.
+            # Durations in samples instead of the usual milliseconds.
             options = {"movflags": "+faststart", "movie_timescale": str(self._sample_rate)}
             with av.open(str(self._path), "w", format="mp4", options=options) as container:
                 self._encode_into(container)
@@ -127,7 +127,7 @@ class Mp4Writer:
 
 
 def _tag_colours(codec: av.VideoCodecContext) -> None:
-    """Have the stream and the container's `colr` box say what `_to_bt709` makes."""
+    """Tag the stream, and the container's `colr` box, with the colours of `_to_bt709`."""
     codec.color_primaries = ColorPrimaries.BT709
     codec.color_trc = ColorTrc.BT709
     codec.colorspace = Colorspace.ITU709
@@ -135,9 +135,9 @@ def _tag_colours(codec: av.VideoCodecContext) -> None:
 
 
 def _to_bt709(pixels: np.ndarray) -> av.VideoFrame:
-    """RGB [height, width, 3] uint8 as 4:2:0 of limited range.
+    """Convert RGB [height, width, 3] uint8 to limited-range 4:2:0.
 
-    Untagged video of HD size is taken for BT.709 by players, but FFmpeg's own choice is BT.601.
+    Players take untagged HD video for BT.709, but FFmpeg by itself converts to BT.601.
     """
     return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
         format="yuv420p",

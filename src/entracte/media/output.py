@@ -44,10 +44,10 @@ def check_output(path: Path) -> None:
 def open_output(
     path: Path, frame_rate: float, sound: Tensor, sample_rate: int
 ) -> Iterator[FrameWriter]:
-    """A writer for `path`; what it wrote is there, whole, once the block has ended well.
+    """A writer for `path`, whose output appears, complete, once the block ends without an error.
 
-    sound: [2, samples] float32 in -1..1; silence follows it up to the end of the picture. Raises
-    MediaError where the system refuses to write, or the encoder to encode.
+    sound: [2, samples] float32 in -1..1; padded with silence to the picture's length. Raises
+    MediaError if the system refuses to write, or the encoder to encode.
     """
     if _is_mp4(path):
         with (

@@ -1,4 +1,4 @@
-"""Reading images within limits: what a user hands us may be anything."""
+"""Reads images within limits, since what a user gives us may be anything."""
 
 import io
 import threading
@@ -18,14 +18,14 @@ MAX_PIXELS = 50_000_000
 # The re-compression as H.264 takes sides of 2 to 16,384 pixels.
 MIN_SIDE, MAX_SIDE = 2, 16_384
 
-# Of the longer side to the shorter one: of a longer strip a video would show a sliver.
+# Of the longer side to the shorter one: a video would show only a sliver of a longer strip.
 MAX_RATIO = 20
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF") + (
     ("AVIF",) if features.check("avif") else ()
 )
 
-# What people have in place of a picture in one of these: its name by how such files begin.
+# What people give us instead of a picture in one of these formats, by its first bytes.
 OTHERS = {
     b"\xff\x0a": "JPEG XL",
     b"\x00\x00\x00\x0cJXL ": "JPEG XL",
@@ -38,8 +38,8 @@ OTHERS = {
 }
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
-# Warnings are filtered for the whole process, so two threads must not do it at once. It also keeps
-# the memory of several large images from adding up.
+# Warnings are filtered for the whole process, so two threads must not do it at once. The lock also
+# keeps the memory of several large images from adding up.
 _one_at_a_time = threading.Lock()
 
 
@@ -65,9 +65,9 @@ def read_image(path: Path) -> Image.Image:
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """As `read_image`, from bytes; `name` is what errors call the image."""
+    """Like `read_image`, from bytes; `name` is what errors call the image."""
     with _one_at_a_time, warnings.catch_warnings():
-        # Pillow warns of large images before our own, lower limit is reached, and of odd metadata.
+        # Pillow warns about large images before we can refuse them, and about odd metadata.
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -93,7 +93,7 @@ def _require_shape(size: tuple[int, int], name: str, max_pixels: int) -> None:
     if shorter * longer > max_pixels:
         raise MediaError(f"{shape}; at most {max_pixels / 1e6:g} megapixels are read")
     if shorter < MIN_SIDE:
-        raise MediaError(f"{shape}; {MIN_SIDE} x {MIN_SIDE} are needed")
+        raise MediaError(f"{shape}; at least {MIN_SIDE} x {MIN_SIDE} are needed")
     if longer > MAX_SIDE:
         raise MediaError(f"{shape}; a side may have at most {MAX_SIDE}")
     if longer > MAX_RATIO * shorter:
@@ -101,7 +101,7 @@ def _require_shape(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
-    """Any image as opaque RGB in sRGB, without metadata."""
+    """Convert any image to opaque sRGB, without metadata."""
     profile = image.info.get("icc_profile")
     image = _eight_bits(image, name)
     if image.has_transparency_data:
@@ -119,7 +119,7 @@ def _plain(image: Image.Image, name: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Grey of more bits as 8: Pillow would cut it off at 255."""
+    """Reduce 16-bit grey to 8 bits: Pillow would clip it at 255."""
     if image.mode.startswith("I;16"):
         return image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode in ("I", "F"):
@@ -131,7 +131,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _other(data: bytes) -> str:
-    """What a file that Pillow does not know is, judged by its first bytes."""
+    """What a file is that Pillow does not recognise, judging by its first bytes."""
     if data[4:8] == b"ftyp":
         brands = data[8:64]
         if any(brand in brands for brand in HEIC_BRANDS):

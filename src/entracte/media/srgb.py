@@ -1,4 +1,4 @@
-"""Pixels of any colour space to sRGB, by the profile that comes with them."""
+"""Converts pixels of any colour space to sRGB, by the profile that comes with them."""
 
 import io
 
@@ -7,15 +7,15 @@ from PIL import Image, ImageCms
 # Colour spaces of profiles, by the Pillow mode that each describes.
 SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
-# A profile that moves no colour by more levels than this is sRGB, however it is written down.
+# A profile that moves no colour by more levels than this is sRGB, however it is encoded.
 SAME = 2
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An opaque image of any mode with 8 bits a channel as RGB in sRGB.
+    """Convert an opaque image of any mode, with 8 bits per channel, to RGB in sRGB.
 
-    Without a profile, and with one that cannot be read or is of another colour space, numbers are
-    taken for sRGB: the pixels are good, and viewers do the same.
+    Without a profile, or with one that cannot be read or is of another colour space, the numbers
+    are taken for sRGB, as viewers do.
     """
     if image.mode == "LAB":
         return _converted(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
@@ -41,7 +41,7 @@ def _converted(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Im
 
 
 def _is_srgb(source: ImageCms.ImageCmsProfile) -> bool:
-    """Whether a profile is sRGB but for rounding, which is then not done."""
+    """Whether a profile is sRGB up to rounding, so that nothing needs converting."""
     if source.profile.xcolor_space != SPACES["RGB"]:
         return False
     levels = range(0, 256, 15)

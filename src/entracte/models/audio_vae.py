@@ -10,7 +10,7 @@ from .component import Component
 from .convolution import use_quick_convolutions
 from .video_vae import STATISTICS
 
-# 128 features a latent frame.
+# Together 128 features per latent frame.
 CHANNELS = 8
 MEL_BINS = 16
 

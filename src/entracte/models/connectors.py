@@ -1,4 +1,4 @@
-"""From Gemma's hidden states to the contexts that the transformer attends to.
+"""Turns Gemma's hidden states into the contexts that the transformer attends to.
 
 Each stream has a projection and a small transformer of its own. Padding is replaced by learned
 registers, so that every one of the 1,024 tokens is attended to and no mask is needed.
@@ -46,7 +46,7 @@ class Connectors(Component):
         )
 
     def forward(self, states: Tensor) -> TextContext:
-        """Hidden states of the prompt's own tokens to a context for each stream.
+        """Turn the hidden states of the prompt's own tokens into a context for each stream.
 
         states: [tokens, hidden width, layers + 1], no padding, at most 1,024 tokens.
         """
@@ -90,7 +90,7 @@ class Connector(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """[tokens, width] to [1, 1024, width]: the prompt's tokens first, registers after them.
 
-        Register i is the one for position i, so the first ones are hidden by the prompt.
+        Register i belongs to position i, so the prompt's tokens take the place of the first ones.
         """
         registers = self.learnable_registers.repeat(CONTEXT_TOKENS // REGISTERS, 1)
         x = torch.cat([tokens, registers[len(tokens) :]]).unsqueeze(0)

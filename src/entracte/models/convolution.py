@@ -1,7 +1,7 @@
-"""Convolutions that are quick in bfloat16 on every CPU.
+"""Convolutions that are fast in bfloat16 on every CPU.
 
-A CPU without bfloat16 instructions convolves bfloat16 some ten times slower than float32, so there
-the sums are made in float32.
+A CPU without bfloat16 instructions convolves bfloat16 about ten times slower than float32, so there
+they are computed in float32.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from .transformer.linear import quicker_in_float32
 
 
 class Conv2d(nn.Conv2d):
-    """Summed in float32 and rounded once, whichever way the sums are made."""
+    """Accumulates in float32 and rounds once, however it is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not quicker_in_float32(x):
@@ -20,7 +20,7 @@ class Conv2d(nn.Conv2d):
 
 
 class Conv3d(nn.Conv3d):
-    """Summed in float32 and rounded once, whichever way the sums are made."""
+    """Accumulates in float32 and rounds once, however it is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not quicker_in_float32(x):
@@ -30,7 +30,7 @@ class Conv3d(nn.Conv3d):
 
 
 def use_quick_convolutions(module: nn.Module) -> None:
-    """Replace torch's convolutions in a module built from a library by those above.
+    """Replace torch's convolutions in a library's module with those above.
 
     Names and parameters stay as they are.
     """

@@ -20,15 +20,15 @@ from .component import Component
 
 MAX_TOKENS = 1024
 
-# Where the language half's tensors are: as published, and as newer transformers save it.
+# How keys of the language half begin: as published, and as newer transformers save it.
 PREFIXES = ("language_model.model.", "model.language_model.")
 
 
 class TextEncoder(Component):
-    """Token ids of one prompt to the states of every layer.
+    """Maps the token ids of one prompt to the hidden states of every layer.
 
-    The layers are transformers'. The loop over them is ours: it keeps the states, and its layers
-    may come one by one.
+    The layers are those of transformers. The loop over them is ours: it keeps the states, and its
+    layers may be loaded one by one.
     """
 
     def __init__(self, config: Gemma3Config) -> None:
@@ -46,8 +46,8 @@ class TextEncoder(Component):
         """[tokens] int64 to [tokens, hidden width, layers + 1].
 
         The prompt is padded on the left to 1,024 tokens, as the model was used in training; the
-        states of the padding are dropped. (Without the padding the states are the same but for
-        rounding, which is a difference from the official ones that guidance would multiply.)
+        states of the padding are dropped. (Without padding the states would differ from the
+        official ones only by rounding, but guidance would amplify that.)
         """
         padding = MAX_TOKENS - len(tokens)
         ids = tokens.new_full((1, MAX_TOKENS), self.config.pad_token_id)
@@ -93,16 +93,16 @@ def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """A Gemma 3 `config.json` with transformers' defaults filled in; raises CheckpointError."""
     try:
         found: dict[str, Any] = Gemma3Config(**values).to_dict()
-    except Exception as error:  # transformers checks values with errors of many kinds
+    except Exception as error:  # transformers raises errors of many kinds for wrong values
         raise CheckpointError(f"not a config of Gemma 3 ({_in_a_line(error)})") from None
     return found
 
 
 class Tokenizer:
-    """Prompt text to token ids.
+    """Turns a prompt's text into token ids.
 
     root: the folder of `tokenizer.json`. vocabulary: how many tokens the text encoder knows.
-    Raises CheckpointError where the folder's files are not a tokenizer, or one for another model.
+    Raises CheckpointError if the folder holds no tokenizer, or one of another model.
     """
 
     def __init__(self, root: Path, vocabulary: int) -> None:
@@ -116,14 +116,14 @@ class Tokenizer:
                 f"the tokenizer in {root} has tokens up to {largest:,}; the text encoder has "
                 f"{vocabulary:,} tokens"
             )
-        # Characters of a prompt that has only the longest tokens: more are not even looked at.
+        # Characters of a prompt of nothing but the longest token: more are not even looked at.
         self._longest = MAX_TOKENS * max(map(len, known))
 
     def encode(self, text: str, truncate: bool = False, name: str = "prompt") -> Tensor:
         """Token ids [tokens] int64, the start token included.
 
         Raises RequestError for more than 1,024 tokens unless `truncate` cuts them off; `name` is
-        what it calls the text.
+        what the error calls the text.
         """
         text = text.strip()
         if len(text) > self._longest and not truncate:
@@ -142,7 +142,7 @@ class Tokenizer:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What transformers and tokenizers raise because of the files, as CheckpointError."""
+        """Turn what transformers and tokenizers raise for bad files into CheckpointError."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit):

@@ -28,8 +28,8 @@ Config = Mapping[str, Any]
 # The shapes of a component's tensors, by parameter name.
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Makes a component of its config and shapes, on the current device. Raises CheckpointError or
-# KeyError for a config that describes none of this version.
+# Builds a component from its config and shapes, on the current device. Raises CheckpointError or
+# KeyError for a config that is not one of this version.
 Builder = Callable[[Config, Shapes], Component]
 
 
@@ -40,7 +40,7 @@ class ModelVersion:
     name: as a checkpoint's header declares it, without the patch level.
     defaults: what requests leave open.
     builders: of every component there may be, by name.
-    blocks: the name of the list of blocks of each component whose blocks can be brought one by one.
+    blocks: by component, the name of its list of blocks, if they can be loaded one by one.
     fixed_dtypes: of components that compute in one dtype whatever the model's is.
     """
 

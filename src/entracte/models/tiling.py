@@ -1,7 +1,7 @@
 """Decoding a video in overlapping tiles, so that memory does not grow with its size.
 
-Neighbouring tiles are blended linearly over their overlap. Along time, frames are handed out as
-soon as they are final, while later tiles are still to be decoded.
+Neighbouring tiles are blended linearly over their overlap. Frames are yielded as soon as they are
+final, before later tiles are decoded.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,13 +28,13 @@ class Tiling:
 def decode_tiled(decode: Decode, latent: Tensor, tiling: Tiling) -> Iterator[Tensor]:
     """Decode [1, channels, frames, h, w] into chunks of [1, 3, pixel frames, height, width].
 
-    A tile that begins at latent frame s > 0 sees it as a video's first, which is one pixel frame:
-    so its pixel frame j is frame 8s + j of the whole.
+    A tile that begins at latent frame s > 0 takes it for the first of a video, which decodes to one
+    pixel frame: its pixel frame j is frame 8s + j of the whole.
     """
     spans = tile_spans(
         latent.shape[2], tiling.frames // TEMPORAL_SCALE, tiling.frame_overlap // TEMPORAL_SCALE
     )
-    tail: Tensor | None = None  # decoded frames that the next tile still changes
+    tail: Tensor | None = None  # decoded frames that the next tile is still blended into
     for number, (start, stop) in enumerate(spans):
         pixels = _decode_frames(decode, latent[:, :, start:stop], tiling)
         if tail is not None:
@@ -88,7 +88,7 @@ def _decode_frames(decode: Decode, latent: Tensor, tiling: Tiling) -> Tensor:
 
 
 def _ramp(start: int, stop: int, length: int, overlap: int, like: Tensor) -> Tensor:
-    """A tile's share of every pixel along one axis; the shares of neighbours add up to 1."""
+    """A tile's weight at every pixel along one axis; the weights of neighbours add up to 1."""
     weights = torch.ones((stop - start) * SPATIAL_SCALE, device=like.device)
     shared = overlap * SPATIAL_SCALE
     rising = (torch.arange(shared, device=like.device) + 0.5) / shared

@@ -1,4 +1,4 @@
-"""The latent upsampler: twice the height and width, in latent space. The model is diffusers'."""
+"""The latent upsampler, which doubles height and width in latent space. The model is diffusers'."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from .convolution import use_quick_convolutions
 class Upsampler(Component):
     """diffusers' model, built from the upsampler file's flat config.
 
-    Raises CheckpointError for an upsampler of another kind than twice the height and width.
+    Raises CheckpointError for an upsampler that does anything else than double height and width.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Upsampler(Component):
 
 
 def check_kind(config: Mapping[str, Any]) -> None:
-    """Raise CheckpointError unless the config is of an upsampler that the recipes can use."""
+    """Raise CheckpointError unless the config describes an upsampler that the recipes can use."""
     scale = config.get("spatial_scale", 2.0)
     if not config.get("spatial_upsample") or config.get("temporal_upsample") or scale != 2.0:
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """The vocoder: mel spectrogram to waveform, then bandwidth extension. The model is diffusers'.
 
-It runs in float32 always: bfloat16 degrades the spectrum by 40 to 90 per cent.
+It always runs in float32: bfloat16 would degrade the spectrum by 40 to 90 per cent.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from entracte.errors import CheckpointError
 
 from .component import Component
 
-# The file's part of a key, and diffusers'.
+# What the published file calls a part of a key, and what diffusers does.
 RENAMES = (
     (".conv_pre.", ".conv_in."),
     (".conv_post.", ".conv_out."),
@@ -23,7 +23,7 @@ RENAMES = (
     (".downsample.lowpass.", ".downsample."),
 )
 
-# Where a config does not have them, as the published ones do not.
+# For configs that leave them out, as the published ones do.
 RESBLOCK_KERNELS = [3, 7, 11]
 RESBLOCK_DILATIONS = [[1, 3, 5], [1, 3, 5], [1, 3, 5]]
 
@@ -44,7 +44,7 @@ class Vocoder(Component):
         bandwidth = _generator(extension, extension["num_mels"])
         self.model = LTX2VocoderWithBWE(
             **_generator(base, mel_bins=64),
-            # diffusers leaves the first generator's waveform unlimited; the official one clamps.
+            # diffusers does not clamp the first generator's waveform; the official code does.
             final_act_fn="tanh" if base["use_tanh_at_final"] else "clamp",
             **{f"bwe_{name}": value for name, value in bandwidth.items()},
             bwe_final_act_fn=None,

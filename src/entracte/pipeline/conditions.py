@@ -17,13 +17,13 @@ from entracte.sampling.tokens import VideoGrid
 
 
 def encode_text(encoder: TextEncoder, tokens: Tensor, device: torch.device) -> Tensor:
-    """Token ids [tokens] to the states of all layers, [tokens, hidden width, layers + 1]."""
+    """Encode token ids [tokens] as the states of all layers, [tokens, hidden width, layers + 1]."""
     states: Tensor = encoder(tokens.to(device))
     return states
 
 
 def connect_text(connectors: Connectors, states: Tensor) -> TextContext:
-    """States [tokens, hidden width, layers + 1] to a context for each stream."""
+    """Turn states [tokens, hidden width, layers + 1] into a context for each stream."""
     context: TextContext = connectors(states)
     return context
 
@@ -61,7 +61,7 @@ def prepare_images(images: Sequence[ImageCondition]) -> tuple[PreparedImage, ...
 
 
 def _prepare_image(image: ImageCondition) -> PreparedImage:
-    assert image.crf is not None  # binding has seen to it
+    assert image.crf is not None  # binding fills it in
     pixels = recompress(read_image(image.path), image.crf)
     return PreparedImage(pixels, image.frame, image.strength)
 

@@ -1,4 +1,4 @@
-"""Latents: prepared, upsampled, decoded."""
+"""Prepares, upsamples and decodes latents."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .conditions import EncodedImage
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """What a phase makes.
+    """What a phase produces.
 
     video: [1, channels, frames, height, width] normalised; audio: [1, 8, tokens, 16] normalised.
     """
@@ -61,7 +61,7 @@ def prepare_latents(
 ) -> tuple[Tokens, Tokens]:
     """Video and audio tokens of a phase, noised.
 
-    The image at frame 0 replaces the first frame's tokens, any other is appended. Noise is drawn
+    The image at frame 0 replaces the first frame's tokens; others are appended. Noise is drawn
     for the video, appended tokens included, and then for the audio.
     """
     video = plain_tokens(video_tokens(start.video), grid.spans())
@@ -116,7 +116,7 @@ def decode_video(
     """Normalised latents [1, channels, frames, h, w] to chunks [frames, height, width, 3] uint8.
 
     Chunks come in order, on the CPU, each as soon as no later tile can change it.
-    height, width: cropped from the centre; None: uncropped. Raises NotFinite.
+    height, width: to crop to, at the centre; None: uncropped. Raises NotFinite.
     """
     for pixels in decode_tiled(vae.decode, latent, tiling):
         pixels = _centre(_centre(pixels, -2, height), -1, width)
@@ -135,9 +135,9 @@ def _centre(pixels: Tensor, dim: int, length: int | None) -> Tensor:
 def require_finite(stage: Stage, *made: Tensor) -> None:
     """Raise NotFinite, naming the stage, unless all numbers are finite. Waits for the device once.
 
-    A tensor's least and greatest number are finite only if all are: both are NaN where one number
-    is. Unlike a mask or torch.aminmax of a strided tensor they take no memory, and unlike a sum
-    they do not overflow.
+    A tensor's minimum and maximum are finite only if all its numbers are: one NaN makes both NaN.
+    Unlike a mask, or torch.aminmax of a strided tensor, they need no memory, and unlike a sum they
+    do not overflow.
     """
     extremes = torch.stack(
         [extreme for tensor in made for extreme in (tensor.amin(), tensor.amax())]

@@ -1,4 +1,4 @@
-"""The LoRA files of an open model: opened on demand, and again after they changed."""
+"""The LoRA files of an open model: opened on demand, and again when they have changed."""
 
 import logging
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class OpenLora:
     file: LoraFile
 
     def changes(self, component: str) -> Changes:
-        """Its changes of a component, without numbers; may be empty."""
+        """What it changes in a component, without the numbers; may be empty."""
         return self.file.changes.get(component, {})
 
 
@@ -58,8 +58,8 @@ class _LoraAdapter:
 class Loras:
     """LoRAs by path. Opening one reads its header; the device manager reads the factors.
 
-    A changed or replaced file (by device, inode, size and time of change) is another adapter with
-    another name. Thread-safe.
+    A file that was changed or replaced (by device, inode, size and time of change) is another
+    adapter, with another name. Thread-safe.
     """
 
     def __init__(self, components: Mapping[str, ComponentSource]) -> None:
@@ -92,7 +92,7 @@ class Loras:
             return self._opened.get(key, make)
 
     def adapter(self, component: str, name: str) -> AdapterSource:
-        """What the LoRA of a name does to a component. Raises LoraError if it has changed."""
+        """What a LoRA, by name, changes in a component. Raises LoraError if its file changed."""
         path = Path(name.rpartition("@")[0])
         lora = self.open(path, partial=name.endswith(PARTIAL))
         if lora.name != name:

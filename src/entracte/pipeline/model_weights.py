@@ -1,4 +1,4 @@
-"""The device manager of an open model; after a device fault it is created again."""
+"""The device manager of an open model, recreated after a device fault."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class ModelWeights:
-    """Owns the device manager. Only `in_use` creates it again, so `manager` may be a broken one."""
+    """Owns the device manager. Only `in_use` recreates it, so `manager` may be broken."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ModelWeights:
 
     @contextmanager
     def in_use(self) -> Iterator[DeviceManager]:
-        """The device manager, created again if the last use ended with a DeviceFault.
+        """The device manager, recreated if the last use ended with a DeviceFault.
 
         Raises DeviceFault if the device does not recover.
         """
@@ -71,7 +71,7 @@ class ModelWeights:
 
 
 def concurrent_uses() -> list[ConcurrentUse]:
-    """Which components a run uses at the same time, beside the transformer."""
+    """Which components a run uses at the same time, besides the transformer."""
     found: dict[frozenset[str], bool] = {}
     for stage in stages_of():
         if stage.uses:

@@ -16,7 +16,7 @@ from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
 
 SHADES = (-0.9, 0.0, 0.9)
 
-# There are fewer colours than channels: of all maps that fit, nearly the smallest is taken.
+# With fewer colours than channels, many maps fit; this takes nearly the smallest.
 RIDGE = 1e-3
 
 
@@ -40,7 +40,7 @@ class Previewer:
 
     @classmethod
     def fit(cls, vae: VideoVae, device: torch.device, dtype: torch.dtype) -> "Previewer":
-        """Fitted to what the encoder makes of plain colours."""
+        """Fit it to what the encoder makes of plain colours."""
         side = 2 * SPATIAL_SCALE
         colours = torch.tensor(list(product(SHADES, repeat=3)), device=device)
         rows = []

@@ -1,17 +1,16 @@
-"""Resolving requests: everything that can be settled, or refused, without a weight."""
+"""Resolves requests: settles, or refuses, all that can be without a weight."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
-from entracte.binding import BoundRequest, bind
+from entracte.binding import BoundRequest, bind_to_model
 from entracte.checkpoints.sources import ModelSource
-from entracte.errors import CheckpointError, RequestError
+from entracte.errors import CheckpointError
 from entracte.models.gemma import Tokenizer
 from entracte.notices import Notice
-from entracte.recipes import Guidance, Phase, Recipe
+from entracte.recipes import Phase, Recipe
 from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
@@ -27,7 +26,7 @@ from .resolved import PreparedRequest, RequestWeights, ResolvedPhase, ResolvedRe
 logger = logging.getLogger(__name__)
 
 
-# So many tokens keep a GPU at work; more in a batch are no faster.
+# This many tokens keep a GPU busy; larger batches are no faster.
 BATCH_TOKENS = 8192
 
 
@@ -38,20 +37,14 @@ def resolve(
     weights: RequestWeights,
     on_gpu: bool = False,
 ) -> ResolvedRequest:
-    """What can be counted of a request.
+    """Resolve what can be counted of a request.
 
     defaults: of the model's version. layers: of its transformer. on_gpu: whether guidance passes
     are computed together where the request leaves it open.
     Raises RequestError where a value contradicts them.
     """
-    bound = bind(request, defaults)
-    guidance = GuidancePlan(
-        _with_blocks(bound.video_guidance, "video", defaults, layers),
-        _with_blocks(bound.audio_guidance, "audio", defaults, layers),
-    )
-    bound = bound.model_copy(
-        update={"video_guidance": guidance.video, "audio_guidance": guidance.audio}
-    )
+    bound = bind_to_model(request, defaults, layers)
+    guidance = GuidancePlan(bound.video_guidance, bound.audio_guidance)
     grids = [_grid(bound, phase) for phase in bound.recipe.phases]
     room = max(BATCH_TOKENS, *(grid.tokens for grid in grids)) if on_gpu else 0
     phases = tuple(
@@ -112,13 +105,13 @@ class Resolver:
         self._layers: int = source.components["transformer"].config["num_layers"]
 
     def resolve(self, request: Request) -> ResolvedRequest:
-        """What can be counted. Raises RequestError, CheckpointError and LoraError."""
+        """Resolve what can be counted. Raises RequestError, CheckpointError and LoraError."""
         self._require_files(request.recipe)
         weights = self._weights_of(request)
         return resolve(request, self._defaults, self._layers, weights, self._on_gpu)
 
     def prepare(self, request: Request) -> PreparedRequest:
-        """Everything. Raises MediaError, too."""
+        """Resolve a request, tokenise its prompts and read its images. Raises MediaError, too."""
         resolved = self.resolve(request)
         if request.recipe.name == "distilled" and not request.loras:
             self._warn_of_base_checkpoint()
@@ -127,7 +120,7 @@ class Resolver:
         )
 
     def tokens(self, resolved: ResolvedRequest) -> tuple[Tensor, ...]:
-        """Those of the prompts that are encoded; raises RequestError for too many."""
+        """The tokens of the prompts that are encoded; raises RequestError for too many."""
         request = resolved.request
         texts = [("prompt", request.prompt), ("negative_prompt", request.negative_prompt)]
         return tuple(
@@ -170,7 +163,7 @@ class Resolver:
         )
 
     def _weight_set(self, loras: Sequence[tuple[OpenLora, float]], phase: Phase) -> WeightSet:
-        """The transformer's in a phase: the request's LoRAs, and then the distilled one."""
+        """The transformer's weights in a phase: the request's LoRAs, and then the distilled one."""
         if phase.distilled and self._source.distilled_lora is not None:
             file, strength = self._source.distilled_lora
             distilled = self._loras.open(file.path, file)
@@ -180,7 +173,7 @@ class Resolver:
     def _notices(
         self, loras: Sequence[tuple[OpenLora, float]], recipe: Recipe
     ) -> tuple[Notice, ...]:
-        """Of every LoRA, the distilled one among them where the recipe uses it."""
+        """The notices of every LoRA, including the distilled one if the recipe uses it."""
         opened = [lora for lora, _ in loras]
         if recipe.uses_distilled_lora and self._source.distilled_lora is not None:
             file, _ = self._source.distilled_lora
@@ -189,16 +182,16 @@ class Resolver:
 
 
 def _lent(loras: Sequence[tuple[OpenLora, float]]) -> dict[str, WeightSet]:
-    """The connectors' weights, where LoRAs of the request change them.
+    """The connectors' weights, if LoRAs of the request change them.
 
-    Text is connected once, before all phases, so the distilled LoRA is no part of them.
+    Text is connected once, before all phases, so the distilled LoRA does not apply to them.
     """
     weights = _weight_set("connectors", loras)
     return {"connectors": weights} if weights.adapters else {}
 
 
 def _weight_set(component: str, loras: Sequence[tuple[OpenLora, float]]) -> WeightSet:
-    """A component's, under those LoRAs that change it."""
+    """A component's weights, with those LoRAs that change it."""
     return WeightSet(
         tuple(
             Adapter(lora.name, strength)
@@ -206,15 +199,3 @@ def _weight_set(component: str, loras: Sequence[tuple[OpenLora, float]]) -> Weig
             if strength != 0 and lora.changes(component)
         )
     )
-
-
-def _with_blocks(guidance: Guidance, stream: str, defaults: Defaults, layers: int) -> Guidance:
-    blocks = guidance.stg_blocks
-    if blocks is None:
-        blocks = defaults.stg_blocks(layers)
-    if any(block >= layers for block in blocks):
-        raise RequestError(
-            f"{stream}_guidance: stg_blocks has block {max(blocks)}; the transformer has blocks 0 "
-            f"to {layers - 1}"
-        )
-    return replace(guidance, stg_blocks=blocks)

@@ -1,4 +1,4 @@
-"""What a request is on a model: what can be counted, and what is computed with."""
+"""A request, resolved for a model: what can be counted of it, and what it is computed with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from .conditions import PreparedImage
 class RequestWeights:
     """The weights that a request is computed with.
 
-    transformer: phase by phase. lent: those of other components that are not used with their own
-    weights, by name. notices: what its LoRAs have to say.
+    transformer: of each phase. lent: of other components that LoRAs change, by name. notices: about
+    its LoRAs.
     """
 
     transformer: tuple[WeightSet, ...]
@@ -51,7 +51,7 @@ class ResolvedPhase:
 
     @property
     def contexts(self) -> int:
-        """How many prompts it looks at: the prompt, and the negative one where guidance needs it.
+        """How many prompts it attends to: the prompt, and the negative one if guidance needs it.
 
         The negative prompt is the second of them.
         """
@@ -93,7 +93,7 @@ class ResolvedRequest:
 
     @property
     def appended_images(self) -> tuple[int, ...]:
-        """The frames of the images whose tokens are appended: those behind the first frame."""
+        """The frames of the images whose tokens are appended: those after the first frame."""
         return tuple(image.frame for image in self.request.images if image.frame > 0)
 
     @property

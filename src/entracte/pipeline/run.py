@@ -82,7 +82,7 @@ Contexts = Cache[tuple[tuple[int, ...], WeightSet], TextContext]
 # By grid, audio tokens and image frames.
 RotaryTables = Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
 
-# By what they were fitted in.
+# By the dtype that they were fitted in.
 Previewers = Cache[torch.dtype, Previewer]
 
 

@@ -84,7 +84,7 @@ class Attention(nn.Module):
     def project(
         self, heads_out: Tensor, x: Tensor, kept: Tensor | None = None, ops: Elementwise = PLAIN
     ) -> Tensor:
-        """Gate the heads by the tokens x that asked, and project to [rows, tokens, query_dim].
+        """Gate the heads by the query tokens x, and project to [rows, tokens, query_dim].
 
         `heads_out` is overwritten. kept: the heads of further rows, which follow it.
         """

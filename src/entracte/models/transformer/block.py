@@ -135,8 +135,8 @@ class Block(nn.Module):
         x: [rows, video tokens, video width]; y: [rows, audio tokens, audio width].
         shared: what `prepare` made of the same conditions.
 
-        What a sublayer adds is added where the next one's input is made, in one pass over memory
-        where the kernels are fused.
+        A sublayer's update is added when the input of the next one is computed: with fused kernels,
+        in the same pass over memory.
         """
         v, a = shared.video, shared.audio
         adding_v = self._self_attention(
@@ -286,5 +286,5 @@ def _of_rows(per_context: Tensor, contexts: Sequence[int]) -> Tensor:
     """For every row, its context's entry of a tensor [contexts, …]; a view where it can be."""
     if len(set(contexts)) == 1:
         return per_context[contexts[0]].expand(len(contexts), *per_context.shape[1:])
-    # Not an index by a list, which a GPU would have to be sent, and waited for.
+    # Indexing with a list would copy the list to the GPU, and wait for it.
     return torch.stack([per_context[context] for context in contexts])

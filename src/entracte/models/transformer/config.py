@@ -74,7 +74,7 @@ class TransformerConfig:
     def from_header(cls, config: Mapping[str, Any]) -> "TransformerConfig":
         """Read the `transformer` part of a header's config.
 
-        Raises CheckpointError where one is missing or out of bounds.
+        Raises CheckpointError if a value is missing or out of bounds.
         """
         try:
             values = HeaderValues.model_validate(dict(config))

@@ -1,7 +1,7 @@
-"""Linears and attention that are quick in bfloat16 on every CPU.
+"""Linears and attention that are fast in bfloat16 on every CPU.
 
 A CPU without instructions for it (AMX, AVX512-BF16) multiplies bfloat16 at half the rate of
-float32, so there the products are made in float32.
+float32, so there they are computed in float32.
 """
 
 from functools import lru_cache
@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Up to this many queries, as many as a context has, attention takes little time and keeps the
-# official rounding, which has its weights in bfloat16.
+# Up to this many queries, the length of a text context, attention takes little time. It then keeps
+# the official rounding, in which attention weights are bfloat16.
 SHORT_ATTENTION = 1024
 
 
 class Linear(nn.Linear):
-    """x W^T + b, summed in float32 and rounded once, whichever way the product is made."""
+    """x W^T + b, accumulated in float32 and rounded once, however it is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not quicker_in_float32(x):
@@ -33,7 +33,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def quicker_in_float32(x: Tensor) -> bool:
-    """Whether this machine multiplies x quicker after widening it."""
+    """Whether this machine multiplies x faster after widening it to float32."""
     return x.dtype is torch.bfloat16 and x.device.type == "cpu" and not multiplies_bfloat16()
 
 

@@ -33,8 +33,8 @@ class StreamInput:
     latent: [1, tokens, in_channels].
     timesteps: [distinct timesteps] float32, in 0..1; `runs` says which tokens have which.
     sigma: [1] float32, the noise level of the whole stream.
-    contexts: [contexts, text tokens, context_dim]; a pass names one of them, and all are computed,
-        so none should be given that no pass names.
+    contexts: [contexts, text tokens, context_dim]; every pass names one of them. All are computed,
+        so give none that no pass names.
     """
 
     latent: Tensor
@@ -98,7 +98,7 @@ class Transformer(Component):
     ) -> tuple[StreamRotary, StreamRotary]:
         """Angles of video [3, tokens] and audio [1, tokens] positions (seconds, pixels, pixels).
 
-        Audio-video attention has the audio stream's width and knows time only.
+        Audio-video attention has the audio stream's width and rotates by time only.
         """
         video, audio, theta = self.config.video, self.config.audio, self.config.rope_theta
         latest = [max(video.max_positions[0], audio.max_positions[0])]

@@ -53,7 +53,7 @@ class _Embedding(nn.Module):
 
 
 class AdaLayerNormSingle(nn.Module):
-    """`rows` modulation vectors of a width for every timestep (PixArt-alpha, arXiv 2310.00426)."""
+    """`rows` modulation vectors for every timestep (PixArt-alpha, arXiv 2310.00426)."""
 
     def __init__(self, width: int, rows: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Modulation:
 def modulate(x: Tensor, by: Modulation, in_place: bool = True) -> Tensor:
     """x * (1 + scale) + shift, in place unless x is needed again; x: [rows, tokens, width].
 
-    The product is rounded before the sum, as the model was trained: fusing the two moves bfloat16
+    The product is rounded before the sum, as it was in training: fusing the two would move bfloat16
     latents by several per cent.
     """
     out = x if in_place else torch.empty_like(x)

@@ -1,4 +1,4 @@
-"""RMS norm, in the rounding of torch's."""
+"""RMS norm, with the rounding of torch's."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps), times the weight; computed in float32, rounded once.
 
-    x: [..., width]; weight: [width]. On a GPU torch has one kernel for it. On the CPU it has six
-    passes over memory with a new buffer each, so there the same arithmetic is done in place:
+    x: [..., width]; weight: [width]. On a GPU torch has one kernel for it. On the CPU it makes six
+    passes over memory, each into a new buffer, so there the same arithmetic is done in place:
     `docs/reference/measurements.md` has the difference.
     """
     if x.is_cuda:
