@@ -17,7 +17,7 @@ from entracte.serve.jobs import database
 from entracte.serve.jobs.database import open_database
 from entracte.serve.workers import process_handle, supervisor
 from tests.serve.fake_runner import OpenFake
-from tests.serve.running import Local, local, small, wait_for
+from tests.serve.running import PATIENCE, Local, local, small, wait_for
 
 
 def worker_pid(running: Local) -> int:
@@ -139,7 +139,7 @@ def test_a_frozen_process_does_not_keep_the_server(tmp_path: Path) -> None:
         ask_until_full(running)
         stopping = threading.Thread(target=running.service.stop)
         stopping.start()
-        stopping.join(20)
+        stopping.join(PATIENCE)
         assert not stopping.is_alive()
         assert running.service.supervisors[0].is_alive() is False
 
