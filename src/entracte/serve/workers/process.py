@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 
+from entracte.config.wording import worded
 from entracte.errors import DeviceFault, EntracteError, OutOfMemory
 
 from .messages import (
@@ -119,7 +120,7 @@ def _open(open_runner: OpenRunner, channel: Channel) -> Runner | None:
         logger.exception("the engine cannot be opened now")
         os._exit(EXIT_UNFIT)  # another attempt may succeed
     except EntracteError as error:
-        channel.send(StartupFailed(str(error)))
+        channel.send(StartupFailed(worded(error)))
         return None
     except BaseException as error:  # errors of a model's files would recur
         logger.exception("the engine cannot be opened")
