@@ -104,8 +104,9 @@ def test_off_records_nothing(engine: Engine) -> None:
 def test_blocks_are_recorded_where_they_are_asked_for(engine: Engine) -> None:
     for level, runs in (("stages", 0), ("blocks", 4 * (2 + 3))):
         trace = engine.generate(small(), keep_frames=False, trace=TraceOptions(level)).trace
-        assert trace.record is not None
-        found = [each for each in trace.record.blocks if each.component == "transformer"]
+        recording = perf_dump(trace, {}).recording
+        assert recording is not None
+        found = [each for each in recording.blocks if each.component == "transformer"]
         assert len(found) == runs
 
 

@@ -78,6 +78,7 @@ def _run(run: MeasuredRun) -> dict[str, Any]:
             "copy": parts.copy,
             "merge": parts.merge,
             "read": parts.read,
+            "launch": parts.launch,
             "host": parts.host,
         },
         "closed": run.closed,

@@ -64,7 +64,15 @@ def stage_table(found: Sequence[MeasuredMode], theirs: Theirs | None, published:
 def waiting_table(found: Sequence[MeasuredMode], theirs: Theirs | None) -> Table:
     """What each mode's time consists of, how far it was predicted, and how runs differed."""
     heads = ["mode", "end to end s", "spread", "compute s", "copy ms", "merge ms", "read ms"]
-    heads += ["host ms", "stall", "closes to", "predicted s", "predicted GB", "latents"]
+    heads += [
+        "launch ms",
+        "host ms",
+        "stall",
+        "closes to",
+        "predicted s",
+        "predicted GB",
+        "latents",
+    ]
     heads += ["diffusers takes"] if theirs else []
     table = [heads]
     exact = {each.runs[0].digest for each in found if each.runs and each.mode in EXACT}
@@ -79,6 +87,7 @@ def waiting_table(found: Sequence[MeasuredMode], theirs: Theirs | None) -> Table
             _ms(each.median(lambda run: run.parts.copy)),
             _ms(each.median(lambda run: run.parts.merge)),
             _ms(each.median(lambda run: run.parts.read)),
+            _ms(each.median(lambda run: run.parts.launch)),
             _ms(each.median(lambda run: run.parts.host)),
         ]
         line.append(f"{each.median(lambda run: run.parts.stall / run.end_to_end):.2%}")

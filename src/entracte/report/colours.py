@@ -34,7 +34,13 @@ STAGES = ("#2f6fb0", "#7db3dc", "#3f8f7f", "#a5cdb9", "#8a80bd")
 OTHER_STAGES = "#aab3bd"
 
 WAITS: Mapping[Cause, str] = MappingProxyType(
-    {"copy": VERMILLION, "merge": "#b3247a", "read": ORANGE, "host": "#3d454e"}
+    {
+        "copy": VERMILLION,
+        "merge": "#b3247a",
+        "read": ORANGE,
+        "launch": "#6a4fb3",
+        "host": "#3d454e",
+    }
 )
 
 STATES: Mapping[State, tuple[str, str]] = MappingProxyType(

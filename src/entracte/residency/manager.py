@@ -132,15 +132,15 @@ class DeviceManager:
             yield it
 
     @contextmanager
-    def recording(self, with_blocks: bool = False) -> Iterator[Record]:
-        """Record what happens within, for a trace. with_blocks: also the run of every block."""
+    def recording(self) -> Iterator[Record]:
+        """Record what happens within, for a trace."""
         buffers = [
             BufferState(name, buffer.key, buffer.content, buffer.memory.nbytes, buffer.pinned)
             for name, held in self._components.items()
             for buffer in held.pool
         ]
         record = Record(self.adapted, self._components[self.adapted].blocks, buffers)
-        self._recorder.start(record, with_blocks)
+        self._recorder.start(record)
         try:
             yield record
         finally:

@@ -137,7 +137,7 @@ class PhaseRun:
                 buffer = ring.take(content) if key is None else self._pool[key]
                 buffer.acquire(compute)
                 self._backend.checks.lend(buffer.memory)
-                began = self._recorder.mark_compute()
+                began = self._recorder.mark(compute)
                 try:
                     yield self._bound_module(buffer, content, weights)
                 finally:

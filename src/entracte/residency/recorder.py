@@ -58,12 +58,16 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class BlockRun:
-    """A block occupied the compute stream."""
+    """A block occupied the compute stream.
+
+    launched: when the host had enqueued all of it.
+    """
 
     component: str
     unit: int
     begin: Mark
     end: Mark
+    launched: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,6 @@ class Recorder:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.record: Record | None = None
-        self.with_blocks = False
         self.lanes: Mapping[int, Lane] = {
             id(backend.compute): "compute",
             id(backend.copies): "copies",
@@ -107,9 +110,8 @@ class Recorder:
             id(backend.merges): "merges",
         }
 
-    def start(self, record: Record, with_blocks: bool) -> None:
-        """Start recording. with_blocks: also every block's run."""
-        self.with_blocks = with_blocks
+    def start(self, record: Record) -> None:
+        """Start recording."""
         self.record = record
 
     def stop(self) -> None:
@@ -127,13 +129,6 @@ class ComponentRecorder:
     def mark(self, stream: Stream) -> Mark | None:
         """Mark the stream's position before an event."""
         return None if self._recorder.record is None else stream.mark()
-
-    def mark_compute(self) -> Mark | None:
-        """Mark the compute stream's position, if blocks are recorded."""
-        recorder = self._recorder
-        if recorder.record is None or not recorder.with_blocks:
-            return None
-        return recorder.backend.compute.mark()
 
     def work_of(self, stream: Stream) -> Work:
         """What a stream does with weights."""
@@ -198,8 +193,8 @@ class ComponentRecorder:
         """Note that a block occupied the compute stream from `begin` to now."""
         recorder = self._recorder
         if recorder.record is not None:
-            end = recorder.backend.compute.mark()
-            recorder.record.blocks.append(BlockRun(self._component, unit, begin, end))
+            end, launched = recorder.backend.compute.mark(), recorder.backend.now()
+            recorder.record.blocks.append(BlockRun(self._component, unit, begin, end, launched))
 
     def memory(self, key: BufferKey, nbytes: int, pinned: bool) -> None:
         """A buffer was allocated, or given back (negative bytes)."""

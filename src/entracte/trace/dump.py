@@ -65,13 +65,18 @@ class StageParts(_DumpPart):
     copy_: Milliseconds = Field(alias="copy")
     merge: Milliseconds
     read: Milliseconds
+    launch: Milliseconds = 0.0  # older dumps have none
     host: Milliseconds
 
     def waited(self, cause: Cause) -> float:
         """The time spent waiting for one cause."""
-        return {"copy": self.copy_, "merge": self.merge, "read": self.read, "host": self.host}[
-            cause
-        ]
+        return {
+            "copy": self.copy_,
+            "merge": self.merge,
+            "read": self.read,
+            "launch": self.launch,
+            "host": self.host,
+        }[cause]
 
     @property
     def stall_ms(self) -> float:
@@ -80,7 +85,7 @@ class StageParts(_DumpPart):
 
     @property
     def total_ms(self) -> float:
-        return self.compute + self.stall_ms + self.host
+        return self.compute + self.stall_ms + self.launch + self.host
 
 
 class StageMemory(_DumpPart):

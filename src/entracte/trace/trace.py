@@ -11,11 +11,12 @@ import torch
 from entracte.residency import Backend, Mark, Record
 
 from .clock import Moments
+from .launches import launch_waits
 from .memory import Memory, read_memory
 from .waits import Exposure, Parts, parts_of
 
 # off: stages and steps by the host's clock. stages: also what everything waited for, and all work
-# on weights. blocks: also every block's run.
+# on weights. blocks: the same, and a dump has every block's run.
 Level = Literal["off", "stages", "blocks"]
 
 # Names a stretch of the host's code for a profiler, such as `torch.cuda.nvtx.range`.
@@ -164,6 +165,9 @@ class Trace:
         for wait in [] if self.record is None else self.record.waits:
             begin, end = max(map(moments.at_most, wait.begins)), moments.at_most(wait.end)
             found.append(Exposure(begin, end, wait.cause, wait.component, wait.unit))
+        if self.record is not None and not self._backend.unified:
+            ends = [moments.at_most(mark) for span in self.spans for mark in span.marks[1:]]
+            found += launch_waits(self.record.blocks, ends, moments)
         for work in self._host_work:
             begin = max(moments.at_most(work.begins[0]), moments.since_zero(work.begins[1]))
             found.append(Exposure(begin, moments.since_zero(work.end), "host"))

@@ -6,9 +6,9 @@ but how long the compute stream waited for them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-Cause = Literal["copy", "merge", "read", "host"]
+Cause = Literal["copy", "merge", "read", "launch", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,12 @@ class Parts:
     copy: float = 0.0
     merge: float = 0.0
     read: float = 0.0
+    launch: float = 0.0
     host: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.compute + self.stall + self.host
+        return self.compute + self.stall + self.launch + self.host
 
     @property
     def stall(self) -> float:
@@ -50,6 +51,7 @@ class Parts:
             self.copy + other.copy,
             self.merge + other.merge,
             self.read + other.read,
+            self.launch + other.launch,
             self.host + other.host,
         )
 
@@ -61,7 +63,7 @@ def parts_of(begin: float, end: float, exposures: Iterable[Exposure], of_host: b
     no module runs (`of_host`). Overlapping exposures are counted twice: the parts then exceed the
     whole, and the trace does not close.
     """
-    sums: dict[Cause, float] = {"copy": 0.0, "merge": 0.0, "read": 0.0, "host": 0.0}
+    sums: dict[Cause, float] = dict.fromkeys(get_args(Cause), 0.0)
     rest, covered_until = 0.0, begin
     for each in sorted(exposures, key=lambda exposure: exposure.begin):
         first, last = max(each.begin, begin), min(each.end, end)
@@ -74,4 +76,4 @@ def parts_of(begin: float, end: float, exposures: Iterable[Exposure], of_host: b
     if of_host:
         sums["host"] += rest
         rest = 0.0
-    return Parts(rest, sums["copy"], sums["merge"], sums["read"], sums["host"])
+    return Parts(rest, **sums)

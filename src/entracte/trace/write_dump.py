@@ -87,7 +87,9 @@ def _recording(trace: Trace, names: Sequence[str]) -> Recording | None:
         stages=_stages(trace, names, lines),
         waits=tuple(map(_wait, trace.exposures)),
         transfers=_transfers(record.transfers, moments),
-        blocks=tuple(_block(each, moments) for each in record.blocks),
+        blocks=tuple(_block(each, moments) for each in record.blocks)
+        if trace.options.level == "blocks"
+        else (),
         memory={
             name: {place: _points(line) for place, line in places.items()}
             for name, places in lines.items()
@@ -131,6 +133,7 @@ def _parts(parts: Parts) -> StageParts:
         copy=_ms(parts.copy),
         merge=_ms(parts.merge),
         read=_ms(parts.read),
+        launch=_ms(parts.launch),
         host=_ms(parts.host),
     )
 

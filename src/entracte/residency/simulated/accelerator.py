@@ -72,6 +72,10 @@ class SimulatedAccelerator(Gauges):
         compute.tick()
         self._timing.work(compute, seconds)
 
+    def launch(self, seconds: float) -> None:
+        """Simulate what the host takes to enqueue work; it otherwise takes no simulated time."""
+        self._timing.alone(self._machine.current, seconds, "launch")
+
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
