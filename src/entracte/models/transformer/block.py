@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .attention import ONE_DEVICE, Attention, Exchange, FeedForward, attend
 from .config import StreamConfig, TransformerConfig
 from .elementwise import PLAIN, Elementwise, GatedUpdate
+from .lanes import IN_TURN, Lanes, meet
 from .modulation import Modulation, TokenTimesteps
 from .passes import Rows
 from .rotary import Rotary
@@ -97,27 +98,31 @@ class Block(nn.Module):
         self.scale_shift_table_a2v_ca_audio = nn.Parameter(torch.empty(5, audio.width))
 
     def prepare(
-        self, video: StreamConditions, audio: StreamConditions, ops: Elementwise = PLAIN
+        self,
+        video: StreamConditions,
+        audio: StreamConditions,
+        ops: Elementwise = PLAIN,
+        lanes: Lanes = IN_TURN,
     ) -> Shared:
         """What does not depend on the hidden states: modulation, keys and values of the text."""
-        return Shared(
-            _shared(
-                self.attn2,
-                video,
-                self.scale_shift_table,
-                self.prompt_scale_shift_table,
-                self.scale_shift_table_a2v_ca_video,
-                ops,
-            ),
-            _shared(
+        with lanes.audio():
+            for_audio = _shared(
                 self.audio_attn2,
                 audio,
                 self.audio_scale_shift_table,
                 self.audio_prompt_scale_shift_table,
                 self.scale_shift_table_a2v_ca_audio,
                 ops,
-            ),
+            )
+        for_video = _shared(
+            self.attn2,
+            video,
+            self.scale_shift_table,
+            self.prompt_scale_shift_table,
+            self.scale_shift_table_a2v_ca_video,
+            ops,
         )
+        return Shared(for_video, for_audio)
 
     def forward(
         self,
@@ -129,6 +134,7 @@ class Block(nn.Module):
         rows: Rows,
         ops: Elementwise = PLAIN,
         exchange: Exchange = ONE_DEVICE,
+        lanes: Lanes = IN_TURN,
     ) -> tuple[Tensor, Tensor]:
         """The hidden states after this block, in the memory of those before it.
 
@@ -136,23 +142,25 @@ class Block(nn.Module):
         shared: what `prepare` made of the same conditions.
 
         A sublayer's update is added when the input of the next one is computed: with fused kernels,
-        in the same pass over memory.
+        in the same pass over memory. lanes: are joined by the caller.
         """
         v, a = shared.video, shared.audio
+        with lanes.audio():
+            adding_a = self._self_attention(
+                self.audio_attn1, y, audio, a, rows.audio_attending, ops, attend
+            )
+            adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows, ops)
         adding_v = self._self_attention(
             self.attn1, x, video, v, rows.video_attending, ops, exchange.among_video
         )
-        adding_a = self._self_attention(
-            self.audio_attn1, y, audio, a, rows.audio_attending, ops, attend
-        )
         adding_v = self._text_attention(self.attn2, x, adding_v, v, rows, ops)
-        adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows, ops)
         if rows.isolated < len(x):
             adding_v, adding_a = self._audio_video_attention(
-                x, y, adding_v, adding_a, video, audio, shared, rows.isolated, ops, exchange
+                x, y, adding_v, adding_a, video, audio, shared, rows.isolated, ops, exchange, lanes
             )
+        with lanes.audio():
+            ops.add(y, self._feed_forward(self.audio_ff, y, adding_a, a, ops))
         ops.add(x, self._feed_forward(self.ff, x, adding_v, v, ops))
-        ops.add(y, self._feed_forward(self.audio_ff, y, adding_a, a, ops))
         return x, y
 
     def _self_attention(
@@ -211,15 +219,29 @@ class Block(nn.Module):
         isolated: int,
         ops: Elementwise,
         exchange: Exchange,
+        lanes: Lanes,
     ) -> tuple[GatedUpdate | None, GatedUpdate | None]:
         """Video x and audio y attend to each other, both reading the states from before."""
         v, a = shared.video, shared.audio
+        with lanes.audio():
+            audio_asks, audio_tells = ops.modulated_norm(
+                y, self.eps, [a.video_to_audio, a.audio_to_video], adding_a, isolated
+            )
         video_asks, video_tells = ops.modulated_norm(
             x, self.eps, [v.audio_to_video, v.video_to_audio], adding_v, isolated
         )
-        audio_asks, audio_tells = ops.modulated_norm(
-            y, self.eps, [a.video_to_audio, a.audio_to_video], adding_a, isolated
-        )
+        meet(lanes)  # each lane reads what the other has made
+
+        with lanes.audio():
+            attention = self.video_to_audio_attn
+            out = exchange.from_video(
+                attention.queries(audio_asks, audio.cross_rotary, ops),
+                attention.keys(video_tells, video.cross_rotary, ops),
+                attention.values(video_tells),
+            )
+            update = attention.project(out, audio_asks, ops=ops)
+            alike = a.attention.timesteps.alike
+            adding_a = ops.defer(y, GatedUpdate(update, a.cross_gate, alike, isolated))
 
         attention = self.audio_to_video_attn
         out = attend(
@@ -230,16 +252,8 @@ class Block(nn.Module):
         update = attention.project(out, video_asks, ops=ops)
         alike = v.attention.timesteps.alike
         adding_v = ops.defer(x, GatedUpdate(update, v.cross_gate, alike, isolated))
-
-        attention = self.video_to_audio_attn
-        out = exchange.from_video(
-            attention.queries(audio_asks, audio.cross_rotary, ops),
-            attention.keys(video_tells, video.cross_rotary, ops),
-            attention.values(video_tells),
-        )
-        update = attention.project(out, audio_asks, ops=ops)
-        alike = a.attention.timesteps.alike
-        return adding_v, ops.defer(y, GatedUpdate(update, a.cross_gate, alike, isolated))
+        meet(lanes)  # before the memory that the other lane reads is used again
+        return adding_v, adding_a
 
     def _feed_forward(
         self,

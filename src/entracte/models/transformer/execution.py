@@ -7,6 +7,7 @@ from typing import Protocol
 from .attention import ONE_DEVICE, Exchange
 from .block import Block, StreamConditions
 from .elementwise import PLAIN, Elementwise
+from .lanes import IN_TURN, Lanes
 from .passes import Batch, Pass, join
 
 
@@ -38,19 +39,26 @@ class RunBlocks(Protocol):
 
 
 def run_block(
-    block: Block, index: int, batches: list[Batch], sweep: Sweep, ops: Elementwise = PLAIN
+    block: Block,
+    index: int,
+    batches: list[Batch],
+    sweep: Sweep,
+    ops: Elementwise = PLAIN,
+    lanes: Lanes = IN_TURN,
 ) -> list[Batch]:
     """Run batches through one block, whose place is `index`.
 
     What a block makes for all batches is given back before the next block makes its own.
     """
     video, audio = sweep.video, sweep.audio
-    shared = block.prepare(video, audio, ops)
+    lanes.fork()
+    shared = block.prepare(video, audio, ops, lanes)
     done = []
     for batch in batches:
-        rows = batch.rows(index)
-        x, y = block(batch.video, batch.audio, video, audio, shared, rows, ops, sweep.exchange)
+        rows, exchange = batch.rows(index), sweep.exchange
+        x, y = block(batch.video, batch.audio, video, audio, shared, rows, ops, exchange, lanes)
         done.append(Batch(batch.passes, x, y))
+    lanes.join()
     return done
 
 
