@@ -21,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from entracte.models.kernels.elementwise import FusedElementwise
-from entracte.models.kernels.graphs import CapturedBlocks
+from entracte.models.kernels.graphs import AudioStream, CapturedBlocks, GraphCapture
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
 from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 from entracte.sampling.tokens import VideoGrid, audio_spans
 
 SIZES = Path(__file__).parent.parent / "tests" / "data" / "ltx-2.3-full.json.gz"
+DEVICE = torch.device("cuda")
 AUDIO_TOKENS, TEXT_TOKENS = 126, 1024
 SKIPPED = frozenset([28])
 GUIDED = (
@@ -79,7 +80,7 @@ def build() -> Transformer:
 
 def inputs(model: Transformer, case: Case) -> tuple[StreamInput, StreamInput]:
     torch.manual_seed(1)
-    device, dtype = torch.device("cuda"), torch.bfloat16
+    device, dtype = DEVICE, torch.bfloat16
     rotary = model.rotary(
         case.grid.spans().mean(-1), audio_spans(AUDIO_TOKENS).mean(-1), device, dtype
     )
@@ -193,7 +194,7 @@ def measure(model: Transformer, case: Case) -> dict[str, Any]:
         for a, b in zip(ours, theirs, strict=True)
     ]
     one_by_one = step(fused, rows=1)
-    graphs = CapturedBlocks(FusedElementwise(), torch.device("cuda")).run
+    graphs = CapturedBlocks(FusedElementwise(), GraphCapture(DEVICE), AudioStream(DEVICE)).run
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(2):  # compiles and chooses kernels; captures

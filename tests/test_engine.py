@@ -302,7 +302,7 @@ def test_a_gpu_makes_the_same_video(demo_model: Path, dtype: str, tolerance: flo
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kernels", ["auto", "captured"])
+@pytest.mark.parametrize("kernels", ["fused", "auto"])
 def test_any_gpu_makes_the_same_video(demo_model: Path, kernels: Kernels) -> None:
     """Also one that is not torch's current device."""
     if torch.cuda.device_count() < 2:

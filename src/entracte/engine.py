@@ -23,6 +23,7 @@ from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device
 from entracte.media.output import check_output
 from entracte.models.kernels import Kernels, block_runner
+from entracte.models.transformer import RunBlocks
 from entracte.parallel import Mesh
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
@@ -93,6 +94,8 @@ class Engine:
             self._loras.adapter,
             backend,
             hardware,
+            graphs=kernels == "auto"
+            and mesh is None,  # attention of several devices is not captured
         )
         self._weights = ModelWeights(
             source, backend, dtype, self._loras.adapter, named(self._wanted)
@@ -102,7 +105,7 @@ class Engine:
         self._previewers: Previewers = Cache(1)
         self._kernels: Kernels = kernels
         self._mesh = mesh
-        self._run_blocks = block_runner(backend.device, kernels)
+        self._run_blocks = self._block_runner()
 
     @classmethod
     def open(
@@ -134,8 +137,8 @@ class Engine:
             unknown).
         backend: a custom backend instead of the device's own, such as a simulated one.
         hardware: the machine for the planner (default: probed when needed).
-        kernels: on a GPU "auto" (fused kernels), "captured" (from CUDA graphs, too; their memory is
-            in no plan) or "plain" (torch's operators).
+        kernels: on a GPU "auto" (fused kernels, from captured graphs where that pays), "fused"
+            (without graphs) or "plain" (torch's operators).
         mesh: the devices that make each video together, one process with an engine on each. All of
             them must be asked for the same videos in the same order; no failure of one is told to
             the others yet.
@@ -226,8 +229,7 @@ class Engine:
             device_errors("computing"),
         ):
             run = Run(self._open_model(manager), prepared, plan, trace, reporter, outputs)
-            blocks = trace.options.level == "blocks"
-            with trace.weights(manager.recording(blocks)):
+            with trace.weights(manager.recording()):
                 made = run.generate()
         for what, number in asdict(self.backend.traffic.since(before)).items():
             trace.count(f"weights_{what}", number)
@@ -349,8 +351,12 @@ class Engine:
             return False
         self._planner.ran_out(self._decision)
         self._decision = None
-        self._run_blocks = block_runner(self.backend.device, self._kernels)  # without graphs yet
+        self._run_blocks = self._block_runner()  # without graphs yet
         return True
+
+    def _block_runner(self) -> RunBlocks:
+        transformer = self.source.components["transformer"].parameters * self._dtype.itemsize
+        return block_runner(self.backend.device, self._kernels, transformer)
 
     def _open_model(self, manager: DeviceManager) -> OpenModel:
         return OpenModel(

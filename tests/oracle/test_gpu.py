@@ -44,7 +44,7 @@ def test_forwards(
     oracle: Oracle, engine: Engine, on_gpu: Transformer, name: str, rows_at_once: int
 ) -> None:
     from entracte.models.kernels.elementwise import FusedElementwise
-    from entracte.models.kernels.graphs import CapturedBlocks
+    from entracte.models.kernels.graphs import AudioStream, CapturedBlocks, GraphCapture
 
     phase = engine.prepare(oracle.request(name)).resolved.phases[0]
     passes = list(phase.guidance.passes().values())
@@ -58,7 +58,7 @@ def test_forwards(
 
     fused, captured = (
         BlockLoop(FusedElementwise()).run,
-        CapturedBlocks(FusedElementwise(), torch.device("cuda")).run,
+        CapturedBlocks(FusedElementwise(), GraphCapture(CUDA), AudioStream(CUDA)).run,
     )
     expected = [
         oracle[f"{name}.forward.{number}.{stream}.velocity"]

@@ -430,7 +430,7 @@ def test_loading_takes_the_memory_of_the_plan_and_no_more(tmp_path: Path) -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kernels", ["plain", "auto", "captured"])
+@pytest.mark.parametrize("kernels", ["plain", "fused", "auto"])
 def test_every_mode_gives_the_same_bits_on_a_gpu(demo_model: Path, kernels: Kernels) -> None:
     with Engine.open(demo_model, device="cuda", kernels=kernels) as engine:
         expected = latents(engine)
@@ -445,7 +445,7 @@ def test_every_mode_gives_the_same_bits_on_a_gpu(demo_model: Path, kernels: Kern
 @pytest.mark.gpu
 def test_captured_graphs_keep_the_bits(demo_model: Path) -> None:
     made = []
-    for kernels in ("auto", "captured"):
+    for kernels in ("fused", "auto"):
         with Engine.open(demo_model, device="cuda", kernels=kernels) as engine:
             made.append(latents(engine))
     assert same(*made)

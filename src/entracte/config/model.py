@@ -28,8 +28,8 @@ class ModelSettings(Settings):
         Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")
     ] = "bfloat16"
     kernels: Annotated[
-        Literal["auto", "captured", "plain"],
-        Flag("model", "on a GPU: auto (fused), captured (from CUDA graphs, too) or plain", "KIND"),
+        Literal["auto", "fused", "plain"],
+        Flag("model", "on a GPU: auto (fused, captured where it pays), fused or plain", "KIND"),
     ] = "auto"
 
     mode: Annotated[

@@ -32,7 +32,8 @@ class Calibration:
         """How long a stage computes when all its weights are at hand."""
         seconds = work.flops / (work.stage.efficiency * hardware.rates.matmul)
         if not hardware.unified:
-            seconds = max(seconds + work.block_calls * BLOCK_S, work.block_calls * LAUNCH_S)
+            launching = 0.0 if work.from_graphs else work.block_calls * LAUNCH_S
+            seconds = max(seconds + work.block_calls * BLOCK_S, launching)
         return seconds * self.corrections.get(work.stage.kind, 1.0)
 
     def corrected_memory(self, stage: StageWork) -> StageWork:

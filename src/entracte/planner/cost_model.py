@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from entracte.machine.hardware import Hardware
+from entracte.models.kernels import graphs_pay
 from entracte.residency import (
     BASE,
     Place,
@@ -35,7 +36,7 @@ from .schedule_model import (
     merge_seconds,
 )
 from .transformer_work import TransformerMeter
-from .work import StageWork, stage_work
+from .work import StageWork, stage_work, with_graphs
 from .workload import Workload
 
 ANY = Residency()  # without limits
@@ -179,9 +180,16 @@ def costs(
     calibration: Calibration,
     transformer: TransformerMeter,
     lent: Mapping[str, Lent] = OWN,
+    graphs: bool = True,
 ) -> Costs:
-    """Prepare predictions. `phases` are the transformer's, and name adapters of the model."""
+    """Prepare predictions. `phases` are the transformer's, and name adapters of the model.
+
+    graphs: blocks may be run from captured graphs, which then are where they pay.
+    """
     work = stage_work(model, load, transformer)
+    transformer_bytes = sum(model.units[TRANSFORMER])
+    if graphs and not hardware.unified and graphs_pay(transformer_bytes, hardware.device_memory):
+        work = with_graphs(work)
     stages = tuple(
         (calibration.corrected_memory(stage), calibration.seconds(stage, hardware))
         for stage in work

@@ -29,7 +29,7 @@ class ModelPlanner:
     """Decides where an open model's weights live, request by request.
 
     adapters: what a LoRA does to a component, by the names of both. hardware: None has the
-        backend's machine probed.
+        backend's machine probed. graphs: blocks may be run from captured graphs.
     """
 
     def __init__(
@@ -39,12 +39,14 @@ class ModelPlanner:
         adapters: OpenAdapter,
         backend: Backend,
         hardware: Hardware | None,
+        graphs: bool = True,
     ) -> None:
         self._source = source
         self._dtype = dtype
         self._open_adapter = adapters
         self._backend = backend
         self._hardware = hardware
+        self._graphs = graphs
         self._planner: Planner | None = None
         self._adapters: Cache[tuple[str, str], AdapterFigures] = Cache(KEPT_FIGURES)
 
@@ -55,7 +57,7 @@ class ModelPlanner:
             with torch.inference_mode(False), torch.no_grad():
                 model = figures_of(self._source, self._dtype)
                 hardware = self._hardware or self._probe()
-            self._planner = Planner(model, hardware)
+            self._planner = Planner(model, hardware, graphs=self._graphs)
         return self._planner
 
     def decide(self, resolved: ResolvedRequest, wanted: Residency) -> Decision:

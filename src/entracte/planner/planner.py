@@ -43,15 +43,23 @@ class Measured:
 
 
 class Planner:
-    """Decides how requests of one model are held on one machine."""
+    """Decides how requests of one model are held on one machine.
+
+    graphs: see `costs`.
+    """
 
     def __init__(
-        self, model: ModelFigures, hardware: Hardware, calibration: Calibration | None = None
+        self,
+        model: ModelFigures,
+        hardware: Hardware,
+        calibration: Calibration | None = None,
+        graphs: bool = True,
     ) -> None:
         self.model = model
         self.hardware = hardware
         self.calibration = calibration or Calibration()
         self._transformer = TransformerMeter.of(model)
+        self._graphs = graphs
         self._ceiling: int | None = None  # a plan that needs so much of the device has failed
         self._standing: tuple[Residency, Decision] | None = None  # what was wished for, and got
         self._wanted: Residency | None = None  # what the decisions below are for
@@ -119,7 +127,16 @@ class Planner:
         adapters: of the transformer, by name. lent: the weights of other components.
         """
         model = replace(self.model, adapters={**self.model.adapters, **adapters})
-        return costs(model, load, phases, self.hardware, self.calibration, self._transformer, lent)
+        return costs(
+            model,
+            load,
+            phases,
+            self.hardware,
+            self.calibration,
+            self._transformer,
+            lent,
+            self._graphs,
+        )
 
     def ran_out(self, decision: Decision) -> None:
         """A plan found less memory than it needs: it, and larger ones, are not taken again."""

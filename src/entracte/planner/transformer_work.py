@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from entracte.models.connectors import CONTEXT_TOKENS, TextContext
+from entracte.models.kernels.graphs import captured, held_bytes
 from entracte.models.transformer import (
     StreamRotary,
     Sweep,
@@ -51,11 +52,15 @@ class LoopWork:
     flops, block_calls: of all its evaluations. A block is called once for every batch of passes.
     nbytes: the most in use at once, beside weights, the contexts that it is given and its rotary
         tables.
+    held, pooled: for captured graphs, what is held for its shape, and what a block makes at once
+        of their pool; both 0 where none are captured.
     """
 
     flops: float
     block_calls: int
     nbytes: int
+    held: int = 0
+    pooled: int = 0
 
 
 class TransformerMeter:
@@ -97,7 +102,8 @@ class TransformerMeter:
         few = replace(phase, name="", steps=steps, evaluations=sampler.evaluations(steps))
         found = self._found.get(few, lambda: self._metered(few))
         share = phase.evaluations / few.evaluations
-        return LoopWork(share * found.flops, round(share * found.block_calls), found.nbytes)
+        calls = round(share * found.block_calls)
+        return replace(found, flops=share * found.flops, block_calls=calls)
 
     @torch.inference_mode(False)
     def _metered(self, phase: PhaseLoad) -> LoopWork:
@@ -119,7 +125,7 @@ class TransformerMeter:
             start = StreamLatents(video.latent, audio.latent)
             levels = torch.linspace(1, 0, phase.steps + 1)
             SAMPLERS[phase.sampler].loop(denoiser, start, levels, 0, lambda *_: None)
-        return LoopWork(counts.flops, blocks.calls, counts.peak)
+        return LoopWork(counts.flops, blocks.calls, counts.peak, blocks.held, blocks.pooled)
 
     def _context(self) -> TextContext:
         config = self.config
@@ -170,6 +176,8 @@ class _CountedBlocks:
 
     def __init__(self, counts: Counts, layers: int) -> None:
         self.calls = 0
+        self.held = 0
+        self.pooled = 0
         self._counts = counts
         self._layers = layers
         self._known: dict[Hashable, Metered] = {}
@@ -177,6 +185,9 @@ class _CountedBlocks:
     def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         (block,) = blocks
         video, audio = sweep.video, sweep.audio
+        rows, tokens, _ = batches[0].video.shape
+        if captured(rows, tokens):
+            self.held = held_bytes(batches[0], sweep)
 
         def all_batches(index: int) -> None:
             shared = block.prepare(video, audio)
@@ -188,10 +199,13 @@ class _CountedBlocks:
         for index in range(self._layers):
             batches = sweep.join(batches, index)
             self.calls += len(batches)
-            self._once(tuple(batch.rows(index) for batch in batches), partial(all_batches, index))
+            kind = tuple(batch.rows(index) for batch in batches)
+            took = self._once(kind, partial(all_batches, index))
+            if self.held:
+                self.pooled = max(self.pooled, took.nbytes)
         return batches
 
-    def _once(self, kind: Hashable, compute: Callable[[], object]) -> None:
+    def _once(self, kind: Hashable, compute: Callable[[], object]) -> Metered:
         """Compute, or count what the first of this kind took. It leaves nothing in memory."""
         counts = self._counts
         known = self._known.get(kind)
@@ -199,11 +213,12 @@ class _CountedBlocks:
             peak, before, flops = counts.peak, counts.now, counts.flops
             counts.peak = before
             compute()
-            self._known[kind] = Metered(counts.flops - flops, counts.peak - before)
+            known = self._known[kind] = Metered(counts.flops - flops, counts.peak - before)
             counts.peak = max(peak, counts.peak)
         else:
             counts.flops += known.flops
             counts.peak = max(counts.peak, counts.now + known.nbytes)
+        return known
 
 
 def _kind(rows: Rows) -> Rows:

@@ -1,8 +1,10 @@
 """How much arithmetic, and how much memory beside weights, every stage of a request takes."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from entracte import stages
+from entracte.models.kernels.graphs import pool_bytes
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import SPATIAL_SCALE
 from entracte.stages import Stage
@@ -10,7 +12,7 @@ from entracte.stages import Stage
 from .model_profile import ModelFigures
 from .stage_laws import NOTHING, mel_frames
 from .tile_work import Tiles, decode_bytes, decode_flops
-from .transformer_work import TransformerMeter
+from .transformer_work import LoopWork, TransformerMeter
 from .workload import PhaseLoad, Workload
 
 NOISE_BYTES = 2  # an element of noise
@@ -25,6 +27,8 @@ class StageWork:
         left (contexts, rotary tables, latents) included.
     phase: the number of the transformer's phase, for its loop.
     block_calls: for a loop, how often a block is called, once for every batch of passes.
+    held, pooled: for a loop; see `LoopWork`.
+    from_graphs: its blocks are run from captured graphs.
     """
 
     stage: Stage
@@ -32,6 +36,9 @@ class StageWork:
     activations: int
     phase: int | None = None
     block_calls: int = 0
+    held: int = 0
+    pooled: int = 0
+    from_graphs: bool = False
 
     @property
     def name(self) -> str:
@@ -56,6 +63,19 @@ def stage_work(
         work.phase(number)
     work.closing()
     return tuple(work.found)
+
+
+def with_graphs(work: Sequence[StageWork]) -> tuple[StageWork, ...]:
+    """The same stages, with loops run from graphs where these are captured.
+
+    Graphs stay for the next request, so their memory counts in every stage.
+    """
+    held, pooled = sum(each.held for each in work), max(each.pooled for each in work)
+    kept = held + pool_bytes(pooled) if held else 0
+    return tuple(
+        replace(each, activations=each.activations + kept, from_graphs=each.held > 0)
+        for each in work
+    )
 
 
 class _Work:
@@ -156,7 +176,7 @@ class _Work:
         self._left -= self._noise(phase)
         images = phase.images * self._video(1, phase)
         loop = self._transformer.loop(phase)
-        self._add(stage, loop.flops, images + loop.nbytes, number, loop.block_calls)
+        self._add(stage, loop.flops, images + loop.nbytes, number, loop)
         self._left += self._latents(phase)
 
     def _latents(self, phase: PhaseLoad) -> int:
@@ -183,9 +203,12 @@ class _Work:
         flops: float = 0.0,
         nbytes: float = 0.0,
         phase: int | None = None,
-        block_calls: int = 0,
+        loop: LoopWork | None = None,
     ) -> None:
         if not stage.efficiency:
             return
-        activations = round(self._left + nbytes)
-        self.found.append(StageWork(stage, flops, activations, phase, block_calls))
+        work = StageWork(stage, flops, round(self._left + nbytes), phase)
+        if loop is not None:
+            calls, held, pooled = loop.block_calls, loop.held, loop.pooled
+            work = replace(work, block_calls=calls, held=held, pooled=pooled)
+        self.found.append(work)

@@ -7,16 +7,28 @@ import torch
 
 from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 
+from .graphs import AudioStream, CapturedBlocks, GraphCapture
+
 logger = logging.getLogger(__name__)
 
-# auto: fused kernels. captured: from CUDA graphs, too, where that pays. plain: torch's operators.
-Kernels = Literal["auto", "captured", "plain"]
+# auto: fused kernels, from graphs where that pays. fused: without graphs. plain: torch's operators.
+Kernels = Literal["auto", "fused", "plain"]
+
+# On a device that does not hold so much more than the transformer, blocks are copied in every step,
+# which takes longer than to launch them; and the memory of graphs is better used for blocks.
+ROOM_FOR_GRAPHS = 1.5
 
 
-def block_runner(device: torch.device, kernels: Kernels) -> RunBlocks:
+def graphs_pay(transformer: int, device_memory: int) -> bool:
+    """Whether a device, of so many bytes, is to run a transformer of so many from graphs."""
+    return ROOM_FOR_GRAPHS * transformer <= device_memory
+
+
+def block_runner(device: torch.device, kernels: Kernels, transformer: int) -> RunBlocks:
     """How blocks are run on a device, which is to be the current one then.
 
     Devices that are not CUDA's, or do not multiply bfloat16, have the plain way only.
+    transformer: bytes of its weights.
     """
     if device.type != "cuda" or kernels == "plain":
         return run_blocks
@@ -25,10 +37,11 @@ def block_runner(device: torch.device, kernels: Kernels) -> RunBlocks:
             return run_blocks
     try:
         from .elementwise import FusedElementwise
-        from .graphs import CapturedBlocks
     except ImportError as error:
         logger.warning("Steps will take a third longer than they could: no Triton (%s)", error)
         return run_blocks
-    if kernels == "captured":
-        return CapturedBlocks(FusedElementwise(), device).run
+    memory = torch.cuda.get_device_properties(device).total_memory
+    if kernels == "auto" and graphs_pay(transformer, memory):
+        capture, lanes = GraphCapture(device), AudioStream(device)
+        return CapturedBlocks(FusedElementwise(), capture, lanes).run
     return BlockLoop(FusedElementwise()).run

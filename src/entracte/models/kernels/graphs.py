@@ -1,16 +1,18 @@
-"""The loop over the transformer's blocks from captured CUDA graphs: a block is one launch.
+"""The loop over the transformer's blocks from captured graphs: a block is one launch.
 
-A block's graph reads its weights where they are and its inputs from memory that stays. So it is
-captured once for each place that weights are used at, and replayed for whatever lies there. What
-orders weights and their use stays outside: events between the launches.
+A graph reads a block's weights, and its inputs, at the addresses that it was captured with. So the
+inputs of a sweep are copied into memory that stays, and there is a graph for each place that
+weights are used at, which is replayed for whatever lies there: what orders weights and their use
+stays outside, events between the launches. Inputs and results are held by the shape of a sweep;
+what a block makes in between is in one pool, which all graphs share, as they run one by one.
 """
 
-import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,26 +21,109 @@ from entracte.models.transformer.attention import ONE_DEVICE
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
 from entracte.models.transformer.execution import BlockLoop, Sweep, run_block
+from entracte.models.transformer.lanes import IN_TURN, Lanes
 from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.passes import Batch, Pass, Rows
 
 # Above so many tokens in a batch the device is slower than the host, and a graph gains nothing.
 MOST_TOKENS = 8192
 
-# Shapes whose graphs are kept.
-SHAPES = 4
+# Shapes whose graphs are kept: as many as a request has phases, which is what plans count.
+SHAPES = 2
+
+# Graphs of one shape that are kept: more than a transformer's blocks have places.
+GRAPHS = 128
+
+# The pool of all graphs, over what a block makes at most at once: measured, 1.73 to 1.78 at full
+# size, as freed memory is not of every size that is asked for next, and two streams do not share.
+POOL = 1.8
+
+# Workspaces of cuBLAS, for the two streams that are captured.
+WORKSPACES = 2 * 2**25
+
+# Captures work on the device without carrying it out; what it returns carries it out.
+Capture = Callable[[Callable[[], object]], Callable[[], None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    """A graph of one block for some batches, and where the block's weights were.
+def captured(rows: int, tokens: int) -> bool:
+    """Whether batches of so many rows and video tokens are run from graphs."""
+    return rows * tokens <= MOST_TOKENS
 
-    None for a block whose linears add something of their own, whose numbers may change.
-    """
 
-    block: weakref.ref[Block]  # whose weights may be freed while graphs are kept
-    weights: int
-    graph: torch.cuda.CUDAGraph | None
+def held_bytes(first: Batch, sweep: Sweep) -> int:
+    """What is held for one shape of sweeps: its conditions, and the states of all its passes."""
+    conditions = (*_tensors(sweep.video), *_tensors(sweep.audio))
+    row = (first.video.nbytes + first.audio.nbytes) // len(first.passes)
+    return sum(each.nbytes for each in conditions) + len(sweep.passes) * row
+
+
+def pool_bytes(block: int) -> int:
+    """What all graphs share, where a block makes at most so many bytes at once."""
+    return round(POOL * block) + WORKSPACES
+
+
+class CapturedBlocks:
+    """`RunBlocks` from graphs, with the bits of the loop that it takes for large shapes."""
+
+    def __init__(self, ops: Elementwise, capture: Capture, lanes: Lanes = IN_TURN) -> None:
+        self._ops = ops
+        self._lanes = lanes
+        self._capture = capture
+        self._loop = BlockLoop(ops)
+        self._graphs: dict[_Shape, _Graphs] = {}
+
+    def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
+        rows, tokens, _ = batches[0].video.shape
+        if not captured(rows, tokens) or sweep.exchange is not ONE_DEVICE:
+            return self._loop.run(blocks, batches, sweep)
+        shape = _Shape(sweep.passes, sweep.rows_at_once, _shape(sweep.video), _shape(sweep.audio))
+        graphs = self._graphs.pop(shape, None)
+        if graphs is None:
+            while len(self._graphs) >= SHAPES:
+                del self._graphs[next(iter(self._graphs))]
+            graphs = _Graphs(batches[0], sweep, self._ops, self._capture, self._lanes)
+        self._graphs[shape] = graphs  # the last one used is last
+        return graphs.run(blocks, batches, sweep)
+
+
+class GraphCapture:
+    """Captures CUDA graphs, which share their memory: one may run at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
+
+    def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            # Other threads may go on to allocate and copy.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            failed: AbstractContextManager[None] = suppress(RuntimeError)
+            try:
+                work()
+                failed = nullcontext()
+            finally:
+                with failed:  # what failed is of more interest than that nothing was captured
+                    graph.capture_end()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+
+class AudioStream:
+    """`Lanes` on a GPU: audio, whose kernels are too small to fill it, on a stream of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+
+    def fork(self) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream())
+
+    def audio(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream)
+
+    def join(self) -> None:
+        torch.cuda.current_stream().wait_stream(self._stream)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,74 +136,71 @@ class _Shape:
     audio: tuple[object, ...]
 
 
-class CapturedBlocks:
-    """`RunBlocks` from graphs; the same bits as the plain way, which it takes for large shapes."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a block's weights are, and what it does with each row: all that its graph depends on.
 
-    def __init__(self, ops: Elementwise, device: torch.device) -> None:
-        self._ops = ops
-        self._loop = BlockLoop(ops)
-        self._graphs: dict[_Shape, _Graphs] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)
+    layout: the addresses of all tensors after the first one's.
+    """
 
-    def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
-        rows, tokens, _ = batches[0].video.shape
-        if rows * tokens > MOST_TOKENS or sweep.exchange is not ONE_DEVICE:
-            return self._loop.run(blocks, batches, sweep)
-        shape = _Shape(sweep.passes, sweep.rows_at_once, _shape(sweep.video), _shape(sweep.audio))
-        graphs = self._graphs.pop(shape, None)
-        if graphs is None:
-            while len(self._graphs) >= SHAPES:
-                del self._graphs[next(iter(self._graphs))]
-            graphs = _Graphs(batches[0], sweep, self._ops, self._pool, self._stream)
-        self._graphs[shape] = graphs  # the last one used is last
-        return graphs.run(blocks, batches, sweep)
+    weights: int
+    layout: tuple[int, ...]
+    rows: tuple[Rows, ...]
 
 
 class _Graphs:
     """The graphs of all blocks for one shape, and the memory that they read and write."""
 
     def __init__(
-        self,
-        first: Batch,
-        sweep: Sweep,
-        ops: Elementwise,
-        pool: Any,  # a handle, whose type torch does not export
-        stream: torch.cuda.Stream,
+        self, first: Batch, sweep: Sweep, ops: Elementwise, capture: Capture, lanes: Lanes
     ) -> None:
         passes = len(sweep.passes)
         self._x = first.video.new_empty((passes, *first.video.shape[1:]))
         self._y = first.audio.new_empty((passes, *first.audio.shape[1:]))
         self._sweep = deepcopy(sweep)
-        self._graphs: dict[tuple[int, tuple[Rows, ...]], _Captured] = {}
-        self._warm: set[tuple[Rows, ...]] = set()
         self._ops = ops
-        self._pool = pool
-        self._stream = stream
+        self._capture = capture
+        self._lanes = lanes
+        self._graphs: dict[_Place, Callable[[], None]] = {}
+        self._warm: set[tuple[Rows, ...]] = set()
+        self._layouts: WeakKeyDictionary[Block, tuple[int, ...] | None] = WeakKeyDictionary()
 
     def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
-        _write(self._sweep.video, sweep.video)
-        _write(self._sweep.audio, sweep.audio)
+        for held, given in ((self._sweep.video, sweep.video), (self._sweep.audio, sweep.audio)):
+            for to, tensor in zip(_tensors(held), _tensors(given), strict=True):
+                to.copy_(tensor)
         for index, block in enumerate(blocks):
             batches = self._held(sweep.join(batches, index))
-            rows = tuple(batch.rows(index) for batch in batches)
-            if rows not in self._warm:
-                # Kernels are compiled and chosen at their first call, which cannot be captured.
-                self._warm.add(rows)
-                batches = run_block(block, index, batches, self._sweep, self._ops)
-                continue
-            place = id(block), rows
-            weights = block.scale_shift_table.data_ptr()
-            captured = self._graphs.get(place)
-            if captured is None or captured.block() is not block or captured.weights != weights:
-                graph = self._capture(block, index, batches) if _is_plain(block) else None
-                captured = _Captured(weakref.ref(block), weights, graph)
-                self._graphs[place] = captured
-            if captured.graph is None:
-                batches = run_block(block, index, batches, self._sweep, self._ops)
-            else:
-                captured.graph.replay()
+            self._run(block, index, batches)
         return batches
+
+    def _run(self, block: Block, index: int, batches: list[Batch]) -> None:
+        """Run a block over the memory that is held."""
+        work = partial(run_block, block, index, batches, self._sweep, self._ops, self._lanes)
+        layout = self._layout(block)
+        rows = tuple(batch.rows(index) for batch in batches)
+        if layout is None or rows not in self._warm:
+            # Kernels are compiled and chosen at their first call, which cannot be captured.
+            self._warm.add(rows)
+            work()
+            return
+        place = _Place(block.scale_shift_table.data_ptr(), layout, rows)
+        graph = self._graphs.get(place)
+        if graph is None:
+            if len(self._graphs) >= GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
+            graph = self._graphs[place] = self._capture(work)
+        graph()
+
+    def _layout(self, block: Block) -> tuple[int, ...] | None:
+        """As in `_Place`; None where linears add something of their own, which may change."""
+        if block not in self._layouts:
+            linears = (each for each in block.modules() if isinstance(each, nn.Linear))
+            plain = all(type(each) is Linear for each in linears)
+            first = block.scale_shift_table.data_ptr()
+            layout = tuple(each.data_ptr() - first for each in block.parameters())
+            self._layouts[block] = layout if plain else None
+        return self._layouts[block]
 
     def _held(self, batches: list[Batch]) -> list[Batch]:
         """The same batches, in the memory that graphs read."""
@@ -133,25 +215,6 @@ class _Graphs:
             start = end
         return found
 
-    def _capture(self, block: Block, index: int, batches: list[Batch]) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            # Other threads may go on to allocate and copy.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            failed: AbstractContextManager[None] = suppress(RuntimeError)
-            try:
-                run_block(block, index, batches, self._sweep, self._ops)
-                failed = nullcontext()
-            finally:
-                with failed:  # what failed is of more interest than that nothing was captured
-                    graph.capture_end()
-        return graph
-
-
-def _is_plain(block: Block) -> bool:
-    return all(type(each) is Linear for each in block.modules() if isinstance(each, nn.Linear))
-
 
 def _tensors(conditions: StreamConditions) -> list[Tensor]:
     c = conditions
@@ -163,8 +226,3 @@ def _tensors(conditions: StreamConditions) -> list[Tensor]:
 def _shape(conditions: StreamConditions) -> tuple[object, ...]:
     tensors = _tensors(conditions)
     return (conditions.timesteps.runs, *((tuple(each.shape), each.dtype) for each in tensors))
-
-
-def _write(held: StreamConditions, new: StreamConditions) -> None:
-    for to, tensor in zip(_tensors(held), _tensors(new), strict=True):
-        to.copy_(tensor)

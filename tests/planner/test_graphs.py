@@ -1,0 +1,61 @@
+"""What captured graphs keep is in the plan, on the cards that use them."""
+
+from functools import lru_cache
+
+import pytest
+
+from entracte.machine.cards import card
+from entracte.models.kernels.graphs import pool_bytes
+from entracte.planner.calibration import Calibration
+from entracte.planner.cost_model import Costs, costs
+from entracte.planner.forecast import weight_phases
+from entracte.planner.model_profile import published
+from entracte.planner.transformer_work import TransformerMeter
+from entracte.planner.workload import Workload
+from entracte.units import GIB
+
+MODEL = published("ltx-2.3")
+METER = TransformerMeter.of(MODEL)
+
+
+@lru_cache
+def typical(name: str, height: int, width: int, guidance_batch: int, graphs: bool) -> Costs:
+    load = Workload.of_sizes(
+        layers=48,
+        height=height,
+        width=width,
+        on_gpu=True,
+        defaults=MODEL.version.defaults,
+        guidance_batch=guidance_batch,
+    )
+    phases = weight_phases("two-stage", load, MODEL)
+    return costs(MODEL, load, phases, card(name, 64 * GIB), Calibration(), METER, graphs=graphs)
+
+
+@pytest.mark.parametrize("name", ["h100-80gb", "rtx-pro-6000"])
+def test_graphs_are_in_every_stage(name: str) -> None:
+    """They stay for the next request."""
+    without, found = (typical(name, 512, 768, 4, graphs) for graphs in (False, True))
+    loops = [stage for stage, _ in found.stages if stage.phase is not None]
+    assert all(loop.from_graphs for loop in loops)
+    kept = sum(loop.held for loop in loops) + pool_bytes(max(loop.pooled for loop in loops))
+    assert 0.6e9 < kept < 1.1e9
+    for (plain, _), (captured, _) in zip(without.stages, found.stages, strict=True):
+        assert captured.activations == plain.activations + kept
+
+
+def test_large_batches_and_small_cards_have_none() -> None:
+    for name, height, width in (("h200", 1024, 1536), ("rtx-4090", 512, 768)):
+        without, found = (typical(name, height, width, 4, graphs) for graphs in (False, True))
+        assert [stage.activations for stage, _ in found.stages] == [
+            stage.activations for stage, _ in without.stages
+        ]
+
+
+def test_with_graphs_the_host_is_no_limit() -> None:
+    without, found = (typical("h200", 512, 768, 1, graphs) for graphs in (False, True))
+    one_by_one = [
+        {stage.name: seconds for stage, seconds in each.stages}["denoise"]
+        for each in (without, found)
+    ]
+    assert one_by_one[1] < 0.8 * one_by_one[0]
