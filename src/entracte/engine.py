@@ -94,8 +94,8 @@ class Engine:
             self._loras.adapter,
             backend,
             hardware,
-            graphs=kernels == "auto"
-            and mesh is None,  # attention of several devices is not captured
+            # What several devices exchange in a step is not captured.
+            graphs=kernels == "auto" and mesh is None,
         )
         self._weights = ModelWeights(
             source, backend, dtype, self._loras.adapter, named(self._wanted)
