@@ -1,8 +1,8 @@
 """Our transformer beside diffusers' on the same weights, and beside the floor under both.
 
 The floor is the bare matrix products and attentions of the same shapes: no norm, no modulation, no
-activation. All three take turns within one run, so that their ratios hold whatever the machine is
-doing; the absolute times hold for this machine only.
+activation; see `Floor`. All three take turns within one run, so that their ratios hold whatever the
+machine is doing; the absolute times hold for this machine only.
 
     python benchmarks/transformer.py [--json FILE] [--repeats N] [--threads N]
 """
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import LTX2VideoTransformer3DModel
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
+from diffusers_step import diffusers_step
+from entracte.bench.floor import Evaluation, Floor
 from entracte.checkpoints.diffusers_configs import transformer_config
 from entracte.checkpoints.diffusers_names import transformer_to_published
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
@@ -95,8 +96,10 @@ def make_inputs(dtype: torch.dtype, image: bool) -> Inputs:
     )
 
 
-def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Callable[[], Any]:
-    """One step of ours, as a callable; the rotary tables are made beforehand, as in the engine."""
+def stream_inputs(
+    model: Transformer, given: Inputs, guided: bool
+) -> tuple[StreamInput, StreamInput]:
+    """What a step of ours is given; the rotary tables are made beforehand, as in the engine."""
     rotary = model.rotary(
         GRID.spans().mean(-1),
         audio_spans(AUDIO_TOKENS).mean(-1),
@@ -108,7 +111,6 @@ def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Call
     if given.image_tokens:
         runs = [TokenRun(0, given.image_tokens, 0), TokenRun(given.image_tokens, GRID.tokens, 1)]
         timesteps = torch.tensor([0.0, 0.7])
-    passes = PASSES if guided else PASSES[:1]
     contexts = slice(0, 2 if guided else 1)
     video = StreamInput(
         given.video, timesteps, runs, sigma, given.video_contexts[contexts], rotary[0]
@@ -121,84 +123,22 @@ def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Call
         given.audio_contexts[contexts],
         rotary[1],
     )
+    return video, audio
+
+
+def run_ours(model: Transformer, given: Inputs, guided: bool, rows: int) -> Callable[[], Any]:
+    """One step of ours."""
+    video, audio = stream_inputs(model, given, guided)
+    passes = PASSES if guided else PASSES[:1]
     return lambda: model(video, audio, passes, rows_at_once=rows)
 
 
 def run_theirs(
-    model: LTX2VideoTransformer3DModel, given: Inputs, guided: bool
+    theirs: LTX2VideoTransformer3DModel, ours: Transformer, given: Inputs, guided: bool
 ) -> Callable[[], Any]:
-    """One step of diffusers', called as its pipeline does: the two prompts in one batch, then the
-    skipped and the isolated pass. Two distinct timesteps have to be given it a token each.
-    """
-
-    def call(contexts: slice, **options: Any) -> Any:
-        rows = len(given.video_contexts[contexts])
-        sigma = torch.full((rows,), 700.0)
-        timestep = sigma
-        if given.image_tokens:
-            timestep = torch.full((rows, GRID.tokens), 700.0)
-            timestep[:, : given.image_tokens] = 0
-        return model(
-            hidden_states=given.video.expand(rows, -1, -1),
-            audio_hidden_states=given.audio.expand(rows, -1, -1),
-            encoder_hidden_states=given.video_contexts[contexts],
-            audio_encoder_hidden_states=given.audio_contexts[contexts],
-            timestep=timestep,
-            audio_timestep=sigma,
-            sigma=sigma,
-            num_frames=GRID.frames,
-            height=GRID.height,
-            width=GRID.width,
-            fps=GRID.frame_rate,
-            audio_num_frames=AUDIO_TOKENS,
-            use_cross_timestep=True,
-            return_dict=False,
-            **options,
-        )
-
-    def step() -> None:
-        call(slice(0, 2 if guided else 1))
-        if guided:
-            call(slice(0, 1), spatio_temporal_guidance_blocks=[SKIPPED_BLOCK])
-            call(slice(0, 1), isolate_modalities=True)
-
-    return step
-
-
-def run_floor(model: Transformer, given: Inputs, guided: bool) -> Callable[[], Any]:
-    """The products and attentions that four separate passes (or one) cannot do without."""
-    video = torch.randn(1, GRID.tokens, HEADS * HEAD_DIM).to(given.video.dtype)
-    audio = torch.randn(1, AUDIO_TOKENS, HEADS * AUDIO_HEAD_DIM).to(given.video.dtype)
-    texts = (given.video_contexts[:1], given.audio_contexts[:1])
-
-    def product(layer: nn.Linear, x: Tensor) -> Tensor:
-        return F.linear(x, layer.weight, layer.bias)
-
-    def attend(attention: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        q, k, v = (
-            product(layer, z).unflatten(-1, (HEADS, -1)).transpose(1, 2)
-            for layer, z in ((attention.to_q, x), (attention.to_k, y), (attention.to_v, y))
-        )
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        product(attention.to_gate_logits, x)
-        return product(attention.to_out[0], out)
-
-    def one_pass() -> None:
-        for block in model.transformer_blocks:
-            attend(block.attn1, video, video)
-            attend(block.audio_attn1, audio, audio)
-            attend(block.attn2, video, texts[0])
-            attend(block.audio_attn2, audio, texts[1])
-            attend(block.audio_to_video_attn, video, audio)
-            attend(block.video_to_audio_attn, audio, video)
-            for feed_forward, x in ((block.ff, video), (block.audio_ff, audio)):
-                product(feed_forward.net[2], product(feed_forward.net[0].proj, x))
-
-    def step() -> None:
-        for _ in range(len(PASSES) if guided else 1):
-            one_pass()
-
-    return step
+    """One step of diffusers'."""
+    video, audio = stream_inputs(ours, given, guided)
+    return diffusers_step(theirs, video, audio, GRID, SKIPPED_BLOCK if guided else None)
 
 
 def measure(dtype_name: str, image: bool, guided: bool, repeats: int) -> dict[str, Any]:
@@ -208,8 +148,12 @@ def measure(dtype_name: str, image: bool, guided: bool, repeats: int) -> dict[st
     theirs, ours = make_models(dtype)
     given = make_inputs(dtype, image)
     contenders = {
-        "floor": run_floor(ours, given, guided),
-        "diffusers": run_theirs(theirs, given, guided),
+        "floor": Floor(
+            ours.transformer_blocks,
+            ours.config,
+            Evaluation(GRID.tokens, AUDIO_TOKENS, PASSES if guided else PASSES[:1], 1),
+        ),
+        "diffusers": run_theirs(theirs, ours, given, guided),
         "entracte": run_ours(ours, given, guided, rows=1),
     }
     if guided:
@@ -247,7 +191,7 @@ def _peak_memory(which: str, dtype_name: str, guided: bool, threads: int) -> flo
     theirs, ours = make_models(DTYPES[dtype_name])
     given = make_inputs(DTYPES[dtype_name], image=True)
     runs = {
-        "diffusers": lambda: run_theirs(theirs, given, guided),
+        "diffusers": lambda: run_theirs(theirs, ours, given, guided),
         "entracte": lambda: run_ours(ours, given, guided, rows=1),
     }
     step = runs[which]()

@@ -114,7 +114,8 @@ def test_times_close(theirs: DiffusersResult) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"images": (ImageCondition(path=Path("a.png"), frame=0),)}, "text-to-video"),
+        ({"images": (ImageCondition(path=Path("a.png"), frame=0),)}, "encoder of pictures"),
+        ({"images": (ImageCondition(path=Path("a.png"), frame=8),)}, "the first frame"),
         ({"pipeline": "one-stage"}, "not one-stage"),
         ({"audio_guidance": Guidance(cfg=7, stg=0, modality=3)}, "0 to mean the video's"),
         (
@@ -129,7 +130,7 @@ def test_times_close(theirs: DiffusersResult) -> None:
             "unless it is above 1",
         ),
     ],
-    ids=["images", "pipeline", "zero", "blocks", "below one"],
+    ids=["encoder", "images", "pipeline", "zero", "blocks", "below one"],
 )
 def test_refusals(diffusers: DiffusersTwoStage, changes: dict, problem: str) -> None:
     with pytest.raises(RequestError, match=problem):

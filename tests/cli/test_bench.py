@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from entracte.cli.bench import EXIT_WORSE
 from entracte.cli.main import EXIT_REFUSED, run
 
 SMALL = ["--preset", "cpu", "--height", "64", "--width", "64", "--num-frames", "9"]
@@ -25,6 +26,10 @@ def bench(*words: object) -> int:
         (["--random-weights", "--repeats", "0"], "--repeats: must be a whole number from 1"),
         (["--random-weights", "--dumps", "d", "--trace-level", "off"], "--dumps needs a trace"),
         (["--random-weights", "--height", "100"], "not a multiple of 64"),
+        (["--random-weights", "--task", "t2v", "--image", "a.png"], "--image is for --task i2v"),
+        (["--random-weights", "--image", "a.png", "x"], "--image a.png: frame"),
+        (["--compare", "a", "b", "c"], "at most one other"),
+        (["--compare", "missing.json"], "cannot read missing.json"),
     ],
 )
 def test_refusals_come_before_any_work(
@@ -48,16 +53,57 @@ def test_every_run_is_told_and_dumped(
     modes = ["resident", "snapshot low-vram"]
     words = ["--model", demo_model, *SMALL, "--repeats", 2, "--warmups", 0, "--dumps", tmp_path]
     assert bench(*words, "--json", "--modes", *modes) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)["tasks"]["t2v"]
     assert found["same_bits"] is True
-    assert [each["mode"] for each in found["modes"]] == modes
-    for each in found["modes"]:
+    assert list(found["modes"]) == modes
+    for each in found["modes"].values():
         assert len(each["runs"]) == 2
+        assert each["floor_shares"].keys() == found["floors"].keys() == {"denoise", "refine"}
         for one in each["runs"]:
             assert one["closed"] == pytest.approx(1, rel=0.01)
             assert one["stages"]["encode text"] > 0  # prompts are forgotten between runs
+            assert one["steps"].keys() == {"denoise", "refine"}
     assert run(["report", *map(str, tmp_path.glob("*.json")), "-o", str(tmp_path / "r.html")]) == 0
     assert "snapshot" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.slow
+def test_tasks_are_beside_each_other_and_can_be_compared(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", demo_model, *SMALL, "--repeats", 1, "--warmups", 0, "--modes", "fused"]
+    assert bench(*words, "--task", "t2v", "i2v", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    (before := tmp_path / "before.json").write_text(json.dumps(found))
+    assert found["tasks"]["i2v"]["request"]["images"] == [0]
+    stages = [each["modes"]["fused"]["runs"][0]["stages"] for each in found["tasks"].values()]
+    assert [each.get("encode images (stage1)", 0) > 0 for each in stages] == [False, True]
+
+    assert bench("--compare", before, before, "--tolerance", 0) == 0
+    assert "end to end" in capsys.readouterr().out
+    for task in found["tasks"].values():
+        for one in task["modes"]["fused"]["runs"]:
+            one["latents"] = "other"
+            one["end_to_end"] = 0.001
+    before.write_text(json.dumps(found))
+    assert bench(*words, "--task", "t2v", "--compare", before) == EXIT_WORSE
+    shown = capsys.readouterr().out
+    assert "floor" in shown
+    assert "worse" in shown
+    assert "the latents have other bits" in shown
+
+
+@pytest.mark.slow
+def test_diffusers_is_beside_them(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", demo_model, *SMALL, "--repeats", 1, "--warmups", 0, "--modes", "resident"]
+    assert bench(*words, "--task", "t2v", "i2v", "--against", "diffusers", "--json") == 0
+    tasks = json.loads(capsys.readouterr().out)["tasks"]
+    peer = tasks["t2v"]["peers"]["diffusers"]
+    assert peer["failed"] is peer["compiling"] is None
+    assert peer["floor_shares"].keys() == {"denoise", "refine"}
+    assert max(peer["distances"].values()) < 0.1
+    # diffusers cannot express this model's encoder of pictures.
+    assert "encoder of pictures" in tasks["i2v"]["peers"]["diffusers"]["failed"]
 
 
 @pytest.mark.slow

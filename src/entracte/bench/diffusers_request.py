@@ -56,14 +56,19 @@ def guidance_arguments(request: BoundRequest) -> dict[str, Any]:
     return scale_arguments(video, audio) | {"spatio_temporal_guidance_blocks": skipped}
 
 
-def require_text_to_video(request: Request) -> None:
-    """Raise RequestError for anything but two-stage text-to-video with the model's own weights."""
+def require_comparable(request: Request) -> None:
+    """Raise RequestError for what diffusers does not do here as this engine does.
+
+    It makes two-stage videos with the model's own weights, from text or from one picture.
+    """
     if request.pipeline != "two-stage":
         raise RequestError(f"pipeline: diffusers runs two-stage here, not {request.pipeline}")
-    if request.images:
+    if (
+        any(image.frame or image.strength != 1 for image in request.images[:1])
+        or request.images[1:]
+    ):
         raise RequestError(
-            "images: diffusers runs text-to-video here; it conditions on images in another way, so "
-            "there would be nothing to compare"
+            "images: diffusers takes one here, which is the first frame at full strength"
         )
     if request.loras:
         raise RequestError("loras: diffusers runs with the distilled LoRA alone here")

@@ -1,9 +1,35 @@
-"""The result of diffusers, and its distance from ours."""
+"""The results of diffusers, and their distance from ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
 
 from torch import Tensor
+
+Peer = Literal["diffusers", "diffusers-compiled"]
+PEERS: Mapping[Peer, str] = MappingProxyType(
+    {"diffusers": "diffusers", "diffusers-compiled": "diffusers, compiled"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPeer:
+    """A peer's runs: medians in seconds of stages, of the steps of every loop, and end to end.
+
+    peak_bytes: of memory. distances: of the latents from ours, relative.
+    compiling: how much longer the first run took than later ones, in seconds; None without
+        compilation. failed: why there is nothing of all this.
+    """
+
+    name: str
+    stages: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[str, float] = field(default_factory=dict)
+    end_to_end: float = 0.0
+    peak_bytes: int = 0
+    distances: Mapping[str, float] = field(default_factory=dict)
+    compiling: float | None = None
+    failed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

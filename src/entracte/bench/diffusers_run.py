@@ -1,4 +1,4 @@
-"""diffusers' own two-stage text-to-video, on the weights and the requests of this engine.
+"""diffusers' own two-stage video on the weights and the requests of this engine.
 
 It follows the two-stage example of diffusers' documentation: `LTX2Pipeline` to latents, then
 `LTX2LatentUpsamplePipeline`, then `LTX2Pipeline` again with the distilled LoRA as an adapter
@@ -12,31 +12,41 @@ Where the pipelines leave a choice, it is the one that makes the numbers our rec
   draw noise of its own, which depends on the device.)
 - The audio of stage 1 is decoded, and the vocoder runs in float32, as in our recipe.
 - Stage 2 turns every kind of guidance off, that of audio too, which the example leaves on.
+- A picture is prepared as ours are, and given as the latents' first frame, which
+  `LTX2ImageToVideoPipeline` keeps.
 
 Choices that make diffusers faster than the example: prompts are encoded once, not once a stage; the
 text encoder is the language half alone, without image tower and logits; the decoder's tiles are as
 large as ours; frames are converted on the device. The connectors run inside the pipeline, in both
 stages: "denoise" and "refine" contain them.
 
-In float32 the latents are ours but for rounding. In bfloat16 they are not, by a few per cent: the
-pipeline keeps its latents in float32 from step to step, where the official one, and ours, round
-them; it rotates queries and keys in float32; it evaluates both prompts as one batch, under a mask
-of ones; and it adds the adapter to a layer's output, where ours merges it into the weight, rounded.
+In float32 the latents are ours but for rounding; from a picture, guidance rescales by another
+deviation, to which the first frame's own estimates belong. In bfloat16 they are not, by a few per
+cent: the pipeline keeps its latents in float32 from step to step, where the official one, and ours,
+round them; it rotates queries and keys in float32; it evaluates both prompts as one batch, under a
+mask of ones; and it adds the adapter to a layer's output, where ours merges it into the weight,
+rounded.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, LTX2Pipeline
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    LTX2ImageToVideoPipeline,
+    LTX2Pipeline,
+)
 from diffusers.pipelines.ltx2 import LTX2LatentUpsamplePipeline
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from entracte.binding import BoundRequest
 from entracte.checkpoints.sources import Located, ModelSource
-from entracte.errors import CheckpointError
+from entracte.errors import CheckpointError, RequestError
 from entracte.models.tiling import Tiling
+from entracte.pipeline.conditions import EncodedImage, PreparedImage, fit_images, prepare_images
 from entracte.pipeline.latents import Latents, empty_latents, prepare_latents
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import ResolvedPhase, ResolvedRequest
@@ -44,9 +54,10 @@ from entracte.planner.workload import recipe_weights
 from entracte.request import Request
 from entracte.sampling.noise import NoiseSource
 from entracte.sampling.tokens import audio_latent, audio_tokens, video_latent
-from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, ENCODE_TEXT, UPSAMPLE
+from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, ENCODE_TEXT, UPSAMPLE, VALIDATE
 
-from .diffusers_request import UNGUIDED, guidance_arguments, require_text_to_video, scale_arguments
+from .compiled import compile_blocks
+from .diffusers_request import UNGUIDED, guidance_arguments, require_comparable, scale_arguments
 from .diffusers_result import DiffusersResult
 from .diffusers_weights import load_component
 from .stopwatch import Stopwatch
@@ -59,13 +70,19 @@ class DiffusersTwoStage:
 
     tile: decode the video in tiles, as the documented example does, but in tiles of our size:
         smaller ones, the pipeline's default, give other frames near the seams and take longer.
+    compiled: compile the transformer's blocks, at the first run of every shape.
 
     Raises CheckpointError where the source lacks the upsampler or the distilled LoRA, where
     diffusers cannot hold a tensor, or where PEFT is missing, which diffusers' LoRAs need.
     """
 
     def __init__(
-        self, source: ModelSource, device: torch.device, dtype: torch.dtype, tile: bool = True
+        self,
+        source: ModelSource,
+        device: torch.device,
+        dtype: torch.dtype,
+        tile: bool = True,
+        compiled: bool = False,
     ) -> None:
         if importlib.util.find_spec("peft") is None:
             raise CheckpointError("diffusers needs PEFT for the distilled LoRA: pip install peft")
@@ -88,14 +105,16 @@ class DiffusersTwoStage:
                 tile_sample_stride_width=stride,
             )
         self._upsampler: Any = LTX2LatentUpsamplePipeline(self._vae, models.pop("upsampler"))
-        self._pipeline: Any = LTX2Pipeline(
+        models |= {
             # It shifts nothing: every stage is given its noise levels.
-            scheduler=FlowMatchEulerDiscreteScheduler(),
-            tokenizer=PreTrainedTokenizerFast.from_pretrained(str(source.tokenizer)),
-            vae=self._vae,
-            **models,
-        )
-        self._pipeline.set_progress_bar_config(disable=True)
+            "scheduler": FlowMatchEulerDiscreteScheduler(),
+            "tokenizer": PreTrainedTokenizerFast.from_pretrained(str(source.tokenizer)),
+            "vae": self._vae,
+        }
+        self._pipeline: Any = LTX2Pipeline(**models)
+        self._from_picture: Any = LTX2ImageToVideoPipeline(**models)
+        for pipeline in (self._pipeline, self._from_picture):
+            pipeline.set_progress_bar_config(disable=True)
         file, self._strength = source.distilled_lora
         factors = {key: Located(file, key).tensor().to(device, dtype) for key in file.tensors}
         self._pipeline.load_lora_weights(factors, adapter_name=ADAPTER)
@@ -104,14 +123,19 @@ class DiffusersTwoStage:
             raise CheckpointError(
                 f"diffusers has a place for {placed} of {len(factors)} tensors of {file.path}"
             )
+        if compiled:
+            compile_blocks(self._pipeline.transformer)
 
     def run(self, request: Request) -> DiffusersResult:
         """Make a video with sound as the two-stage recipe does.
 
-        Raises RequestError for what the pipelines cannot do in the same way: images, LoRAs, another
-        pipeline, or guidance that they have no arguments for.
+        Raises RequestError for what the pipelines cannot do in the same way: several images, or one
+        that diffusers cannot encode, LoRAs, another pipeline, or guidance that they have no
+        arguments for.
         """
-        require_text_to_video(request)
+        require_comparable(request)
+        if request.images and isinstance(self._vae.encoder, nn.Identity):
+            raise RequestError("images: diffusers cannot express this model's encoder of pictures")
         weights = recipe_weights(request.recipe)
         resolved = resolve(request, self._defaults, self._layers, weights)
         guidance = guidance_arguments(resolved.request)
@@ -134,6 +158,8 @@ class DiffusersTwoStage:
         """The latents of both stages, frames and sound."""
         request, (first, second) = resolved.request, resolved.phases
         noise = NoiseSource(request.seed)
+        with watch.stage(VALIDATE.name):
+            pictures = prepare_images(request.images)
         with watch.stage(ENCODE_TEXT.name):
             prompt, negative = self._encode(request)
         with watch.stage(first.phase.stages.prepare_latents.name):
@@ -141,7 +167,7 @@ class DiffusersTwoStage:
             start = empty_latents(
                 first.grid, channels, request.audio_tokens, self._device, self._dtype
             )
-            noisy = self._noisy(start, first, noise)
+            noisy = self._noisy(start, first, pictures, noise)
         with watch.stage(first.phase.stages.switch.name):
             self._pipeline.disable_lora()
         half = self._denoise(request, first, noisy, prompt | negative | guidance, watch)
@@ -154,7 +180,7 @@ class DiffusersTwoStage:
         with watch.stage(second.phase.stages.prepare_latents.name):
             start = self._normalised(Latents(upsampled, half.audio))
             start = Latents(start.video.to(self._dtype), start.audio.to(self._dtype))
-            noisy = self._noisy(start, second, noise)
+            noisy = self._noisy(start, second, pictures, noise)
         with watch.stage(second.phase.stages.switch.name):
             self._pipeline.enable_lora()
             self._pipeline.set_adapters(ADAPTER, self._strength * second.phase.distilled)
@@ -184,14 +210,34 @@ class DiffusersTwoStage:
         }
         return prompt, negative
 
-    def _noisy(self, start: Latents, phase: ResolvedPhase, noise: NoiseSource) -> dict[str, Tensor]:
+    def _noisy(
+        self,
+        start: Latents,
+        phase: ResolvedPhase,
+        pictures: Sequence[PreparedImage],
+        noise: NoiseSource,
+    ) -> dict[str, Tensor]:
         """Normalised latents with noise, as the pipeline's arguments: float32, denormalised."""
-        video, audio = prepare_latents(start, phase.grid, (), noise, phase.sigmas[0])
+        images = self._encode_images(phase, pictures)
+        video, audio = prepare_latents(start, phase.grid, images, noise, phase.sigmas[0])
         (video_mean, video_std), (audio_mean, audio_std) = self._statistics()
         return {
             "latents": video_latent(video.latent.float(), phase.grid) * video_std + video_mean,
             "audio_latents": audio_latent(audio.latent.float() * audio_std + audio_mean),
         }
+
+    def _encode_images(
+        self, phase: ResolvedPhase, pictures: Sequence[PreparedImage]
+    ) -> list[EncodedImage]:
+        """Pictures as normalised latents, without tiles, as ours are."""
+        (mean, std), _ = self._statistics()
+        tiled, self._vae.use_tiling = self._vae.use_tiling, False
+        images = []
+        for each in fit_images(pictures, phase.grid, self._device, self._dtype):
+            latent = self._vae.encode(each.pixels).latent_dist.mode()
+            images.append(EncodedImage((latent - mean) / std, each.frame, each.strength))
+        self._vae.use_tiling = tiled
+        return images
 
     def _denoise(
         self,
@@ -203,13 +249,14 @@ class DiffusersTwoStage:
     ) -> Latents:
         """One stage's loop; its latents as the pipeline gives them, denormalised float32."""
         name, divisor = phase.phase.stages.loop.name, phase.phase.divisor
+        pipeline = self._from_picture if request.images else self._pipeline
 
         def on_step(_: Any, __: int, ___: Any, state: dict[str, Any]) -> dict[str, Any]:
             watch.step(name)
             return state
 
         with watch.stage(name):
-            video, audio = self._pipeline(
+            video, audio = pipeline(
                 height=request.height // divisor,
                 width=request.width // divisor,
                 num_frames=request.num_frames,

@@ -2,7 +2,7 @@
 
 import hashlib
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,6 +19,10 @@ from entracte.result import Result
 from entracte.trace.trace import TraceOptions
 from entracte.trace.waits import Parts
 from entracte.units import MIB, size
+
+from .diffusers_result import MeasuredPeer
+from .presets import BenchTask
+from .step_floors import StepFloor
 
 # Modes as the tables name them.
 MODES: Mapping[str, Residency] = MappingProxyType(
@@ -41,11 +45,13 @@ EXACT = tuple(name for name in MODES if name != "dynamic")
 class MeasuredRun:
     """One run. Times in seconds, memory in bytes; stages of the same name are added up.
 
+    steps: the median step of every loop, by the loop's stage.
     device_bytes: the peak of what was allocated there, 0 without a device. closed: the sum of all
     parts over end to end. digest: of all latents.
     """
 
     stages: Mapping[str, float]
+    steps: Mapping[str, float]
     end_to_end: float
     parts: Parts
     device_bytes: int
@@ -79,6 +85,24 @@ class MeasuredMode:
     def stage(self, name: str) -> float:
         """The median of a stage, in seconds; 0 if the stage is missing."""
         return self.median(lambda run: run.stages.get(name, 0.0))
+
+    def step(self, name: str) -> float:
+        """The median step of a stage, in seconds; 0 if it has no steps."""
+        return self.median(lambda run: run.steps.get(name, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTask:
+    """A task in all modes, beside the floor under its steps and beside others.
+
+    request: as it was made, every value settled.
+    """
+
+    task: BenchTask
+    request: Request
+    modes: Sequence[MeasuredMode]
+    floors: Sequence[StepFloor]
+    peers: Sequence[MeasuredPeer]
 
 
 def measure(
@@ -129,6 +153,7 @@ def run_of(result: Result) -> MeasuredRun:
     memory = [span.memory for span in trace.spans if span.memory is not None]
     return MeasuredRun(
         stages,
+        {span.name: statistics.median(span.steps) for span in trace.spans if span.steps},
         trace.seconds,
         parts,
         round(max(each.peak_allocated_mb for each in memory) * MIB),

@@ -2,16 +2,27 @@
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from entracte.planner.decision import said
-from entracte.request import Request
 from entracte.residency import Backend
 
-from .measure import EXACT, MeasuredMode, MeasuredRun
-from .table import Theirs
+from .diffusers_result import MeasuredPeer
+from .measure import EXACT, MeasuredMode, MeasuredRun, MeasuredTask
+
+REQUEST_FIELDS = (
+    "pipeline",
+    "width",
+    "height",
+    "num_frames",
+    "frame_rate",
+    "num_inference_steps",
+    "guidance_batch",
+    "seed",
+)
 
 
 def machine(backend: Backend) -> dict[str, Any]:
@@ -26,35 +37,45 @@ def machine(backend: Backend) -> dict[str, Any]:
 
 
 def bench_json(
-    backend: Backend, request: Request, found: Sequence[MeasuredMode], theirs: Theirs | None
+    backend: Backend, model: str, dtype: str, found: Sequence[MeasuredTask]
 ) -> dict[str, Any]:
-    """Every run of every mode; seconds and bytes. It holds no prompt."""
-    digests = {run.digest for each in found if each.mode in EXACT for run in each.runs}
+    """Every run of every mode, by task; seconds and bytes. It holds no prompt.
+
+    model: what names it to a reader.
+    """
     return {
         "machine": machine(backend),
-        "request": {
-            name: vars(request)[name]
-            for name in (
-                "pipeline",
-                "width",
-                "height",
-                "num_frames",
-                "frame_rate",
-                "num_inference_steps",
-                "guidance_batch",
-                "seed",
-            )
-        },
-        "same_bits": len(digests) == 1 if digests else None,
-        "modes": [_mode(each) for each in found],
-        "diffusers": None if theirs is None else _theirs(theirs),
+        "model": model,
+        "dtype": dtype,
+        "tasks": {each.task: _task(each) for each in found},
     }
 
 
-def _mode(each: MeasuredMode) -> dict[str, Any]:
+def _task(found: MeasuredTask) -> dict[str, Any]:
+    request = found.request
+    digests = {run.digest for each in found.modes if each.mode in EXACT for run in each.runs}
+    return {
+        "request": {name: vars(request)[name] for name in REQUEST_FIELDS}
+        | {"images": [image.frame for image in request.images]},
+        "same_bits": len(digests) == 1 if digests else None,
+        "floors": {
+            each.stage: {
+                "step": each.seconds,
+                "video_tokens": each.of.video_tokens,
+                "audio_tokens": each.of.audio_tokens,
+                "passes": len(each.of.passes),
+                "rows_at_once": each.of.rows_at_once,
+            }
+            for each in found.floors
+        },
+        "modes": {each.mode: _mode(each, found) for each in found.modes},
+        "peers": {each.name: _peer(each, found) for each in found.peers},
+    }
+
+
+def _mode(each: MeasuredMode, task: MeasuredTask) -> dict[str, Any]:
     p = each.predicted
     return {
-        "mode": each.mode,
         "skipped": each.skipped,
         "predicted": None
         if p is None
@@ -64,6 +85,11 @@ def _mode(each: MeasuredMode) -> dict[str, Any]:
             "peak_device_bytes": p.peak_device_bytes,
             "peak_host_bytes": p.peak_host_bytes,
         },
+        "floor_shares": {
+            floor.stage: floor.seconds / each.step(floor.stage)
+            for floor in task.floors
+            if each.runs
+        },
         "runs": [_run(run) for run in each.runs],
     }
 
@@ -72,6 +98,7 @@ def _run(run: MeasuredRun) -> dict[str, Any]:
     parts = run.parts
     return {
         "stages": dict(run.stages),
+        "steps": dict(run.steps),
         "end_to_end": run.end_to_end,
         "parts": {
             "compute": parts.compute,
@@ -88,10 +115,13 @@ def _run(run: MeasuredRun) -> dict[str, Any]:
     }
 
 
-def _theirs(theirs: Theirs) -> dict[str, Any]:
-    return {
-        "stages": theirs.stages,
-        "end_to_end": theirs.end_to_end,
-        "peak_bytes": theirs.peak_bytes,
-        "latent_distances": theirs.distances,
+def _peer(peer: MeasuredPeer, task: MeasuredTask) -> dict[str, Any]:
+    found = asdict(peer)
+    del found["name"]
+    return found | {
+        "floor_shares": {
+            floor.stage: floor.seconds / peer.steps[floor.stage]
+            for floor in task.floors
+            if not peer.failed
+        }
     }

@@ -1,11 +1,13 @@
 """Stage times and peak memory of code without this engine's traces."""
 
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,3 +69,40 @@ class Stopwatch:
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+def in_turns(
+    steps: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each step; they take turns, so that their ratios hold on any machine.
+
+    The first turn does not count. On a GPU its own clock is read, and a step is run once before it
+    is timed, because how fast the chip runs depends on what it did just before.
+    """
+    on_gpu = device.type == "cuda"
+    timed = _on_device if on_gpu else _on_host
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(repeats + 1):
+        for name, step in steps.items():
+            if on_gpu:
+                step()
+            seconds = timed(step)
+            if turn:
+                found[name].append(seconds)
+    return {name: statistics.median(each) for name, each in found.items()}
+
+
+def _on_host(step: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def _on_device(step: Callable[[], Any]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    step()
+    end.record()
+    end.synchronize()
+    milliseconds: float = start.elapsed_time(end)
+    return milliseconds / 1e3

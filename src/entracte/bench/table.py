@@ -1,82 +1,101 @@
-"""The tables of a benchmark: our modes beside published ones."""
+"""The tables of a benchmark: our modes beside diffusers and published figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from entracte.stages import stages_of
 
-from .measure import EXACT, MeasuredMode
+from .diffusers_result import MeasuredPeer
+from .measure import EXACT, MeasuredMode, MeasuredTask
 from .published import COLUMNS, ROWS
 
 Table = list[list[str]]  # the first row has the heads
 
 
-@dataclass(frozen=True, slots=True)
-class Theirs:
-    """diffusers' runs: medians of stages and end to end in seconds, its peak memory in bytes.
-
-    distances: of the latents from ours, relative.
-    """
-
-    stages: dict[str, float]
-    end_to_end: float
-    peak_bytes: int
-    distances: dict[str, float]
-
-
-def stage_table(found: Sequence[MeasuredMode], theirs: Theirs | None, published: bool) -> Table:
+def stage_table(found: MeasuredTask, published: bool) -> Table:
     """Milliseconds stage by stage, end to end, and peak memory: medians, ours and others'."""
-    ran = [each for each in found if each.runs]
+    ran, peers = _ran(found), _compared(found)
     columns = list(COLUMNS.values()) if published else []
     table = [
-        ["stage, ms", *(each.mode for each in ran)]
-        + (["diffusers"] if theirs else [])
+        ["stage, ms", *(each.mode for each in ran), *(peer.name for peer in peers)]
         + [f"{each.name} (published, {each.card})" for each in columns]
     ]
     named = {stage.name for stage in stages_of() if stage.row}
     for number, row in enumerate(ROWS):
         ours = [stage.name for stage in stages_of() if stage.row == row]
-        line = [row, *(_ms(sum(map(each.stage, ours))) for each in ran)]
-        if theirs:
-            line.append(_ms(sum(theirs.stages.get(name, 0.0) for name in ours)))
-        table.append(line + [_ms(each.stages[number] / 1e3) for each in columns])
+        table.append(
+            [row, *(_ms(sum(map(each.stage, ours))) for each in ran)]
+            + [_ms(sum(peer.stages.get(name, 0.0) for name in ours)) for peer in peers]
+            + [_ms(each.stages[number] / 1e3) for each in columns]
+        )
     rest = [
         each.median(lambda run: run.end_to_end - sum(run.stages.get(n, 0.0) for n in named))
         for each in ran
     ]
-    line = ["everything else", *map(_ms, rest)]
-    if theirs:
-        known = sum(seconds for name, seconds in theirs.stages.items() if name in named)
-        line.append(_ms(theirs.end_to_end - known))
-    table.append(line + [_ms((each.end_to_end - sum(each.stages)) / 1e3) for each in columns])
-    line = ["end to end", *(_ms(each.median(lambda run: run.end_to_end)) for each in ran)]
-    if theirs:
-        line.append(_ms(theirs.end_to_end))
-    table.append(line + [_ms(each.end_to_end / 1e3) for each in columns])
-    on_device = any(run.device_bytes for each in ran for run in each.runs)
-    line = ["peak GPU memory, GB" if on_device else "peak host memory, GB"]
-    line += [f"{_peak(each, on_device) / 1e9:.2f}" for each in ran]
-    if theirs:
-        line.append(f"{theirs.peak_bytes / 1e9:.2f}")
-    return [*table, line + [f"{each.peak_memory:.2f}" if on_device else "" for each in columns]]
-
-
-def waiting_table(found: Sequence[MeasuredMode], theirs: Theirs | None) -> Table:
-    """What each mode's time consists of, how far it was predicted, and how runs differed."""
-    heads = ["mode", "end to end s", "spread", "compute s", "copy ms", "merge ms", "read ms"]
-    heads += [
-        "launch ms",
-        "host ms",
-        "stall",
-        "closes to",
-        "predicted s",
-        "predicted GB",
-        "latents",
+    rest += [
+        peer.end_to_end - sum(s for name, s in peer.stages.items() if name in named)
+        for peer in peers
     ]
-    heads += ["diffusers takes"] if theirs else []
+    rest += [(each.end_to_end - sum(each.stages)) / 1e3 for each in columns]
+    table.append(["everything else", *map(_ms, rest)])
+    ends = [each.median(lambda run: run.end_to_end) for each in ran]
+    ends += [peer.end_to_end for peer in peers]
+    table.append(["end to end", *map(_ms, [*ends, *(each.end_to_end / 1e3 for each in columns)])])
+    on_device = any(run.device_bytes for each in ran for run in each.runs)
+    return [
+        *table,
+        ["peak GPU memory, GB" if on_device else "peak host memory, GB"]
+        + [f"{_peak(each, on_device) / 1e9:.2f}" for each in ran]
+        + [f"{peer.peak_bytes / 1e9:.2f}" for peer in peers]
+        + [f"{each.peak_memory:.2f}" if on_device else "" for each in columns],
+    ]
+
+
+def step_table(found: MeasuredTask) -> Table:
+    """Milliseconds of a step of every loop beside its floor, and the floor's share of them."""
+    ran, peers = _ran(found), _compared(found)
+    table = [["a step, ms", "floor", *(each.mode for each in ran), *(p.name for p in peers)]]
+    for floor in found.floors:
+        steps = [each.step(floor.stage) for each in ran]
+        steps += [peer.steps.get(floor.stage, 0.0) for peer in peers]
+        table.append(
+            [f"{floor.stage}: {floor}", _ms(floor.seconds)]
+            + [f"{_ms(step)} ({floor.seconds / step:.0%})" if step else "" for step in steps]
+        )
+    return table
+
+
+def task_table(found: Sequence[MeasuredTask]) -> Table:
+    """End to end in seconds, tasks beside each other; a mode that did not run has a blank."""
+    first, *others = found
+    table = [["end to end, s", *(each.task for each in found)]]
+    table[0] += [f"{each.task} / {first.task}" for each in others]
+    ends = [_ends(each) for each in found]
+    for name in ends[0]:
+        seconds = [end.get(name) for end in ends]
+        ratios = [s / seconds[0] if s and seconds[0] else None for s in seconds[1:]]
+        table.append(
+            [name]
+            + ["" if s is None else f"{s:.3f}" for s in seconds]
+            + ["" if ratio is None else f"{ratio:.3f}" for ratio in ratios]
+        )
+    return table
+
+
+def _ends(found: MeasuredTask) -> dict[str, float]:
+    ends = {each.mode: each.median(lambda run: run.end_to_end) for each in _ran(found)}
+    return ends | {peer.name: peer.end_to_end for peer in _compared(found)}
+
+
+def waiting_table(found: MeasuredTask) -> Table:
+    """What each mode's time consists of, how far it was predicted, and how runs differed."""
+    peers = _compared(found)
+    heads = ["mode", "end to end s", "spread", "compute s", "copy ms", "merge ms", "read ms"]
+    heads += ["launch ms", "host ms", "stall", "closes to", "predicted s", "predicted GB"]
+    heads += ["latents"]
+    heads += [f"{peer.name} takes" for peer in peers]
     table = [heads]
-    exact = {each.runs[0].digest for each in found if each.runs and each.mode in EXACT}
-    for each in found:
+    exact = {each.runs[0].digest for each in found.modes if each.runs and each.mode in EXACT}
+    for each in found.modes:
         if not each.runs:
             table.append([each.mode, f"not run: {each.skipped}", *[""] * (len(heads) - 2)])
             continue
@@ -97,10 +116,17 @@ def waiting_table(found: Sequence[MeasuredMode], theirs: Theirs | None) -> Table
             ["", ""] if p is None else [f"{p.latency_s:.3f}", f"{p.peak_device_bytes / 1e9:.2f}"]
         )
         line.append(_sameness(each, exact))
-        if theirs:
-            line.append(f"{theirs.end_to_end / end_to_end:.2f} times as long")
+        line += [f"{peer.end_to_end / end_to_end:.2f} times as long" for peer in peers]
         table.append(line)
     return [list(row) for row in zip(*table, strict=True)]  # a column a mode, as above
+
+
+def _ran(found: MeasuredTask) -> list[MeasuredMode]:
+    return [each for each in found.modes if each.runs]
+
+
+def _compared(found: MeasuredTask) -> list[MeasuredPeer]:
+    return [peer for peer in found.peers if peer.failed is None]
 
 
 def _sameness(each: MeasuredMode, exact: set[str]) -> str:

@@ -1,53 +1,37 @@
 """`entracte bench`: every mode on one request, stage by stage, compared with others."""
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.text import Text
 
-from entracte.config.residency import parse_size
-from entracte.errors import BudgetError, RequestError
+from entracte.bench.compare import TOLERANCE, compare, read
+from entracte.errors import RequestError
 from entracte.imports import quick_imports
 
-from .flags import add_fields, add_model_settings, worded_with_flags
-from .overwrite import require_absent
-from .parser import whole
-from .terminal import add_row, clean, plain_table
+from .bench_runs import (
+    MODES,
+    REQUEST_FIELDS,
+    check,
+    is_published_run,
+    measure_tasks,
+    open_source,
+    requests,
+)
+from .flags import add_fields, add_model_settings
+from .parser import at_least_zero, whole
+from .terminal import add_row, plain_table, say
 
 if TYPE_CHECKING:
-    from entracte.bench.measure import MeasuredMode
-    from entracte.bench.table import Table, Theirs
-    from entracte.checkpoints.sources import ModelSource
-    from entracte.request import Request
-    from entracte.residency import Backend
+    from entracte.bench.measure import MeasuredTask
+    from entracte.bench.table import Table
 
-MODES = (
-    "resident",
-    "fused",
-    "snapshot aggressive",
-    "snapshot low-vram",
-    "original",
-    "dynamic",
-    "auto",
-)
-
-# Fields of a request that change what the preset says.
-REQUEST_FIELDS = (
-    "height",
-    "width",
-    "num_frames",
-    "num_inference_steps",
-    "seed",
-    "prompt",
-    "guidance_batch",
-)
+# Where a comparison finds something worse.
+EXIT_WORSE = 1
 
 
 def add_parser(commands: Any) -> None:
@@ -56,8 +40,9 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="measure every mode, stage by stage, beside published figures and diffusers",
         description="Run one request in every mode that fits, several times each, and show what "
-        "every stage took, what it waited for, and whether all modes gave the same bits. Nothing "
-        "is written but what --json, --markdown and --dumps ask for.",
+        "every stage took, what it waited for, how near its steps are to the floor of bare matrix "
+        "products and attentions, and whether all modes gave the same bits. Nothing is written but "
+        "what --json, --markdown and --dumps ask for.",
     )
     model = parser.add_argument_group("the model")
     add_model_settings(model, ["model"])
@@ -75,6 +60,20 @@ def add_parser(commands: Any) -> None:
         words="a limit for all modes, such as 24GiB",
     )
     video = parser.add_argument_group("the request")
+    video.add_argument(
+        "--task",
+        nargs="+",
+        choices=("t2v", "i2v"),
+        help="text-to-video, image-to-video, or both, beside each other (default: i2v with "
+        "--image, else t2v)",
+    )
+    video.add_argument(
+        "--image",
+        nargs="+",
+        action="append",
+        metavar="PATH [FRAME [STRENGTH [CRF]]]",
+        help="a picture for i2v (default: a synthetic one at the first frame); may be repeated",
+    )
     video.add_argument(
         "--preset",
         default="seed",
@@ -97,9 +96,30 @@ def add_parser(commands: Any) -> None:
         "--warmups", type=whole(0), default=1, metavar="N", help="runs per mode beforehand"
     )
     runs.add_argument(
-        "--against", choices=("diffusers",), help="also measure this library in the same run"
+        "--against",
+        nargs="+",
+        default=[],
+        choices=("diffusers", "diffusers-compiled"),
+        help="also measure these in the same run; compiled: with compiled blocks",
     )
     runs.add_argument("--trace-level", choices=("off", "stages", "blocks"), default="stages")
+    comparing = parser.add_argument_group("comparing with an earlier run")
+    comparing.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="OLD [NEW]",
+        help="JSON of an earlier run: this run, or that of a second file, is compared with it; "
+        "exits with 1 if something is slower, larger, or of other bits",
+    )
+    comparing.add_argument(
+        "--tolerance",
+        type=at_least_zero,
+        default=TOLERANCE,
+        metavar="SHARE",
+        help=f"how much slower or larger is not worse (default: {TOLERANCE:g})",
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--no-published",
@@ -117,187 +137,85 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     """Carry out the command."""
-    _check(options)
+    if len(options.compare) > 2:
+        raise RequestError("--compare takes an earlier run's JSON, and at most one other")
+    runs = [read(path) for path in options.compare]
+    found: list[MeasuredTask] = []
+    published = False
+    if len(runs) < 2:
+        check(options)
+        found, published, measured = _measure(options)
+        runs.append(measured)
+    compared = compare(runs[0], runs[1], options.tolerance) if options.compare else None
+    if options.json:
+        verdict = {} if compared is None else {"compared": compared.json()}
+        print(json.dumps(runs[-1] | verdict))
+    else:
+        _show(options, found, published)
+        if compared is not None:
+            _print_table(compared.table(), options.markdown)
+            for line in [*compared.broken, *compared.notes]:
+                say(line)
+    sys.stdout.flush()
+    return EXIT_WORSE if compared is not None and compared.worse else 0
 
+
+def _measure(
+    options: argparse.Namespace,
+) -> "tuple[list[MeasuredTask], bool, dict[str, Any]]":
+    """What was measured, whether there are published figures of it, and all of it as data."""
     with quick_imports():
         import torch
 
         from entracte.bench.report import bench_json
         from entracte.binding import bind
-        from entracte.engine import DTYPES
         from entracte.machine.torch_device import pick_device
         from entracte.residency import open_backend
 
-    asked = _request(options)
-    dtype = DTYPES[options.dtype]
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
-        source = _source(options, Path(scratch))
-        request = bind(asked, source.version.defaults)
+        asked = requests(options, Path(scratch))
+        source = open_source(options, Path(scratch))
+        bound = {task: bind(each, source.version.defaults) for task, each in asked.items()}
         backend = open_backend(pick_device(options.device))
-        found = _measure(options, source, request, backend)
-        ran = [each for each in found if each.runs]
-        if not ran:
-            reasons = "\n".join(f"{each.mode}: {each.skipped}" for each in found)
-            raise BudgetError(f"no mode fits; try --preset short, or a smaller size\n{reasons}")
-        theirs = None
-        if options.against is not None:
-            from entracte.bench.against import measure_diffusers
-
-            last = ran[0].last
-            assert last is not None  # it ran
-            theirs = measure_diffusers(
-                source,
-                request,
-                backend.device,
-                dtype,
-                last.latents,
-                options.warmups,
-                options.repeats,
-                _teller(options),
-            )
-    if options.json:
-        assert ran[0].last is not None  # it ran
-        print(json.dumps(bench_json(backend, ran[0].last.request, found, theirs)))
-    else:
-        on_gpu = backend.device.type == "cuda"
-        published = not options.no_published and on_gpu and _is_published_run(source, request)
-        _show(options, found, theirs, published)
-    sys.stdout.flush()
+        found = measure_tasks(options, source, bound, backend)
+    on_gpu = backend.device.type == "cuda"
+    published = on_gpu and is_published_run(source, found[0].request)
+    model = f"random {options.random_weights}" if options.model is None else options.model
+    return found, published, bench_json(backend, model, options.dtype, found)
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Raise RequestError for contradictory options, before anything is read."""
-    from entracte.bench.presets import PRESETS
+def _show(options: argparse.Namespace, found: "list[MeasuredTask]", published: bool) -> None:
+    from entracte.bench.presets import TASKS
+    from entracte.bench.table import stage_table, step_table, task_table, waiting_table
 
-    if (options.model is None) == (options.random_weights is None):
-        raise RequestError("give either --model, or --random-weights for none")
-    if options.preset not in PRESETS:
-        raise RequestError(f"--preset {options.preset!r} is not one of {', '.join(PRESETS)}")
-    for mode in options.modes:
-        if mode not in MODES:
-            raise RequestError(f"--modes has {mode!r}, which is not one of {', '.join(MODES)}")
-    if options.repeats < 1 or options.warmups < 0:
-        raise RequestError("--repeats is at least 1, and --warmups at least 0")
-    if options.against is not None and importlib.util.find_spec("peft") is None:
-        raise RequestError("--against diffusers needs PEFT for its LoRA: pip install peft")
-    if options.dumps is not None:
-        if options.trace_level == "off":
-            raise RequestError("--dumps needs a trace: --trace-level stages or blocks")
-        for mode in options.modes:
-            path = _dump_path(options.dumps, mode)
-            require_absent(path, options.force, may_ask=False)
-
-
-def _request(options: argparse.Namespace) -> "Request":
-    from entracte.bench.presets import PRESETS, PROMPT
-    from entracte.binding import require_possible
-    from entracte.request import Request
-
-    named = {name: vars(options)[name] for name in REQUEST_FIELDS}
-    given = {name: value for name, value in named.items() if value is not None}
-    asked: dict[str, Any] = {"prompt": PROMPT, **PRESETS[options.preset], **given}
-    with worded_with_flags():
-        request = Request(**asked)
-        require_possible(request)
-        return request
+    for each in found:
+        if len(found) > 1:
+            print(f"{TASKS[each.task]}:", end="\n\n")
+        for table in (
+            stage_table(each, published and not options.no_published),
+            step_table(each),
+            waiting_table(each),
+        ):
+            _print_table(table, options.markdown)
+        for peer in each.peers:
+            if peer.failed is not None:
+                say(f"{peer.name} failed: {peer.failed}")
+            if peer.compiling is not None:
+                say(f"{peer.name}: {peer.compiling:.1f} s of compilation come before these times")
+            for name, distance in peer.distances.items():
+                say(f"{peer.name}, {name}: {distance:.1e} from ours, relative")
+    if len(found) > 1:
+        _print_table(task_table(found), options.markdown)
 
 
-def _source(options: argparse.Namespace, scratch: Path) -> "ModelSource":
-    if options.random_weights is not None:
-        from entracte.synthetic.random_model import random_model
+def _print_table(table: "Table", as_markdown: bool) -> None:
+    from entracte.bench.table import markdown
 
-        return random_model(options.random_weights, scratch)
-
-    from entracte.checkpoints.model_files import ModelPaths, open_model
-
-    return open_model(options.model, ModelPaths(), distilled=False)
-
-
-def _measure(
-    options: argparse.Namespace, source: "ModelSource", request: "Request", backend: "Backend"
-) -> "list[MeasuredMode]":
-    from entracte.bench import measure
-    from entracte.engine import DTYPES, Engine
-    from entracte.residency import Residency
-    from entracte.trace.trace import TraceOptions
-    from entracte.trace.write_dump import perf_dump, write_perf_dump
-
-    def limited(mode: str) -> Residency:
-        return replace(
-            measure.MODES[mode],
-            device_memory=parse_size("device_memory", options.device_memory),
-            host_memory=parse_size("host_memory", options.host_memory),
-            pinned_memory=parse_size("pinned_memory", options.pinned_memory),
-        )
-
-    if options.dumps is not None:
-        options.dumps.mkdir(parents=True, exist_ok=True)
-    found = []
-    dtype, first = DTYPES[options.dtype], limited(options.modes[0])
-    with Engine(source, backend, dtype, first, kernels=options.kernels) as engine:
-        for mode in options.modes:
-            each = measure.measure(
-                engine,
-                request,
-                mode,
-                limited(mode),
-                options.warmups,
-                options.repeats,
-                TraceOptions(options.trace_level),
-                _teller(options),
-            )
-            found.append(each)
-            if options.dumps is not None and each.last is not None:
-                dump = perf_dump(each.last.trace, {"mode": mode})
-                write_perf_dump(_dump_path(options.dumps, mode), dump)
-    return found
-
-
-def _dump_path(folder: Path, mode: str) -> Path:
-    return folder / f"{mode.replace(' ', '-')}.json"
-
-
-def _teller(options: argparse.Namespace) -> Any:
-    console = Console(stderr=True)
-    return (lambda _: None) if options.quiet else lambda words: console.print(Text(clean(words)))
-
-
-def _is_published_run(source: "ModelSource", request: "Request") -> bool:
-    """Whether the published figures are of this model and request."""
-    from entracte.bench.presets import PRESETS
-    from entracte.models.transformer import TransformerConfig
-    from entracte.planner.model_profile import published
-
-    config = TransformerConfig.from_header(source.components["transformer"].config)
-    asked = request.model_dump(include=set(PRESETS["seed"]))
-    return config == published("ltx-2.3").transformer and asked == PRESETS["seed"]
-
-
-def _show(
-    options: argparse.Namespace,
-    found: "list[MeasuredMode]",
-    theirs: "Theirs | None",
-    published: bool,
-) -> None:
-    from entracte.bench.table import markdown, stage_table, waiting_table
-
-    tables = [
-        stage_table(found, theirs, published=published),
-        waiting_table(found, theirs),
-    ]
-    for table in tables:
-        if options.markdown:
-            print(markdown(table), end="\n\n")
-        else:
-            _print_table(table)
-    if theirs is not None:
-        for name, distance in theirs.distances.items():
-            print(f"diffusers' {name}: {distance:.1e} from ours, relative")
-
-
-def _print_table(table: "Table") -> None:
+    if as_markdown:
+        print(markdown(table), end="\n\n")
+        return
     shown = plain_table()
     for number, head in enumerate(table[0]):
         shown.add_column(head, justify="right" if number else "left", overflow="fold")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -21,6 +21,9 @@ from entracte.request_fields import (
     value_schemas,
 )
 from entracte.validation import plain
+
+if TYPE_CHECKING:
+    from entracte.request import ImageCondition
 
 GROUPS = {
     "model": "model files (explicit paths override the contents of --model)",
@@ -153,6 +156,21 @@ def given_settings(kind: type[Settings], options: argparse.Namespace) -> dict[st
     """The settings that were given as flags."""
     names = kind.model_fields.keys()
     return {name: value for name, value in vars(options).items() if name in names}
+
+
+def image_condition(values: list[Any]) -> "ImageCondition":
+    """What `--image` was given; raises RequestError."""
+    from entracte.request import ImageCondition
+
+    names = ("path", "frame", "strength", "crf")
+    if not 1 <= len(values) <= len(names):
+        raise RequestError(
+            f"--image takes PATH [FRAME [STRENGTH [CRF]]]; it was given {len(values)} values"
+        )
+    try:
+        return ImageCondition(**dict(zip(names, values, strict=False)))
+    except RequestError as error:
+        raise RequestError(f"--image {values[0]}: {error}") from None
 
 
 # Fields of a request whose flags have other names.

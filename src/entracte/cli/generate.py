@@ -14,13 +14,13 @@ from entracte.config.residency import build_residency
 from entracte.errors import RequestError
 from entracte.request_fields import arguments_from
 
-from .flags import add_settings, given_settings, worded_with_flags
+from .flags import add_settings, given_settings, image_condition, worded_with_flags
 from .overwrite import free_name, require_absent
 from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.planner.decision import Decision
-    from entracte.request import ImageCondition, LoraSpec, Request
+    from entracte.request import LoraSpec, Request
     from entracte.result import Result
     from entracte.trace.trace import Trace
 
@@ -117,7 +117,7 @@ def build_request(settings: GenerateSettings) -> "Request":
     if settings.prompt is None:
         raise RequestError("--prompt is missing: say what the video should show")
     given = arguments_from(dict(settings))
-    given["images"] = tuple(_image(values) for values in settings.image or [])
+    given["images"] = tuple(image_condition(values) for values in settings.image or [])
     given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
         request = Request(**(given | _sides(settings)))
@@ -138,20 +138,6 @@ def _sides(settings: GenerateSettings) -> dict[str, int]:
             raise RequestError(f"{name}: {side} is odd; an H.264 video has even sides")
         given |= {name: recipe.rendered(side), f"output_{name}": side}
     return given
-
-
-def _image(values: list[Any]) -> "ImageCondition":
-    from entracte.request import ImageCondition
-
-    names = ("path", "frame", "strength", "crf")
-    if not 1 <= len(values) <= len(names):
-        raise RequestError(
-            f"--image takes PATH [FRAME [STRENGTH [CRF]]]; it was given {len(values)} values"
-        )
-    try:
-        return ImageCondition(**dict(zip(names, values, strict=False)))
-    except RequestError as error:
-        raise RequestError(f"--image {values[0]}: {error}") from None
 
 
 def _lora(values: list[Any], partial: bool) -> "LoraSpec":
