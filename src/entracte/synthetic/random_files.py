@@ -60,8 +60,8 @@ def _file_of(source: ModelSource, component: str) -> TensorFile:
 def write_tensors(file: TensorFile, path: Path) -> None:
     """Write tensors in bfloat16, one after the other, as a safetensors file. Raises OSError."""
     metadata = dict(file.metadata)
-    if file.config():
-        metadata["config"] = json.dumps(dict(file.config()))
+    if file.config:
+        metadata["config"] = json.dumps(dict(file.config))
     header: dict[str, object] = {"__metadata__": metadata}
     start = 0
     for key, info in file.tensors.items():
