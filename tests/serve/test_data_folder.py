@@ -71,7 +71,7 @@ def a_folder_for_a_database(folder: Path) -> None:
     (folder / "entracte.db").mkdir()
 
 
-@pytest.mark.parametrize("command", ["serve --model nowhere --port 0", "keys add ann", "jobs list"])
+@pytest.mark.parametrize("command", ["serve --model MODEL --port 0", "keys add ann", "jobs list"])
 @pytest.mark.parametrize(
     ("fill", "words"),
     [
@@ -86,6 +86,7 @@ def a_folder_for_a_database(folder: Path) -> None:
     ],
 )
 def test_what_is_somebody_elses_is_refused_and_left_alone(
+    demo_model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     command: str,
@@ -95,7 +96,8 @@ def test_what_is_somebody_elses_is_refused_and_left_alone(
     tmp_path.chmod(0o755)
     fill(tmp_path)
     before = contents(tmp_path)
-    assert run([*command.split(), "--data-folder", str(tmp_path)]) == 2
+    asked = command.replace("MODEL", str(demo_model)).split()
+    assert run([*asked, "--data-folder", str(tmp_path)]) == 2
     said = capfd.readouterr().err
     assert str(tmp_path) in said
     assert "Traceback" not in said
@@ -172,7 +174,7 @@ def test_a_start_removes_only_what_is_ours(tmp_path: Path) -> None:
 
 
 def test_a_damaged_database_is_refused_in_words(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    demo_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.prepare()
@@ -180,7 +182,8 @@ def test_a_damaged_database_is_refused_in_words(
     with folder.database.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 4000)
-    for command in ("serve --model nowhere --port 0", "jobs list", "keys list", "keys add ann"):
+    serve = f"serve --model {demo_model} --port 0"
+    for command in (serve, "jobs list", "keys list", "keys add ann"):
         assert run([*command.split(), "--data-folder", str(folder.root), "--json"]) == 2
         error = json.loads(capfd.readouterr().out)["error"]
         assert error["type"] == "DatabaseError"
