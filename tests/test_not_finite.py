@@ -20,7 +20,8 @@ from entracte.errors import NotFinite, OutOfMemory
 from entracte.pipeline import latents as decoding
 from entracte.pipeline import run as running
 from entracte.pipeline.latents import require_finite
-from entracte.planner.meter import META, meter
+from entracte.planner.meta_ops import META
+from entracte.planner.meter import meter
 from entracte.residency.backends.cuda_stream import device_errors
 from entracte.sampling.samplers import Sampler, euler
 from entracte.sampling.tokens import StreamLatents

@@ -25,7 +25,8 @@ from entracte.pipeline.conditions import PreparedImage
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import PreparedRequest
 from entracte.pipeline.run import OpenModel, Outputs, Run
-from entracte.planner.meter import META, Counts, Metered, counting
+from entracte.planner.meta_ops import META
+from entracte.planner.meter import Counts, Metered, counting
 from entracte.planner.model_profile import ModelFigures
 from entracte.planner.stage_laws import trace_stages
 from entracte.planner.workload import recipe_weights

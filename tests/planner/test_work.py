@@ -13,7 +13,8 @@ from entracte.checkpoints.loading import build_component
 from entracte.models.registry import LTX_2_3
 from entracte.models.transformer import TransformerConfig
 from entracte.pipeline.latents import decode_audio
-from entracte.planner.meter import META, meter
+from entracte.planner.meta_ops import META
+from entracte.planner.meter import meter
 from entracte.planner.model_profile import ModelFigures, published
 from entracte.planner.stage_laws import mel_frames
 from entracte.planner.transformer_work import TransformerMeter

@@ -1,7 +1,7 @@
-"""What a computation takes, found without making it: its arithmetic, and its memory at the most.
+"""What a computation takes, found without running it: its arithmetic and its peak memory.
 
-Modules run on the meta device, where tensors have sizes and no contents, and take the ways that
-they would take on a GPU: attention and RMS norm as one kernel each, with no copies in between.
+Modules run on the meta device, where tensors have sizes and no contents, along the paths that they
+take on a GPU: attention and RMS norm as one kernel each, with no copies in between.
 """
 
 import weakref
@@ -17,19 +17,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-META = torch.device("meta")
+from .meta_ops import META, QUICK
 
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """flops: of matrix products, convolutions and attention. nbytes: in use at once at the most."""
+    """flops: of matrix products, convolutions and attention. nbytes: the most in use at once."""
 
     flops: int
     nbytes: int
 
 
 def meter(compute: Callable[[], object]) -> Metered:
-    """Run a computation on meta tensors. What it finds there already, such as weights, is free."""
+    """Run a computation on meta tensors. What exists already, such as weights, does not count."""
     with counting() as counts:
         compute()
     return Metered(counts.flops, counts.peak)
@@ -59,7 +59,7 @@ class Counts(TorchDispatchMode):
         self.peak = 0
         # Much quicker than to enter the mode itself, which takes every function apart.
         self._formulas = FlopCounterMode(display=False).flop_registry
-        self._known: set[int] = set()
+        self._live: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
         self,
@@ -75,35 +75,41 @@ class Counts(TorchDispatchMode):
         written = _written(func, args, named)
         if written is not None:
             return written
-        out = func(*args, **named)
+        quick = QUICK.get(func)
+        out = None if quick is None else quick(*args, **named)
+        if out is None:
+            out = func(*args, **named)
         formula = self._formulas.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **named, out_val=out)
+        if func.is_view:
+            return out
         given: set[int] | None = None
-        for tensor in _tensors([out]):
+        for tensor in [out] if isinstance(out, Tensor) else _tensors([out]):
             storage = tensor.untyped_storage()
-            if not tensor.is_meta or id(storage) in self._known:
+            if not tensor.is_meta or id(storage) in self._live:
                 continue
-            if given is None:  # views of what was there before, and results in place
+            if given is None:  # what was there before, and results in place
                 given = {id(t.untyped_storage()) for t in _tensors([*args, *named.values()])}
             if id(storage) not in given:
                 self._add(storage)
         return out
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        nbytes = storage.nbytes()
+        nbytes, key = storage.nbytes(), id(storage)
         self.now += nbytes
         self.peak = max(self.peak, self.now)
-        self._known.add(id(storage))
-        weakref.finalize(storage, self._remove, id(storage), nbytes)
 
-    def _remove(self, key: int, nbytes: int) -> None:
-        self.now -= nbytes
-        self._known.remove(key)
+        def remove(_: object) -> None:
+            self.now -= nbytes
+            del self._live[key]
+
+        # Much quicker than a finalizer of `weakref`, which is also kept for the end of the process.
+        self._live[key] = weakref.ref(storage, remove)
 
 
 def _written(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None:
-    """The tensor that an elementwise operation only writes to, which need not be carried out."""
+    """The tensor that an elementwise operation only writes to; the operation need not be run."""
     if torch.Tag.pointwise not in func.tags:
         return None
     found = named.get("out")
@@ -123,7 +129,7 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
 
 
 class _GpuFunctions(TorchFunctionMode):
-    """Stands in for the functions that ask where a tensor is, or that a GPU has a kernel for."""
+    """Replaces functions that ask where a tensor is, and those that a GPU has one kernel for."""
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
@@ -145,46 +151,61 @@ class _GpuFunctions(TorchFunctionMode):
             if func is F.rms_norm:
                 return _rms_norm(args[0])
             if func is F.scaled_dot_product_attention:
-                return _attention(*args, **given)
+                return self._attention(*args, **given)
             if func is F.linear and args[0].is_contiguous():
                 return self._linear(*args, **given)
         return func(*args, **given)
 
     def _linear(self, x: Tensor, weight: Tensor, _bias: Tensor | None = None) -> Tensor:
-        # Torch's own way comes to the same, and takes many times as long.
+        # The same as what torch finds, many times sooner.
         self._counts.flops += 2 * x.numel() * weight.shape[0]
-        return x.new_empty((*x.shape[:-1], weight.shape[0]))
+        return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=META)
+
+    def _attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if enable_gqa:
+            # The kernel reads every head of keys for several of queries, and copies none.
+            k, v = (x[:, :1].expand(-1, q.shape[1], -1, -1) for x in (k, v))
+        if attn_mask is not None:
+            return _masked_attention(q, k, v, attn_mask, dropout_p, is_causal, scale)
+        rows, heads, asking, dim = q.shape
+        self._counts.flops += 2 * rows * heads * asking * k.shape[2] * (dim + v.shape[3])
+        # Flash attention's result is laid out as the models' heads are.
+        out = torch.empty((rows, asking, heads, v.shape[3]), dtype=q.dtype, device=META)
+        log_sums = torch.empty((rows, heads, asking), dtype=torch.float32, device=META)
+        del log_sums
+        return out.transpose(1, 2)
 
 
 def _rms_norm(x: Tensor) -> Tensor:
-    # The kernel's second result, while it runs.
+    # The kernel's second result, which is dropped when it has run.
     inverse = torch.empty((*x.shape[:-1], 1), dtype=torch.float32, device=META)
     out = torch.empty_like(x)
     del inverse
     return out
 
 
-def _attention(
+def _masked_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    mask: Tensor,
+    dropout: float,
+    causal: bool,
+    scale: float | None,
 ) -> Tensor:
-    if enable_gqa:
-        raise NotImplementedError("no model here has attention with fewer keys' heads")
-    if attn_mask is None:
-        flash = torch.ops.aten._scaled_dot_product_flash_attention
-        out: Tensor = flash(q, k, v, dropout_p, is_causal, scale=scale)[0]
-        return out
-    # A mask is not for flash attention. A boolean one becomes a bias first.
-    bias = (
-        attn_mask if attn_mask.is_floating_point() else torch.empty_like(attn_mask, dtype=q.dtype)
-    )
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    """Flash attention takes no mask, and a boolean one becomes a bias first."""
+    bias = mask if mask.is_floating_point() else torch.empty_like(mask, dtype=q.dtype)
     bias = bias.expand(*q.shape[:3], k.shape[2])
-    masked: Tensor = efficient(q, k, v, bias, False, dropout_p, is_causal, scale=scale)[0]
-    return masked
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    out: Tensor = efficient(q, k, v, bias, False, dropout, causal, scale=scale)[0]
+    return out

@@ -19,7 +19,7 @@ from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
 from entracte.residency import AdapterLayout, Changes, MemoryAdapter, as_stored, lay_out
 
-from .meter import META
+from .meta_ops import META
 from .stage_laws import Cost, StageCosts, trace_stages
 
 TRANSFORMER = "transformer"

@@ -17,7 +17,8 @@ from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.pipeline.latents import decode_audio, upsample
 
-from .meter import META, Metered, meter
+from .meta_ops import META
+from .meter import Metered, meter
 
 
 @dataclass(frozen=True, slots=True)

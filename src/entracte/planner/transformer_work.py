@@ -31,7 +31,8 @@ from entracte.sampling.tokens import (
     video_tokens,
 )
 
-from .meter import META, Counts, Metered, counting
+from .meta_ops import META
+from .meter import Counts, Metered, counting
 from .model_profile import ModelFigures
 from .workload import PhaseLoad
 
