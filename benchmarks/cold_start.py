@@ -111,15 +111,15 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
         "first_frames": until[-1][1] - options.child,
         "parts": parts,
         "waits_for_weights": waits,
-        "mode": options.mode if result.decision is None else said(result),
+        "mode": options.mode if result.decision is None else plan_of(result),
         "bytes_read_of": files,
     }
 
 
-def said(result: Any) -> str:
+def plan_of(result: Any) -> str:
     from entracte.planner import decision
 
-    return decision.said(result.decision.chosen.prediction)
+    return decision.describe(result.decision.chosen.prediction)
 
 
 def bytes_read(engine: Any) -> dict[str, tuple[int, int]]:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from entracte import Engine, Request, Residency
-from entracte.planner.decision import said
+from entracte.planner.decision import describe
 from entracte.synthetic.demo import write_demo_model
 
 WANTED = (
@@ -45,7 +45,7 @@ def measure(engine: Engine, request: Request, wanted: Residency) -> dict[str, ob
     always = min(sum(stage.weights.values()) for stage in predicted.stages)
     seconds = sum(took[name] for name in compared) + waits
     return {
-        "plan": said(predicted),
+        "plan": describe(predicted),
         "predicted_s": sum(stages[name] for name in compared),
         "measured_s": seconds,
         "predicted_bytes": always,

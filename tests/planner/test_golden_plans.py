@@ -10,7 +10,7 @@ import pytest
 from entracte.machine.cards import card
 from entracte.planner.calibration import Calibration
 from entracte.planner.cost_model import costs, predict
-from entracte.planner.decision import said
+from entracte.planner.decision import describe
 from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
 from entracte.planner.search import Search
@@ -57,7 +57,7 @@ def plan(name: str, gibibytes: int) -> str:
     files = ", from files" if p.way.home == "disk" else ""
     times = f"{p.latency_s:.1f} s, waits {p.stall_s + p.switch_s:.1f} s"
     memory = f"{p.peak_device_bytes / 1e9:.1f} GB, host {p.peak_host_bytes / 1e9:.1f} GB"
-    return "; ".join([said(p) + files, times, memory, " ".join(away) or "all resident"])
+    return "; ".join([describe(p) + files, times, memory, " ".join(away) or "all resident"])
 
 
 def golden() -> dict[tuple[str, int], str]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from entracte.planner.candidates import Way
 from entracte.planner.cost_model import latency, predict
+from entracte.planner.schedule_model import Held
 from entracte.residency.policy import Place, Residency
 
 from .simulation import RANK, SIDE, machine, two_stage
@@ -71,7 +72,7 @@ def test_every_mode_to_a_hundredth(speeds: str, places: str) -> None:
     for way in WAYS:
         wanted = way.residency(PLACES[places], Residency())
         taken, device, planned, planned_host = pipeline.simulate(wanted)
-        predicted = latency(c, way, PLACES[places])
+        predicted = latency(c, Held.of(c.plan(way)), PLACES[places])
         misses[way] = abs(predicted / taken - 1)
         prediction = predict(c, way, PLACES[places])
         assert prediction.latency_s == pytest.approx(predicted)
@@ -95,4 +96,5 @@ def test_any_machine_to_a_few_hundredths(
 ) -> None:
     pipeline = two_stage(BLOCKS, machine(link, MERGE_FLOPS / merge), seconds, steps=(20, 3))
     taken, *_ = pipeline.simulate(way.residency({}, Residency()))
-    assert latency(pipeline.costs(), way, {}) == pytest.approx(taken, rel=0.03)
+    c = pipeline.costs()
+    assert latency(c, Held.of(c.plan(way)), {}) == pytest.approx(taken, rel=0.03)

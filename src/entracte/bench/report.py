@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from entracte.planner.decision import said
+from entracte.planner.decision import describe
 from entracte.residency import Backend
 
 from .diffusers_result import MeasuredPeer
@@ -80,7 +80,7 @@ def _mode(each: MeasuredMode, task: MeasuredTask) -> dict[str, Any]:
         "predicted": None
         if p is None
         else {
-            "plan": said(p),
+            "plan": describe(p),
             "seconds": p.latency_s,
             "peak_device_bytes": p.peak_device_bytes,
             "peak_host_bytes": p.peak_host_bytes,

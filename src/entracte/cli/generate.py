@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     residency = build_residency(settings)
 
     from entracte.checkpoints.hub import hide_progress
-    from entracte.planner.decision import said
+    from entracte.planner.decision import describe
 
     from .console import print_stage_table, progress_view
     from .tracing import check_trace_outputs, trace_options, write_trace_outputs
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
     elif not options.quiet:
         print_stage_table(result.trace)
         if decision is not None:
-            print(f"plan: {said(decision.chosen.prediction)}; {decision.chosen.reason}")
+            print(f"plan: {describe(decision.chosen.prediction)}; {decision.chosen.reason}")
         for path in written:
             say(f"wrote {path}")
     sys.stdout.flush()

@@ -14,6 +14,12 @@ from .work import StageWork
 BLOCK_S = 0.47e-3
 LAUNCH_S = 3.0e-3
 
+# What the link gives over a whole request, as a share of what it gives to a few copies; and by what
+# share of their time blocks take longer while it is busy. Measured on an H100, the first on a host
+# with other users, without whom it is 1 (docs/reference/measurements.md, "The link").
+LINK_SHARE = 0.94
+BESIDE_COPIES = 0.06
+
 # A correction beyond these is due to something else that went on meanwhile.
 LEAST, MOST = 0.02, 50.0
 
@@ -55,3 +61,11 @@ class Calibration:
             if said > 0 and took > 0
         }
         return replace(self, corrections={**self.corrections, **found})
+
+
+def sustained(hardware: Hardware) -> Hardware:
+    """A machine with the rate that its link has over a whole request."""
+    if hardware.unified:
+        return hardware
+    rates = hardware.rates
+    return replace(hardware, rates=replace(rates, h2d=rates.h2d * LINK_SHARE))

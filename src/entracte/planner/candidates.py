@@ -1,4 +1,4 @@
-"""What the planner may choose from: ways to hold the transformer, and places for all else."""
+"""What the planner chooses from: ways to hold the transformer, and places for everything else."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Way:
 
     @classmethod
     def of(cls, wanted: Residency, blocks: int) -> "Way":
-        """The way that a residency with a named mode says."""
+        """The way that a residency with a named mode asks for."""
         if wanted.mode == "auto":
-            raise ValueError("mode auto names no way")
+            raise ValueError("mode auto does not name a way")
         place = wanted.places.get("transformer")
         m = wanted.resident_blocks
         if m is None:
@@ -36,7 +36,7 @@ class Way:
         return cls(wanted.mode, wanted.snapshot_policy, m, wanted.merged_blocks or 0, home)
 
     def residency(self, places: Mapping[str, Place], like: Residency) -> Residency:
-        """The same as what the device manager is told, with the budgets of another residency."""
+        """As a residency for the device manager, with the budgets of `like`."""
         home: dict[str, Place] = {"transformer": "disk"} if self.home == "disk" else {}
         return Residency(
             mode=self.mode,
@@ -52,9 +52,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The ways that differ only in how many blocks are resident, and kept merged.
+    """Ways that differ only in how many blocks are resident, and how many are kept merged.
 
-    resident, merged: the numbers that are open, in ascending order.
+    resident, merged: the numbers to choose from, in ascending order.
     """
 
     mode: Mode
@@ -76,12 +76,12 @@ class Family:
 def families(
     blocks: int, sets: int, adapted: bool, wanted: Residency, stored: bool = False
 ) -> Iterator[Family]:
-    """All ways that the wishes leave open, those that do not give the same bits included.
+    """All ways that `wanted` leaves open, including those that do not give the same bits.
 
     sets: how many weight sets a request has. adapted: whether one of them has adapters.
     stored: whether blocks are stored in another form, and so expanded.
-    Merging is of no use without adapters, nor a policy for swapping with one set only. The
-    baseline, `original`, is never better than `snapshot`, but may fit where that does not.
+    Merging is pointless without adapters, and so is a swapping policy with a single weight set.
+    The baseline, `original`, is never better than `snapshot`, but may fit where that does not.
     """
     place = wanted.places.get("transformer")
     homes: tuple[Home, ...] = ("host", "disk")

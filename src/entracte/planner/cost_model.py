@@ -21,7 +21,7 @@ from entracte.residency import (
     resolve_policy,
 )
 
-from .calibration import Calibration
+from .calibration import BESIDE_COPIES, Calibration, sustained
 from .candidates import Way
 from .limits import Bytes
 from .model_profile import TRANSFORMER, ModelFigures
@@ -29,6 +29,7 @@ from .prediction import Prediction, StagePrediction
 from .schedule_model import (
     BusyUntil,
     CopiedBytes,
+    Held,
     Loops,
     Sweeps,
     expand_seconds,
@@ -46,9 +47,9 @@ ANY = Residency()  # without limits
 class Footprint:
     """Bytes of a plan's buffers.
 
-    always: of the device, as long as the plan stands. run: while the component is on loan.
-    phases: from the first phase's begin to the last one's end. prepare: while weight sets are made.
-    host: of the host.
+    On the device: always, as long as the plan stands; run, while the component is on loan; phases,
+    from the beginning of the first phase to the end of the last; prepare, while weight sets are
+    made. host: on the host.
     """
 
     always: int
@@ -93,7 +94,7 @@ OWN: Mapping[str, Lent] = MappingProxyType({})
 class Loan:
     """A component beside the transformer at a place.
 
-    waits: seconds that all stages wait for it, when nothing else is brought.
+    waits: seconds that all stages wait for it, when nothing else uses the link.
     """
 
     footprint: Footprint
@@ -102,11 +103,11 @@ class Loan:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """All that is the same for every plan of one request on one machine.
+    """Everything that is the same for all plans of one request on one machine.
 
     stages: with the seconds that each computes. sweeps: the loops among them. sizes: of all
     components. phases: the transformer's. lent: the other components' weights.
-    copied: what of every component goes over the link.
+    copied: what each component sends over the link.
     """
 
     stages: tuple[tuple[StageWork, float], ...]
@@ -151,25 +152,27 @@ class Costs:
         found = [at for at, (stage, _) in enumerate(self.stages) if stage.phase is not None]
         return range(found[0], found[-1] + 1)
 
-    def transformer(self, way: Way) -> Footprint:
-        """What the transformer's weights take, by the plan that the device manager will make."""
-        return self._planned(TRANSFORMER, self.phases, way.residency({}, ANY))
+    def plan(self, way: Way) -> Plan:
+        """The plan that the device manager will make for the transformer."""
+        return self._plan(TRANSFORMER, self.phases, way.residency({}, ANY))
+
+    def plan_of_other(self, name: str, place: Place) -> Plan:
+        """The plan that it will make for another component."""
+        phases = (WeightPhase(self.lent[name].weights if name in self.lent else BASE),)
+        return self._plan(name, phases, Residency(places={name: place}))
 
     def loan(self, name: str, place: Place) -> "Loan":
         """Another component at a place."""
-        phases = (WeightPhase(self.lent[name].weights if name in self.lent else BASE),)
         waits = sum(
             loan_wait(self.copied[name], place, seconds / len(stage.loans), self.hardware)
             for stage, seconds in self.stages
             if name in stage.loans
         )
-        return Loan(self._planned(name, phases, Residency(places={name: place})), waits)
+        return Loan(Footprint.of(self.plan_of_other(name, place)), waits)
 
-    def _planned(self, name: str, phases: tuple[WeightPhase, ...], wanted: Residency) -> Footprint:
+    def _plan(self, name: str, phases: tuple[WeightPhase, ...], wanted: Residency) -> Plan:
         policy = resolve_policy(name, name == TRANSFORMER, wanted)
-        return Footprint.of(
-            make_plan(name, self.sizes[name], phases, policy, self.hardware.unified)
-        )
+        return make_plan(name, self.sizes[name], phases, policy, self.hardware.unified)
 
 
 def costs(
@@ -186,6 +189,7 @@ def costs(
 
     graphs: blocks may be run from captured graphs, which then are where they pay.
     """
+    hardware = sustained(hardware)
     work = stage_work(model, load, transformer)
     transformer_bytes = sum(model.units[TRANSFORMER])
     if graphs and not hardware.unified and graphs_pay(transformer_bytes, hardware.device_memory):
@@ -229,16 +233,17 @@ def costs(
         )
         block = seconds / max(1, phase.sweeps * blocks)
         number = sets.index(phase.weights)
-        sweeps.append(Sweeps(phase.sweeps, block, number, merge, outside, expand))
+        beside = 0.0 if hardware.unified else BESIDE_COPIES
+        sweeps.append(Sweeps(phase.sweeps, block, number, merge, outside, expand, beside))
     return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware, lent)
 
 
-def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float], float]:
+def waits(c: Costs, held: Held, places: Mapping[str, Place]) -> tuple[list[float], float]:
     """What every stage of a request waits for weights, and its switches together.
 
     The second of two requests, one right after the other: weights may be under way when it begins.
     """
-    loops = Loops(c.copied[TRANSFORMER], way, c.sweeps, c.hardware)
+    loops = Loops(c.copied[TRANSFORMER], held, c.sweeps, c.hardware)
     clock = BusyUntil()
     found: list[float] = []
     switch = 0.0
@@ -262,20 +267,20 @@ def waits(c: Costs, way: Way, places: Mapping[str, Place]) -> tuple[list[float],
     return found, switch
 
 
-def latency(c: Costs, way: Way, places: Mapping[str, Place]) -> float:
+def latency(c: Costs, held: Held, places: Mapping[str, Place]) -> float:
     """Seconds of a whole request."""
-    found, _ = waits(c, way, places)
+    found, _ = waits(c, held, places)
     return sum(found) + c.computing
 
 
-def latency_alone(c: Costs, way: Way) -> tuple[float, bool]:
+def latency_alone(c: Costs, held: Held) -> tuple[float, bool]:
     """Seconds of a request with all other components on the device.
 
-    And whether other components' weights wait for the transformer's: else their waits add up.
+    Also whether other components' weights wait for the transformer's; otherwise waits add up.
     """
-    loops = Loops(c.copied[TRANSFORMER], way, c.sweeps, c.hardware)
+    loops = Loops(c.copied[TRANSFORMER], held, c.sweeps, c.hardware)
     if loops.linked:
-        return latency(c, way, {}), True
+        return latency(c, held, {}), True
     clock = BusyUntil()
     for number in range(len(c.sweeps)):
         clock = loops.run(number, clock)
@@ -338,11 +343,12 @@ def peaks(
 
 
 def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:
-    """Everything about one plan."""
-    transformer = c.transformer(way)
+    """Predict everything about one plan."""
+    plan = c.plan(way)
+    transformer = Footprint.of(plan)
     loans = {name: c.loan(name, places.get(name, "resident")) for name in c.others}
     device, host = Loaned.of(c, places, loans).peaks(transformer)
-    found, switch = waits(c, way, places)
+    found, switch = waits(c, Held.of(plan), places)
     stages = []
     for number, ((stage, seconds), wait) in enumerate(zip(c.stages, found, strict=True)):
         inside = transformer.phases if number in c.loops else 0

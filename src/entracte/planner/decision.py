@@ -28,7 +28,7 @@ MODES: tuple[tuple[Mode, SnapshotPolicy], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One mode's best plan; where none fits, its smallest. `reason`: why it was taken, or not."""
+    """One mode's best plan, or its smallest if none fits. reason: why it was chosen, or not."""
 
     prediction: Prediction
     fits: bool
@@ -42,7 +42,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was chosen, and what else there was, in the order of `MODES`."""
+    """What was chosen, and the alternatives, in the order of `MODES`."""
 
     chosen: Option
     alternatives: tuple[Option, ...]
@@ -53,8 +53,8 @@ class Decision:
 def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> Decision:
     """The best plan for a request; raises BudgetError, naming the nearest one, where none fits.
 
-    A named mode is taken exactly as it is said; what else there is, is what `auto` has. strict:
-    refuse one that does not fit, instead of saying so in its reason.
+    A named mode is taken exactly as given; the alternatives are those of `auto`. strict: raise if
+    it does not fit, instead of noting that in the reason.
     """
     opened = replace(wanted, mode=AUTO) if wanted.mode != AUTO else wanted
     search = Search(c, opened, limits)
@@ -72,7 +72,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
         missing = limits.excess(prediction.peak_device_bytes, prediction.peak_host_bytes)
         if missing and strict:
             fitting = [each for each in options if each.fits]
-            words = f"{said(prediction)} does not fit: {_over(missing)}"
+            words = f"{describe(prediction)} does not fit: {_over(missing)}"
             if not fitting:
                 raise _no_plan(words, options, limits)
             raise BudgetError(words, missing, arguments(_best(fitting).prediction))
@@ -92,7 +92,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
 
 
 def arguments(prediction: Prediction) -> dict[str, Any]:
-    """The arguments of the `Residency` that asks for a plan."""
+    """The arguments of a `Residency` that asks for this plan."""
     way = prediction.way
     found: dict[str, Any] = {"mode": way.mode}
     if way.mode == "snapshot":
@@ -107,8 +107,8 @@ def arguments(prediction: Prediction) -> dict[str, Any]:
     return found | ({"places": places} if places else {})
 
 
-def said(prediction: Prediction) -> str:
-    """A plan in words."""
+def describe(prediction: Prediction) -> str:
+    """A plan in a few words, such as "fused, m = 29, k = 15"."""
     way = prediction.way
     words = f"{way.mode} {way.policy}" if way.mode == "snapshot" else way.mode
     if way.mode != "resident":
@@ -126,7 +126,7 @@ def _option(c: Costs, search: Search, mode: Mode, policy: SnapshotPolicy) -> Opt
 
 
 def named_plan(c: Costs, wanted: Residency) -> Choice:
-    """What a named mode says, exactly."""
+    """The plan that a named mode asks for."""
     places = {name: wanted.places.get(name, "resident") for name in c.others}
     return Way.of(wanted, c.blocks), places
 
@@ -186,7 +186,7 @@ def _no_plan(
 
 
 def smallest(options: Iterable[Option], limits: Limits) -> Prediction:
-    """The plan that needs least, of modes that give the same bits."""
+    """The plan that needs least memory, of the modes that give the same bits."""
 
     def order(p: Prediction) -> tuple[int, ...]:
         return tuple(map(int, limits.smallest_first(p.peak_device_bytes, p.peak_host_bytes)))
@@ -195,7 +195,7 @@ def smallest(options: Iterable[Option], limits: Limits) -> Prediction:
 
 
 def _rounded_up(nbytes: int) -> str:
-    """As `size`, but never less, so that this much is enough."""
+    """As `size`, but rounded up, so that this much is enough."""
     unit = 10 ** max(3, min(9, 3 * ((len(str(nbytes)) - 1) // 3)))
     return size(math.ceil(nbytes * 10 / unit) * unit // 10)
 

@@ -1,6 +1,6 @@
 """What plans may take of a machine: its memory and the user's budgets, less a reserve."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ class Limits:
     """Bytes that plans may take; on a unified machine both are of one memory.
 
     device_reserve, host_reserve: what of the machine's memory is left free beside them, as a share
-    and bytes; none where a budget was said.
+    and bytes; none where a budget was given.
     """
 
     device: int
@@ -41,12 +41,20 @@ class Limits:
     host_reserve: Reserve = NOTHING
 
     def allow(self, device: int, host: int) -> bool:
-        """Whether a plan's peaks fit."""
+        """Whether a plan with these peaks fits."""
         if self.unified:
             return device + host <= min(self.device, self.host)
         if self.pinned is not None and host > self.pinned:
             return False
         return device <= self.device and host <= self.host
+
+    def after_measuring(self) -> "Limits":
+        """For a plan that has run, so that its peak is measured: half of the device's reserve.
+
+        Without this, a plan that just fits is given up when measuring raises its predicted peak.
+        """
+        reserve = _more(self.device, self.device_reserve) - self.device
+        return replace(self, device=self.device + reserve // 2)
 
     def excess(self, device: int, host: int) -> dict[str, int]:
         """How many bytes a plan's peaks are over, by what they are over."""
@@ -87,7 +95,7 @@ class Limits:
 
 
 def limits_of(hardware: Hardware, wanted: Residency) -> Limits:
-    """A machine's limits under a user's budgets. Budgets are taken as they are said."""
+    """A machine's limits under a user's budgets. Budgets are taken as given."""
     for_device = UNIFIED_RESERVE if hardware.unified else DEVICE_RESERVE
     for_host = UNIFIED_RESERVE if hardware.unified else HOST_RESERVE
     device, device_reserve = _limit(hardware.device_memory, for_device, wanted.device_memory)

@@ -1,4 +1,4 @@
-"""Planning for an open model: what its requests are to the planner, and what the plan becomes."""
+"""Planning for an open model: its requests as workloads, and its machine and LoRAs as figures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,15 +21,15 @@ from .planner import Measured, Planner
 from .prediction import Prediction
 from .workload import Workload
 
-# Figures of LoRAs that are kept for later requests.
+# How many LoRAs' figures are kept for later requests.
 KEPT_FIGURES = 64
 
 
 class ModelPlanner:
     """Decides where an open model's weights live, request by request.
 
-    adapters: what a LoRA does to a component, by the names of both. hardware: None has the
-        backend's machine probed. graphs: blocks may be run from captured graphs.
+    adapters: what a LoRA does to a component, by the names of both. hardware: None: the backend's
+        machine is probed. graphs: blocks may be run from captured graphs.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class ModelPlanner:
     def decide(self, resolved: ResolvedRequest, wanted: Residency) -> Decision:
         """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
 
-        All its prompts are taken to be new, so that an unseen one finds room when it comes.
+        All its prompts are assumed to be new, so that there is room when an unseen one comes.
         """
         load = Workload.of(resolved, new_prompts=resolved.prompts)
         phases, lent = resolved.weight_phases, self._lent(resolved)
         return self.planner.decide(load, phases, self._adapters_of(phases), wanted, lent)
 
     def predict(self, resolved: ResolvedRequest, wanted: Residency) -> Prediction | None:
-        """What a request takes under the plan in place; None before there was one."""
+        """What a request takes under the plan in place; None before there is one."""
         if self._planner is None:
             return None
         load = Workload.of(resolved, new_prompts=resolved.prompts)
@@ -78,11 +78,11 @@ class ModelPlanner:
         return self._planner.predict(load, phases, self._adapters_of(phases), wanted, lent)
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
-        """A decision is carried out."""
+        """Note that a decision is carried out."""
         self.planner.adopt(wanted, decision)
 
     def ran_out(self, decision: Decision) -> None:
-        """A plan found less memory than it was predicted to need."""
+        """Rule out a plan that ran out of memory, and all that need as much."""
         self.planner.ran_out(decision)
 
     def learn(self, decision: Decision, trace: Trace) -> None:
@@ -119,12 +119,12 @@ class ModelPlanner:
 
 
 def named(wanted: Residency) -> Residency:
-    """What the device manager begins with, until the planner has seen a request."""
+    """What the device manager starts with, before the planner has seen a request."""
     return replace(wanted, mode="fused") if wanted.mode == AUTO else wanted
 
 
 def measured(trace: Trace) -> Measured:
-    """What a trace says of the stages that the planner predicts. Those of one name are added up."""
+    """What the stages of a trace took. Stages of the same name are added up."""
     stages: dict[str, float] = {}
     for span in trace.spans:
         stages[span.name] = stages.get(span.name, 0.0) + span.seconds

@@ -7,23 +7,21 @@ from dataclasses import dataclass, replace
 from entracte.machine.hardware import Hardware
 from entracte.pipeline.cache import Cache
 from entracte.residency import AUTO, Residency, WeightPhase, WeightSet
-from entracte.units import size
+from entracte.units import duration, size
 
 from .calibration import Calibration
 from .cost_model import OWN, Costs, Lent, costs, predict
-from .decision import Decision, Option, decide, named_plan, said
+from .decision import Decision, Option, decide, describe, named_plan
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
+from .moving import is_worth_moving, moving_seconds
 from .prediction import Prediction
 from .transformer_work import TransformerMeter
 from .workload import Workload
 
 logger = logging.getLogger(__name__)
 
-# Another plan is taken only if it is this much faster than the one that is in place.
-WORTH_MOVING = 0.05
-
-# Decisions that are kept, for requests of the same sizes.
+# How many decisions are kept, for requests of the same sizes.
 CACHED_DECISIONS = 16
 
 
@@ -33,7 +31,7 @@ DecisionKey = tuple[Workload, tuple[WeightPhase, ...], tuple[tuple[str, WeightSe
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a request took: seconds by stage, the waits among them included, and peak memory.
+    """What a request took: seconds by stage, including waits for weights, and peak memory.
 
     peak_device_bytes: 0 where it is not counted, as on a CPU.
     """
@@ -60,7 +58,8 @@ class Planner:
         self.calibration = calibration or Calibration()
         self._transformer = TransformerMeter.of(model)
         self._graphs = graphs
-        self._ceiling: int | None = None  # a plan that needs so much of the device has failed
+        self._ceiling: int | None = None  # a plan that needs this much of the device has failed
+        self._memory_measured = False
         self._standing: tuple[Residency, Decision] | None = None  # what was wished for, and got
         self._wanted: Residency | None = None  # what the decisions below are for
         self._forget()
@@ -76,7 +75,7 @@ class Planner:
         """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
 
         A named mode is never refused here. The plan in place is kept as long as it fits and no
-        other is clearly faster.
+        other is worth moving to.
         """
         if wanted != self._wanted:
             self._wanted = wanted
@@ -112,7 +111,7 @@ class Planner:
         return predict(c, standing.way, standing.places)
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
-        """A decision is carried out: its plan is the one in place."""
+        """Note that a decision is carried out: its plan is the one in place."""
         self._standing = wanted, decision
 
     def costs(
@@ -139,14 +138,14 @@ class Planner:
         )
 
     def ran_out(self, decision: Decision) -> None:
-        """A plan found less memory than it needs: it, and larger ones, are not taken again."""
+        """Rule out a plan that ran out of memory, and all that need as much of the device."""
         needed = decision.chosen.prediction.peak_device_bytes
         self._ceiling = needed if self._ceiling is None else min(self._ceiling, needed)
         self._standing = None
         self._forget()
         logger.warning(
             "%s ran out of memory where %s were predicted; the next cheaper plan is tried",
-            said(decision.chosen.prediction),
+            describe(decision.chosen.prediction),
             size(needed),
         )
 
@@ -172,6 +171,7 @@ class Planner:
                 factor = (measured.peak_device_bytes - weights) / at_peak.activations
                 memory = min(max(self.calibration.memory * factor, 0.5), 4.0)
                 self.calibration = replace(self.calibration, memory=memory)
+                self._memory_measured = True
 
     def _forget(self) -> None:
         self._decisions: Cache[DecisionKey, Decision] = Cache(CACHED_DECISIONS)
@@ -185,16 +185,23 @@ class Planner:
     def _kept(
         self, c: Costs, standing: Decision, found: Decision, limits: Limits, wanted: Residency
     ) -> Decision | None:
-        """The plan in place, predicted for this request, where it will do."""
+        """The plan in place, predicted for this request; None if another has to be taken."""
         way, places = standing.chosen.prediction.way, standing.chosen.prediction.places
         best = found.chosen.prediction
         if (way, dict(places)) == (best.way, dict(best.places)):
             return None
-        asked = way.residency(places, wanted)
         prediction = predict(c, way, places)
+        if self._memory_measured and self._ceiling is None:
+            limits = limits.after_measuring()
         if not limits.allow(prediction.peak_device_bytes, prediction.peak_host_bytes):
             return None
-        if prediction.latency_s > best.latency_s * (1 + WORTH_MOVING):
+        moving = moving_seconds(c, prediction, best)
+        if is_worth_moving(prediction, best, moving):
             return None
-        reason = f"in place already, and at most {WORTH_MOVING:.0%} slower than {said(best)}"
+        saved = max(0.0, prediction.latency_s - best.latency_s)
+        reason = (
+            f"in place already: {describe(best)} would save {duration(saved)} a request, "
+            f"and moving to it takes {duration(moving)}"
+        )
+        asked = way.residency(places, wanted)
         return Decision(Option(prediction, True, reason), found.alternatives, asked, limits)

@@ -28,7 +28,7 @@ class StagePrediction:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a request under a plan will take, when another one was before it.
+    """What a request under a plan will take, right after another one.
 
     latency_s: the whole request. stall_s: what it waits for weights, switches apart. switch_s: what
     it waits for weights between the loops.

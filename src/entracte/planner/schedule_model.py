@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entracte.machine.hardware import Hardware
-from entracte.residency import SLOTS, Place, Sizes, spread
-
-from .candidates import Way
+from entracte.residency import Mode, Place, Plan, Sizes, SnapshotPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,8 @@ class Sweeps:
 
     weights: which of the request's weight sets. merge: seconds to merge one block of that set, 0
     for the plain one. outside: the same for what is outside the blocks. expand: seconds to expand
-    one block, where blocks are stored in another form; the mean.
+    one block, where blocks are stored in another form; the mean. beside_copies: by what share of
+    its time a block takes longer while the link is busy.
     """
 
     count: int
@@ -63,6 +62,49 @@ class Sweeps:
     merge: float = 0.0
     outside: float = 0.0
     expand: float = 0.0
+    beside_copies: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What of the transformer's plan matters to its schedule.
+
+    streamed: for every block, whether its base comes through a slot in each sweep. made: how many
+    blocks are merged or expanded before each use under a set that needs it, in mode `fused`.
+    coming: how many of those are streamed. slots: how many there are.
+    """
+
+    mode: Mode
+    policy: SnapshotPolicy
+    from_files: bool
+    streamed: tuple[bool, ...]
+    made: int
+    coming: int
+    slots: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Held":
+        blocks = range(plan.blocks)
+        made = [block for block in blocks if block not in plan.kept]
+        return cls(
+            plan.policy.mode,
+            plan.policy.snapshot_policy,
+            plan.policy.home == "disk",
+            tuple(block not in plan.resident for block in blocks),
+            len(made),
+            sum(block not in plan.resident for block in made),
+            plan.slots,
+        )
+
+    @property
+    def resident(self) -> int:
+        """How many blocks' base stays on the device."""
+        return self.streamed.count(False)
+
+    @property
+    def kept(self) -> int:
+        """How many blocks stay merged, or expanded, in mode `fused`."""
+        return len(self.streamed) - self.made
 
 
 def expand_seconds(stored: int, nbytes: int, hardware: Hardware) -> float:
@@ -76,10 +118,10 @@ def merge_seconds(nbytes: int, factors: int, flops: float, hardware: Hardware) -
     return max(flops / rates.merge, (2 * nbytes + factors) / rates.device_copy)
 
 
-def link_rate(home: str, hardware: Hardware) -> float:
+def link_rate(from_files: bool, hardware: Hardware) -> float:
     """Bytes per second to the device. From files each unit is read, and then copied."""
     rates = hardware.rates
-    if home == "host":
+    if not from_files:
         return rates.h2d
     return rates.disk if hardware.unified else 1 / (1 / rates.disk + 1 / rates.h2d)
 
@@ -91,7 +133,7 @@ def loan_wait(w: CopiedBytes, place: Place, compute: float, hardware: Hardware) 
     """
     if place == "resident":
         return 0.0
-    rate = link_rate("disk" if place == "disk" else "host", hardware)
+    rate = link_rate(place == "disk", hardware)
     if hardware.unified or not w.blocks:
         return w.stored / rate
     each, outside = w.stored_block / rate, w.stored_outside / rate
@@ -117,42 +159,39 @@ class BusyUntil:
 
 
 class Loops:
-    """The transformer's loops under one way of holding it, and the switches between them."""
+    """The transformer's loops under one plan, and the switches between them."""
 
     def __init__(
-        self, w: CopiedBytes, way: Way, phases: Sequence[Sweeps], hardware: Hardware
+        self, w: CopiedBytes, held: Held, phases: Sequence[Sweeps], hardware: Hardware
     ) -> None:
         self._w = w
-        self._way = way
+        self._held = held
         self._phases = phases
         self._unified = hardware.unified
-        self._rate = link_rate(way.home, hardware)
+        self._rate = link_rate(held.from_files, hardware)
         self._host_rate = hardware.rates.h2d
-        self._streamed = w.blocks - way.resident
-        self._resident_bytes = way.resident * w.block + w.outside
+        self._streamed = held.streamed.count(True)
+        self._resident_bytes = held.resident * w.block + w.outside
         self._changes = any(phase.weights != phases[0].weights for phase in phases)
-        self._swaps = way.mode == "snapshot" and way.policy == "low-vram" and self._changes
+        swapping = (held.mode, held.policy) == ("snapshot", "low-vram")
+        self._swaps = swapping and self._changes
         # Whether weights come between the loops, so that other stages' weights wait for them.
-        self.linked = self._swaps or (way.mode == "original" and self._changes)
+        self.linked = self._swaps or (held.mode == "original" and self._changes)
         self._arrivals: list[float] = []  # of every block's next weights, where they are swapped
-        self._resident: list[bool] = []
-        if self._swaps:
-            streamed = set(spread(range(w.blocks), self._streamed))
-            self._resident = [block not in streamed for block in range(w.blocks)]
         self.switch = 0.0  # what the second phase waited before its first block
 
     def begin(self, clock: BusyUntil) -> BusyUntil:
         """A request begins: what its first phase needs and the last one did not leave."""
-        if self._way.mode == "original" and self._changes:
+        if self._held.mode == "original" and self._changes:
             return BusyUntil(clock.now, max(clock.now, clock.link) + self._restoring())
         return clock
 
     def run(self, number: int, clock: BusyUntil) -> BusyUntil:
         """The loop of a phase; what was brought for it is waited for."""
         ready = clock
-        if self._way.mode == "original" and self._changes:
+        if self._held.mode == "original" and self._changes:
             clock = self._merged_in_place(number, clock)
-        elif self._way.mode == "snapshot" and self._way.policy == "aggressive" and self._changes:
+        elif self._held.mode == "snapshot" and self._held.policy == "aggressive" and self._changes:
             clock = self._copied_ahead(number, clock)
         elif self._swaps and not self._unified:
             if number and self._arrivals:
@@ -162,40 +201,41 @@ class Loops:
             self.switch = clock.now - ready.now
         clock = clock.computed(self._steady(number))
         if self._swaps:
-            clock = clock.computed(self._way.resident * self._w.block / self._host_rate)
-        if self._way.mode == "fused" and self._changes:
+            clock = clock.computed(self._held.resident * self._w.block / self._host_rate)
+        if self._held.mode == "fused" and self._changes:
             clock = clock.computed(self._kept_again(number))
         return clock
 
     def _steady(self, number: int) -> float:
         """A loop whose every sweep takes the same: computing and merging, or the link."""
-        phase, w, way = self._phases[number], self._w, self._way
+        phase, w, held = self._phases[number], self._w, self._held
         made, streamed, rate = 0, self._streamed, self._rate
-        block, beside, coming = w.stored_block, 0.0, streamed
-        if way.mode == "fused" and (phase.merge or phase.expand):
-            made = w.blocks - way.merged
-            coming = max(0, streamed - way.merged)
-        elif phase.merge and way.mode == "original":
+        block, factors, coming = w.stored_block, 0.0, streamed
+        if held.mode == "fused" and (phase.merge or phase.expand):
+            made, coming = held.made, held.coming
+        elif phase.merge and held.mode == "original":
             made = streamed
-            beside = self._block_factors()
-        elif phase.merge and way.mode == "snapshot":
+            factors = self._block_factors()
+        elif phase.merge and held.mode == "snapshot":
             rate, block = self._host_rate, w.block
-        elif phase.expand and way.mode != "resident":
-            made = w.blocks if way.mode == "dynamic" else streamed
-        nbytes = coming * (block + beside)
+        elif phase.expand and held.mode != "resident":
+            made = w.blocks if held.mode == "dynamic" else streamed
+        nbytes = coming * (block + factors)
         computing = w.blocks * phase.block
-        if phase.merge and way.mode == "dynamic":
+        if phase.merge and held.mode == "dynamic":
             # Two narrow products beside every wide one: as much more as there are more weights.
             computing *= 1 + w.factors / w.nbytes
-        merge = 0.0 if way.mode == "dynamic" else phase.merge
+        merge = 0.0 if held.mode == "dynamic" else phase.merge
         work = phase.count * (computing + made * (merge + phase.expand))
         link = phase.count * nbytes / rate
         if self._unified:
             return work + link
+        if link and work:
+            work += phase.count * computing * phase.beside_copies * min(1.0, link / work)
         if link <= work:
             return work
         # The first blocks came before the loop began; the last one computes after it has come.
-        ahead = min(SLOTS, streamed) * block / rate
+        ahead = min(held.slots, streamed) * block / rate
         return max(work, link - ahead + phase.block)
 
     def _kept_again(self, number: int) -> float:
@@ -203,14 +243,14 @@ class Loops:
         following = self._phases[(number + 1) % len(self._phases)]
         if not all(phase.merge or phase.expand for phase in self._phases):
             return 0.0
-        return self._way.merged * (following.merge + following.expand) + following.outside
+        return self._held.kept * (following.merge + following.expand) + following.outside
 
     def _block_factors(self) -> float:
         return self._w.factors / (self._w.blocks + 1)
 
     def _restoring(self) -> float:
         w = self._w
-        return (self._way.resident * w.stored_block + w.stored_outside) / self._rate
+        return (self._held.resident * w.stored_block + w.stored_outside) / self._rate
 
     def _merged_in_place(self, number: int, clock: BusyUntil) -> BusyUntil:
         """The base is restored, in whole, before the first loop, and merged before the second."""
@@ -218,11 +258,11 @@ class Loops:
         if number == 0:
             return BusyUntil(max(clock.now, clock.link), clock.link)
         factors = self._block_factors() / self._rate
-        merges = self._way.resident * phase.merge + phase.outside
+        merges = self._held.resident * phase.merge + phase.outside
         if self._unified:
-            return clock.computed(merges + (self._way.resident + 1) * factors)
+            return clock.computed(merges + (self._held.resident + 1) * factors)
         # Factors come while blocks compute, but for the first ones.
-        late = max(0.0, self._way.resident * (factors - phase.merge - phase.block))
+        late = max(0.0, self._held.resident * (factors - phase.merge - phase.block))
         return clock.computed(factors + merges + late)
 
     def _copied_ahead(self, number: int, clock: BusyUntil) -> BusyUntil:
@@ -254,15 +294,18 @@ class Loops:
     def _sweep(self, number: int, clock: BusyUntil, swaps: bool) -> BusyUntil:
         """One sweep, block by block. Streamed blocks come through slots, in the order of use."""
         w, now, link = self._w, clock.now, clock.link
-        each, compute = w.block / self._host_rate, self._phases[number].block
-        resident, arrivals = self._resident, list(self._arrivals)
-        streamed = [block for block in range(w.blocks) if not resident[block]]
-        upcoming = dict(zip(streamed, streamed[SLOTS:], strict=False))
-        wrapped = dict(zip(streamed[-SLOTS:], streamed[:SLOTS], strict=False))
+        each, phase = w.block / self._host_rate, self._phases[number]
+        compute = phase.block * (1 + (phase.beside_copies if swaps or self._streamed else 0.0))
+        comes, slots, arrivals = self._held.streamed, self._held.slots, list(self._arrivals)
+        streamed = [block for block in range(w.blocks) if comes[block]]
+        upcoming = dict(zip(streamed, streamed[slots:], strict=False))
+        wrapped = dict(zip(streamed[-slots:], streamed[:slots], strict=False)) if streamed else {}
         for block in range(w.blocks):
             now = max(now, arrivals[block]) + compute
-            following = block if resident[block] else upcoming.get(block, wrapped.get(block, block))
-            if swaps or not resident[block]:
+            following = block
+            if comes[block]:
+                following = upcoming.get(block, wrapped.get(block, block))
+            if swaps or comes[block]:
                 link = max(link, now) + each
                 arrivals[following] = link
         self._arrivals = arrivals

@@ -15,6 +15,7 @@ from .candidates import Family, Way, families, placements
 from .cost_model import Costs, Footprint, Loaned, latency, latency_alone, peaks
 from .limits import Int64s, Limits
 from .model_profile import TRANSFORMER
+from .schedule_model import Held
 
 # Latencies are compared in whole milliseconds, so that ties go to the smaller footprint.
 TICK = 1e-3
@@ -45,7 +46,7 @@ def same_bits(family: Family) -> bool:
 
 
 class Search:
-    """All plans for one request that some wishes leave open."""
+    """All plans for one request that a residency leaves open."""
 
     def __init__(self, c: Costs, wanted: Residency, limits: Limits) -> None:
         self._c = c
@@ -53,7 +54,7 @@ class Search:
         self._from_files = wanted.places.get(TRANSFORMER) == "disk"
         stored = bool(c.sizes[TRANSFORMER].stored)
         self._families = list(families(c.blocks, c.sets, c.adapted, wanted, stored))
-        self._footprints: dict[Way, Footprint] = {}
+        self._planned: dict[Way, tuple[Footprint, Held]] = {}
         self._alone: dict[Way, tuple[float, bool]] = {}
         found = _loaned(c, wanted)
         found.sort(key=lambda each: (self._ticks(each), each.host, each.always))
@@ -110,7 +111,7 @@ class Search:
                 least = max(round(alone / TICK), self._ticks(self._loaned[at]))
                 if best is not None and bound is not None and least > bound:
                     break
-                seconds = latency(self._c, way, self._loaned[at].places)
+                seconds = latency(self._c, self._held(way)[1], self._loaned[at].places)
             order = rank(seconds, (way, self._loaned[at].places), int(device[at]), int(host[at]))
             if best is None or (FITS, *order) < best[0]:
                 best = (FITS, *order), (way, self._loaned[at].places)
@@ -127,16 +128,18 @@ class Search:
     def _peaks(self, way: Way) -> tuple[Int64s, Int64s]:
         """The most bytes of the device and of the host, at all places of the other components."""
         others = self._always, self._host, self._outside, self._inside
-        return peaks(self._footprint(way), *others)
+        return peaks(self._held(way)[0], *others)
 
-    def _footprint(self, way: Way) -> Footprint:
-        if way not in self._footprints:
-            self._footprints[way] = self._c.transformer(way)
-        return self._footprints[way]
+    def _held(self, way: Way) -> tuple[Footprint, Held]:
+        """What the device manager's plan takes, and what it means for the schedule."""
+        if way not in self._planned:
+            plan = self._c.plan(way)
+            self._planned[way] = Footprint.of(plan), Held.of(plan)
+        return self._planned[way]
 
     def _latency_alone(self, way: Way) -> tuple[float, bool]:
         if way not in self._alone:
-            self._alone[way] = latency_alone(self._c, way)
+            self._alone[way] = latency_alone(self._c, self._held(way)[1])
         return self._alone[way]
 
     def _ticks(self, loaned: Loaned) -> int:
@@ -149,7 +152,7 @@ class Search:
             return False
         most = max(
             (
-                self._footprint(each.way(each.resident[0], each.merged[0])).host
+                self._held(each.way(each.resident[0], each.merged[0]))[0].host
                 for each in self._families
                 if each.home == "host"
             ),
@@ -159,7 +162,7 @@ class Search:
 
 
 def _loaned(c: Costs, wanted: Residency) -> list[Loaned]:
-    """The other components at all places that the wishes leave open."""
+    """The other components, at all places that `wanted` leaves open."""
     found = []
     loans = {}
     for places in placements(c.others, wanted.places):

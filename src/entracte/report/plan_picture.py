@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from entracte.planner.decision import said
+from entracte.planner.decision import describe
 from entracte.planner.prediction import Prediction
 from entracte.units import GB, duration, size
 
@@ -147,7 +147,7 @@ def _entries(columns: Sequence[StageColumn], fills: Mapping[str, str]) -> list[t
 def _summary(p: Prediction) -> str:
     waits = p.stall_s + p.switch_s
     return (
-        f"{said(p)}: {duration(p.latency_s)}, of which {duration(waits)} wait for weights; "
+        f"{describe(p)}: {duration(p.latency_s)}, of which {duration(waits)} wait for weights; "
         f"at most {size(p.peak_device_bytes)} of the device and {size(p.peak_host_bytes)} of the "
         "host"
     )

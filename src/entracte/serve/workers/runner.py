@@ -28,7 +28,7 @@ from entracte.errors import (
 )
 from entracte.notices import Notice
 from entracte.pipeline import preview
-from entracte.planner.decision import said
+from entracte.planner.decision import describe
 from entracte.planner.prediction import Prediction
 from entracte.progress import Progress
 from entracte.request import Request
@@ -146,7 +146,7 @@ class EngineRunner:
             used,
             int(read_memory(device).peak_host_anon_mb * MIB),
             None if prediction is None else prediction.way.mode,
-            None if prediction is None else said(prediction),
+            None if prediction is None else describe(prediction),
         )
 
 
