@@ -98,7 +98,7 @@ class OpenModel:
     rotary: RotaryTables
     previewers: Previewers
     run_blocks: RunBlocks
-    mesh: Mesh | None  # the devices that make the video together, where there are several
+    mesh: Mesh | None = None  # the devices that make the video together, where there are several
 
 
 @dataclass(frozen=True, slots=True)
