@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, metavar="PEER")
     parser.add_argument("--size", choices=("full", "medium"), default="full")
     parser.add_argument("--blocks", type=int, metavar="N", help="fewer fit smaller devices")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     device = pick_device(options.device)
