@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from entracte.machine.device import processor_name
 from entracte.planner.decision import describe
 from entracte.residency import Backend
 
@@ -29,7 +30,7 @@ def machine(backend: Backend) -> dict[str, Any]:
     """The machine."""
     on_gpu = backend.device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(backend.device) if on_gpu else platform.processor(),
+        "device": torch.cuda.get_device_name(backend.device) if on_gpu else processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
