@@ -45,6 +45,10 @@ class Connectors(Component):
             self.audio_embeddings_connector.width,
         )
 
+    def restore_buffers(self) -> None:
+        self.video_embeddings_connector.compute_angles()
+        self.audio_embeddings_connector.compute_angles()
+
     def forward(self, states: Tensor) -> TextContext:
         """Turn the hidden states of the prompt's own tokens into a context for each stream.
 
@@ -71,7 +75,13 @@ class Projections(nn.Module):
 
 
 class Connector(nn.Module):
-    """A transformer over one stream's projected text. `prefix` selects its part of the config."""
+    """A transformer over one stream's projected text. `prefix` selects its part of the config.
+
+    cos, sin: of the positions of the context, which are the same for every prompt.
+    """
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: Mapping[str, Any], prefix: str) -> None:
         super().__init__()
@@ -86,6 +96,15 @@ class Connector(nn.Module):
             ConnectorBlock(self.width, self.heads, head_dim, self.eps)
             for _ in range(config[f"{prefix}connector_num_layers"])
         )
+        for name in ("cos", "sin"):
+            angles = torch.empty(CONTEXT_TOKENS, self.heads, head_dim // 2)
+            self.register_buffer(name, angles, persistent=False)
+
+    def compute_angles(self) -> None:
+        """Fill the buffers, on the CPU."""
+        positions = torch.arange(CONTEXT_TOKENS, dtype=torch.float32)[None]
+        angles = rotary_table(positions, self.max_positions, self.heads, self.width, self.theta)
+        self.cos, self.sin = angles.cos, angles.sin
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[tokens, width] to [1, 1024, width]: the prompt's tokens first, registers after them.
@@ -94,9 +113,7 @@ class Connector(nn.Module):
         """
         registers = self.learnable_registers.repeat(CONTEXT_TOKENS // REGISTERS, 1)
         x = torch.cat([tokens, registers[len(tokens) :]]).unsqueeze(0)
-        positions = torch.arange(CONTEXT_TOKENS, dtype=torch.float32)[None]
-        rotary = rotary_table(positions, self.max_positions, self.heads, self.width, self.theta)
-        rotary = rotary.to(x.device, x.dtype)
+        rotary = Rotary(self.cos, self.sin).to(x.device, x.dtype)
         for block in self.transformer_1d_blocks:
             x = block(x, rotary)
         return F.rms_norm(x, x.shape[-1:], eps=self.eps)
