@@ -20,6 +20,9 @@ from .component import Component
 
 MAX_TOKENS = 1024
 
+# On a GPU a prompt takes a multiple of so many rows: there are as few shapes as that.
+ROWS = 128
+
 # How keys of the language half begin: as published, and as newer transformers save it.
 PREFIXES = ("language_model.model.", "model.language_model.")
 
@@ -45,17 +48,23 @@ class TextEncoder(Component):
     def forward(self, tokens: Tensor) -> Tensor:
         """[tokens] int64 to [tokens, hidden width, layers + 1].
 
-        The prompt is padded on the left to 1,024 tokens, as the model was used in training; the
-        states of the padding are dropped. (Without padding the states would differ from the
-        official ones only by rounding, but guidance would amplify that.)
+        In training the prompt was padded on the left to 1,024 tokens, and so it is on a CPU, whose
+        states are the official ones. Elsewhere only the prompt is computed, at the positions that
+        it has there: padding is not attended to, so that all that differs is the rounding.
         """
+        if tokens.device.type == "cpu" or _rows(tokens) > self.config.sliding_window:
+            return self.padded(tokens)
+        return self.alone(tokens)
+
+    def padded(self, tokens: Tensor) -> Tensor:
+        """As in training; see `forward`."""
         padding = MAX_TOKENS - len(tokens)
         ids = tokens.new_full((1, MAX_TOKENS), self.config.pad_token_id)
         ids[0, padding:] = tokens
         mask = torch.zeros_like(ids)
         mask[0, padding:] = 1
-        x = self.model.embed_tokens(ids)
         positions = torch.arange(MAX_TOKENS, device=ids.device)[None]
+        x = self.model.embed_tokens(ids)
         masking = {
             "config": self.config,
             "inputs_embeds": x,
@@ -67,18 +76,43 @@ class TextEncoder(Component):
             "full_attention": create_causal_mask(**masking),
             "sliding_attention": create_sliding_window_causal_mask(**masking),
         }
+        return self._states(x, positions, masks, slice(padding, None))
+
+    def alone(self, tokens: Tensor) -> Tensor:
+        """Without padding, for prompts that a sliding layer attends to as a whole; see `forward`.
+
+        What fills its rows comes last, where causal attention hides it without a mask.
+        """
+        rows = _rows(tokens)
+        ids = tokens.new_full((1, rows), self.config.pad_token_id)
+        ids[0, : len(tokens)] = tokens
+        positions = torch.arange(rows, device=ids.device)[None] + (MAX_TOKENS - len(tokens))
+        masks = {"full_attention": None, "sliding_attention": None}
+        return self._states(
+            self.model.embed_tokens(ids), positions, masks, slice(None, len(tokens))
+        )
+
+    def _states(
+        self, x: Tensor, positions: Tensor, masks: Mapping[str, Tensor | None], prompt: slice
+    ) -> Tensor:
+        """Run all layers. prompt: where its tokens are in x."""
         rotary = {kind: self.model.rotary_emb(x, positions, kind) for kind in masks}
         states = []
         for layer, kind in zip(self.model.layers, self.config.layer_types, strict=True):
-            states.append(x[0, padding:])
+            states.append(x[0, prompt])
             x = layer(
                 x,
                 attention_mask=masks[kind],
                 position_embeddings=rotary[kind],
                 position_ids=positions,
             )
-        states.append(self.model.norm(x)[0, padding:])
+        states.append(self.model.norm(x)[0, prompt])
         return torch.stack(states, dim=-1)
+
+
+def _rows(tokens: Tensor) -> int:
+    """How many rows a prompt takes where it is not padded as in training."""
+    return -(-len(tokens) // ROWS) * ROWS
 
 
 def file_to_module(key: str) -> str | None:
