@@ -22,7 +22,7 @@ from entracte.files import require_writable
 from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device
 from entracte.media.output import check_output
-from entracte.models.kernels import Kernels, block_runner
+from entracte.models.kernels import Kernels, block_runner, decoders
 from entracte.models.transformer import RunBlocks
 from entracte.parallel import Mesh
 from entracte.pipeline.cache import Cache
@@ -106,6 +106,7 @@ class Engine:
         self._kernels: Kernels = kernels
         self._mesh = mesh
         self._run_blocks = self._block_runner()
+        self._decoders = decoders(self._run_blocks)
 
     @classmethod
     def open(
@@ -368,6 +369,7 @@ class Engine:
             rotary=self._rotary,
             previewers=self._previewers,
             run_blocks=self._run_blocks,
+            decoders=self._decoders,
             mesh=self._mesh,
         )
 

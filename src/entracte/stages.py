@@ -106,11 +106,13 @@ UPSAMPLE = Stage(
     efficiency=CONVOLUTIONS,
     row="Upsample",
 )
+# They are on loan for both: a GPU begins with the picture, and decodes the sound beside it.
+DECODERS = ("video_vae", "audio_vae", "vocoder")
 DECODE_AUDIO = Stage(
     "decode audio",
     Act.FINISH,
     "Decoding the sound",
-    uses=("audio_vae", "vocoder"),
+    uses=DECODERS,
     efficiency=CONVOLUTIONS,
     row="AVDecoding",
 )
@@ -118,7 +120,7 @@ DECODE_VIDEO = Stage(
     "decode video",
     Act.FINISH,
     "Decoding the picture",
-    uses=("video_vae",),
+    uses=DECODERS,
     efficiency=CONVOLUTIONS,
     row="AVDecoding",
 )

@@ -14,6 +14,7 @@ from entracte import Request
 from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
+from entracte.models.decoders import PLAIN
 from entracte.models.gemma import TextEncoder
 from entracte.models.registry import LTX_2_3
 from entracte.models.transformer import Transformer, TransformerConfig, run_blocks
@@ -137,6 +138,7 @@ def run(found: dict[str, nn.Module], prepared: PreparedRequest) -> list[tuple[st
             rotary=rotary_tables(found["transformer"], prepared),
             previewers=Cache(1),
             run_blocks=run_blocks,
+            decoders=PLAIN,
         )
         no_plan: Any = None  # modules are lent as they are
         outputs = Outputs(None, None, keep_frames=False)

@@ -144,7 +144,10 @@ class VideoDecoder(nn.Module):
         x = self.conv_in(latents, causal=False)
         for block in self.up_blocks:
             x = block(x, causal=False)
-        x = self.conv_out(F.silu(self.norm_out(x)), causal=False)
+        return self.unpatch(self.conv_out(F.silu(self.norm_out(x)), causal=False))
+
+    def unpatch(self, x: Tensor) -> Tensor:
+        """[1, channels, frames, h, w] to pixels [1, 3, frames, patch * h, patch * w]."""
         p = self.patch
         out: Tensor = x.unflatten(1, (-1, p, p))  # [b, c, p (width), p (height), f, h, w]
         return out.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)

@@ -3,11 +3,18 @@
 It always runs in float32: bfloat16 would degrade the spectrum by 40 to 90 per cent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE, UpSample1d
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from diffusers.pipelines.ltx2.vocoder import (
+    AntiAliasAct1d,
+    LTX2Vocoder,
+    LTX2VocoderWithBWE,
+    UpSample1d,
+)
+from torch import Tensor, nn
 
 from entracte.errors import CheckpointError
 
@@ -26,6 +33,15 @@ RENAMES = (
 # For configs that leave them out, as the published ones do.
 RESBLOCK_KERNELS = [3, 7, 11]
 RESBLOCK_DILATIONS = [[1, 3, 5], [1, 3, 5], [1, 3, 5]]
+
+# Applies an activation to [rows, channels, samples].
+Activate = Callable[[AntiAliasAct1d, Tensor], Tensor]
+
+
+def activated(activation: AntiAliasAct1d, x: Tensor) -> Tensor:
+    """As diffusers computes it."""
+    out: Tensor = activation(x)
+    return out
 
 
 class Vocoder(Component):
@@ -61,10 +77,41 @@ class Vocoder(Component):
             ratio=self._resampling, window_type="hann", persistent=False
         )
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """Log-mel [1, 2, frames, 64] float32 to a waveform [1, 2, samples] in -1..1."""
-        waveform: Tensor = self.model(mel)
-        return waveform
+    def forward(self, mel: Tensor, activate: Activate = activated) -> Tensor:
+        """Log-mel [1, 2, frames, 64] float32 to a waveform [1, 2, samples] in -1..1.
+
+        diffusers' forward, in which activations may be computed otherwise.
+        """
+        model = self.model
+        narrow = _generate(model.vocoder, mel, activate)
+        samples = narrow.shape[2]
+        narrow = F.pad(narrow, (0, -samples % model.config.hop_length))
+        mel, *_ = model.mel_stft(narrow.flatten(0, 1))
+        mel = mel.unflatten(0, (-1, narrow.shape[1])).transpose(2, 3)
+        wide = _generate(model.bwe_generator, mel, activate) + model.resampler(narrow)
+        return wide.clamp(-1, 1)[..., : samples * self._resampling]
+
+
+def _generate(generator: LTX2Vocoder, mel: Tensor, activate: Activate) -> Tensor:
+    """Log-mel [1, channels, frames, bins] to samples [1, channels, samples]."""
+    x = generator.conv_in(mel.transpose(2, 3).flatten(1, 2))
+    count = generator.resnets_per_upsample
+    for level, upsample in enumerate(generator.upsamplers):
+        x = upsample(x)
+        blocks = generator.resnets[level * count : (level + 1) * count]
+        x = torch.stack([_residual(block, x, activate) for block in blocks]).mean(dim=0)
+    x = generator.conv_out(activate(generator.act_out, x))
+    if generator.final_act_fn == "tanh":
+        return x.tanh()
+    out: Tensor = x.clamp(-1, 1) if generator.final_act_fn == "clamp" else x
+    return out
+
+
+def _residual(block: nn.Module, x: Tensor, activate: Activate) -> Tensor:
+    layers = zip(block.acts1, block.convs1, block.acts2, block.convs2, strict=True)
+    for first, widened, second, conv in layers:
+        x = x + conv(activate(second, widened(activate(first, x))))
+    return x
 
 
 def file_to_module(key: str) -> str:

@@ -1,6 +1,8 @@
 """Prepares, upsamples and decodes latents."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from entracte.errors import NotFinite
 from entracte.models.audio_vae import AudioVae
+from entracte.models.decoders import PLAIN, Decoders
 from entracte.models.tiling import Tiling, decode_tiled
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
@@ -27,8 +30,13 @@ from entracte.sampling.tokens import (
     video_tokens,
 )
 from entracte.stages import DECODE_VIDEO, Stage
+from entracte.units import MIB
 
 from .conditions import EncodedImage
+
+# Bytes of frames that are copied from a GPU at once. At most four such pieces are in use: one is
+# copied, two wait for the encoder, and it has one.
+PINNED_PIECE = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +108,11 @@ def upsample(upsampler: Upsampler, vae: VideoVae, latent: Tensor) -> Tensor:
     return vae.normalise(upsampler(vae.denormalise(latent)))
 
 
-def decode_audio(vae: AudioVae, vocoder: Vocoder, latent: Tensor) -> Tensor:
+def decode_audio(
+    vae: AudioVae, vocoder: Vocoder, latent: Tensor, decoders: Decoders = PLAIN
+) -> Tensor:
     """Normalised latents [1, 8, tokens, 16] to [channels, samples] float32 in -1..1, on the CPU."""
-    waveform: Tensor = vocoder(vae.decode(latent).to(torch.float32))
+    waveform = decoders.sound(vocoder, vae.decode(latent).to(torch.float32))
     return waveform[0].cpu()
 
 
@@ -112,18 +122,97 @@ def decode_video(
     tiling: Tiling,
     height: int | None = None,
     width: int | None = None,
-) -> Iterator[Tensor]:
-    """Normalised latents [1, channels, frames, h, w] to chunks [frames, height, width, 3] uint8.
+    decoders: Decoders = PLAIN,
+) -> Iterator["DecodedFrames"]:
+    """Decode normalised latents [1, channels, frames, h, w], in order.
 
-    Chunks come in order, on the CPU, each as soon as no later tile can change it.
-    height, width: to crop to, at the centre; None: uncropped. Raises NotFinite.
+    Frames come as soon as no later tile can change them; a GPU may not have made them yet.
+    height, width: to crop to, at the centre; None: uncropped.
     """
-    for pixels in decode_tiled(vae.decode, latent, tiling):
-        pixels = _centre(_centre(pixels, -2, height), -1, width)
+
+    def decode(tile: Tensor) -> Tensor:
+        return decoders.video(vae.decoder, vae.denormalise(tile))
+
+    for pixels in decode_tiled(decode, latent, tiling):
+        yield DecodedFrames.of(_centre(_centre(pixels, -2, height), -1, width))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrames:
+    """Frames that follow one another, on the device.
+
+    levels: [frames, height, width, 3] uint8. infinite: whether any of their pixels was not finite.
+    made: on a GPU, when they are there.
+    """
+
+    levels: Tensor
+    infinite: Tensor
+    made: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> "DecodedFrames":
+        """Pixels [1, 3, frames, height, width] in -1..1; the host does not wait."""
         levels = pixels.float().add_(1).mul_(127.5)
-        require_finite(DECODE_VIDEO, levels)
-        levels = levels.clamp_(0, 255).round_()
-        yield levels[0].permute(1, 2, 3, 0).to(torch.uint8).cpu().contiguous()
+        infinite = any_infinite(levels)
+        levels = levels.clamp_(0, 255).round_()[0].permute(1, 2, 3, 0)
+        levels = levels.to(torch.uint8, memory_format=torch.contiguous_format)
+        made = None
+        if levels.device.type == "cuda":
+            made = torch.cuda.current_stream(levels.device).record_event()
+        return cls(levels, infinite, made)
+
+    def on_host(self) -> Iterator[Tensor]:
+        """[frames, height, width, 3] uint8 on the CPU, once they are there, however much work a GPU
+        has after them. Raises NotFinite.
+
+        From a GPU they come in pieces: it copies into pinned memory only at the link's rate, and
+        what is pinned here is in no plan.
+        """
+        if self.made is None:
+            _require(DECODE_VIDEO, self.infinite)
+            yield self.levels.cpu()
+            return
+        copying = torch.cuda.Stream(self.levels.device)
+        copying.wait_event(self.made)
+        with torch.cuda.stream(copying):
+            _require(DECODE_VIDEO, self.infinite)
+        for piece in self.levels.split(max(1, PINNED_PIECE // self.levels[0].nbytes)):
+            host = torch.empty(piece.shape, dtype=torch.uint8, pin_memory=True)
+            with torch.cuda.stream(copying):
+                host.copy_(piece, non_blocking=True)
+            copying.synchronize()
+            yield host
+
+
+def to_host(frames: Iterable[DecodedFrames], ahead: int) -> Iterator[Tensor]:
+    """[frames, height, width, 3] uint8 on the CPU, in order; raises NotFinite.
+
+    ahead: how many of what follows is decoded, or given to the device, before the host waits.
+    """
+    waiting: deque[DecodedFrames] = deque()
+    for each in frames:
+        waiting.append(each)
+        if len(waiting) > ahead:
+            yield from waiting.popleft().on_host()
+    while waiting:
+        yield from waiting.popleft().on_host()
+
+
+class OwnStream:
+    """On a GPU, a stream for work that needs nothing of what is enqueued after this was made.
+
+    The host must wait for what it started there. On other devices there is none.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device, priority=-1)  # its kernels are small
+            self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def current(self) -> AbstractContextManager[object]:
+        """Enqueue in this stream within."""
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
 
 def _centre(pixels: Tensor, dim: int, length: int | None) -> Tensor:
@@ -133,7 +222,12 @@ def _centre(pixels: Tensor, dim: int, length: int | None) -> Tensor:
 
 
 def require_finite(stage: Stage, *made: Tensor) -> None:
-    """Raise NotFinite, naming the stage, unless all numbers are finite. Waits for the device once.
+    """Raise NotFinite, naming the stage, unless all numbers are finite. Waits for the device."""
+    _require(stage, any_infinite(*made))
+
+
+def any_infinite(*made: Tensor) -> Tensor:
+    """Whether any number is not finite, on the device.
 
     A tensor's minimum and maximum are finite only if all its numbers are: one NaN makes both NaN.
     Unlike a mask, or torch.aminmax of a strided tensor, they need no memory, and unlike a sum they
@@ -142,5 +236,9 @@ def require_finite(stage: Stage, *made: Tensor) -> None:
     extremes = torch.stack(
         [extreme for tensor in made for extreme in (tensor.amin(), tensor.amax())]
     )
-    if extremes.isfinite().logical_not().any().item():
+    return extremes.isfinite().logical_not().any()
+
+
+def _require(stage: Stage, infinite: Tensor) -> None:
+    if infinite.item():
         raise NotFinite(f"{stage.name} made numbers that are not finite, so there is no video")

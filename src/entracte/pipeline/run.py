@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from entracte.files import write_atomically
 from entracte.media.output import open_output
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors, TextContext
+from entracte.models.decoders import Decoders
 from entracte.models.gemma import TextEncoder
 from entracte.models.tiling import Tiling
 from entracte.models.transformer import StreamRotary, Transformer
@@ -62,13 +64,16 @@ from .conditions import (
     fit_images,
 )
 from .latents import (
+    DecodedFrames,
     Latents,
+    OwnStream,
     decode_audio,
     decode_video,
     empty_latents,
     noise_sizes,
     prepare_latents,
     require_finite,
+    to_host,
     upsample,
 )
 from .preview import Preview, PreviewCallback, Previewer
@@ -98,6 +103,7 @@ class OpenModel:
     rotary: RotaryTables
     previewers: Previewers
     run_blocks: RunBlocks
+    decoders: Decoders
     mesh: Mesh | None = None  # the devices that make the video together, where there are several
 
 
@@ -119,6 +125,16 @@ class Generated:
     audio: Tensor
     sample_rate: int
     latents: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A video whose sound is decoded. ahead: the frames, if any, that a GPU is at work on."""
+
+    frames: Iterator[DecodedFrames]
+    audio: Tensor
+    sample_rate: int
+    ahead: int
 
 
 class Loans:
@@ -175,9 +191,10 @@ class Run:
             made = self._phases(request, latents)
             if outputs.latents_path is not None:
                 _save_latents(outputs.latents_path, latents)
-            audio, sample_rate = self._decode_audio(made[recipe.audio_phase])
-            frames = self._decode_video(made[-1], audio, sample_rate)
-        return Generated(frames, audio, sample_rate, latents)
+            with ExitStack() as lending:
+                begun = self._decode_audio(made[recipe.audio_phase], made[-1], lending)
+                frames = self._decode_video(begun)
+        return Generated(frames, begun.audio, begun.sample_rate, latents)
 
     def _phases(self, request: ExitStack, latents: dict[str, Tensor]) -> list[Latents]:
         """The latents of every phase, copied into `latents` by name, too.
@@ -207,14 +224,22 @@ class Run:
     @contextmanager
     def _enter(self, stage: Stage, steps: int = 0) -> Iterator[Loans]:
         """Report a stage, trace it, and borrow what it uses."""
+        with self._note(stage, steps), ExitStack() as loans:
+            yield self._borrow(stage, loans)
+
+    @contextmanager
+    def _note(self, stage: Stage, steps: int = 0) -> Iterator[None]:
+        """Report a stage, and trace it."""
         if stage.label:
             self._reporter.stage(stage.name, steps)
-        with self._trace.stage(stage.name, stage.on_host), ExitStack() as loans:
-            borrow = self._manager.borrow
-            yield Loans(
-                stage,
-                {name: loans.enter_context(borrow(name, nn.Module)) for name in stage.uses},
-            )
+        with self._trace.stage(stage.name, stage.on_host):
+            yield
+
+    def _borrow(self, stage: Stage, loans: ExitStack) -> Loans:
+        borrow = self._manager.borrow
+        return Loans(
+            stage, {name: loans.enter_context(borrow(name, nn.Module)) for name in stage.uses}
+        )
 
     def _fit_images(self, resolved: ResolvedPhase) -> list[FittedImage]:
         model = self._model
@@ -336,35 +361,50 @@ class Run:
             lambda: transformer.rotary(video.positions, audio.positions, model.device, model.dtype),
         )
 
-    def _decode_audio(self, latents: Latents) -> tuple[Tensor, int]:
-        with self._enter(DECODE_AUDIO) as lent:
-            vocoder = lent[Vocoder]
-            sound = decode_audio(lent[AudioVae], vocoder, latents.audio)
-            require_finite(DECODE_AUDIO, sound)
-            return sound, vocoder.sample_rate
+    def _decode_audio(self, sound: Latents, picture: Latents, lending: ExitStack) -> Begun:
+        """Decode the sound; a GPU begins with the picture, and decodes the sound beside it.
 
-    def _decode_video(self, latents: Latents, audio: Tensor, sample_rate: int) -> Tensor | None:
-        """Decode, and encode into the output while later chunks still decode."""
-        output, keep_frames = self._outputs.path, self._outputs.keep_frames
-        kept: list[Tensor] = []
+        lending: ends the loans.
+        """
+        model = self._model
         size = self._request.output_height, self._request.output_width
+        with self._note(DECODE_AUDIO):
+            lent = self._borrow(DECODE_AUDIO, lending)
+            vae, vocoder = lent[AudioVae], lent[Vocoder]
+            decoders = model.decoders
+            frames = decode_video(lent[VideoVae], picture.video, Tiling(), *size, decoders)
+            beside = OwnStream(model.device)
+            first = list(islice(frames, int(picture.video.is_cuda)))
+            with beside.current():
+                audio = decode_audio(vae, vocoder, sound.audio, decoders)
+            require_finite(DECODE_AUDIO, audio)
+        return Begun(chain(first, frames), audio, vocoder.sample_rate, ahead=len(first))
+
+    def _decode_video(self, begun: Begun) -> Tensor | None:
+        """Decode, and encode into the output while later frames still decode."""
+        request, output = self._request, self._outputs.path
+        kept: Tensor | None = None
         with ExitStack() as opened:
             writer = None
             if output is not None:
                 writer = opened.enter_context(
-                    open_output(output, self._request.frame_rate, audio, sample_rate)
+                    open_output(output, request.frame_rate, begun.audio, begun.sample_rate)
                 )
-            with self._enter(DECODE_VIDEO) as lent:
-                for chunk in decode_video(lent[VideoVae], latents.video, Tiling(), *size):
+            with self._note(DECODE_VIDEO):
+                done = 0
+                for frames in to_host(begun.frames, begun.ahead):
                     if writer is not None:
                         with self._trace.host_work("encode"):
-                            writer.write(chunk)
-                    if keep_frames:
-                        kept.append(chunk)
+                            writer.write(frames)
+                    if self._outputs.keep_frames:
+                        if kept is None:
+                            kept = frames.new_empty((request.num_frames, *frames.shape[1:]))
+                        kept[done : done + len(frames)] = frames
+                    done += len(frames)
             if writer is not None:
-                with self._enter(MUX):
+                with self._note(MUX):
                     opened.close()
-        return torch.cat(kept) if keep_frames else None
+        return kept
 
     def _likely_causes(self) -> str:
         """Likely causes of NaN and infinities."""

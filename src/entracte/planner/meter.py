@@ -203,18 +203,8 @@ def _masked_attention(
     causal: bool,
     scale: float | None,
 ) -> Tensor:
-    if enable_gqa:
-        # The kernel reads every head of keys for several of queries, and copies none.
-        k, v = (x[:, :1].expand(-1, q.shape[1], -1, -1) for x in (k, v))
-    if attn_mask is None:
-        flash = torch.ops.aten._scaled_dot_product_flash_attention
-        out: Tensor = flash(q, k, v, dropout_p, is_causal, scale=scale)[0]
-        return out
-    # A mask is not for flash attention. A boolean one becomes a bias first.
-    bias = (
-        attn_mask if attn_mask.is_floating_point() else torch.empty_like(attn_mask, dtype=q.dtype)
-    )
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
+    """Flash attention takes no mask, and a boolean one becomes a bias first."""
+    bias = mask if mask.is_floating_point() else torch.empty_like(mask, dtype=q.dtype)
     bias = bias.expand(*q.shape[:3], k.shape[2])
     efficient = torch.ops.aten._scaled_dot_product_efficient_attention
     out: Tensor = efficient(q, k, v, bias, False, dropout, causal, scale=scale)[0]

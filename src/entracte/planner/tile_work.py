@@ -57,30 +57,38 @@ def pixel_frames(frames: int) -> int:
     return (frames - 1) * TEMPORAL_SCALE + 1
 
 
-def decode_flops(cost: Cost, tiles: Tiles) -> float:
-    """Of all tiles, overlaps counted as often as they are decoded."""
+@dataclass(frozen=True, slots=True)
+class TileWork:
+    """What a tile along time takes, with all tiles of the picture.
+
+    flops: overlaps counted as often as they are decoded. nbytes: the most in use at once, beside
+    the latents. left: of these, what is still held when its frames are made.
+    """
+
+    flops: float
+    nbytes: int
+    left: int
+
+
+def decode_work(cost: Cost, tiles: Tiles, itemsize: int) -> list[TileWork]:
+    """Of every tile along time, in order. A tile is decoded while the frames before wait."""
+    found = []
     places = sum(tiles.heights) * sum(tiles.widths)
-    return places * sum(cost.flops_of(frames) for frames in tiles.frames)
-
-
-def decode_bytes(cost: Cost, tiles: Tiles, itemsize: int) -> int:
-    """The most that is in use at once, beside the latents."""
     frame = COLOURS * tiles.height * tiles.width * SPATIAL_SCALE**2
     tail = levels = 0  # what is still held of the tile before along time
-    most = 0.0
     for frames, final in zip(tiles.frames, tiles.final, strict=True):
         pixels = frame * pixel_frames(frames) * itemsize
-        most = max(most, tail + levels + _decode_frames(cost, tiles, frames, itemsize))
+        most = tail + levels + _decode_frames(cost, tiles, frames, itemsize)
         if tail:
             # Blending with the tail of the tile before: both and their mean, in float32.
             shared = frame * _shared(tiles) * 3 * FLOAT32
             most = max(most, tail + levels + pixels + shared)
-        # To levels of 0 to 255 in float32, which take the place of the ones before; then to bytes.
-        wide = frame * final * FLOAT32
-        most = max(most, tail + levels + pixels + wide, tail + pixels + wide + frame * final)
-        # The levels stay until the next ones are there, and the pixels because of their tail.
-        tail, levels = pixels, wide
-    return round(most)
+        # To levels of 0 to 255 in float32, and these to bytes.
+        most = max(most, tail + levels + pixels + frame * final * (FLOAT32 + 1))
+        # The levels wait for the next ones, and the pixels stay because of their tail.
+        tail, levels = pixels, frame * final
+        found.append(TileWork(places * cost.flops_of(frames), round(most), tail + levels))
+    return found
 
 
 def _decode_frames(cost: Cost, tiles: Tiles, frames: int, itemsize: int) -> float:

@@ -11,7 +11,7 @@ from entracte.stages import Stage
 
 from .model_profile import ModelFigures
 from .stage_laws import NOTHING, mel_frames
-from .tile_work import Tiles, decode_bytes, decode_flops
+from .tile_work import Tiles, decode_work
 from .transformer_work import LoopWork, TransformerMeter
 from .workload import PhaseLoad, Workload
 
@@ -140,12 +140,17 @@ class _Work:
         last = self._load.phases[-1]
         frames = mel_frames(self._load.audio_tokens)
         tiles = Tiles.of(last.frames, last.height, last.width, Tiling())
-        audio, video = self._costs.decode_audio, self._costs.decode_frames
+        audio, itemsize = self._costs.decode_audio, self._model.itemsize
+        # A GPU begins with the picture; see `Run`.
+        first, *others = decode_work(self._costs.decode_frames, tiles, itemsize)
         costs = {
-            stages.DECODE_AUDIO: (audio.flops_of(frames), audio.nbytes_of(frames)),
+            stages.DECODE_AUDIO: (
+                first.flops + audio.flops_of(frames),
+                max(first.nbytes, first.left + audio.nbytes_of(frames)),
+            ),
             stages.DECODE_VIDEO: (
-                decode_flops(video, tiles),
-                decode_bytes(video, tiles, self._model.itemsize),
+                sum(each.flops for each in others),
+                max(first.left, *(each.nbytes for each in others)) if others else first.left,
             ),
         }
         for stage in stages.CLOSING:

@@ -1,10 +1,11 @@
-"""How the transformer's blocks are run: fused kernels and captured graphs on GPUs."""
+"""How the transformer's blocks and the decoders are run: on GPUs, fused kernels and graphs."""
 
 import logging
 from typing import Literal
 
 import torch
 
+from entracte.models.decoders import PLAIN, Decoders
 from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 
 from .graphs import AudioStream, CapturedBlocks, GraphCapture
@@ -45,3 +46,12 @@ def block_runner(device: torch.device, kernels: Kernels, transformer: int) -> Ru
         capture, lanes = GraphCapture(device), AudioStream(device)
         return CapturedBlocks(FusedElementwise(), capture, lanes).run
     return BlockLoop(FusedElementwise()).run
+
+
+def decoders(device: torch.device, kernels: Kernels) -> Decoders:
+    """How decoders are run on a device; the plain way where `block_runner` has only that."""
+    if block_runner(device, kernels) is run_blocks:
+        return PLAIN
+    from .decoding import FusedDecoders
+
+    return FusedDecoders()
