@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import Gemma3Config
 
-from entracte.models.gemma import TextEncoder
+from entracte.models.gemma import Norm, TextEncoder
 from entracte.planner.meter import META, counting
 from entracte.synthetic import demo_config
 
@@ -34,6 +34,15 @@ def test_a_cpu_has_the_official_bits() -> None:
     model, tokens = encoder(), torch.arange(3, 20)
     with torch.inference_mode():
         assert torch.equal(model(tokens), model.padded(tokens))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_quick_norm(dtype: torch.dtype) -> None:
+    norm = Norm(48).to(dtype)
+    with torch.inference_mode():
+        norm.weight.normal_()
+        x = torch.randn(2, 3, 5, 48).to(dtype).transpose(1, 2)
+        torch.testing.assert_close(norm.quick(x), norm(x))
 
 
 @pytest.mark.parametrize(("window", "rows"), [(1024, 128), (64, 1024)])

@@ -48,9 +48,9 @@ def block_runner(device: torch.device, kernels: Kernels, transformer: int) -> Ru
     return BlockLoop(FusedElementwise()).run
 
 
-def decoders(device: torch.device, kernels: Kernels) -> Decoders:
-    """How decoders are run on a device; the plain way where `block_runner` has only that."""
-    if block_runner(device, kernels) is run_blocks:
+def decoders(run: RunBlocks) -> Decoders:
+    """How decoders are run on a device: the plain way where blocks are."""
+    if run is run_blocks:
         return PLAIN
     from .decoding import FusedDecoders
 
