@@ -43,7 +43,7 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 # The interpreter cuts bfloat16 numbers instead of rounding them.
 @pytest.mark.parametrize(
     ("dtype", "close"),
-    [(torch.float32, 1e-5), *([] if INTERPRETED else [(torch.bfloat16, 1e-2)])],
+    [(torch.float32, 1e-5), *([] if INTERPRETED else [(torch.bfloat16, 3e-2)])],
 )
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_video(dtype: torch.dtype, close: float, residual: bool) -> None:

@@ -29,7 +29,7 @@ ROWS = 128
 PREFIXES = ("language_model.model.", "model.language_model.")
 
 
-class Norm(Gemma3RMSNorm):
+class Norm(Gemma3RMSNorm):  # type: ignore[misc]
     """transformers' norm; on a GPU in half as many kernels, which the host is slow to launch."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,9 +131,13 @@ def _use_quick_norms(module: nn.Module) -> None:
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is Gemma3RMSNorm:
-                norm = Norm(child.weight.shape[0], child.eps)
-                norm.weight = child.weight
-                setattr(parent, name, norm)
+                setattr(parent, name, _quick(child))
+
+
+def _quick(norm: Any) -> Norm:
+    made = Norm(norm.weight.shape[0], norm.eps)
+    made.weight = norm.weight
+    return made
 
 
 def _rows(tokens: Tensor) -> int:

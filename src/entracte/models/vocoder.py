@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from diffusers.pipelines.ltx2.vocoder import (
     AntiAliasAct1d,
-    LTX2Vocoder,
     LTX2VocoderWithBWE,
     UpSample1d,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from entracte.errors import CheckpointError
 
@@ -89,12 +88,13 @@ class Vocoder(Component):
         mel, *_ = model.mel_stft(narrow.flatten(0, 1))
         mel = mel.unflatten(0, (-1, narrow.shape[1])).transpose(2, 3)
         wide = _generate(model.bwe_generator, mel, activate) + model.resampler(narrow)
-        return wide.clamp(-1, 1)[..., : samples * self._resampling]
+        waveform: Tensor = wide.clamp(-1, 1)[..., : samples * self._resampling]
+        return waveform
 
 
-def _generate(generator: LTX2Vocoder, mel: Tensor, activate: Activate) -> Tensor:
+def _generate(generator: Any, mel: Tensor, activate: Activate) -> Tensor:
     """Log-mel [1, channels, frames, bins] to samples [1, channels, samples]."""
-    x = generator.conv_in(mel.transpose(2, 3).flatten(1, 2))
+    x: Tensor = generator.conv_in(mel.transpose(2, 3).flatten(1, 2))
     count = generator.resnets_per_upsample
     for level, upsample in enumerate(generator.upsamplers):
         x = upsample(x)
@@ -102,12 +102,13 @@ def _generate(generator: LTX2Vocoder, mel: Tensor, activate: Activate) -> Tensor
         x = torch.stack([_residual(block, x, activate) for block in blocks]).mean(dim=0)
     x = generator.conv_out(activate(generator.act_out, x))
     if generator.final_act_fn == "tanh":
-        return x.tanh()
-    out: Tensor = x.clamp(-1, 1) if generator.final_act_fn == "clamp" else x
-    return out
+        x = x.tanh()
+    elif generator.final_act_fn == "clamp":
+        x = x.clamp(-1, 1)
+    return x
 
 
-def _residual(block: nn.Module, x: Tensor, activate: Activate) -> Tensor:
+def _residual(block: Any, x: Tensor, activate: Activate) -> Tensor:
     layers = zip(block.acts1, block.convs1, block.acts2, block.convs2, strict=True)
     for first, widened, second, conv in layers:
         x = x + conv(activate(second, widened(activate(first, x))))
