@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +92,8 @@ def _convolutions(decoder: VideoDecoder) -> Iterator[_Convolution]:
         if isinstance(block, LTX2VideoUpsampler3d):
             yield _Convolution(block.conv, normed=False, strides=block.stride)
             continue
-        for each in block.resnets:
+        layers: Any = block.resnets
+        for each in layers:
             yield _Convolution(each.conv1, normed=True, begins_residual=True)
             yield _Convolution(each.conv2, normed=True, ends_residual=True)
     yield _Convolution(decoder.conv_out, normed=True)
