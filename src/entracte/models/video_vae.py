@@ -144,7 +144,8 @@ class VideoDecoder(nn.Module):
         x = self.conv_in(latents, causal=False)
         for block in self.up_blocks:
             x = block(x, causal=False)
-        return self.unpatch(self.conv_out(F.silu(self.norm_out(x)), causal=False))
+        x = self.conv_out(F.silu(self.norm_out(x)), causal=False)
+        return self.unpatch(x)
 
     def unpatch(self, x: Tensor) -> Tensor:
         """[1, channels, frames, h, w] to pixels [1, 3, frames, patch * h, patch * w]."""
