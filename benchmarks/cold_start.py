@@ -123,17 +123,22 @@ def plan_of(result: Any) -> str:
 
 
 def bytes_read(engine: Any) -> dict[str, tuple[int, int]]:
-    """By file, how many bytes of weights were read, and how many it has that a model needs."""
+    """By file, how many bytes of weights were read, and how many it has that a model needs.
+
+    A LoRA is opened again by what merges it, so only the process's reads, of whatever files, tell
+    that it was read once.
+    """
     source = engine.source
-    located = [each for one in source.components.values() for each in one.tensors.values()]
-    lora = source.distilled_lora[0]
-    needed: dict[Path, tuple[Any, int]] = {
-        lora.path: (lora, sum(info.nbytes for info in lora.tensors.values()))
-    }
-    for each in located:
-        _, nbytes = needed.get(each.file.path, (None, 0))
-        needed[each.file.path] = each.file, nbytes + each.info.nbytes
-    return {path.name: (file.bytes_taken, nbytes) for path, (file, nbytes) in needed.items()}
+    needed: dict[Path, tuple[Any, int]] = {}
+    for component in source.components.values():
+        for each in component.tensors.values():
+            _, nbytes = needed.get(each.file.path, (None, 0))
+            needed[each.file.path] = each.file, nbytes + each.info.nbytes
+    found = {path.name: (file.bytes_taken, nbytes) for path, (file, nbytes) in needed.items()}
+    lora = sum(info.nbytes for info in source.distilled_lora[0].tensors.values())
+    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    total = lora + sum(nbytes for _, nbytes in found.values())
+    return found | {"the process, of all weights": (int(counters["rchar"]), total)}
 
 
 def show(found: dict[str, Any]) -> None:
