@@ -9,6 +9,7 @@ within one run, on the same random weights.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,7 @@ def measure(
             facts[f"{way}: same bits as {last}"] = _same(made, step(last))
     skipped = skipped_block(model.config.layers) if case.guided else None
     for name, theirs in peers.items():
+        print(f"{case.name}: the first step of {name}", file=sys.stderr, flush=True)
         contender = diffusers_step(theirs, video, audio, case.grid, skipped)
         try:
             facts[f"first {name} step"] = first_call(contender, device)
