@@ -98,7 +98,7 @@ def decoding() -> None:
             decode_audio(mel, vocoder, sound, by)
         return list(to_host(chain(first, frames), ahead=1))
 
-    fused = decoders(block_runner(CUDA, "auto"))
+    fused = decoders(block_runner(CUDA, "fused", transformer=0))
     for name, by in (("plain", PLAIN), ("fused", fused)):
         show(f"a tile of 10 latent frames, {name}", lambda by=by: by.video(picture.decoder, tile))
         show(f"sound, {name}", lambda by=by: decode_audio(mel, vocoder, sound, by))

@@ -73,10 +73,11 @@ class PhaseStages:
 
 # The transformer's efficiency was measured on an H200, where guided steps of 1,536 and 6,144 tokens
 # took 0.277 s and 1.115 s, and unguided ones of 6,144 and 24,576 tokens 0.352 s and 1.927 s
-# (`benchmarks/step.py`, fused). Text and decoders were measured on an H100 of 700 TFLOP/s: a prompt
-# of 200 tokens, counted as one of 1,024, took 40 and 10 ms, the decoders of 121 frames of 768x512
-# 0.246 s. Other convolutions are slow to launch.
-TRANSFORMER, ENCODER, CONNECTORS, DECODING, CONVOLUTIONS = 0.755, 0.75, 0.9, 0.75, 0.35
+# (`benchmarks/step.py`, fused). Text and decoders were measured on an H100 of 700 TFLOP/s
+# (`entracte bench`): 768x512 with 121 frames took 0.256 s to decode; a prompt, whose products are
+# counted as those of 1,024 tokens, 66 and 12 ms. The host launches text and the other convolutions
+# more slowly than a GPU computes them.
+TRANSFORMER, ENCODER, CONNECTORS, DECODING, CONVOLUTIONS = 0.755, 0.5, 0.75, 0.75, 0.35
 
 VALIDATE = Stage("validate", Act.PREPARE, on_host=True, row="InputValidation")
 PREPARE_INPUTS = Stage("prepare inputs", Act.PREPARE, on_host=True)

@@ -378,7 +378,9 @@ class Run:
             with beside.current():
                 audio = decode_audio(vae, vocoder, sound.audio, decoders)
             require_finite(DECODE_AUDIO, audio)
-        return Begun(chain(first, frames), audio, vocoder.sample_rate, ahead=len(first))
+        # By its iterator, which lets go of the list at its end.
+        decoded = chain(iter(first), frames)
+        return Begun(decoded, audio, vocoder.sample_rate, ahead=len(first))
 
     def _decode_video(self, begun: Begun) -> Tensor | None:
         """Decode, and encode into the output while later frames still decode."""

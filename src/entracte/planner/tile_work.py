@@ -99,17 +99,20 @@ def _decode_frames(cost: Cost, tiles: Tiles, frames: int, itemsize: int) -> floa
         return decoding
     count = pixel_frames(frames)
     whole = COLOURS * count * tiles.height * tiles.width * SPATIAL_SCALE**2
+
+    def held(size: int) -> int:
+        """A tile of so many places, and every pixel's share of it, in float32."""
+        return size * SPATIAL_SCALE**2 * (COLOURS * count * itemsize + FLOAT32)
+
     tile = COLOURS * count * size * SPATIAL_SCALE**2
-    # Every pixel's share of the tile, in float32.
-    shares = size * SPATIAL_SCALE**2 * FLOAT32
-    # The sum of all tiles in float32, and the tile before, while the next one is decoded.
-    summing = whole * FLOAT32 + tile * itemsize + shares
-    return max(
-        summing + decoding,
+    return whole * FLOAT32 + max(
+        # The sum of all tiles in float32, and the tile before, while the next one is decoded.
+        held(size) + decoding,
         # The tile times its shares.
-        summing + tile * FLOAT32,
-        # The sum in the model's dtype.
-        summing + (whole * itemsize if itemsize != FLOAT32 else 0),
+        held(size) + tile * FLOAT32,
+        # After the last one, the sum in the model's dtype.
+        held(tiles.heights[-1] * tiles.widths[-1])
+        + (whole * itemsize if itemsize != FLOAT32 else 0),
     )
 
 
