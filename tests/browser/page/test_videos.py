@@ -251,9 +251,14 @@ def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command
     keyboard_open = {"width": 390, "height": 320}  # the queue is below the edge
     seen = visit(has_touch=True, is_mobile=True, viewport=keyboard_open)
     seen.fill_small("A street on a phone", frames=25, steps=60)
+    # By the page's own clock a notice stays for seconds, however slow this machine is.
+    seen.page.clock.install()
+    seen.page.clock.pause_at(4_000_000_000)
     seen.page.tap("#create")
-    notice = seen.wait(".toast", "in the queue")
+    notice = seen.page.locator(".toast", has_text="in the queue")
+    wait_for(lambda: seen.page.clock.run_for(100) or notice.count())
     notice.get_by_role("button", name="Show").tap()
+    seen.page.clock.resume()
     seen.wait_until("document.querySelector('#queue-title').getBoundingClientRect().top < 100")
     seen.wait("#jobs .job", "A street on a phone")
     seen.page.get_by_role("button", name="Cancel: A street on a phone").tap()
