@@ -93,6 +93,7 @@ def test_plain_colours_are_known_again(engine: Engine) -> None:
             assert (shown - wanted).abs().max() < 64
 
 
+@pytest.mark.slow
 def test_the_centre_of_the_frames_is_written(engine: Engine) -> None:
     whole, cut = (engine.generate(small(**size)).frames for size in ({}, {"output_width": 100}))
     assert whole is not None
@@ -197,6 +198,7 @@ def test_a_base_checkpoint_in_the_distilled_pipeline_is_noticed(
     assert "is given a base checkpoint" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_lora_that_fits_in_part_is_noticed(
     engine: Engine, demo_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,7 +216,7 @@ def test_a_lora_that_fits_in_part_is_noticed(
     assert str(tmp_path) not in caplog.text
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("replace", ["moved over", "written over"])
 def test_a_replaced_lora_is_read_again(
     engine: Engine, demo_model: Path, tmp_path: Path, replace: str
@@ -250,6 +252,7 @@ def test_a_replaced_lora_is_read_again(
     assert torch.equal(latents(), second)
 
 
+@pytest.mark.slow
 def test_factors_that_are_not_finite(engine: Engine, demo_model: Path, tmp_path: Path) -> None:
     tensors = load_file(demo_model / DISTILLED_LORA)
     key = next(key for key in tensors if "transformer_blocks.1" in key)
@@ -338,6 +341,7 @@ def test_progress_rises_to_the_end(engine: Engine) -> None:
     assert all(p.seconds_left is not None for p in seen if p.step)
 
 
+@pytest.mark.slow
 def test_cancelling_leaves_the_engine_right(engine: Engine, tmp_path: Path) -> None:
     expected = engine.generate(small(), keep_frames=False).latents
     for stop_at in ("denoise", "refine", "decode video"):

@@ -116,6 +116,7 @@ def test_every_kind_in_every_mode(demo_model: Path, backend: type[Backend], tmp_
             latents(engine, path)
 
 
+@pytest.mark.slow
 def test_connectors_are_adapted_where_a_lora_has_keys_of_theirs(
     engine: Engine, tmp_path: Path
 ) -> None:

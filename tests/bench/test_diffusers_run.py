@@ -59,7 +59,7 @@ def test_frames_and_sound_are_ours(ours: Result, theirs: DiffusersResult) -> Non
     assert torch.allclose(theirs.audio, ours.audio, atol=1e-4)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -81,6 +81,7 @@ def test_other_requests(engine: Engine, diffusers: DiffusersTwoStage, changes: d
     assert max(distances.values()) < FLOAT32, distances
 
 
+@pytest.mark.slow
 def test_a_second_run_is_the_first_again(
     diffusers: DiffusersTwoStage, theirs: DiffusersResult
 ) -> None:

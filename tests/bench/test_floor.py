@@ -77,6 +77,7 @@ def flops_of_engine(config: TransformerConfig, passes: tuple[Pass, ...], rows: i
     return counted[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("passes", [GUIDED[:1], GUIDED, (SKIPPED,)], ids=len)
 def test_it_computes_what_the_blocks_do(
@@ -85,6 +86,7 @@ def test_it_computes_what_the_blocks_do(
     assert flops_of_floor(config, passes, rows) == flops_of_engine(config, passes, rows)
 
 
+@pytest.mark.slow
 def test_an_isolated_pass_counts_as_a_whole_one(config: TransformerConfig) -> None:
     whole = flops_of_floor(config, (Pass(),), 1)
     assert flops_of_floor(config, (Pass(isolated=True),), 1) == whole

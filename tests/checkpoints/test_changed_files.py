@@ -112,7 +112,7 @@ def test_an_open_engine_refuses_the_next_request(
         Engine.open(model).prepare(SMALL)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [truncate, overwrite])
 def test_a_run_that_streams_from_the_disk_stops(
     model: Path, change: Callable[[Path], None]

@@ -96,6 +96,7 @@ def test_every_component_is_complete(folder: Path) -> None:
         build_component(component, LTX_2_3)
 
 
+@pytest.mark.slow
 def test_the_video_vae_computes_the_same(folder: Path) -> None:
     theirs = AutoencoderKLLTX2Video.from_pretrained(folder / "vae").float().eval()
     ours = load_component(
@@ -126,6 +127,7 @@ def test_the_connectors_compute_the_same(folder: Path) -> None:
     assert torch.allclose(context.audio, their_audio, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_video_is_made(folder: Path, demo_model: Path) -> None:
     lora = demo_model / DISTILLED_LORA
     engine = Engine.open(folder, distilled_lora=lora, residency=Residency("resident"))

@@ -77,7 +77,7 @@ def test_no_tensor_is_left_over(components: dict, listing: dict) -> None:
     assert placed == len(listing["tensors"]) == 5947
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -39,7 +39,7 @@ def test_json(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert anew["hardware"]["rates"] != shown["hardware"]["rates"]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("verdict", "code"), [("good", 0), ("warning", 0), ("problem", 1)])
 @pytest.mark.parametrize("words", [[], ["--json"]])
 def test_exit_code(

@@ -148,7 +148,7 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "v.mp4").exists()
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -228,6 +228,7 @@ def test_no_prompt(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "--prompt is missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_latents_are_saved_though_the_disk_is_full(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_dials_of_other_modes_are_refused() -> None:
         build_residency(read_settings(GenerateSettings, {"mode": "resident", "merged_blocks": 3}))
 
 
+@pytest.mark.slow
 def test_a_video_in_a_mode(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,7 +94,7 @@ def test_errors_repeat_words_as_text(
         require_harmless(captured.out)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 @EACH
 def test_names_of_files_are_text(
     tmp_path: Path,

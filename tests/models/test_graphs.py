@@ -61,6 +61,7 @@ def captured(captures: Captures) -> RunBlocks:
     return CapturedBlocks(PLAIN, captures).run
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("mask", [None, [0.0] * 4 + [1.0] * 8])
 @pytest.mark.parametrize("rows_at_once", [1, 3, 4])
 def test_graphs_give_the_bits_of_the_loop(
@@ -87,6 +88,7 @@ def test_nothing_is_captured_twice_while_two_shapes_take_turns(
     assert captures.made == 2 * len(model.transformer_blocks)
 
 
+@pytest.mark.slow
 def test_graphs_of_the_shapes_used_last_are_kept(
     model: Transformer,  # noqa: F811
     captured: RunBlocks,

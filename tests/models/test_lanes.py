@@ -113,6 +113,7 @@ def forward(transformer: Transformer, watched: Watched, rows_at_once: int) -> li
     return [tensor for each in made for tensor in (each.video, each.audio)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("rows_at_once", [1, 4])
 def test_lanes_do_not_race(model: Transformer, rows_at_once: int) -> None:  # noqa: F811
     watched = Watched()

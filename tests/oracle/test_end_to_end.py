@@ -11,7 +11,7 @@ from .oracle import BFLOAT16, CASES, GUIDED, Oracle, distance
 QUICK = ("keyframes", "distilled")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES]
 )

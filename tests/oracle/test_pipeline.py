@@ -171,6 +171,7 @@ def test_decoded_video(oracle: Oracle, engine: Engine) -> None:
     assert distance(frames / 255, oracle["t2v.video"]) < BFLOAT16
 
 
+@pytest.mark.slow
 def test_waveform(oracle: Oracle, engine: Engine) -> None:
     """As far as the latents explain: this vocoder's random weights drive most samples to the
     limits, where one rounding of the latents flips a sample's sign. So half the distance of

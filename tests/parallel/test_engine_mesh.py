@@ -22,7 +22,7 @@ def latents(model: Path, request: Request, residency: Residency, mesh: Mesh | No
     return [made[name] for name in sorted(made)]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("residency", [Residency("resident"), Residency("fused")])
 @pytest.mark.parametrize(("size", "row"), [(2, 2), (2, 1), (4, 2), (4, 4)])
 def test_one_video_on_all_devices(

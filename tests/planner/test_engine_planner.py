@@ -167,6 +167,7 @@ def test_a_larger_request_is_planned_for(demo_model: Path, plenty: Decision) -> 
     assert larger.chosen.prediction.peak_device_bytes <= limit
 
 
+@pytest.mark.slow
 def test_other_wishes_are_heeded_at_once(engine: Engine) -> None:
     """Though the plan in place would do."""
     latents(engine)
@@ -176,6 +177,7 @@ def test_other_wishes_are_heeded_at_once(engine: Engine) -> None:
     assert decision.residency.places["vocoder"] == "snapshot"
 
 
+@pytest.mark.slow
 def test_refused_memory_leads_to_the_next_cheaper_plan(
     demo_model: Path, expected: dict[str, Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_warm_up_corrects_predictions(demo_model: Path) -> None:
     assert {"denoise", "refine", "upsample", "decode video", "decode audio"} <= made
 
 
+@pytest.mark.slow
 def test_planning_waits_for_no_weights(demo_model: Path) -> None:
     engine = Engine.open(demo_model)
     decision = engine.plan(small())

@@ -38,7 +38,7 @@ def figures(source: ModelSource) -> ModelFigures:
     return figures_of(source, torch.bfloat16)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_units_are_what_the_device_manager_lays_out(
     source: ModelSource, dtype: torch.dtype

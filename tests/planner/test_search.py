@@ -176,6 +176,7 @@ def test_where_nothing_fits_the_smallest_plan_is_named() -> None:
         decide(request(0.1, 0.01, (0.1, 0.1)), AUTO, Limits(1000, 1000))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(requests, memory, memory)
 def test_the_smallest_plan_is_enough_and_nothing_less_is(c: Costs, device: int, host: int) -> None:

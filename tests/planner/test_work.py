@@ -108,7 +108,7 @@ def compare(model: Model, case: Case) -> None:
         assert 0.97 * true.nbytes <= stage.activations <= 1.05 * true.nbytes, name
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] if case.slow else []) for n, case in CASES.items()],

@@ -162,7 +162,7 @@ each_configuration = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @each_configuration
 def test_memory_is_what_the_plan_says(number: int) -> None:
     """At the peak, while loading, and after; and nothing is copied out once it is loaded."""
@@ -180,7 +180,7 @@ def test_memory_is_what_the_plan_says(number: int) -> None:
         assert sum(row.nbytes for row in rows if row.where == where) == nbytes
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @each_configuration
 def test_files_are_read_once(number: int) -> None:
     """But in place `disk`, where what streams is read as it streams."""
@@ -217,6 +217,7 @@ def test_a_request_moves_only_what_its_mode_must(name: str, nbytes: int, merges:
     assert second == {"in": nbytes, "out": 0, "merges": merges}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("m", "slots"), [(1, 3), (0, 3)])
 def test_streaming_moves_what_streams(m: int, slots: int) -> None:
     """Every streamed block once a sweep, but for those that a slot still holds."""
@@ -274,7 +275,7 @@ class FullSize(Skeleton):
             self.get_submodule(path).register_parameter(leaf, empty)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("wanted", "gigabytes"),
     [

@@ -61,7 +61,7 @@ def expected(widened: Path) -> dict[str, Tensor]:
     return latents(Engine.open(widened, backend=HostBackend()))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("residency", WAYS)
 def test_the_bits_are_those_of_the_widened_model(
     float8: Path, expected: dict[str, Tensor], residency: Residency
@@ -102,7 +102,7 @@ def test_auto_finds_a_plan(float8: Path, expected: dict[str, Tensor]) -> None:
         assert engine.decision.chosen.name != "dynamic"
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "residency",
     [
@@ -127,7 +127,7 @@ def test_what_rests_takes_half_the_memory(
     assert 0.4 < nbytes[float8] / nbytes[widened] < 0.7
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "residency", [Residency("fused", resident_blocks=1, merged_blocks=1), Residency("snapshot")]
 )

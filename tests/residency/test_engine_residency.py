@@ -140,7 +140,7 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
     assert base_bytes_read(engine) == read
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
@@ -157,7 +157,7 @@ def test_every_place_gives_the_same_bits(
         assert same(latents(engine), expected)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "dial"),
     [("host", None), ("simulated", 1), slow("host", 1), slow("simulated", None)],
@@ -172,7 +172,7 @@ def test_dynamic_is_close(
     assert 0 < distance(found, expected) < 2e-2
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "count", "some"),
     [("host", 2, 3), slow("host", 1, 5), slow("host", 2, 5)]
@@ -220,7 +220,7 @@ def test_other_prompts_and_sizes_leave_the_same_state(
 CANCELLED = [Residency("snapshot"), Residency("fused", merged_blocks=2)]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop_at", "residency"),
     [
@@ -268,6 +268,7 @@ class DyingAccelerator(SimulatedAccelerator):
         super().free(memory)
 
 
+@pytest.mark.slow
 def test_a_device_that_does_not_recover_says_so(demo_model: Path) -> None:
     accelerator = DyingAccelerator()
     engine = Engine.open(demo_model, residency=Residency("fused"), backend=accelerator)

@@ -158,7 +158,7 @@ faults = st.sampled_from(["allocate", "allocate_host", "copy", "merge", "file"])
 steps = st.builds(Step, mishaps | faults, schedules, st.integers(0, 45), schedules)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("wanted", WAYS)
 @settings(max_examples=settings().max_examples // 8)
 @example([Step("early", PHASES, 1, PHASES), Step("cancel", LAST, 7, (WeightPhase(HALF, 2),))])
@@ -206,7 +206,7 @@ def test_the_next_request_is_right(wanted: Residency, sequence: list[Step]) -> N
     assert (backend.device_bytes, backend.host_bytes) == (0, 0)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("wanted", WAYS)
 def test_cancelled_anywhere(wanted: Residency) -> None:
     """The next request has other weights: all that is held is replaced, and so is overwritten."""
@@ -217,7 +217,7 @@ def test_cancelled_anywhere(wanted: Residency) -> None:
         assert right(perform(manager, other), other, wanted)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("wanted", WAYS)
 def test_fewer_sweeps_than_declared(wanted: Residency) -> None:
     manager = make_manager(SimulatedAccelerator(), wanted)
@@ -238,7 +238,7 @@ def test_more_sweeps_than_declared(wanted: Residency) -> None:
     assert right(perform(manager), PHASES, wanted)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("wanted", "what"),
     [
@@ -277,7 +277,7 @@ def test_every_single_fault_of_the_first_request(
     assert after > 2
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["disk", "snapshot"])
 def test_every_single_read_of_a_file_may_fail(place: Literal["disk", "snapshot"]) -> None:
     wanted = Residency("fused", resident_blocks=5, places={"net": place})

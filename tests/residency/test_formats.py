@@ -90,6 +90,7 @@ def test_every_mode_gives_the_same_bits_request_after_request(wanted: Residency)
             check(perform(manager, phases), wanted, phases)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(requests=st.lists(st.tuples(wishes, schedules), min_size=1, max_size=4))
 def test_modes_may_change_between_the_requests_of_one_manager(

@@ -276,7 +276,7 @@ def test_a_change_of_another_shape_is_refused() -> None:
 # Adapters that come and go.
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("backend", ["simulated", pytest.param("host", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("wanted", MODES[::3], ids=lambda each: each.mode)
 def test_adapters_that_are_replaced_leave_nothing_behind(wanted: Residency, backend: str) -> None:

@@ -108,7 +108,7 @@ def test_a_sweep_takes_as_long_as_its_copies_or_its_work(mode: str, m: int) -> N
             assert measured == pytest.approx(expected, rel=SLACK)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [0, 4])
 def test_streaming_is_hidden_where_a_step_computes_for_longer(m: int) -> None:
     """Of what streams in for the merges of stage 2 too: only the merges are waited for."""

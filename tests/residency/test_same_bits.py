@@ -152,7 +152,7 @@ wishes = st.one_of(
 )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=settings().max_examples // 4)
 @given(requests=st.lists(st.tuples(wishes, schedules), min_size=1, max_size=4))

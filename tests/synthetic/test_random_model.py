@@ -106,6 +106,7 @@ def test_the_full_ones_lora_is_on_every_linear(full: ModelSource) -> None:
     assert shapes[f"{wide}.lora_B.weight"] == (16384, 384)
 
 
+@pytest.mark.slow
 def test_the_medium_one_is_mostly_its_transformer(medium: ModelSource) -> None:
     sizes = {name: component.nbytes for name, component in medium.components.items()}
     assert 300e6 < sum(sizes.values()) < 600e6

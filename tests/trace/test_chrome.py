@@ -178,6 +178,7 @@ SPANS = st.lists(st.tuples(TIMES, TIMES, st.sampled_from(["copies", "merges", "r
 STAIRS = st.lists(st.tuples(TIMES, st.integers(0, 10**11)))
 
 
+@pytest.mark.slow
 @given(SPANS, STAIRS, STAIRS)
 def test_any_recording(
     spans: list[tuple[float, float, str]],

@@ -62,7 +62,7 @@ def with_slow(*modes: Residency) -> list[Any]:
     return [*modes[:2], *rest]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("residency", with_slow(*MODES[1:], MODES[0]), ids=str)
 def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) -> None:
     engine.configure(residency)
@@ -101,6 +101,7 @@ def test_off_records_nothing(engine: Engine) -> None:
     assert dump["steps"]
 
 
+@pytest.mark.slow
 def test_blocks_are_recorded_where_they_are_asked_for(engine: Engine) -> None:
     for level, runs in (("stages", 0), ("blocks", 4 * (2 + 3))):
         trace = engine.generate(small(), keep_frames=False, trace=TraceOptions(level)).trace
@@ -187,6 +188,7 @@ def test_a_synchronous_copy_is_seen_as_a_wait_for_copies(demo_model: Path) -> No
     assert sum(part.merge for part in parts) == 0
 
 
+@pytest.mark.slow
 def test_an_extra_read_of_weights_is_seen_in_its_stage(engine: Engine) -> None:
     before = engine.generate(small(), keep_frames=False).trace
     assert before.record is not None

@@ -58,6 +58,7 @@ def test_the_first_thing_wrong_takes_the_focus(seen: Visit) -> None:
     seen.wait_until("document.activeElement.name === 'num_inference_steps'")
 
 
+@pytest.mark.slow
 def test_what_is_no_image_is_not_taken(seen: Visit) -> None:
     page = seen.page
     text = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}
@@ -70,6 +71,7 @@ def test_what_is_no_image_is_not_taken(seen: Visit) -> None:
     seen.wait("#images-error", "umber 1")
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_told_beside_the_button(seen: Visit) -> None:
     page = seen.page
     error = '{"error": {"message": "The queue is full.", "type": "rate_limit_error"}}'

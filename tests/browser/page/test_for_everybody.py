@@ -44,6 +44,7 @@ def some_videos(service: Command) -> Iterator[None]:
         client.post(f"/v1/videos/{running['id']}/cancel")
 
 
+@pytest.mark.slow
 def test_nothing_stands_in_the_way_of_anybody(visit: Open) -> None:
     seen = visit(reduced_motion="reduce")
     seen.wait("#jobs .job.running")
@@ -59,6 +60,7 @@ def test_nothing_stands_in_the_way_of_anybody(visit: Open) -> None:
     require_no_violations(seen)
 
 
+@pytest.mark.slow
 def test_nor_at_the_door(visit: Open) -> None:
     seen = visit(signed_in=False, reduced_motion="reduce")
     seen.wait("#sign-in-title")
@@ -100,6 +102,7 @@ def test_the_keyboard_is_enough(visit: Open) -> None:
     assert {"negative_prompt", "image-files", "size", "length", "seed", "create"} <= reached
 
 
+@pytest.mark.slow
 def test_motion_is_stilled_for_those_who_ask(visit: Open) -> None:
     seen = visit(reduced_motion="reduce")
     pill = seen.wait("#engine-status")
@@ -107,6 +110,7 @@ def test_motion_is_stilled_for_those_who_ask(visit: Open) -> None:
     assert pill.evaluate(moving) in ("1e-05s", "0.00001s")
 
 
+@pytest.mark.slow
 def test_memory_is_told_in_numbers(visit: Open) -> None:
     seen = visit()
     legend = seen.wait(".legend").inner_text()

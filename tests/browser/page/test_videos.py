@@ -103,6 +103,7 @@ def test_a_video_from_the_form_to_its_end(visit: Open, service: Command) -> None
         wait_for(lambda: client.get(f"/v1/videos/{video['id']}").status_code == 404)
 
 
+@pytest.mark.slow
 def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: Command) -> None:
     seen = visit()
     page = seen.page
@@ -170,7 +171,7 @@ def press(play: "Locator") -> None:
     play.press("Enter")
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "context"),
     [
@@ -195,6 +196,7 @@ def test_the_large_button_plays(
         assert seen.page.evaluate("document.activeElement.tagName") == "VIDEO"
 
 
+@pytest.mark.slow
 def test_a_video_that_failed_to_load_is_tried_again(visit: Open, made: str) -> None:
     seen = visit()
     seen.expect("Failed to load resource")
@@ -211,6 +213,7 @@ def test_a_video_that_failed_to_load_is_tried_again(visit: Open, made: str) -> N
     assert card.locator(".card-error").is_hidden()
 
 
+@pytest.mark.slow
 def test_a_third_image_stands_between_the_others(visit: Open) -> None:
     seen = visit()
     seen.expect("status of 400")
@@ -247,6 +250,7 @@ def test_clearing_the_form_can_be_taken_back(visit: Open) -> None:
     assert page.locator(".image-row").count() == 0
 
 
+@pytest.mark.slow
 def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command) -> None:
     keyboard_open = {"width": 390, "height": 320}  # the queue is below the edge
     seen = visit(has_touch=True, is_mobile=True, viewport=keyboard_open)
@@ -268,6 +272,7 @@ def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command
         client.delete(f"/v1/videos/{video['id']}")
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_more(visit: Open, service: Command) -> None:
     with service.client() as client:
         for number in range(30):

@@ -138,6 +138,7 @@ def test_answers_about_a_finished_video_are_as_documented(
             hold(operation, send)
 
 
+@pytest.mark.slow
 def test_answers_without_a_key_are_as_documented(
     served: Local, document: Any, checks: list[Any]
 ) -> None:

@@ -118,6 +118,7 @@ def test_what_cannot_be_made_is_refused_when_it_is_asked_for(
         assert str(tmp_path) not in failed.value.message
 
 
+@pytest.mark.slow
 def test_a_lora_is_called_as_the_client_knows_it(
     runner: EngineRunner, demo_model: Path, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_a_lora_is_called_as_the_client_knows_it(
     assert "secret" not in refused.value.message
 
 
+@pytest.mark.slow
 def test_without_room_for_the_usual_video_smaller_ones_are_made(
     demo_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
