@@ -95,7 +95,7 @@ class Engine:
             backend,
             hardware,
             # What several devices exchange in a step is not captured.
-            graphs=kernels == "auto" and mesh is None,
+            graphs=kernels == "auto" and mesh is None and backend.device.type == "cuda",
         )
         self._weights = ModelWeights(
             source, backend, dtype, self._loras.adapter, named(self._wanted)
