@@ -89,7 +89,7 @@ def test_with_memory_for_all_nothing_is_brought(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [pytest.param(0.8, marks=pytest.mark.slow), 0.55])
+@pytest.mark.parametrize("share", [0.85, 0.72])
 def test_smaller_devices_get_the_same_video(
     demo_model: Path, expected: dict[str, Tensor], plenty: Decision, share: float
 ) -> None:
