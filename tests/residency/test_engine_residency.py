@@ -349,7 +349,7 @@ def test_what_is_suggested_fits(demo_model: Path, expected: dict[str, Tensor]) -
     from entracte.config.residency import build_residency
     from entracte.config.wording import worded
 
-    limit = 18_000_000
+    limit = 20_000_000
     accelerator = SimulatedAccelerator(device_limit=limit)
     engine = Engine.open(demo_model, residency=Residency(device_memory=limit), backend=accelerator)
     with pytest.raises(BudgetError) as refused:

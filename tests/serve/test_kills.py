@@ -84,7 +84,7 @@ def test_the_worker_is_killed_at_random_points(
         wait_for(lambda: len(running.service.store.ended()) == len(ids))
         wait_for(lambda: len(hooks.told()) == len(ids))
     completed = check_ends(tmp_path / "data", ids, {"worker_crashed"}, hooks)
-    assert 0 < completed < len(ids)
+    assert completed > 0  # a kill may meet a worker that makes nothing
 
 
 @pytest.mark.slow
