@@ -20,7 +20,7 @@ from entracte.models.component import Component
 from entracte.models.connectors import Connectors
 from entracte.models.decoders import PLAIN, Decoders
 from entracte.models.gemma import TextEncoder
-from entracte.models.kernels import block_runner, decoders
+from entracte.models.kernels import execution
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
@@ -98,7 +98,7 @@ def decoding() -> None:
             decode_audio(mel, vocoder, sound, by)
         return list(to_host(chain(first, frames), ahead=1))
 
-    fused = decoders(block_runner(CUDA, "fused", transformer=0))
+    fused = execution(CUDA, "fused", transformer=0).decoders
     for name, by in (("plain", PLAIN), ("fused", fused)):
         show(f"a tile of 10 latent frames, {name}", lambda by=by: by.video(picture.decoder, tile))
         show(f"sound, {name}", lambda by=by: decode_audio(mel, vocoder, sound, by))

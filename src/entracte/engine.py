@@ -22,8 +22,7 @@ from entracte.files import require_writable
 from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device
 from entracte.media.output import check_output
-from entracte.models.kernels import Kernels, block_runner, decoders
-from entracte.models.transformer import RunBlocks
+from entracte.models.kernels import Execution, Kernels, execution
 from entracte.parallel import Mesh
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
@@ -88,14 +87,17 @@ class Engine:
         self._closed = False
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._wanted = residency or Residency(AUTO)
+        # What several devices exchange in a step is not captured.
+        self._kernels: Kernels = "fused" if mesh is not None and kernels == "auto" else kernels
+        self._mesh = mesh
+        self._execution = self._new_execution()
         self._planner = ModelPlanner(
             source,
             dtype,
             self._loras.adapter,
             backend,
             hardware,
-            # What several devices exchange in a step is not captured.
-            graphs=kernels == "auto" and mesh is None and backend.device.type == "cuda",
+            graphs=self._execution.graphs,
         )
         self._weights = ModelWeights(
             source, backend, dtype, self._loras.adapter, named(self._wanted)
@@ -103,10 +105,6 @@ class Engine:
         self._contexts: Contexts = Cache(CACHED_PROMPTS)
         self._rotary: RotaryTables = Cache(CACHED_SHAPES)
         self._previewers: Previewers = Cache(1)
-        self._kernels: Kernels = kernels
-        self._mesh = mesh
-        self._run_blocks = self._block_runner()
-        self._decoders = decoders(self._run_blocks)
 
     @classmethod
     def open(
@@ -352,12 +350,12 @@ class Engine:
             return False
         self._planner.ran_out(self._decision)
         self._decision = None
-        self._run_blocks = self._block_runner()  # without graphs yet
+        self._execution = self._new_execution()  # without graphs yet
         return True
 
-    def _block_runner(self) -> RunBlocks:
+    def _new_execution(self) -> Execution:
         transformer = self.source.components["transformer"].parameters * self._dtype.itemsize
-        return block_runner(self.backend.device, self._kernels, transformer)
+        return execution(self.backend.device, self._kernels, transformer)
 
     def _open_model(self, manager: DeviceManager) -> OpenModel:
         return OpenModel(
@@ -368,8 +366,8 @@ class Engine:
             contexts=self._contexts,
             rotary=self._rotary,
             previewers=self._previewers,
-            run_blocks=self._run_blocks,
-            decoders=self._decoders,
+            run_blocks=self._execution.blocks,
+            decoders=self._execution.decoders,
             mesh=self._mesh,
         )
 

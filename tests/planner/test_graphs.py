@@ -3,8 +3,10 @@
 from functools import lru_cache
 
 import pytest
+import torch
 
 from entracte.machine.cards import card
+from entracte.models.kernels import Execution, execution
 from entracte.models.kernels.graphs import pool_bytes
 from entracte.planner.calibration import Calibration
 from entracte.planner.cost_model import Costs, costs
@@ -59,3 +61,9 @@ def test_with_graphs_the_host_is_no_limit() -> None:
         for each in (without, found)
     ]
     assert one_by_one[1] < 0.8 * one_by_one[0]
+
+
+def test_what_is_not_a_cuda_device_has_none() -> None:
+    """Such as a simulated one, however much memory it is said to have."""
+    assert execution(torch.device("cpu"), "auto", transformer=1) == Execution()
+    assert not Execution().graphs

@@ -11,7 +11,6 @@ from entracte.models.transformer import (
     StreamInput,
     Transformer,
     Velocity,
-    run_blocks,
 )
 
 from .ranks import Ranks
@@ -60,9 +59,9 @@ class SpreadTransformer:
         self,
         video: StreamInput,
         audio: StreamInput,
-        passes: Sequence[Pass] = (Pass(),),
-        rows_at_once: int | None = None,
-        run: RunBlocks = run_blocks,
+        passes: Sequence[Pass],
+        rows_at_once: int,
+        run: RunBlocks,
     ) -> list[Velocity]:
         """Evaluate every pass; returns their velocities in the order of `passes`."""
         mesh, tokens = self._mesh, video.latent.shape[1]

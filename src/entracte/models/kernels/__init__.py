@@ -1,6 +1,7 @@
 """How the transformer's blocks and the decoders are run: on GPUs, fused kernels and graphs."""
 
 import logging
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,33 +26,39 @@ def graphs_pay(transformer: int, device_memory: int) -> bool:
     return ROOM_FOR_GRAPHS * transformer <= device_memory
 
 
-def block_runner(device: torch.device, kernels: Kernels, transformer: int) -> RunBlocks:
-    """How blocks are run on a device, which is to be the current one then.
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How models are run on a device; the plain way by default.
+
+    blocks: the loop over the transformer's. graphs: it runs them from captured graphs, where their
+    batches are small enough, and keeps the memory of these.
+    """
+
+    blocks: RunBlocks = run_blocks
+    decoders: Decoders = PLAIN
+    graphs: bool = False
+
+
+def execution(device: torch.device, kernels: Kernels, transformer: int) -> Execution:
+    """How models are run on a device, which is to be the current one then.
 
     Devices that are not CUDA's, or do not multiply bfloat16, have the plain way only.
     transformer: bytes of its weights.
     """
     if device.type != "cuda" or kernels == "plain":
-        return run_blocks
+        return Execution()
     with torch.cuda.device(device):
         if not torch.cuda.is_bf16_supported(including_emulation=False):
-            return run_blocks
+            return Execution()
     try:
+        from .decoding import FusedDecoders
         from .elementwise import FusedElementwise
     except ImportError as error:
         logger.warning("Steps will take a third longer than they could: no Triton (%s)", error)
-        return run_blocks
+        return Execution()
     memory = torch.cuda.get_device_properties(device).total_memory
     if kernels == "auto" and graphs_pay(transformer, memory):
         capture, lanes = GraphCapture(device), AudioStream(device)
-        return CapturedBlocks(FusedElementwise(), capture, lanes).run
-    return BlockLoop(FusedElementwise()).run
-
-
-def decoders(run: RunBlocks) -> Decoders:
-    """How decoders are run on a device: the plain way where blocks are."""
-    if run is run_blocks:
-        return PLAIN
-    from .decoding import FusedDecoders
-
-    return FusedDecoders()
+        blocks = CapturedBlocks(FusedElementwise(), capture, lanes).run
+        return Execution(blocks, FusedDecoders(), graphs=True)
+    return Execution(BlockLoop(FusedElementwise()).run, FusedDecoders())
