@@ -108,6 +108,10 @@ class DeviceFault(ResidencyError):
     """The device failed, and the contents of its memory are undefined."""
 
 
+class PeerFailed(EntracteError):
+    """Another process of the group that makes a video together failed, died or does not answer."""
+
+
 def _as_call(arguments: Mapping[str, Any]) -> str:
     """What to write in Python to have a plan."""
     return f"Residency({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"

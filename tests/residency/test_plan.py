@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from entracte.errors import ResidencyError
-from entracte.residency import BASE, DeviceManager, Residency, TensorSpec, WeightPhase
+from entracte.residency import BASE, DeviceManager, Mode, Residency, TensorSpec, WeightPhase
 from entracte.residency.backends.host import HostBackend
 from entracte.residency.buffer import Buffer
 from entracte.residency.buffer_key import STAGING, BlockWeights, BufferKey
 from entracte.residency.layout import ALIGNMENT, lay_out
 from entracte.residency.managed import ManagedComponent
-from entracte.residency.plan import Plan, Sizes, make_plan, spread
-from entracte.residency.policy import ComponentPolicy
+from entracte.residency.plan import Plan, RankShare, Sizes, make_plan, spread
+from entracte.residency.policy import ComponentPolicy, resolve_policy
 from entracte.residency.prefetch import SlotRing
 from entracte.residency.recorder import ComponentRecorder, Recorder
 from entracte.residency.simulated import SimulatedAccelerator
@@ -421,3 +421,42 @@ def test_a_plan_for_another_residency_is_refused() -> None:
     manager.configure(Residency("resident"))
     with pytest.raises(ResidencyError, match="made for another residency"), manager.execute(plan):
         pass
+
+
+# Several devices
+
+
+@pytest.mark.parametrize("mode", ["resident", "fused", "dynamic"])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_peers_keep_every_block_once(mode: Mode, ranks: int) -> None:
+    policy = ComponentPolicy(mode, home="peer")
+    plans = [
+        make_plan("net", SIZES, PHASES, policy, False, RankShare(rank, ranks))
+        for rank in range(ranks)
+    ]
+    kept = [block for plan in plans for block in range(N) if block in plan.resident]
+    assert sorted(kept) == list(range(N))
+    for rank, plan in enumerate(plans):
+        assert N in plan.resident
+        assert plan.copied_from == {
+            block: block % ranks for block in range(N) if block % ranks != rank
+        }
+        assert plan.slots >= 2
+        assert not any(buffer.key.tier == "host" for buffer in plan.buffers)
+
+
+def test_one_device_has_no_peers() -> None:
+    with pytest.raises(ResidencyError, match="there is one device"):
+        make_plan("net", SIZES, PHASES, ComponentPolicy(home="peer"), False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        (Residency("snapshot", places={"net": "peer"}), "mode snapshot replaces weights"),
+        (Residency("fused", resident_blocks=2, places={"net": "peer"}), "leave resident_blocks"),
+    ],
+)
+def test_what_peers_cannot_hold(wanted: Residency, says: str) -> None:
+    with pytest.raises(ResidencyError, match=says):
+        resolve_policy("net", True, wanted)

@@ -6,6 +6,7 @@ This is its face: everything that other packages use is imported from here.
 
 from .backends import open_backend
 from .backends.cuda_stream import CudaStream, device_errors
+from .backends.peers import NoPeers, Peers
 from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
 from .budget import ConcurrentUse, ManagerPlan
 from .buffer_key import BlockWeights, BufferKey
@@ -14,7 +15,7 @@ from .layout import AdapterLayout, as_stored, lay_out
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
-from .plan import SLOTS, Plan, Sizes, make_plan, spread
+from .plan import SLOTS, Plan, RankShare, Sizes, make_plan, spread
 from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, resolve_policy
 from .recorder import BlockRun, Record, Transfer
 from .spec import (
@@ -64,10 +65,13 @@ __all__ = [
     "Mark",
     "MemoryAdapter",
     "Mode",
+    "NoPeers",
     "OpenAdapter",
+    "Peers",
     "PhaseRun",
     "Place",
     "Plan",
+    "RankShare",
     "Record",
     "Residency",
     "Row",

@@ -17,7 +17,7 @@ from .layout import lay_out
 from .loading import WeightLoader
 from .merge import Change
 from .phase_run import PhaseRun
-from .plan import Plan, Sizes, adapters, check_policy, make_plan
+from .plan import Plan, RankShare, Sizes, adapters, check_policy, make_plan
 from .policy import ComponentPolicy
 from .pool import HostBudget, WeightPool
 from .prepare import save_plain
@@ -80,7 +80,8 @@ class ManagedComponent:
             )
         factors = {name: self._reader.adapter(name).sizes for name in adapters(sets)}
         sizes = Sizes(self._reader.sizes, factors, self._reader.stored_sizes)
-        return make_plan(self.name, sizes, phases, policy, self._backend.unified)
+        share = RankShare(self._backend.peers.rank, self._backend.peers.size)
+        return make_plan(self.name, sizes, phases, policy, self._backend.unified, share)
 
     def phases(self, lent: Mapping[str, WeightSet]) -> tuple[WeightPhase, ...]:
         """One phase with the weights that it is lent with, by default its own."""

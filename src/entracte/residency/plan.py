@@ -46,6 +46,24 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class RankShare:
+    """What one rank of a group does of what is shared out by unit."""
+
+    rank: int = 0
+    ranks: int = 1
+
+    def owner(self, unit: int) -> int:
+        """The rank that reads a unit for all, and keeps it for all where they copy it."""
+        return unit % self.ranks
+
+    def has(self, unit: int) -> bool:
+        return self.owner(unit) == self.rank
+
+
+WHOLE = RankShare()
+
+
+@dataclass(frozen=True, slots=True)
 class BufferPlan:
     """A buffer to be: its name, its size in bytes, and when it exists."""
 
@@ -60,6 +78,7 @@ class Plan:
 
     places: for every weight set, the buffer of every unit; None is a slot.
     expanded: the units that are stored in another form than they are computed with.
+    share: of the group's work, where the component's home is `peer` or its host memory is shared.
     """
 
     component: str
@@ -71,6 +90,15 @@ class Plan:
     slots: int
     buffers: tuple[BufferPlan, ...]
     expanded: frozenset[int] = frozenset()
+    share: RankShare = WHOLE
+
+    @property
+    def copied_from(self) -> Mapping[int, int]:
+        """The units that are copied from other devices in every sweep, with the ranks of those."""
+        if self.policy.home != "peer":
+            return {}
+        units = (unit for unit in range(self.blocks) if unit not in self.resident)
+        return {unit: self.share.owner(unit) for unit in units}
 
     @property
     def blocks(self) -> int:
@@ -118,10 +146,12 @@ def make_plan(
     phases: tuple[WeightPhase, ...],
     policy: ComponentPolicy,
     unified: bool,
+    share: RankShare = WHOLE,
 ) -> Plan:
     """The plan; raises ResidencyError where the policy does not fit the component.
 
-    unified: whether files can be read into device memory without staging.
+    unified: whether files can be read into device memory without staging. share: this rank's part
+    of what a group shares out.
     """
     n = sizes.blocks
     if not phases:
@@ -138,6 +168,14 @@ def make_plan(
         )
     m = n if policy.resident_blocks is None else policy.resident_blocks
     streamed = spread(range(n), n - m)
+    if policy.home == "peer":
+        if n == 0:
+            raise ResidencyError(f"{component} has no blocks that devices could share out")
+        if share.ranks == 1:
+            raise ResidencyError(
+                f"{component} is placed peer, and there is one device: give several"
+            )
+        streamed = tuple(unit for unit in range(n) if not share.has(unit))
     resident = frozenset(range(n + 1)) - frozenset(streamed)
     # A kept block that would have to be streamed saves more than one whose base is at hand.
     k = policy.merged_blocks
@@ -153,7 +191,7 @@ def make_plan(
         for index, weights in enumerate(sets)
     }
     slots = _slots(policy, sets, places, resident, sizes)
-    plan = Plan(component, policy, phases, places, resident, kept, slots, (), expanded)
+    plan = Plan(component, policy, phases, places, resident, kept, slots, (), expanded, share)
     buffers = (*_device_buffers(plan, sizes, sets), *_host_buffers(plan, sizes, sets))
     if policy.home == "disk" and not unified:
         largest = max([*sizes.at_rest, *(max(each) for each in sizes.factors.values())])

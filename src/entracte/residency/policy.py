@@ -11,7 +11,7 @@ Mode = Literal["original", "dynamic", "snapshot", "fused", "resident"]
 # For a planner, which replaces it by a mode.
 Auto = Literal["auto"]
 SnapshotPolicy = Literal["low-vram", "aggressive"]
-Place = Literal["resident", "snapshot", "streamed", "disk"]
+Place = Literal["resident", "snapshot", "streamed", "disk", "peer"]
 
 # Modes by name; `legacy` is an older name of `original`.
 MODES: Mapping[str, Mode] = MappingProxyType(
@@ -21,6 +21,9 @@ AUTO: Auto = "auto"
 
 # Modes that merge or apply adapters on one base, and so cannot have two sources.
 ADAPTING: tuple[Mode, ...] = ("original", "dynamic", "fused")
+# Modes that leave a block's weights where they are for a whole request, so that other devices can
+# copy them meanwhile.
+STANDING: tuple[Mode, ...] = ("resident", "fused", "dynamic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,10 @@ class Residency:
         copy into memory of its own ahead of time (aggressive).
     resident_blocks: how many blocks' base weights stay on the device (default: all); the others
         stream through slots. merged_blocks: of mode fused: how many blocks stay merged (default 0).
-    places: by component; see `Place`. For the component with several weight sets, `snapshot` and
-        `disk` say where weights that are not on the device are copied from.
+    places: by component; see `Place`. For the component with several weight sets, `snapshot`,
+        `disk` and `peer` say where weights that are not on the device are copied from. With `peer`
+        each device of a group keeps an equal part of the blocks, of every weight set that the mode
+        keeps, and copies the others from the other devices, just in time.
     device_memory, host_memory, pinned_memory: limits in bytes for weights; None: no limit.
     """
 
@@ -74,7 +79,8 @@ class Residency:
 class ComponentPolicy:
     """How one component is held: the input of its plan.
 
-    home: where weights that are not on the device are copied from: host memory, or the files.
+    home: where weights that are not on the device are copied from: host memory, the files, or the
+        other devices of the group.
     stays: whether device memory is kept between loans.
     """
 
@@ -82,13 +88,15 @@ class ComponentPolicy:
     snapshot_policy: SnapshotPolicy = "low-vram"
     resident_blocks: int | None = None
     merged_blocks: int = 0
-    home: Literal["host", "disk"] = "host"
+    home: Literal["host", "disk", "peer"] = "host"
     stays: bool = True
 
 
 def resolve_policy(component: str, adapted: bool, wanted: Residency) -> ComponentPolicy:
     """The policy of one component; raises ResidencyError for contradictory wishes."""
     place = wanted.places.get(component)
+    if place == "peer":
+        return _among_peers(component, adapted, wanted)
     if not adapted:
         match place:
             case None | "resident":
@@ -116,6 +124,25 @@ def resolve_policy(component: str, adapted: bool, wanted: Residency) -> Componen
         wanted.merged_blocks or 0,
         home="disk" if place == "disk" else "host",
     )
+
+
+def _among_peers(component: str, adapted: bool, wanted: Residency) -> ComponentPolicy:
+    """The policy of a component whose blocks are shared out among the devices of a group."""
+    if not adapted:
+        raise ResidencyError(f"{component} cannot be placed peer: only the adapted component can")
+    if wanted.mode == AUTO:
+        raise ResidencyError("mode auto is a planner's to resolve: name a mode")
+    if wanted.mode not in STANDING:
+        raise ResidencyError(
+            f"{component} is placed peer, and mode {wanted.mode} replaces weights while other "
+            f"devices may copy them: use {', '.join(STANDING)}"
+        )
+    if wanted.resident_blocks is not None:
+        raise ResidencyError(
+            f"{component} is placed peer, where each device keeps an equal part of the blocks: "
+            "leave resident_blocks out"
+        )
+    return ComponentPolicy(wanted.mode, merged_blocks=wanted.merged_blocks or 0, home="peer")
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:

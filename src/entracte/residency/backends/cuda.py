@@ -17,6 +17,7 @@ from entracte.residency.kernels.merge_table import fits
 from entracte.residency.merge import WeightMerge
 
 from .cuda_stream import CudaClock, CudaMergeProgram, CudaStream, device_errors
+from .peers import NoPeers, Peers
 from .pinned import CudaRegistrar, HostAllocator, Registrar
 from .protocol import Checks, HostMemory, MergeProgram, NoChecks, Stream, Task, Traffic
 
@@ -29,10 +30,15 @@ logger = logging.getLogger(__name__)
 class CudaBackend:
     """A CUDA device. `compute` is the stream that is current when it is made.
 
-    registrar: pins host memory (default: CUDA does).
+    registrar: pins host memory (default: CUDA does). peers: its group (default: none).
     """
 
-    def __init__(self, device: torch.device, registrar: Registrar | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        registrar: Registrar | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         if device.type != "cuda":
             raise ValueError(f"{device} is not a CUDA device")
         index = torch.cuda.current_device() if device.index is None else device.index
@@ -41,6 +47,7 @@ class CudaBackend:
         self.unified = False
         self.traffic = Traffic()
         self.checks: Checks = NoChecks()
+        self.peers: Peers = peers or NoPeers()
         lock = Lock()
         self._compute = torch.cuda.current_stream(self.device)
         self._merges = torch.cuda.Stream(self.device)

@@ -13,6 +13,7 @@ from entracte.errors import OutOfMemory
 from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge, merge
 
+from .peers import NoPeers, Peers
 from .protocol import (
     Checks,
     Direction,
@@ -99,15 +100,21 @@ class HostStream:
 class HostBackend:
     """The CPU as a device, for small models and for machines without one.
 
-    device_limit, host_limit: bytes of all allocations together.
+    device_limit, host_limit: bytes of all allocations together. peers: its group (default: none).
     """
 
-    def __init__(self, device_limit: int | None = None, host_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        device_limit: int | None = None,
+        host_limit: int | None = None,
+        peers: Peers | None = None,
+    ) -> None:
         self.name = "host"
         self.device = torch.device("cpu")
         self.unified = True
         self.traffic = Traffic()
         self.checks: Checks = NoChecks()
+        self.peers: Peers = peers or NoPeers()
         self.compute: Stream = HostStream(self.traffic)
         self.copies: Stream = HostStream(self.traffic)
         self.on_demand: Stream = HostStream(self.traffic)

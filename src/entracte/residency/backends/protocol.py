@@ -19,6 +19,8 @@ from torch import Tensor
 from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
 
+from .peers import Peers
+
 # From the host to the device, from the device to the host, or from device to device.
 Direction = Literal["in", "out", "within"]
 
@@ -155,6 +157,7 @@ class Backend(Protocol):
     merges: Stream
     traffic: Traffic
     checks: Checks
+    peers: Peers  # the group that the device belongs to, perhaps alone
 
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
         """Allocate device memory [nbytes] uint8, aligned for the kernels. Raises OutOfMemory.

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from entracte.residency.backends.peers import NoPeers, Peers
 from entracte.residency.backends.protocol import Checks, HostMemory, MergeProgram, Stream, Task
 from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
@@ -51,6 +52,7 @@ class SimulatedAccelerator(Gauges):
         super().__init__(machine)
         self._watch = ModuleWatch(machine)
         self.checks: Checks = self
+        self.peers: Peers = NoPeers()
         self.traffic = machine.traffic
         self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
         self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
