@@ -367,6 +367,7 @@ class Engine:
             rotary=self._rotary,
             previewers=self._previewers,
             run_blocks=self._execution.blocks,
+            calls=self._execution.calls,
             decoders=self._execution.decoders,
             mesh=self._mesh,
         )

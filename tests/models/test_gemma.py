@@ -20,7 +20,7 @@ def encoder(**values: int) -> TextEncoder:
     return TextEncoder(config).eval()
 
 
-@pytest.mark.parametrize("count", [1, 127, 128, 129])
+@pytest.mark.parametrize("count", [1, 256, 257])
 def test_a_prompt_alone(count: int) -> None:
     model = encoder()
     tokens = torch.arange(count) % 50 + 3
@@ -45,7 +45,7 @@ def test_a_quick_norm(dtype: torch.dtype) -> None:
         torch.testing.assert_close(norm.quick(x), norm(x))
 
 
-@pytest.mark.parametrize(("window", "rows"), [(1024, 128), (64, 1024)])
+@pytest.mark.parametrize(("window", "rows"), [(1024, 256), (64, 1024)])
 def test_a_gpu_computes_the_prompt_only_if_all_of_it_is_attended_to(window: int, rows: int) -> None:
     with torch.device(META):
         model = encoder(sliding_window=window)

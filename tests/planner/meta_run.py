@@ -13,6 +13,7 @@ from transformers import Gemma3Config
 from entracte import Request
 from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
+from entracte.models.calls import call_plainly
 from entracte.models.connectors import Connectors
 from entracte.models.decoders import PLAIN
 from entracte.models.gemma import TextEncoder
@@ -138,6 +139,7 @@ def run(found: dict[str, nn.Module], prepared: PreparedRequest) -> list[tuple[st
             rotary=rotary_tables(found["transformer"], prepared),
             previewers=Cache(1),
             run_blocks=run_blocks,
+            calls=call_plainly,
             decoders=PLAIN,
         )
         no_plan: Any = None  # modules are lent as they are

@@ -18,12 +18,14 @@ from transformers.models.gemma3.modeling_gemma3 import (
 
 from entracte.errors import CheckpointError, RequestError
 
+from .calls import Call, call_plainly
 from .component import Component
 
 MAX_TOKENS = 1024
 
-# On a GPU a prompt takes a multiple of so many rows: there are as few shapes as that.
-ROWS = 128
+# On a GPU a prompt takes the first of these numbers of rows that it fits into: few shapes, so that
+# their graphs are soon captured. A GPU reads the weights in the time that 256 rows take to compute.
+ROWS = (256, 512, MAX_TOKENS)
 
 # How keys of the language half begin: as published, and as newer transformers save it.
 PREFIXES = ("language_model.model.", "model.language_model.")
@@ -61,18 +63,18 @@ class TextEncoder(Component):
         embedding: Gemma3TextScaledWordEmbedding = self.model.embed_tokens
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[tokens] int64 to [tokens, hidden width, layers + 1].
+    def forward(self, tokens: Tensor, call: Call = call_plainly) -> Tensor:
+        """[tokens] int64 to [tokens, hidden width, layers + 1]. call: runs each layer.
 
         In training the prompt was padded on the left to 1,024 tokens, and so it is on a CPU, whose
         states are the official ones. Elsewhere only the prompt is computed, at the positions that
         it has there: padding is not attended to, so that all that differs is the rounding.
         """
         if tokens.device.type == "cpu" or _rows(tokens) > self.config.sliding_window:
-            return self.padded(tokens)
-        return self.alone(tokens)
+            return self.padded(tokens, call)
+        return self.alone(tokens, call)
 
-    def padded(self, tokens: Tensor) -> Tensor:
+    def padded(self, tokens: Tensor, call: Call = call_plainly) -> Tensor:
         """As in training; see `forward`."""
         padding = MAX_TOKENS - len(tokens)
         ids = tokens.new_full((1, MAX_TOKENS), self.config.pad_token_id)
@@ -92,9 +94,9 @@ class TextEncoder(Component):
             "full_attention": create_causal_mask(**masking),
             "sliding_attention": create_sliding_window_causal_mask(**masking),
         }
-        return self._states(x, positions, masks, slice(padding, None))
+        return self._states(x, positions, masks, slice(padding, None), call)
 
-    def alone(self, tokens: Tensor) -> Tensor:
+    def alone(self, tokens: Tensor, call: Call = call_plainly) -> Tensor:
         """Without padding, for prompts that a sliding layer attends to as a whole; see `forward`.
 
         What fills its rows comes last, where causal attention hides it without a mask.
@@ -104,26 +106,34 @@ class TextEncoder(Component):
         ids[0, : len(tokens)] = tokens
         positions = torch.arange(rows, device=ids.device)[None] + (MAX_TOKENS - len(tokens))
         masks = {"full_attention": None, "sliding_attention": None}
-        return self._states(
-            self.model.embed_tokens(ids), positions, masks, slice(None, len(tokens))
-        )
+        x = self.model.embed_tokens(ids)
+        return self._states(x, positions, masks, slice(None, len(tokens)), call)
 
     def _states(
-        self, x: Tensor, positions: Tensor, masks: Mapping[str, Tensor | None], prompt: slice
+        self,
+        x: Tensor,
+        positions: Tensor,
+        masks: Mapping[str, Tensor | None],
+        prompt: slice,
+        call: Call,
     ) -> Tensor:
         """Run all layers. prompt: where its tokens are in x."""
         rotary = {kind: self.model.rotary_emb(x, positions, kind) for kind in masks}
         states = []
         for layer, kind in zip(self.model.layers, self.config.layer_types, strict=True):
             states.append(x[0, prompt])
-            x = layer(
-                x,
-                attention_mask=masks[kind],
-                position_embeddings=rotary[kind],
-                position_ids=positions,
-            )
+            mask = masks[kind]
+            x = call(_layer, layer, x, *rotary[kind], *([] if mask is None else [mask]))
         states.append(self.model.norm(x)[0, prompt])
         return torch.stack(states, dim=-1)
+
+
+def _layer(
+    layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """One of transformers' layers. Its kind is in what it is given: the angles and the mask."""
+    out: Tensor = layer(x, attention_mask=mask, position_embeddings=(cos, sin))
+    return out
 
 
 def _use_quick_norms(module: nn.Module) -> None:
@@ -142,7 +152,7 @@ def _quick(norm: Any) -> Norm:
 
 def _rows(tokens: Tensor) -> int:
     """How many rows a prompt takes where it is not padded as in training."""
-    return -(-len(tokens) // ROWS) * ROWS
+    return next(rows for rows in ROWS if len(tokens) <= rows)
 
 
 def file_to_module(key: str) -> str | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from entracte.media.images import fit, recompress
 from entracte.media.read_image import read_image
+from entracte.models.calls import Call, call_plainly
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
@@ -16,15 +17,17 @@ from entracte.request import ImageCondition
 from entracte.sampling.tokens import VideoGrid
 
 
-def encode_text(encoder: TextEncoder, tokens: Tensor, device: torch.device) -> Tensor:
+def encode_text(
+    encoder: TextEncoder, tokens: Tensor, device: torch.device, call: Call = call_plainly
+) -> Tensor:
     """Encode token ids [tokens] as the states of all layers, [tokens, hidden width, layers + 1]."""
-    states: Tensor = encoder(tokens.to(device))
+    states: Tensor = encoder(tokens.to(device), call)
     return states
 
 
-def connect_text(connectors: Connectors, states: Tensor) -> TextContext:
+def connect_text(connectors: Connectors, states: Tensor, call: Call = call_plainly) -> TextContext:
     """Turn states [tokens, hidden width, layers + 1] into a context for each stream."""
-    context: TextContext = connectors(states)
+    context: TextContext = connectors(states, call)
     return context
 
 

@@ -17,6 +17,7 @@ from entracte.errors import MediaError, NotFinite
 from entracte.files import write_atomically
 from entracte.media.output import open_output
 from entracte.models.audio_vae import AudioVae
+from entracte.models.calls import Call
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.decoders import Decoders
 from entracte.models.gemma import TextEncoder
@@ -103,6 +104,7 @@ class OpenModel:
     rotary: RotaryTables
     previewers: Previewers
     run_blocks: RunBlocks
+    calls: Call
     decoders: Decoders
     mesh: Mesh | None = None  # the devices that make the video together, where there are several
 
@@ -256,13 +258,15 @@ class Run:
         return DrawnNoise(NoiseSource(request.seed), sizes, self._model.device)
 
     def _context(self, tokens: Tensor) -> TextContext:
+        device, calls = self._model.device, self._model.calls
+
         def make() -> TextContext:
             self._trace.count("text_encodings")
             with self._enter(ENCODE_TEXT) as lent:
-                states = encode_text(lent[TextEncoder], tokens, self._model.device)
+                states = encode_text(lent[TextEncoder], tokens, device, calls)
                 require_finite(ENCODE_TEXT, states)
             with self._enter(CONNECT_TEXT) as lent:
-                context = connect_text(lent[Connectors], states)
+                context = connect_text(lent[Connectors], states, calls)
                 require_finite(CONNECT_TEXT, context.video, context.audio)
                 return context
 

@@ -1,4 +1,4 @@
-"""How the transformer's blocks and the decoders are run: on GPUs, fused kernels and graphs."""
+"""How models are run: on GPUs, fused kernels and graphs."""
 
 import logging
 from dataclasses import dataclass
@@ -6,10 +6,13 @@ from typing import Literal
 
 import torch
 
+from entracte.models.calls import Call, call_plainly
 from entracte.models.decoders import PLAIN, Decoders
 from entracte.models.transformer.execution import BlockLoop, RunBlocks, run_blocks
 
-from .graphs import AudioStream, CapturedBlocks, GraphCapture
+from .calls import CapturedCalls
+from .capture import GraphCapture
+from .graphs import AudioStream, CapturedBlocks
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +33,13 @@ def graphs_pay(transformer: int, device_memory: int) -> bool:
 class Execution:
     """How models are run on a device; the plain way by default.
 
-    blocks: the loop over the transformer's. graphs: it runs them from captured graphs, where their
-    batches are small enough, and keeps the memory of these.
+    blocks: the loop over the transformer's. calls: of the text encoder's layers and the connectors'
+    blocks. graphs: both are run from captured graphs, the transformer's where their batches are
+    small enough, and the memory of these is kept.
     """
 
     blocks: RunBlocks = run_blocks
+    calls: Call = call_plainly
     decoders: Decoders = PLAIN
     graphs: bool = False
 
@@ -60,5 +65,5 @@ def execution(device: torch.device, kernels: Kernels, transformer: int) -> Execu
     if kernels == "auto" and graphs_pay(transformer, memory):
         capture, lanes = GraphCapture(device), AudioStream(device)
         blocks = CapturedBlocks(FusedElementwise(), capture, lanes).run
-        return Execution(blocks, FusedDecoders(), graphs=True)
-    return Execution(BlockLoop(FusedElementwise()).run, FusedDecoders())
+        return Execution(blocks, CapturedCalls(capture).run, FusedDecoders(), graphs=True)
+    return Execution(BlockLoop(FusedElementwise()).run, decoders=FusedDecoders())

@@ -1,29 +1,25 @@
 """The loop over the transformer's blocks from captured graphs: a block is one launch.
 
-A graph reads a block's weights, and its inputs, at the addresses that it was captured with. So the
-inputs of a sweep are copied into memory that stays, and there is a graph for each place that
-weights are used at, which is replayed for whatever lies there: what orders weights and their use
-stays outside, events between the launches. Inputs and results are held by the shape of a sweep;
-what a block makes in between is in one pool, which all graphs share, as they run one by one.
+Inputs and results are held by the shape of a sweep.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entracte.models.transformer.attention import ONE_DEVICE
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
 from entracte.models.transformer.execution import BlockLoop, Sweep, run_block
 from entracte.models.transformer.lanes import IN_TURN, Lanes
-from entracte.models.transformer.linear import Linear
-from entracte.models.transformer.passes import Batch, Pass, Rows
+from entracte.models.transformer.passes import Batch, Pass
+
+from .capture import Capture, PlacedGraphs
 
 # Above so many tokens in a batch the device is slower than the host, and a graph gains nothing.
 MOST_TOKENS = 8192
@@ -31,18 +27,12 @@ MOST_TOKENS = 8192
 # Shapes whose graphs are kept: as many as a request has phases, which is what plans count.
 SHAPES = 2
 
-# Graphs of one shape that are kept: more than a transformer's blocks have places.
-GRAPHS = 128
-
 # The pool of all graphs, over what a block makes at most at once: measured, 1.73 to 1.78 at full
 # size, as freed memory is not of every size that is asked for next, and two streams do not share.
 POOL = 1.8
 
 # Workspaces of cuBLAS, for the two streams that are captured.
 WORKSPACES = 2 * 2**25
-
-# Captures work on the device without carrying it out; what it returns carries it out.
-Capture = Callable[[Callable[[], object]], Callable[[], None]]
 
 
 def captured(rows: int, tokens: int) -> bool:
@@ -86,30 +76,6 @@ class CapturedBlocks:
         return graphs.run(blocks, batches, sweep)
 
 
-class GraphCapture:
-    """Captures CUDA graphs, which share their memory: one may run at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)
-
-    def __call__(self, work: Callable[[], object]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            # Other threads may go on to allocate and copy.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            failed: AbstractContextManager[None] = suppress(RuntimeError)
-            try:
-                work()
-                failed = nullcontext()
-            finally:
-                with failed:  # what failed is of more interest than that nothing was captured
-                    graph.capture_end()
-        replay: Callable[[], None] = graph.replay
-        return replay
-
-
 class AudioStream:
     """`Lanes` on a GPU: audio, whose kernels are too small to fill it, on a stream of its own."""
 
@@ -136,18 +102,6 @@ class _Shape:
     audio: tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a block's weights are, and what it does with each row: all that its graph depends on.
-
-    layout: the addresses of all tensors after the first one's.
-    """
-
-    weights: int
-    layout: tuple[int, ...]
-    rows: tuple[Rows, ...]
-
-
 class _Graphs:
     """The graphs of all blocks for one shape, and the memory that they read and write."""
 
@@ -159,11 +113,8 @@ class _Graphs:
         self._y = first.audio.new_empty((passes, *first.audio.shape[1:]))
         self._sweep = deepcopy(sweep)
         self._ops = ops
-        self._capture = capture
         self._lanes = lanes
-        self._graphs: dict[_Place, Callable[[], None]] = {}
-        self._warm: set[tuple[Rows, ...]] = set()
-        self._layouts: WeakKeyDictionary[Block, tuple[int, ...] | None] = WeakKeyDictionary()
+        self._graphs = PlacedGraphs(capture)
 
     def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         for held, given in ((self._sweep.video, sweep.video), (self._sweep.audio, sweep.audio)):
@@ -171,36 +122,9 @@ class _Graphs:
                 to.copy_(tensor)
         for index, block in enumerate(blocks):
             batches = self._held(sweep.join(batches, index))
-            self._run(block, index, batches)
+            work = partial(run_block, block, index, batches, self._sweep, self._ops, self._lanes)
+            self._graphs.run(block, tuple(batch.rows(index) for batch in batches), work)
         return batches
-
-    def _run(self, block: Block, index: int, batches: list[Batch]) -> None:
-        """Run a block over the memory that is held."""
-        work = partial(run_block, block, index, batches, self._sweep, self._ops, self._lanes)
-        layout = self._layout(block)
-        rows = tuple(batch.rows(index) for batch in batches)
-        if layout is None or rows not in self._warm:
-            # Kernels are compiled and chosen at their first call, which cannot be captured.
-            self._warm.add(rows)
-            work()
-            return
-        place = _Place(block.scale_shift_table.data_ptr(), layout, rows)
-        graph = self._graphs.get(place)
-        if graph is None:
-            if len(self._graphs) >= GRAPHS:
-                del self._graphs[next(iter(self._graphs))]
-            graph = self._graphs[place] = self._capture(work)
-        graph()
-
-    def _layout(self, block: Block) -> tuple[int, ...] | None:
-        """As in `_Place`; None where linears add something of their own, which may change."""
-        if block not in self._layouts:
-            linears = (each for each in block.modules() if isinstance(each, nn.Linear))
-            plain = all(type(each) is Linear for each in linears)
-            first = block.scale_shift_table.data_ptr()
-            layout = tuple(each.data_ptr() - first for each in block.parameters())
-            self._layouts[block] = layout if plain else None
-        return self._layouts[block]
 
     def _held(self, batches: list[Batch]) -> list[Batch]:
         """The same batches, in the memory that graphs read."""

@@ -1,0 +1,42 @@
+"""Calls of modules with a few tensors from captured graphs: each is one launch."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from entracte.models.calls import Compute
+
+from .capture import Capture, PlacedGraphs
+
+
+class CapturedCalls:
+    """`Call` from graphs, with the same bits. What is held, for every shape, are the inputs."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._shapes: dict[object, _Shape] = {}
+
+    def run(self, compute: Compute, module: nn.Module, *inputs: Tensor) -> Tensor:
+        key = (compute, *((each.shape, each.dtype) for each in inputs))
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = _Shape(self._capture, inputs)
+        return shape.run(compute, module, inputs)
+
+
+class _Shape:
+    """The graphs of all modules for inputs of one shape, and the memory that they read."""
+
+    def __init__(self, capture: Capture, inputs: tuple[Tensor, ...]) -> None:
+        self._held = [torch.empty_like(each) for each in inputs]
+        self._graphs = PlacedGraphs(capture)
+
+    def run(self, compute: Compute, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        for to, given in zip(self._held, inputs, strict=True):
+            to.copy_(given)
+        self._graphs.run(module, None, partial(self._compute, compute, module))
+        return self._held[0].clone()
+
+    def _compute(self, compute: Compute, module: nn.Module) -> None:
+        self._held[0].copy_(compute(module, *self._held))
