@@ -68,11 +68,16 @@ def text() -> None:
     tokens = torch.arange(TOKENS, device=CUDA) + 100
     show("text, padded to 1,024 tokens", lambda: encoder.padded(tokens))
     show("text, alone", lambda: encoder.alone(tokens))
+    calls = execution(CUDA, "auto", transformer=0).calls
+    encoder(tokens, calls)  # the first layer is captured in the second prompt
+    show("text, from graphs", lambda: encoder(tokens, calls))
     states = encoder.alone(tokens)
+    print("the same bits from graphs:", torch.equal(encoder(tokens, calls), states))
     width = states.shape[1] * states.shape[2]
     config = published_listing()["metadata"]["config"]["transformer"]
     connectors = made(lambda: Connectors(config, width))
     show("connectors", lambda: connectors(states))
+    show("connectors, from graphs", lambda: connectors(states, calls))
 
 
 def decoding() -> None:

@@ -134,8 +134,9 @@ def ways(device: torch.device) -> dict[str, RunBlocks]:
     """Our ways to run the blocks on a device, by their columns."""
     if device.type != "cuda":
         return {"plain": run_blocks}
+    from entracte.models.kernels.capture import GraphCapture
     from entracte.models.kernels.elementwise import FusedElementwise
-    from entracte.models.kernels.graphs import AudioStream, CapturedBlocks, GraphCapture
+    from entracte.models.kernels.graphs import AudioStream, CapturedBlocks
 
     return {
         "plain": run_blocks,
