@@ -17,6 +17,7 @@ from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.checkpoints.sources import Located
 from entracte.cli.main import run as command
 from entracte.errors import NotFinite, OutOfMemory
+from entracte.pipeline import decoding as finishing
 from entracte.pipeline import latents as decoding
 from entracte.pipeline import run as running
 from entracte.pipeline.latents import require_finite
@@ -105,8 +106,9 @@ def test_the_stage_is_named(
     value: float,
 ) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "first.png")
-    original: Callable[..., Any] = vars(running)[function]
-    monkeypatch.setattr(running, function, lambda *args: spoilt(original(*args), value))
+    module = finishing if function == "decode_audio" else running
+    original: Callable[..., Any] = vars(module)[function]
+    monkeypatch.setattr(module, function, lambda *args: spoilt(original(*args), value))
     engine.forget_prompts()
     image = ImageCondition(path=tmp_path / "first.png", frame=0)
     with pytest.raises(NotFinite, match=rf"^{re.escape(stage)} made numbers that are not finite"):

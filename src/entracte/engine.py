@@ -23,14 +23,16 @@ from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device
 from entracte.media.output import check_output
 from entracte.models.kernels import Execution, Kernels, execution
-from entracte.parallel import Mesh
+from entracte.parallel import ONE_RANK, Layout, Mesh, Parallel, default_layout
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
 from entracte.pipeline.model_weights import ModelWeights
+from entracte.pipeline.open_model import Contexts, OpenModel, Previewers, RotaryTables
+from entracte.pipeline.outputs import Outputs
 from entracte.pipeline.preview import PreviewCallback
 from entracte.pipeline.resolve import Resolver
-from entracte.pipeline.resolved import PreparedRequest
-from entracte.pipeline.run import Contexts, OpenModel, Outputs, Previewers, RotaryTables, Run
+from entracte.pipeline.resolved import PreparedRequest, ResolvedRequest
+from entracte.pipeline.run import Run
 from entracte.planner.decision import Decision
 from entracte.planner.model_planner import ModelPlanner, named
 from entracte.planner.prediction import Prediction
@@ -74,6 +76,7 @@ class Engine:
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
         mesh: Mesh | None = None,
+        parallel: Parallel = "auto",
     ) -> None:
         missing = [name for name in COMPONENTS if name not in source.components]
         if missing:
@@ -90,6 +93,7 @@ class Engine:
         # What several devices exchange in a step is not captured.
         self._kernels: Kernels = "fused" if mesh is not None and kernels == "auto" else kernels
         self._mesh = mesh
+        self._parallel: Parallel = parallel
         self._execution = self._new_execution()
         self._planner = ModelPlanner(
             source,
@@ -123,6 +127,7 @@ class Engine:
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
         mesh: Mesh | None = None,
+        parallel: Parallel = "auto",
     ) -> Self:
         """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
@@ -141,6 +146,8 @@ class Engine:
         mesh: the devices that make each video together, one process with an engine on each. All of
             them must be asked for the same videos in the same order; no failure of one is told to
             the others yet.
+        parallel: how they share out the work: "auto", "guidance" (passes only) or "sequence" (the
+            video's tokens).
 
         Raises CheckpointError if files are missing, damaged, or of another model, and
         ResidencyError if the residency contradicts itself or the model.
@@ -159,7 +166,7 @@ class Engine:
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")
         backend = backend or open_backend(pick_device(device))
-        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels, mesh)
+        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels, mesh, parallel)
 
     def generate(
         self,
@@ -227,7 +234,8 @@ class Engine:
             self._weights.in_use() as manager,
             device_errors("computing"),
         ):
-            run = Run(self._open_model(manager), prepared, plan, trace, reporter, outputs)
+            opened, layouts = self._open_model(manager), self._layouts(prepared.resolved)
+            run = Run(opened, prepared, plan, layouts, trace, reporter, outputs)
             with trace.weights(manager.recording()):
                 made = run.generate()
         for what, number in asdict(self.backend.traffic.since(before)).items():
@@ -371,6 +379,15 @@ class Engine:
             decoders=self._execution.decoders,
             mesh=self._mesh,
         )
+
+    def _layouts(self, resolved: ResolvedRequest) -> tuple[Layout, ...]:
+        """How each phase is shared out over devices."""
+        if self._mesh is None:
+            return (ONE_RANK,) * len(resolved.phases)
+        config = self.source.components["transformer"].config
+        heads = config["num_attention_heads"], config["audio_num_attention_heads"]
+        layout = default_layout(self._parallel, self._mesh.everyone.size, heads)
+        return (layout,) * len(resolved.phases)
 
 
 def _require(given: object, kind: type, otherwise: EntracteError) -> None:

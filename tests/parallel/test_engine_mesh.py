@@ -6,17 +6,22 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.distributed import HashStore, ProcessGroup, ProcessGroupGloo
 
 from entracte import Engine, Guidance, ImageCondition, Request, Residency
-from entracte.parallel import Mesh, Ranks
+from entracte.parallel import Mesh, Parallel
 
-from .threads import PATIENCE, on_ranks
+from .threads import on_ranks
 
 
-def latents(model: Path, request: Request, residency: Residency, mesh: Mesh | None) -> list[Tensor]:
+def latents(
+    model: Path,
+    request: Request,
+    residency: Residency,
+    mesh: Mesh | None = None,
+    parallel: Parallel = "auto",
+) -> list[Tensor]:
     with Engine.open(
-        model, device="cpu", dtype="float32", residency=residency, mesh=mesh
+        model, device="cpu", dtype="float32", residency=residency, mesh=mesh, parallel=parallel
     ) as engine:
         made = engine.generate(request, keep_frames=False).latents
     return [made[name] for name in sorted(made)]
@@ -24,9 +29,11 @@ def latents(model: Path, request: Request, residency: Residency, mesh: Mesh | No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("residency", [Residency("resident"), Residency("fused")])
-@pytest.mark.parametrize(("size", "row"), [(2, 2), (2, 1), (4, 2), (4, 4)])
+@pytest.mark.parametrize(
+    ("size", "parallel"), [(2, "sequence"), (2, "guidance"), (4, "auto"), (4, "guidance")]
+)
 def test_one_video_on_all_devices(
-    demo_model: Path, tmp_path: Path, size: int, row: int, residency: Residency
+    demo_model: Path, tmp_path: Path, size: int, parallel: Parallel, residency: Residency
 ) -> None:
     """The same on each, and that of one device, but for the order of its sums."""
     picture = tmp_path / "picture.png"
@@ -42,14 +49,11 @@ def test_one_video_on_all_devices(
         video_guidance=guidance,
         audio_guidance=guidance,
     )
-    stores = [HashStore() for _ in range(size // row)]
 
-    def work(handle: ProcessGroup) -> list[Tensor]:
-        at, rank = divmod(handle.rank(), row)
-        own = ProcessGroupGloo(stores[at], rank, row, PATIENCE)
-        return latents(demo_model, request, residency, Mesh(Ranks(handle), Ranks(own)))
+    def work(mesh: Mesh) -> list[Tensor]:
+        return latents(demo_model, request, residency, mesh, parallel)
 
-    expected = latents(demo_model, request, residency, None)
+    expected = latents(demo_model, request, residency)
     first, *others = on_ranks(size, work)
     for mine, theirs in zip(first, expected, strict=True):
         assert float((mine - theirs).norm() / theirs.norm()) < 1e-3

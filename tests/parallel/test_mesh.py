@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.distributed import HashStore, ProcessGroup, ProcessGroupGloo
 
 from entracte import Guidance
 from entracte.models.connectors import TextContext
@@ -24,7 +23,7 @@ from entracte.models.transformer import (
     Transformer,
     TransformerConfig,
 )
-from entracte.parallel import Mesh, Ranks, SpreadTransformer
+from entracte.parallel import Layout, Mesh, SpreadTransformer
 from entracte.parallel.mesh import share_passes
 from entracte.parallel.sequence import part_of, shares
 from entracte.sampling.denoiser import UNGUIDED, Denoiser, GuidancePlan
@@ -39,7 +38,7 @@ from entracte.sampling.tokens import (
 )
 from entracte.synthetic import demo_config
 
-from .threads import PATIENCE, on_ranks
+from .threads import on_ranks
 
 CPU = torch.device("cpu")
 GRID = VideoGrid(2, 3, 3, 24.0)  # 18 tokens, which four ranks share unevenly
@@ -114,12 +113,9 @@ def test_every_device_makes_what_one_makes(
     model: Transformer, size: int, row: int, plan: GuidancePlan, image: str
 ) -> None:
     asked = inputs(model, plan, image)
-    stores = [HashStore() for _ in range(size // row)]
 
-    def work(handle: ProcessGroup) -> StreamLatents:
-        at, rank = divmod(handle.rank(), row)
-        own = ProcessGroupGloo(stores[at], rank, row, PATIENCE)
-        return asked.estimate(SpreadTransformer(model, Mesh(Ranks(handle), Ranks(own))))
+    def work(mesh: Mesh) -> StreamLatents:
+        return asked.estimate(SpreadTransformer(model, mesh, Layout(size // row, row)))
 
     with torch.inference_mode():
         expected = asked.estimate(model)
@@ -132,9 +128,11 @@ def test_every_device_makes_what_one_makes(
 
 
 def test_heads_that_cannot_be_shared_out(model: Transformer) -> None:
-    def work(handle: ProcessGroup) -> None:
+    def work(mesh: Mesh) -> None:
         with pytest.raises(ValueError, match="3 devices cannot share out 4 attention heads"):
-            SpreadTransformer(model, Mesh(Ranks(handle), Ranks(handle)))
+            SpreadTransformer(model, mesh, Layout(1, 3))
+        with pytest.raises(ValueError, match="3 devices cannot be 2x1"):
+            SpreadTransformer(model, mesh, Layout(2, 1))
 
     on_ranks(3, work)
 

@@ -22,11 +22,14 @@ from entracte.models.transformer import Transformer, TransformerConfig, run_bloc
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
+from entracte.parallel import ONE_RANK
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.conditions import PreparedImage
+from entracte.pipeline.open_model import OpenModel
+from entracte.pipeline.outputs import Outputs
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import PreparedRequest
-from entracte.pipeline.run import OpenModel, Outputs, Run
+from entracte.pipeline.run import Run
 from entracte.planner.meta_ops import META
 from entracte.planner.meter import Counts, Metered, counting
 from entracte.planner.model_profile import ModelFigures
@@ -143,8 +146,9 @@ def run(found: dict[str, nn.Module], prepared: PreparedRequest) -> list[tuple[st
             decoders=PLAIN,
         )
         no_plan: Any = None  # modules are lent as they are
+        layouts = [ONE_RANK] * len(prepared.resolved.phases)
         outputs = Outputs(None, None, keep_frames=False)
-        Run(opened, prepared, no_plan, recorder, Reporter(), outputs).generate()
+        Run(opened, prepared, no_plan, layouts, recorder, Reporter(), outputs).generate()
     return recorder.stages
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import entracte.pipeline.run
+import entracte.pipeline.decoding
 from entracte import Engine, Guidance, LoraSpec, Request, Residency
 from entracte.errors import BudgetError, OutOfMemory
 from entracte.machine.hardware import Hardware, Rates
@@ -200,7 +200,7 @@ def test_refused_memory_leads_to_the_next_cheaper_plan(
 def refusals(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Lets decoding run out of memory so many times."""
     left = [0]
-    decode = entracte.pipeline.run.decode_video
+    decode = entracte.pipeline.decoding.decode_video
 
     def failing(*arguments: object, **named: object) -> object:
         if left[0]:
@@ -211,7 +211,7 @@ def refusals(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def refuse(times: int) -> None:
         left[0] = times
 
-    monkeypatch.setattr(entracte.pipeline.run, "decode_video", failing)
+    monkeypatch.setattr(entracte.pipeline.decoding, "decode_video", failing)
     return refuse
 
 

@@ -203,7 +203,7 @@ def test_a_plan_is_made_before_anything_is_read_or_allocated(m: int) -> None:
     assert (backend.device_bytes, backend.host_bytes) == (0, 0)
 
 
-# Layout
+# UnitLayout
 
 
 class Attention(nn.Module):

@@ -5,7 +5,19 @@ share is the transformer's work. Nothing is summed across devices, so that the b
 device wherever its products and attentions do not depend on how many rows and heads they are given.
 """
 
+from .layout import ONE_RANK, Layout, Parallel, default_layout, layouts
 from .mesh import Mesh, SpreadTransformer
-from .ranks import Ranks
+from .ranks import Connect, Ranks, connecting
 
-__all__ = ["Mesh", "Ranks", "SpreadTransformer"]
+__all__ = [
+    "ONE_RANK",
+    "Connect",
+    "Layout",
+    "Mesh",
+    "Parallel",
+    "Ranks",
+    "SpreadTransformer",
+    "connecting",
+    "default_layout",
+    "layouts",
+]

@@ -1,11 +1,13 @@
 """How the transformer's work is shared out over several devices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from entracte.models.transformer import (
+    ONE_DEVICE,
+    Exchange,
     Pass,
     RunBlocks,
     StreamInput,
@@ -13,47 +15,56 @@ from entracte.models.transformer import (
     Velocity,
 )
 
-from .ranks import Ranks
+from .layout import Layout
+from .ranks import Connect, Ranks
 from .sequence import SequenceExchange, part_of, shares
 
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Devices in rows: a row has some of the guidance passes, and a device a part of its tokens.
+    """Ranks that make a video together, in the rows of any layout.
 
-    everyone: all devices, row after row. row: the devices of this one's row.
+    everyone: all ranks, as this one of them sees them. rows: by its length, the row of this rank,
+    for lengths between 1 and all.
     """
 
     everyone: Ranks
-    row: Ranks
+    rows: Mapping[int, Ranks]
 
-    @property
-    def rows(self) -> int:
-        """How many rows share the passes."""
-        return self.everyone.size // self.row.size
+    @classmethod
+    def open(cls, everyone: Ranks, connect: Connect) -> "Mesh":
+        """Connect the rows of all layouts; every rank has to call it."""
+        rows = {}
+        for row in range(2, everyone.size):
+            if everyone.size % row == 0:
+                number, place = divmod(everyone.rank, row)
+                rows[row] = Ranks(connect(f"row {number} of {row}", place, row))
+        return cls(everyone, rows)
 
-    @property
-    def mine(self) -> int:
-        """The row of this device."""
-        return self.everyone.rank // self.row.size
+    def row(self, layout: Layout) -> Ranks:
+        """The ranks that share the video's tokens with this one; `layout.row` is above 1."""
+        return self.everyone if layout.row == self.everyone.size else self.rows[layout.row]
 
 
 class SpreadTransformer:
     """A transformer over a mesh: takes and returns, on every device, what the transformer does.
 
     Where a row has more devices than the video has tokens, each evaluates all of them; where there
-    are more rows than passes, rows make the same passes. Raises ValueError where the devices of a
-    row cannot share out the attention heads.
+    are more rows than passes, rows make the same passes. Raises ValueError where the layout is not
+    one of the mesh, or the devices of a row cannot share out the attention heads.
     """
 
-    def __init__(self, transformer: Transformer, mesh: Mesh) -> None:
+    def __init__(self, transformer: Transformer, mesh: Mesh, layout: Layout) -> None:
+        if layout.ranks != mesh.everyone.size:
+            raise ValueError(f"{mesh.everyone.size} devices cannot be {layout}")
         for stream in (transformer.config.video, transformer.config.audio):
-            if stream.heads % mesh.row.size:
+            if stream.heads % layout.row:
                 raise ValueError(
-                    f"{mesh.row.size} devices cannot share out {stream.heads} attention heads"
+                    f"{layout.row} devices cannot share out {stream.heads} attention heads"
                 )
         self._transformer = transformer
         self._mesh = mesh
+        self._layout = layout
 
     def __call__(
         self,
@@ -64,27 +75,31 @@ class SpreadTransformer:
         run: RunBlocks,
     ) -> list[Velocity]:
         """Evaluate every pass; returns their velocities in the order of `passes`."""
-        mesh, tokens = self._mesh, video.latent.shape[1]
-        if tokens < mesh.row.size:
+        everyone, layout, tokens = self._mesh.everyone, self._layout, video.latent.shape[1]
+        if tokens < layout.row:
             alone: list[Velocity] = self._transformer(video, audio, passes, rows_at_once, run)
             return alone
-        rows = share_passes(passes, mesh.rows, self._transformer.config.layers)
-        counts = shares(tokens, mesh.row.size)
+        number, place = divmod(everyone.rank, layout.row)
+        rows = share_passes(passes, layout.rows, self._transformer.config.layers)
+        counts = shares(tokens, layout.row)
+        exchange: Exchange = ONE_DEVICE
+        if layout.row > 1:
+            exchange = SequenceExchange(self._mesh.row(layout), counts)
         made = self._transformer(
-            part_of(video, mesh.row.rank, counts),
+            part_of(video, place, counts),
             audio,
-            passes=rows[mesh.mine],
+            passes=rows[number],
             rows_at_once=rows_at_once,
             run=run,
-            exchange=SequenceExchange(mesh.row, counts),
+            exchange=exchange,
         )
         channels = made[0].video.shape[2]
-        found = mesh.everyone.gather(
+        found = everyone.gather(
             torch.cat([each.video for each in made]),
             [[len(row), count, channels] for row in rows for count in counts],
         )
         # Every device of a row has all of its audio; that of the first is taken.
-        sounds = mesh.everyone.gather(
+        sounds = everyone.gather(
             torch.cat([each.audio for each in made]),
             [[len(row), *made[0].audio.shape[1:]] for row in rows for _ in counts],
         )

@@ -1,11 +1,39 @@
 """Exchanges between processes, one a device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
+from torch._C._distributed_c10d import PrefixStore, ProcessGroup, ProcessGroupGloo, Store
+
+# From a group's name, this process's place in it, and its size, to the group.
+Connect = Callable[[str, int, int], ProcessGroup]
+
+
+def connecting(store: Store, device: torch.device, timeout: timedelta) -> Connect:
+    """Groups of processes that share a store: over NCCL for GPUs, over gloo for CPUs.
+
+    device: this process's. timeout: after which an exchange fails.
+    """
+
+    def connect(name: str, rank: int, size: int) -> ProcessGroup:
+        of_group = PrefixStore(name, store)
+        group = ProcessGroup(of_group, rank, size)
+        if device.type != "cuda":
+            gloo = ProcessGroupGloo(of_group, rank, size, timeout)
+            group._register_backend(device, ProcessGroup.BackendType.GLOO, gloo)
+            return group
+        from torch._C._distributed_c10d import ProcessGroupNCCL  # not in torch for CPUs
+
+        options = ProcessGroupNCCL.Options()
+        options._timeout = timeout
+        nccl = ProcessGroupNCCL(of_group, rank, size, options)
+        group._register_backend(device, ProcessGroup.BackendType.NCCL, nccl)
+        return group
+
+    return connect
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,22 @@
 """One run of a recipe: the stages in order, each with the components that it borrows."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import chain, islice
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from entracte.errors import MediaError, NotFinite
-from entracte.files import write_atomically
-from entracte.media.output import open_output
-from entracte.models.audio_vae import AudioVae
-from entracte.models.calls import Call
+from entracte.errors import NotFinite
 from entracte.models.connectors import Connectors, TextContext
-from entracte.models.decoders import Decoders
 from entracte.models.gemma import TextEncoder
-from entracte.models.tiling import Tiling
-from entracte.models.transformer import StreamRotary, Transformer
-from entracte.models.transformer.execution import RunBlocks
+from entracte.models.transformer import Evaluate, StreamRotary, Transformer
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
-from entracte.models.vocoder import Vocoder
-from entracte.parallel import Mesh, SpreadTransformer
+from entracte.parallel import Layout, SpreadTransformer
 from entracte.progress import Reporter
 from entracte.recipes import Phase
-from entracte.residency import BASE, DeviceManager, ManagerPlan, PhaseRun, WeightSet
+from entracte.residency import BASE, ManagerPlan, PhaseRun
 from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.noise import DrawnNoise, NoiseSource
 from entracte.sampling.samplers import SAMPLERS
@@ -43,11 +29,8 @@ from entracte.sampling.tokens import (
 )
 from entracte.stages import (
     CONNECT_TEXT,
-    DECODE_AUDIO,
-    DECODE_VIDEO,
     ENCODE_TEXT,
     LOAD_WEIGHTS,
-    MUX,
     PREPARE_INPUTS,
     PREPARE_PREVIEWS,
     UPSAMPLE,
@@ -55,7 +38,6 @@ from entracte.stages import (
 )
 from entracte.trace.trace import Trace
 
-from .cache import Cache
 from .conditions import (
     EncodedImage,
     FittedImage,
@@ -64,111 +46,40 @@ from .conditions import (
     encode_text,
     fit_images,
 )
+from .decoding import Begun, Decoding
 from .latents import (
-    DecodedFrames,
     Latents,
-    OwnStream,
-    decode_audio,
-    decode_video,
     empty_latents,
     noise_sizes,
     prepare_latents,
     require_finite,
-    to_host,
     upsample,
 )
-from .preview import Preview, PreviewCallback, Previewer
+from .open_model import OpenModel
+from .outputs import Generated, Outputs, save_latents
+from .preview import Preview, Previewer
 from .resolved import PreparedRequest, ResolvedPhase
-
-M = TypeVar("M", bound=nn.Module)
-
-# By a prompt's token ids, and the weights of the connectors.
-Contexts = Cache[tuple[tuple[int, ...], WeightSet], TextContext]
-
-# By grid, audio tokens and image frames.
-RotaryTables = Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
-
-# By the dtype that they were fitted in.
-Previewers = Cache[torch.dtype, Previewer]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenModel:
-    """State shared by all runs on an engine."""
-
-    manager: DeviceManager
-    device: torch.device
-    dtype: torch.dtype
-    latent_channels: int
-    contexts: Contexts
-    rotary: RotaryTables
-    previewers: Previewers
-    run_blocks: RunBlocks
-    calls: Call
-    decoders: Decoders
-    mesh: Mesh | None = None  # the devices that make the video together, where there are several
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """The wanted outputs of a run. preview: called with a small picture at every step."""
-
-    path: Path | None
-    latents_path: Path | None
-    keep_frames: bool
-    preview: PreviewCallback | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """The outputs of a run, as in `Result`."""
-
-    frames: Tensor | None
-    audio: Tensor
-    sample_rate: int
-    latents: dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A video whose sound is decoded. ahead: the frames, if any, that a GPU is at work on."""
-
-    frames: Iterator[DecodedFrames]
-    audio: Tensor
-    sample_rate: int
-    ahead: int
-
-
-class Loans:
-    """The components on loan to a stage, by their class."""
-
-    def __init__(self, stage: Stage, components: Mapping[str, nn.Module]) -> None:
-        self._stage = stage
-        self._components = components
-
-    def __getitem__(self, kind: type[M]) -> M:
-        for component in self._components.values():
-            if isinstance(component, kind):
-                return component
-        raise TypeError(f"the stage {self._stage.name!r} does not use a {kind.__name__}")
+from .stage_runs import StageRuns
 
 
 class Run:
-    """Carries one prepared request through its recipe."""
+    """Carries one prepared request through its recipe. layouts: of each phase."""
 
     def __init__(
         self,
         model: OpenModel,
         prepared: PreparedRequest,
         plan: ManagerPlan,
+        layouts: Sequence[Layout],
         trace: Trace,
         reporter: Reporter,
         outputs: Outputs,
     ) -> None:
         self._model = model
-        self._manager = model.manager
+        self._stages = StageRuns(model.manager, trace, reporter)
         self._prepared = prepared
         self._plan = plan
+        self._layouts = layouts
         self._resolved = prepared.resolved
         self._request = prepared.resolved.request
         self._trace = trace
@@ -192,11 +103,15 @@ class Run:
         with ExitStack() as request:
             made = self._phases(request, latents)
             if outputs.latents_path is not None:
-                _save_latents(outputs.latents_path, latents)
-            with ExitStack() as lending:
-                begun = self._decode_audio(made[recipe.audio_phase], made[-1], lending)
-                frames = self._decode_video(begun)
+                save_latents(outputs.latents_path, latents)
+            begun, frames = self._decode(made[recipe.audio_phase], made[-1])
         return Generated(frames, begun.audio, begun.sample_rate, latents)
+
+    def _decode(self, sound: Latents, picture: Latents) -> tuple[Begun, Tensor | None]:
+        decoding = Decoding(self._model, self._request, self._outputs, self._stages, self._trace)
+        with ExitStack() as lending:
+            begun = decoding.begin(sound, picture, lending)
+            return begun, decoding.finish(begun)
 
     def _phases(self, request: ExitStack, latents: dict[str, Tensor]) -> list[Latents]:
         """The latents of every phase, copied into `latents` by name, too.
@@ -205,11 +120,11 @@ class Run:
         weights stay until `request` ends.
         """
         # Before any weights are on their way: a copy to the device would wait behind them.
-        with self._enter(PREPARE_INPUTS):
+        with self._stages.enter(PREPARE_INPUTS):
             images = deque(map(self._fit_images, self._resolved.phases))
             noise = self._draw_noise()
-        with self._enter(LOAD_WEIGHTS):
-            weights = request.enter_context(self._manager.execute(self._plan))
+        with self._stages.enter(LOAD_WEIGHTS):
+            weights = request.enter_context(self._model.manager.execute(self._plan))
         if self._outputs.preview is not None:
             self._prepare_previews()
         contexts = [self._context(tokens) for tokens in self._prepared.prompts]
@@ -222,26 +137,6 @@ class Run:
             latents[f"{each.phase.name}.video_latent"] = made[-1].video.cpu()
             latents[f"{each.phase.name}.audio_latent"] = made[-1].audio.cpu()
         return made
-
-    @contextmanager
-    def _enter(self, stage: Stage, steps: int = 0) -> Iterator[Loans]:
-        """Report a stage, trace it, and borrow what it uses."""
-        with self._note(stage, steps), ExitStack() as loans:
-            yield self._borrow(stage, loans)
-
-    @contextmanager
-    def _note(self, stage: Stage, steps: int = 0) -> Iterator[None]:
-        """Report a stage, and trace it."""
-        if stage.label:
-            self._reporter.stage(stage.name, steps)
-        with self._trace.stage(stage.name, stage.on_host):
-            yield
-
-    def _borrow(self, stage: Stage, loans: ExitStack) -> Loans:
-        borrow = self._manager.borrow
-        return Loans(
-            stage, {name: loans.enter_context(borrow(name, nn.Module)) for name in stage.uses}
-        )
 
     def _fit_images(self, resolved: ResolvedPhase) -> list[FittedImage]:
         model = self._model
@@ -262,10 +157,10 @@ class Run:
 
         def make() -> TextContext:
             self._trace.count("text_encodings")
-            with self._enter(ENCODE_TEXT) as lent:
+            with self._stages.enter(ENCODE_TEXT) as lent:
                 states = encode_text(lent[TextEncoder], tokens, device, calls)
                 require_finite(ENCODE_TEXT, states)
-            with self._enter(CONNECT_TEXT) as lent:
+            with self._stages.enter(CONNECT_TEXT) as lent:
                 context = connect_text(lent[Connectors], states, calls)
                 require_finite(CONNECT_TEXT, context.video, context.audio)
                 return context
@@ -283,7 +178,7 @@ class Run:
         )
 
     def _upsample(self, previous: Latents) -> Latents:
-        with self._enter(UPSAMPLE) as lent:
+        with self._stages.enter(UPSAMPLE) as lent:
             video = upsample(lent[Upsampler], lent[VideoVae], previous.video)
             require_finite(UPSAMPLE, video)
         return Latents(video, previous.audio)
@@ -292,7 +187,7 @@ class Run:
         if not images:
             return []
         stage = phase.stages.encode_images
-        with self._enter(stage) as lent:
+        with self._stages.enter(stage) as lent:
             encoded = encode_images(lent[VideoVae], images)
             require_finite(stage, *(image.latent for image in encoded))
         return encoded
@@ -308,7 +203,7 @@ class Run:
     ) -> Latents:
         resolved = self._resolved.phases[number]
         grid, stages = resolved.grid, resolved.phase.stages
-        with self._enter(stages.prepare_latents):
+        with self._stages.enter(stages.prepare_latents):
             video, audio = prepare_latents(start, grid, images, noise, resolved.phase.noise_scale)
 
         def on_step(step: int, clean: Tensor) -> None:
@@ -317,12 +212,11 @@ class Run:
             self._show(stages.loop, step, clean, grid)
 
         with ExitStack() as held:
-            with self._enter(stages.switch):
+            with self._stages.enter(stages.switch):
                 transformer = held.enter_context(weights.phase(number, Transformer))
-            with self._enter(stages.loop, resolved.steps):
-                mesh = self._model.mesh
+            with self._stages.enter(stages.loop, resolved.steps):
                 denoiser = Denoiser(
-                    transformer if mesh is None else SpreadTransformer(transformer, mesh),
+                    self._spread(transformer, self._layouts[number]),
                     video,
                     audio,
                     contexts[: resolved.contexts],
@@ -341,12 +235,16 @@ class Run:
         self._trace.count("forwards", resolved.forwards)
         return Latents(video_latent(made.video, grid), audio_latent(made.audio))
 
+    def _spread(self, transformer: Transformer, layout: Layout) -> Evaluate:
+        mesh = self._model.mesh
+        return transformer if mesh is None else SpreadTransformer(transformer, mesh, layout)
+
     def _prepare_previews(self) -> None:
         """Fit the previewer, once for all runs of an engine."""
         model = self._model
 
         def fit() -> Previewer:
-            with self._enter(PREPARE_PREVIEWS) as lent:
+            with self._stages.enter(PREPARE_PREVIEWS) as lent:
                 return Previewer.fit(lent[VideoVae], model.device, model.dtype)
 
         self._previewer = model.previewers.get(model.dtype, fit)
@@ -365,53 +263,6 @@ class Run:
             lambda: transformer.rotary(video.positions, audio.positions, model.device, model.dtype),
         )
 
-    def _decode_audio(self, sound: Latents, picture: Latents, lending: ExitStack) -> Begun:
-        """Decode the sound; a GPU begins with the picture, and decodes the sound beside it.
-
-        lending: ends the loans.
-        """
-        model = self._model
-        size = self._request.output_height, self._request.output_width
-        with self._note(DECODE_AUDIO):
-            lent = self._borrow(DECODE_AUDIO, lending)
-            vae, vocoder = lent[AudioVae], lent[Vocoder]
-            decoders = model.decoders
-            frames = decode_video(lent[VideoVae], picture.video, Tiling(), *size, decoders)
-            beside = OwnStream(model.device)
-            first = list(islice(frames, int(picture.video.is_cuda)))
-            with beside.current():
-                audio = decode_audio(vae, vocoder, sound.audio, decoders)
-            require_finite(DECODE_AUDIO, audio)
-        # By its iterator, which lets go of the list at its end.
-        decoded = chain(iter(first), frames)
-        return Begun(decoded, audio, vocoder.sample_rate, ahead=len(first))
-
-    def _decode_video(self, begun: Begun) -> Tensor | None:
-        """Decode, and encode into the output while later frames still decode."""
-        request, output = self._request, self._outputs.path
-        kept: Tensor | None = None
-        with ExitStack() as opened:
-            writer = None
-            if output is not None:
-                writer = opened.enter_context(
-                    open_output(output, request.frame_rate, begun.audio, begun.sample_rate)
-                )
-            with self._note(DECODE_VIDEO):
-                done = 0
-                for frames in to_host(begun.frames, begun.ahead):
-                    if writer is not None:
-                        with self._trace.host_work("encode"):
-                            writer.write(frames)
-                    if self._outputs.keep_frames:
-                        if kept is None:
-                            kept = frames.new_empty((request.num_frames, *frames.shape[1:]))
-                        kept[done : done + len(frames)] = frames
-                    done += len(frames)
-            if writer is not None:
-                with self._note(MUX):
-                    opened.close()
-        return kept
-
     def _likely_causes(self) -> str:
         """Likely causes of NaN and infinities."""
         loras = [f"{each.path.name} at {each.strength:g}" for each in self._request.loras]
@@ -421,11 +272,3 @@ class Run:
         dtype = str(self._model.dtype).removeprefix("torch.")
         causes.append(f"weights that are damaged, or that {dtype} cannot compute with")
         return f"Likely causes: {'; '.join(causes)}"
-
-
-def _save_latents(path: Path, latents: dict[str, Tensor]) -> None:
-    try:
-        with write_atomically(path) as part:
-            save_file(latents, part)
-    except SafetensorError as error:
-        raise MediaError(f"cannot write {path}: {error}") from error

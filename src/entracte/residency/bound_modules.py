@@ -16,7 +16,7 @@ from entracte.errors import ResidencyError
 
 from .buffer import Buffer
 from .buffer_key import BufferKey
-from .layout import Layout
+from .layout import UnitLayout
 from .unmerged import Unmerged, adapt
 
 
@@ -47,7 +47,7 @@ class ReadyBlocks(nn.Module):
 class BoundModule:
     """A unit's module, and its tensors, which are views of one memory at a time."""
 
-    def __init__(self, module: nn.Module, memory: Tensor, layout: Layout) -> None:
+    def __init__(self, module: nn.Module, memory: Tensor, layout: UnitLayout) -> None:
         self.module = module
         self.tensors: list[Tensor] = []  # in the layout's order
         self.memory: Tensor | None = memory
@@ -82,7 +82,7 @@ class BoundModules:
     def __init__(
         self,
         template: nn.Module,
-        layouts: tuple[Layout, ...],
+        layouts: tuple[UnitLayout, ...],
         blocks: str | None,
         sweep: Callable[[], Iterator[nn.Module]],
     ) -> None:

@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class UnitLayout:
     """The tensors of one unit and their places; `nbytes` is a multiple of the alignment."""
 
     entries: tuple[Entry, ...]
@@ -44,7 +44,7 @@ class Layout:
     @classmethod
     def of(
         cls, tensors: Sequence[tuple[tuple[str, ...], TensorSpec]], at_least: int = 0
-    ) -> "Layout":
+    ) -> "UnitLayout":
         """Lay tensors out one after another, in so many bytes at least."""
         entries, end = [], 0
         for names, spec in tensors:
@@ -75,7 +75,7 @@ class Layout:
 
 def lay_out(
     module: nn.Module, specs: Mapping[str, TensorSpec], blocks: str | None
-) -> tuple[Layout, ...]:
+) -> tuple[UnitLayout, ...]:
     """The layouts of all blocks, and of the rest as the last; raises ResidencyError.
 
     specs: the tensors that the sources hold. Other buffers are the module's own affair.
@@ -101,10 +101,10 @@ def lay_out(
     for unit in units:
         unit.sort(key=lambda tensor: len(tensor[1].shape) != 2)  # stable: the order else stays
     # Even an empty unit gets memory, because buffers are identified by address.
-    return tuple(Layout.of(unit, at_least=ALIGNMENT) for unit in units)
+    return tuple(UnitLayout.of(unit, at_least=ALIGNMENT) for unit in units)
 
 
-def as_stored(layout: Layout, specs: Mapping[str, TensorSpec]) -> Layout:
+def as_stored(layout: UnitLayout, specs: Mapping[str, TensorSpec]) -> UnitLayout:
     """The same tensors as they are stored, in the same order.
 
     The layout itself, where all are stored as they are computed with.
@@ -116,7 +116,7 @@ def as_stored(layout: Layout, specs: Mapping[str, TensorSpec]) -> Layout:
         for entry in layout.entries
         for end, part in specs[entry.names[0]].parts.items()
     ]
-    return Layout.of(parts, at_least=ALIGNMENT)
+    return UnitLayout.of(parts, at_least=ALIGNMENT)
 
 
 def _check_tensor(name: str, tensor: Tensor, spec: TensorSpec | None, is_parameter: bool) -> None:
@@ -156,7 +156,7 @@ class AdapterLayout:
 
     source: AdapterSource
     names: tuple[tuple[str, ...], ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[UnitLayout, ...]
 
     @classmethod
     def of(cls, source: AdapterSource, blocks: str | None, count: int) -> "AdapterLayout":
@@ -175,7 +175,7 @@ class AdapterLayout:
                 for name in names
                 for part, tensor in changes[name].tensors.items()
             ]
-            layouts.append(Layout.of(parts))
+            layouts.append(UnitLayout.of(parts))
         return cls(source, tuple(map(tuple, units)), tuple(layouts))
 
     def check(self, specs: Mapping[str, TensorSpec]) -> None:

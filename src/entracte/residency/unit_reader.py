@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from entracte.errors import ResidencyError
 
 from .buffer_key import BlockWeights
-from .layout import AdapterLayout, Layout, as_stored, block_count, lay_out
+from .layout import AdapterLayout, UnitLayout, as_stored, block_count, lay_out
 from .spec import ComponentSpec, OpenAdapter
 
 
@@ -32,7 +32,7 @@ class UnitReader:
         self.blocks = block_count(template, spec.blocks)
         self.layouts = lay_out(template, self.specs, spec.blocks)
         stored = [as_stored(layout, self.specs) for layout in self.layouts]
-        self.expanded: Mapping[int, Layout] = {
+        self.expanded: Mapping[int, UnitLayout] = {
             unit: layout for unit, layout in enumerate(stored) if layout is not self.layouts[unit]
         }
         self._list_of_blocks = spec.blocks
@@ -59,7 +59,7 @@ class UnitReader:
         """What the sources have of a unit: its weights without adapters, as they are stored."""
         return replace(content.plain, stored=content.unit in self.expanded)
 
-    def layout(self, content: BlockWeights) -> Layout:
+    def layout(self, content: BlockWeights) -> UnitLayout:
         """How a unit's weights lie."""
         unit = content.unit
         return self.expanded[unit] if content.stored else self.layouts[unit]
