@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test slow lint format bench serve clean
+.PHONY: demo test tests slow lint style types format bench serve clean
 
 demo: $(READY)
 	$(BIN)/entracte demo-model demo-model
@@ -18,17 +18,25 @@ demo: $(READY)
 
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
-test: $(READY) lint
+# mypy takes one core for most of a minute: tests begin meanwhile on the other.
+test: $(READY) style
+	$(MAKE) --no-print-directory --jobs types tests
+
+tests: $(READY)
 	$(PYTEST)
 
 slow: $(READY)
 	$(PYTEST) --slow -m "(slow or hypothesis) and not gpu"
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -1,8 +1,11 @@
-"""Fixtures that several folders share. Imports that take seconds are within: xdist's controller
-reads this file too, and runs no test.
+"""Fixtures that several folders share. Imports that take seconds are within the functions of every
+`conftest.py`: xdist's controller reads them too, and runs no test; and Triton is imported after
+`TRITON_INTERPRET` is set here.
 """
 
+import gc
 import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,6 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
         return  # xdist's controller
+    if "triton" in sys.modules:
+        raise pytest.UsageError("a conftest.py imports Triton: import it within its functions")
+    gc.disable()  # until all is imported; nothing of that is garbage
     import torch
     from hypothesis import settings
 
@@ -45,6 +51,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Looking through a million objects of torch and transformers at each collection takes longer
+    # than many tests.
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    gc.unfreeze()  # or Triton, which counts its objects at the end, misses some
 
 
 def _mark_samples(items: list[pytest.Item]) -> None:

@@ -5,10 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from entracte.synthetic.demo import DISTILLED_LORA
 from tests.serve.running import Command
 
 from .visit import Visit
@@ -20,6 +17,11 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def lora(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The only LoRA of the service, one tensor of which is of no layer."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from entracte.synthetic.demo import DISTILLED_LORA
+
     path = tmp_path_factory.mktemp("loras") / "My Style.safetensors"
     tensors = load_file(demo_model / DISTILLED_LORA)
     save_file(tensors | {"other.lora_A.weight": torch.ones(2, 2)}, path)
