@@ -21,6 +21,7 @@ OPTION = {
     "latency_s",
     "stall_s",
     "switch_s",
+    "exchange_s",
     "peak_device_bytes",
     "peak_host_bytes",
     "fits",
@@ -28,6 +29,7 @@ OPTION = {
     "stages",
     "flags",
 }
+STAGE = {"name", "seconds", "stall_s", "exchange_s", "peak_device_bytes"}
 GIB = 2**30
 
 
@@ -68,7 +70,7 @@ def test_json(gpu: str, resident: bool, capsys: pytest.CaptureFixture[str]) -> N
         within = within and each["peak_host_bytes"] <= limits["host"]
         assert each["fits"] == within
         for stage in each["stages"]:
-            assert stage.keys() == {"name", "seconds", "stall_s", "peak_device_bytes"}
+            assert stage.keys() == STAGE
             assert 0 <= stage["stall_s"] <= stage["seconds"]
             assert stage["peak_device_bytes"] <= each["peak_device_bytes"]
         seconds = sum(stage["seconds"] for stage in each["stages"])
@@ -234,3 +236,32 @@ def test_svg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["plan.svg"]
     assert run(["plan", "--gpu", "h200", "--svg", str(tmp_path / "gone" / "plan.svg")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    video = ("--height", "512", "--width", "768")
+    shown = planned(capsys, "--gpu", "h200", "x2", *video)
+    assert shown["machine"]["devices"] == 2
+    group = shown["group"]
+    assert group.keys() == {"devices", "layouts", "together_s", "alone_s", "pays"}
+    assert group["layouts"].keys() == {"stage1", "stage2"}
+    assert all(each["rows"] * each["row"] == 2 for each in group["layouts"].values())
+    assert group["together_s"] == shown["chosen"]["latency_s"] < group["alone_s"]
+    assert group["pays"]
+    assert 0 < shown["chosen"]["exchange_s"] < 0.2 * group["together_s"]
+    assert run(["plan", "--gpu", "h200", "x2", *video]) == 0
+    told = capsys.readouterr().out
+    assert "machine: 2 × h200" in told
+    assert "2 share the video's tokens" in told
+    assert "times as fast" in told
+
+
+def test_passes_only(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--gpu", "h200", "x2", "--height", "512", "--width", "768", "--parallel", "guidance")
+    shown = planned(capsys, *flags)
+    by_phase = shown["group"]["layouts"]
+    assert list(by_phase.values()) == [{"rows": 2, "row": 1}] * 2
+
+
+def test_so_many_gpus_are_not_in_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "x1 to x16" in refused(capsys, "--gpu", "h200", "x99")

@@ -5,6 +5,7 @@ from typing import Any
 
 from entracte.config.wording import residency_flags
 from entracte.planner.decision import Decision, Option, arguments
+from entracte.planner.group import GroupGain
 from entracte.planner.prediction import StagePrediction
 
 
@@ -34,6 +35,7 @@ def option_json(option: Option) -> dict[str, Any]:
         "latency_s": p.latency_s,
         "stall_s": p.stall_s,
         "switch_s": p.switch_s,
+        "exchange_s": p.exchange_s,
         "peak_device_bytes": p.peak_device_bytes,
         "peak_host_bytes": p.peak_host_bytes,
         "fits": option.fits,
@@ -43,10 +45,22 @@ def option_json(option: Option) -> dict[str, Any]:
     }
 
 
+def group_json(group: GroupGain) -> dict[str, Any]:
+    """What several devices share, and gain over one."""
+    return {
+        "devices": group.devices,
+        "layouts": {name: asdict(layout) for name, layout, _ in group.layouts},
+        "together_s": group.together_s,
+        "alone_s": group.alone_s,
+        "pays": group.pays,
+    }
+
+
 def _stage_json(stage: StagePrediction) -> dict[str, Any]:
     return {
         "name": stage.name,
         "seconds": stage.seconds,
         "stall_s": stage.stall_s,
+        "exchange_s": stage.exchange_s,
         "peak_device_bytes": stage.peak_device_bytes,
     }

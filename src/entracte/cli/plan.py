@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Settings that fix what the planner would choose.
 CHOICES = ("mode", "snapshot_policy", "resident_blocks", "merged_blocks", "place")
 
+# As in `entracte.parallel.layout`, which is slow to import.
+PARALLEL = ("auto", "off", "guidance", "sequence")
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -48,7 +51,20 @@ def add_parser(commands: Any) -> None:
         help=f"a folder, a hub repository, or {PUBLISHED}, which needs no files",
     )
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
-    machine.add_argument("--gpu", metavar="NAME", help="a known card instead of this machine")
+    machine.add_argument(
+        "--gpu",
+        nargs="+",
+        metavar=("NAME", "xN"),
+        help="a known card instead of this machine, or several that make the video together, such "
+        "as h100-80gb x2",
+    )
+    machine.add_argument(
+        "--parallel",
+        choices=PARALLEL,
+        default="auto",
+        help="what several GPUs share: the guidance passes, the sequence of video tokens, or "
+        "whatever is quicker in each phase (default)",
+    )
     add_model_settings(
         machine,
         ["device_memory"],
@@ -84,10 +100,11 @@ def run(options: argparse.Namespace) -> None:
         from entracte.planner.cost_model import costs
         from entracte.planner.decision import decide
         from entracte.planner.forecast import weight_phases
+        from entracte.planner.group import compare
         from entracte.planner.limits import limits_of
         from entracte.planner.transformer_work import TransformerMeter
 
-    from .decision_json import decision_json
+    from .decision_json import decision_json, group_json
     from .plan_tables import print_plan
 
     hardware, wanted = heed_memory(find_machine(options), wanted)
@@ -95,15 +112,24 @@ def run(options: argparse.Namespace) -> None:
     check_wanted(wanted, model)
     load = build_workload(options, model, on_gpu=not hardware.unified)
     phases = weight_phases(options.pipeline, load, model)
-    c = costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
-    decision = decide(c, wanted, limits_of(hardware, wanted))
+    meter = TransformerMeter.of(model)
+
+    def plan(machine: "Hardware") -> "Decision":
+        parallel = options.parallel
+        c = costs(model, load, phases, machine, Calibration(), meter, parallel=parallel)
+        return decide(c, wanted, limits_of(machine, wanted))
+
+    decision = plan(hardware)
+    group = None if hardware.devices == 1 else compare(decision, hardware, load, plan)
     if options.svg is not None:
         _draw(options.svg, decision, hardware, load)
     if options.json:
         shown = {"machine": asdict(hardware), "workload": asdict(load)}
+        if group is not None:
+            shown["group"] = group_json(group)
         print(json.dumps(decision_json(decision) | shown, indent=1))
         return
-    print_plan(decision, hardware, load)
+    print_plan(decision, hardware, load, group)
     if options.svg is not None:
         say(f"wrote {options.svg}")
 
@@ -121,7 +147,8 @@ def _draw(path: Path, decision: "Decision", hardware: "Hardware", load: "Workloa
     from entracte.files import write_atomically
     from entracte.report.plan_picture import plan_svg
 
-    title = f"{hardware.name}: {load.frames} frames of {load.width} × {load.height}"
+    several = f"{hardware.devices} × " if hardware.devices > 1 else ""
+    title = f"{several}{hardware.name}: {load.frames} frames of {load.width} × {load.height}"
     svg = plan_svg(decision.chosen.prediction, decision.limits.device, title)
     with write_atomically(path) as part:
         part.write_text(svg, encoding="utf-8")

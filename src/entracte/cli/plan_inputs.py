@@ -1,6 +1,7 @@
 """What `entracte plan` plans for: the machine, the model, the video, and what is settled."""
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "ltx-2.3"
 HOST_OF_A_CARD = "64GiB"
+MOST_GPUS = 16
 RATES = ("h2d", "disk")
 VIDEO_FIELDS = (
     "pipeline",
@@ -81,7 +83,20 @@ def find_machine(options: argparse.Namespace) -> "Hardware":
         size = parse_size(name, vars(options)[name])
         if size is not None:
             given[name] = size
-    return card(options.gpu, host, **given)
+    name, devices = parse_gpus(options.gpu)
+    return card(name, host, devices, **given)
+
+
+def parse_gpus(words: list[str]) -> tuple[str, int]:
+    """`h100-80gb x2` to a card's name, which may have several words, and how many there are."""
+    *name, last = words
+    number = re.fullmatch(r"[x×](\d+)", last.lower())
+    if number is None or not name:
+        return " ".join(words), 1
+    devices = int(number[1])
+    if not 1 <= devices <= MOST_GPUS:
+        raise RequestError(f"--gpu takes x1 to x{MOST_GPUS} of a card, not {last}")
+    return " ".join(name), devices
 
 
 def heed_memory(hardware: "Hardware", wanted: "Residency") -> "tuple[Hardware, Residency]":

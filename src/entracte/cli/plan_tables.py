@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from entracte.config.wording import residency_flags
-from entracte.machine.hardware import Hardware, Origin
+from entracte.machine.hardware import Hardware, Origin, PeerLink
 from entracte.planner.decision import MODES, Decision, Option, arguments
+from entracte.planner.group import GroupGain
 from entracte.planner.prediction import Prediction
 from entracte.planner.search import TICK
 from entracte.planner.workload import PhaseLoad, Workload
@@ -29,19 +30,24 @@ RATES = (
 )
 
 
-def print_plan(decision: Decision, hardware: Hardware, load: Workload) -> None:
-    """Everything about a decision."""
+def print_plan(
+    decision: Decision, hardware: Hardware, load: Workload, group: GroupGain | None = None
+) -> None:
+    """Everything about a decision. group: what several GPUs gain, where there are several."""
     console = Console(width=max(Console().width, WIDTH))
     chosen = decision.chosen
-    for line in (*_machine(hardware), _allowed(decision), _work(load), ""):
+    for line in (*_machine(hardware), _allowed(decision, hardware), _work(load)):
         say(line)
+    for line in () if group is None else _group(group):
+        say(line)
+    print()
     console.print(_modes(decision))
     print()
     say(f"{chosen.name}: {chosen.reason}")
     say(f"  {_places(chosen.prediction)}")
     say(f"  to have it: {residency_flags(arguments(chosen.prediction))}")
     print()
-    console.print(_stages(chosen.prediction))
+    console.print(_stages(chosen.prediction, group is not None))
     print()
     for option in decision.alternatives:
         say(f"{option.name}: {option.reason}")
@@ -51,14 +57,16 @@ def print_plan(decision: Decision, hardware: Hardware, load: Workload) -> None:
 
 
 def _machine(hardware: Hardware) -> Iterator[str]:
-    memory = f"{size(hardware.device_memory)} of device and {size(hardware.host_memory)} of host"
+    each = "each device" if hardware.devices > 1 else "device"
+    memory = f"{size(hardware.device_memory)} of {each} and {size(hardware.host_memory)} of host"
     if hardware.unified:
         memory = f"{size(hardware.host_memory)} of"
     if hardware.pinned_memory is not None:
         memory += f" memory, of which {size(hardware.pinned_memory)} can be pinned"
     else:
         memory += " memory"
-    yield f"machine: {hardware.name}, {memory}"
+    several = f"{hardware.devices} × " if hardware.devices > 1 else ""
+    yield f"machine: {several}{hardware.name}, {memory}"
     rates_by_name = asdict(hardware.rates)
     found: dict[Origin, list[str]] = {}
     for name, words, unit, unit_name in RATES:
@@ -68,14 +76,33 @@ def _machine(hardware: Hardware) -> Iterator[str]:
         found.setdefault(from_where, []).append(f"{words} {number} {unit_name}")
     for origin, rates in found.items():
         yield f"  {'by ' if origin == 'data sheet' else ''}{origin}: {', '.join(rates)}"
+    if hardware.peers is not None:
+        origin = hardware.origins.get("peers", "given")
+        yield f"  from one to another, {origin}: {describe_peers(hardware.peers)}"
 
 
-def _allowed(decision: Decision) -> str:
+def describe_peers(peers: PeerLink) -> str:
+    """How devices reach each other, in words."""
+    through = "" if peers.direct else " through the host"
+    return (
+        f"copies{through} {peers.copy / 1e9:,.0f} GB/s; all-to-alls {peers.exchange / 1e9:,.0f} "
+        f"GB/s after {peers.latency * 1e6:.0f} us"
+    )
+
+
+def _group(group: GroupGain) -> Iterator[str]:
+    for name, _, words in group.layouts:
+        yield f"  {name}: {words}"
+    yield f"  {group.words}"
+
+
+def _allowed(decision: Decision, hardware: Hardware) -> str:
     limits = decision.limits
     if limits.unified:
         return f"  plans may take: {size(min(limits.device, limits.host))}"
+    device = "each device" if hardware.devices > 1 else "the device"
     return (
-        f"  plans may take: {size(limits.device)} of the device and {size(limits.host)} of the host"
+        f"  plans may take: {size(limits.device)} of {device} and {size(limits.host)} of the host"
     )
 
 
@@ -127,19 +154,23 @@ def _modes(decision: Decision) -> Table:
     return table
 
 
-def _stages(prediction: Prediction) -> Table:
+def _stages(prediction: Prediction, exchanging: bool) -> Table:
+    """exchanging: with what devices exchange, where there are several."""
     table = Table(box=None, pad_edge=False)
     table.add_column("stage")
-    for column in ("time", "of it waiting", "device at its peak"):
+    waits = ("of it waiting", "exchanging") if exchanging else ("of it waiting",)
+    for column in ("time", *waits, "device at its peak"):
         table.add_column(column, justify="right")
     for stage in prediction.stages:
+        shares = (stage.stall_s, stage.exchange_s)[: len(waits)]
         table.add_row(
             Text(stage.name),
             duration(stage.seconds),
-            duration(stage.stall_s) if stage.stall_s >= TICK / 2 else "",
+            *(duration(share) if share >= TICK / 2 else "" for share in shares),
             size(stage.peak_device_bytes),
         )
-    table.add_row("all", duration(prediction.latency_s), "", size(prediction.peak_device_bytes))
+    peak = size(prediction.peak_device_bytes)
+    table.add_row("all", duration(prediction.latency_s), *("" for _ in waits), peak)
     return table
 
 

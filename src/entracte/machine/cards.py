@@ -13,7 +13,7 @@ from types import MappingProxyType
 from entracte.errors import RequestError
 from entracte.units import GIB
 
-from .hardware import Hardware, Origin, Rates
+from .hardware import Hardware, Origin, PeerLink, Rates
 
 # Measured on an H200: 4.3 of 4.8 TB/s, 790 of 989 TFLOP/s.
 COPY_SHARE = 4.3 / 4.8
@@ -21,6 +21,15 @@ MATMUL_SHARE = 790 / 989
 # Of matrix products. Memory lets a merge of the whole transformer on an H200 take 20 ms, a share of
 # 0.92; the kernel will not reach that.
 MERGE_SHARE = 0.6
+
+# Of several GPUs. Measured on two H200s: of the 450 GB/s each way that NVLink has, copies reach 390
+# and all-to-alls 280.
+PEER_COPY_SHARE = 390 / 450
+EXCHANGE_SHARE = 280 / 450
+# Seconds of an all-to-all of almost nothing: over NVLink as measured there; the others assumed.
+NVLINK_LATENCY, PCIE_LATENCY, HOST_LATENCY = 20e-6, 35e-6, 60e-6
+# Through the host's memory everything is copied twice, over links that all GPUs share.
+THROUGH_HOST = 0.4
 
 GEN5 = 55e9  # bytes per second each way with 16 lanes, in practice
 GEN4 = 25e9
@@ -35,6 +44,7 @@ class Card:
     memory: GiB as CUDA reports them, a little less than on the box. bandwidth: of memory, bytes per
     second. flops: dense bfloat16 products, summed in float32, a second. link: bytes per second.
     devices: what the driver calls it. aliases: other names.
+    nvlink: bytes per second each way to the other cards of a machine; 0: they have PCI Express.
     """
 
     name: str
@@ -44,15 +54,28 @@ class Card:
     link: float
     devices: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    nvlink: float = 0.0
+
+    @property
+    def peer_access(self) -> bool:
+        """Whether cards reach each other's memory. GeForce cards do not, without a bridge."""
+        return not any("GeForce" in each for each in self.devices)
 
 
 # GeForce cards sum in float32 at half the rate that their data sheets put first.
 CARDS: tuple[Card, ...] = (
-    Card("b200", 178.3, 8.0e12, 2250e12, GEN5, ("NVIDIA B200",)),
-    Card("h200", 139.8, 4.8e12, 989e12, GEN5, ("NVIDIA H200",), ("h200-sxm",)),
+    Card("b200", 178.3, 8.0e12, 2250e12, GEN5, ("NVIDIA B200",), nvlink=900e9),
+    Card("h200", 139.8, 4.8e12, 989e12, GEN5, ("NVIDIA H200",), ("h200-sxm",), 450e9),
     Card("h200-nvl", 139.8, 4.8e12, 835e12, GEN5, ("NVIDIA H200 NVL",)),
     Card(
-        "h100-80gb", 79.1, 3.35e12, 989e12, GEN5, ("NVIDIA H100 80GB HBM3",), ("h100", "h100-sxm")
+        "h100-80gb",
+        79.1,
+        3.35e12,
+        989e12,
+        GEN5,
+        ("NVIDIA H100 80GB HBM3",),
+        ("h100", "h100-sxm"),
+        450e9,
     ),
     Card("h100-pcie", 79.1, 2.0e12, 756e12, GEN5, ("NVIDIA H100 PCIe",)),
     Card("h100-nvl", 93.1, 3.9e12, 835e12, GEN5, ("NVIDIA H100 NVL",)),
@@ -64,6 +87,7 @@ CARDS: tuple[Card, ...] = (
         GEN4,
         ("NVIDIA A100-SXM4-80GB", "NVIDIA A100 80GB PCIe"),
         ("a100",),
+        300e9,
     ),
     Card(
         "a100-40gb",
@@ -72,6 +96,7 @@ CARDS: tuple[Card, ...] = (
         312e12,
         GEN4,
         ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"),
+        nvlink=300e9,
     ),
     Card("l40s", 44.4, 864e9, 362e12, GEN4, ("NVIDIA L40S",)),
     Card("l40", 44.4, 864e9, 181e12, GEN4, ("NVIDIA L40",)),
@@ -136,8 +161,8 @@ MEASURED: Mapping[str, frozenset[str]] = MappingProxyType(
 RATE_NAMES = tuple(each.name for each in fields(Rates))
 
 
-def card(name: str, host_memory: int, **overrides: float) -> Hardware:
-    """A machine with a well-known card and `host_memory` bytes.
+def card(name: str, host_memory: int, devices: int = 1, **overrides: float) -> Hardware:
+    """A machine with so many well-known cards of a kind and `host_memory` bytes.
 
     overrides: device_memory, pinned_memory (bytes) or a rate by its name, instead of the table's.
     Raises RequestError for an unknown name, or for an override that is unknown or not above 0.
@@ -157,8 +182,21 @@ def card(name: str, host_memory: int, **overrides: float) -> Hardware:
         host_memory=host_memory,
         rates=rates,
         pinned_memory=None if pinned is None else int(pinned),
-        origins=origins,
+        origins=origins | ({"peers": "assumed"} if devices > 1 else {}),
+        devices=devices,
+        peers=peer_link(found) if devices > 1 else None,
     )
+
+
+def peer_link(found: Card) -> PeerLink:
+    """How several of a card reach each other, in practice."""
+    if found.nvlink:
+        copy, exchange = found.nvlink * PEER_COPY_SHARE, found.nvlink * EXCHANGE_SHARE
+        return PeerLink(copy, NVLINK_LATENCY, exchange, direct=True)
+    if found.peer_access:
+        return PeerLink(found.link, PCIE_LATENCY, found.link, direct=True)
+    rate = found.link * THROUGH_HOST
+    return PeerLink(rate, HOST_LATENCY, rate, direct=False)
 
 
 def practical_rates(

@@ -1,7 +1,7 @@
 """A machine as the planner sees it: memory and speeds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 # Where a number comes from. assumed: from a similar machine.
@@ -29,13 +29,35 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Hardware:
-    """One device and its host.
+class PeerLink:
+    """How the GPUs of a machine reach each other.
 
-    device_memory, host_memory: bytes that this process may take, without a reserve.
+    copy: bytes per second from one to another, both ways at once.
+    latency, exchange: of an all-to-all: its seconds, however small, and the bytes per second that
+        each GPU sends while it receives as many.
+    direct: they reach each other's memory; otherwise through the host's.
+    """
+
+    copy: float
+    latency: float
+    exchange: float
+    direct: bool
+
+    def exchange_seconds(self, times: int, nbytes: int) -> float:
+        """So many all-to-alls, in which a GPU sends so many bytes together."""
+        return times * self.latency + nbytes / self.exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A machine: devices of one kind, which make a video together, and their host.
+
+    device_memory, host_memory: bytes that may be taken of each device, and of the host by all
+        processes together, without a reserve.
     pinned_memory: bytes that may be pinned; None: no separate limit.
     unified: the device is the CPU: its memory is the host's, and nothing overlaps with computing.
-    origins: where each number of `rates` comes from, by its name.
+    origins: where each number of `rates` comes from, by its name; of `peers`, by "peers".
+    devices: how many there are. peers: how they reach each other, where there are several.
     """
 
     name: str
@@ -45,3 +67,9 @@ class Hardware:
     pinned_memory: int | None = None
     unified: bool = False
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    devices: int = 1
+    peers: PeerLink | None = None
+
+    def alone(self) -> "Hardware":
+        """One of the devices by itself."""
+        return replace(self, devices=1, peers=None)

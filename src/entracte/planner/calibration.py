@@ -35,12 +35,17 @@ class Calibration:
     memory: float = 1.0
 
     def seconds(self, work: StageWork, hardware: Hardware) -> float:
-        """How long a stage computes when all its weights are at hand."""
+        """How long a stage computes, and exchanges, when all its weights are at hand."""
         seconds = work.flops / (work.stage.efficiency * hardware.rates.matmul)
         if not hardware.unified:
             launching = 0.0 if work.from_graphs else work.block_calls * LAUNCH_S
             seconds = max(seconds + work.block_calls * BLOCK_S, launching)
+        seconds += exchange_seconds(work, hardware)
         return seconds * self.corrections.get(work.stage.kind, 1.0)
+
+    def exchanging(self, work: StageWork, hardware: Hardware) -> float:
+        """How many of these seconds a stage exchanges tensors with other devices."""
+        return exchange_seconds(work, hardware) * self.corrections.get(work.stage.kind, 1.0)
 
     def corrected_memory(self, stage: StageWork) -> StageWork:
         """The stage with the activations that it takes by what was measured."""
@@ -61,6 +66,13 @@ class Calibration:
             if said > 0 and took > 0
         }
         return replace(self, corrections={**self.corrections, **found})
+
+
+def exchange_seconds(work: StageWork, hardware: Hardware) -> float:
+    """How long a stage exchanges tensors with other devices."""
+    if hardware.peers is None:
+        return 0.0
+    return hardware.peers.exchange_seconds(work.exchanges, work.exchanged)
 
 
 def sustained(hardware: Hardware) -> Hardware:

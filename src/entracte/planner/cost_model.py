@@ -8,6 +8,7 @@ import numpy as np
 
 from entracte.machine.hardware import Hardware
 from entracte.models.kernels import graphs_pay
+from entracte.parallel.layout import Layout, Parallel
 from entracte.residency import (
     BASE,
     Place,
@@ -36,6 +37,7 @@ from .schedule_model import (
     loan_wait,
     merge_seconds,
 )
+from .sharing import share_out
 from .transformer_work import TransformerMeter
 from .work import StageWork, stage_work, with_graphs
 from .workload import Workload
@@ -108,6 +110,8 @@ class Costs:
     stages: with the seconds that each computes. sweeps: the loops among them. sizes: of all
     components. phases: the transformer's. lent: the other components' weights.
     copied: what each component sends over the link.
+    layouts: of every phase, on several devices. exchanging: by stage, how many of its seconds it
+        exchanges tensors with other devices.
     """
 
     stages: tuple[tuple[StageWork, float], ...]
@@ -116,6 +120,8 @@ class Costs:
     phases: tuple[WeightPhase, ...]
     hardware: Hardware
     lent: Mapping[str, Lent] = field(default_factory=dict)
+    layouts: tuple[Layout, ...] = ()
+    exchanging: tuple[float, ...] = ()
     copied: Mapping[str, CopiedBytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -184,15 +190,18 @@ def costs(
     transformer: TransformerMeter,
     lent: Mapping[str, Lent] = OWN,
     graphs: bool = True,
+    parallel: Parallel = "auto",
 ) -> Costs:
     """Prepare predictions. `phases` are the transformer's, and name adapters of the model.
 
     graphs: blocks may be run from captured graphs, which then are where they pay.
+    parallel: how the work may be shared out, where there are several devices.
     """
     hardware = sustained(hardware)
-    work = stage_work(model, load, transformer)
-    transformer_bytes = sum(model.units[TRANSFORMER])
-    if graphs and not hardware.unified and graphs_pay(transformer_bytes, hardware.device_memory):
+    graphs = graphs and from_graphs(model, hardware)
+    layouts = share_out(load, transformer, hardware, calibration, parallel, graphs)
+    work = stage_work(model, load, transformer, layouts)
+    if graphs:
         work = with_graphs(work)
     stages = tuple(
         (calibration.corrected_memory(stage), calibration.seconds(stage, hardware))
@@ -235,7 +244,14 @@ def costs(
         number = sets.index(phase.weights)
         beside = 0.0 if hardware.unified else BESIDE_COPIES
         sweeps.append(Sweeps(phase.sweeps, block, number, merge, outside, expand, beside))
-    return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware, lent)
+    exchanging = tuple(calibration.exchanging(stage, hardware) for stage in work)
+    return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware, lent, layouts, exchanging)
+
+
+def from_graphs(model: ModelFigures, hardware: Hardware) -> bool:
+    """Whether a machine runs the transformer's blocks from captured graphs, if it may."""
+    nbytes = sum(model.units[TRANSFORMER])
+    return not hardware.unified and graphs_pay(nbytes, hardware.device_memory)
 
 
 def waits(c: Costs, held: Held, places: Mapping[str, Place]) -> tuple[list[float], float]:
@@ -356,7 +372,16 @@ def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:
         for name, loan in loans.items():
             taken = loan.footprint
             weights[name] = taken.always + (taken.on_loan if name in stage.loans else 0)
-        stages.append(StagePrediction(stage.name, seconds + wait, wait, weights, stage.activations))
+        stages.append(
+            StagePrediction(
+                stage.name,
+                seconds + wait,
+                wait,
+                weights,
+                stage.activations,
+                c.exchanging[number] if c.exchanging else 0.0,
+            )
+        )
     return Prediction(
         way,
         dict(places),

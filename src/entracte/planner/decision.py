@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from entracte.errors import BudgetError
+from entracte.parallel.layout import Layout
 from entracte.residency import AUTO, Mode, Residency, SnapshotPolicy
 from entracte.units import duration, size
 
@@ -42,12 +43,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was chosen, and the alternatives, in the order of `MODES`."""
+    """What was chosen, and the alternatives, in the order of `MODES`.
+
+    layouts: how each phase is shared out, where there are several devices.
+    """
 
     chosen: Option
     alternatives: tuple[Option, ...]
     residency: Residency
     limits: Limits
+    layouts: tuple[Layout, ...] = ()
 
 
 def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> Decision:
@@ -88,7 +93,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
         != (chosen.way.mode, chosen.way.policy)
     )
     residency = chosen.way.residency(chosen.places, wanted)
-    return Decision(Option(chosen, not missing, reason), others, residency, limits)
+    return Decision(Option(chosen, not missing, reason), others, residency, limits, c.layouts)
 
 
 def arguments(prediction: Prediction) -> dict[str, Any]:

@@ -22,10 +22,16 @@ from .meta_ops import META, QUICK
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """flops: of matrix products, convolutions and attention. nbytes: the most in use at once."""
+    """flops: of matrix products, convolutions and attention. nbytes: the most in use at once.
+
+    exchanges, exchanged: how often tensors were exchanged with other devices, and the bytes that
+        were sent to them.
+    """
 
     flops: int
     nbytes: int
+    exchanges: int = 0
+    exchanged: int = 0
 
 
 def meter(compute: Callable[[], object]) -> Metered:
@@ -49,12 +55,15 @@ class Counts(TorchDispatchMode):
     A storage counts once, whatever views there are of it, until its last tensor is gone. What was
     there before does not count, and what a kernel allocates for itself is not seen.
 
-    flops: so far. now: bytes in use. peak: the most so far, which may be set back to `now`.
+    flops, exchanges, exchanged: so far, as in `Metered`. now: bytes in use. peak: the most so far,
+        which may be set back to `now`.
     """
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
         self.flops = 0
+        self.exchanges = 0
+        self.exchanged = 0
         self.now = 0
         self.peak = 0
         # Much quicker than to enter the mode itself, which takes every function apart.

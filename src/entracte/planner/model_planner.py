@@ -8,6 +8,7 @@ import torch
 from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
+from entracte.parallel.layout import Layout, Parallel
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.resolved import ResolvedRequest
 from entracte.residency import AUTO, Backend, OpenAdapter, Residency, WeightPhase
@@ -40,6 +41,7 @@ class ModelPlanner:
         backend: Backend,
         hardware: Hardware | None,
         graphs: bool = True,
+        parallel: Parallel = "auto",
     ) -> None:
         self._source = source
         self._dtype = dtype
@@ -47,6 +49,7 @@ class ModelPlanner:
         self._backend = backend
         self._hardware = hardware
         self._graphs = graphs
+        self._parallel = parallel
         self._planner: Planner | None = None
         self._adapters: Cache[tuple[str, str], AdapterFigures] = Cache(KEPT_FIGURES)
 
@@ -57,7 +60,7 @@ class ModelPlanner:
             with torch.inference_mode(False), torch.no_grad():
                 model = figures_of(self._source, self._dtype)
                 hardware = self._hardware or self._probe()
-            self._planner = Planner(model, hardware, graphs=self._graphs)
+            self._planner = Planner(model, hardware, graphs=self._graphs, parallel=self._parallel)
         return self._planner
 
     def decide(self, resolved: ResolvedRequest, wanted: Residency) -> Decision:
@@ -76,6 +79,10 @@ class ModelPlanner:
         load = Workload.of(resolved, new_prompts=resolved.prompts)
         phases, lent = resolved.weight_phases, self._lent(resolved)
         return self._planner.predict(load, phases, self._adapters_of(phases), wanted, lent)
+
+    def layouts(self, resolved: ResolvedRequest) -> tuple[Layout, ...]:
+        """How each of a request's phases is shared out over the devices, whatever the mode."""
+        return self.planner.layouts(Workload.of(resolved, new_prompts=resolved.prompts))
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
         """Note that a decision is carried out."""

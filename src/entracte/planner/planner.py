@@ -5,17 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from entracte.machine.hardware import Hardware
+from entracte.parallel.layout import Layout, Parallel
 from entracte.pipeline.cache import Cache
 from entracte.residency import AUTO, Residency, WeightPhase, WeightSet
 from entracte.units import duration, size
 
 from .calibration import Calibration
-from .cost_model import OWN, Costs, Lent, costs, predict
+from .cost_model import OWN, Costs, Lent, costs, from_graphs, predict
 from .decision import Decision, Option, decide, describe, named_plan
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
 from .moving import is_worth_moving, moving_seconds
 from .prediction import Prediction
+from .sharing import share_out
 from .transformer_work import TransformerMeter
 from .workload import Workload
 
@@ -43,7 +45,7 @@ class Measured:
 class Planner:
     """Decides how requests of one model are held on one machine.
 
-    graphs: see `costs`.
+    graphs, parallel: see `costs`.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Planner:
         hardware: Hardware,
         calibration: Calibration | None = None,
         graphs: bool = True,
+        parallel: Parallel = "auto",
     ) -> None:
         self.model = model
         self.hardware = hardware
         self.calibration = calibration or Calibration()
         self._transformer = TransformerMeter.of(model)
         self._graphs = graphs
+        self._parallel = parallel
         self._ceiling: int | None = None  # a plan that needs this much of the device has failed
         self._memory_measured = False
         self._standing: tuple[Residency, Decision] | None = None  # what was wished for, and got
@@ -135,6 +139,14 @@ class Planner:
             self._transformer,
             lent,
             self._graphs,
+            self._parallel,
+        )
+
+    def layouts(self, load: Workload) -> tuple[Layout, ...]:
+        """How each phase is shared out over the devices, whatever the mode."""
+        graphs = self._graphs and from_graphs(self.model, self.hardware)
+        return share_out(
+            load, self._transformer, self.hardware, self.calibration, self._parallel, graphs
         )
 
     def ran_out(self, decision: Decision) -> None:
@@ -204,4 +216,5 @@ class Planner:
             f"and moving to it takes {duration(moving)}"
         )
         asked = way.residency(places, wanted)
-        return Decision(Option(prediction, True, reason), found.alternatives, asked, limits)
+        chosen = Option(prediction, True, reason)
+        return Decision(chosen, found.alternatives, asked, limits, c.layouts)

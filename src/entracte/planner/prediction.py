@@ -13,6 +13,8 @@ class StagePrediction:
     """One stage: its seconds, how many of them it waits for weights, and its peak memory in bytes.
 
     weights: bytes of every component on the device meanwhile. activations: what comes on top.
+    exchange_s: how many of the seconds devices exchange tensors, where there are several; memory is
+        then that of each.
     """
 
     name: str
@@ -20,6 +22,7 @@ class StagePrediction:
     stall_s: float
     weights: Mapping[str, int]
     activations: int
+    exchange_s: float = 0.0
 
     @property
     def peak_device_bytes(self) -> int:
@@ -43,3 +46,8 @@ class Prediction:
     switch_s: float
     peak_device_bytes: int
     peak_host_bytes: int
+
+    @property
+    def exchange_s(self) -> float:
+        """Seconds in which devices exchange tensors."""
+        return sum(stage.exchange_s for stage in self.stages)

@@ -10,6 +10,7 @@ from torch import Tensor
 from entracte.models.connectors import CONTEXT_TOKENS, TextContext
 from entracte.models.kernels.graphs import captured, held_bytes
 from entracte.models.transformer import (
+    Evaluate,
     StreamRotary,
     Sweep,
     Transformer,
@@ -19,6 +20,8 @@ from entracte.models.transformer.block import Block
 from entracte.models.transformer.config import StreamConfig
 from entracte.models.transformer.passes import Batch, Rows
 from entracte.models.transformer.rotary import Rotary
+from entracte.parallel import SpreadTransformer
+from entracte.parallel.layout import Layout
 from entracte.pipeline.cache import Cache
 from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.samplers import SAMPLERS
@@ -31,6 +34,7 @@ from entracte.sampling.tokens import (
     video_tokens,
 )
 
+from .counted_group import counted_mesh
 from .meta_ops import META
 from .meter import Counts, Metered, counting
 from .model_profile import ModelFigures
@@ -42,6 +46,8 @@ CACHED_LOOPS = 64
 # What stands for a model's dtype: only its size counts.
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
+ALONE = Layout(1, 1)
+
 # The second step of a sampler also holds what the first one made.
 STEPS = 2
 
@@ -50,9 +56,11 @@ STEPS = 2
 class LoopWork:
     """What the loop of one phase takes.
 
-    flops, block_calls: of all its evaluations. A block is called once for every batch of passes.
+    flops, block_calls: of all its evaluations, on the device with the most of them. A block is
+        called once for every batch of passes.
     nbytes: the most in use at once, beside weights, the contexts that it is given and its rotary
         tables.
+    exchanges, exchanged: how often devices exchange tensors, and the bytes that each sends.
     held, pooled: for captured graphs, what is held for its shape, and what a block makes at once
         of their pool; both 0 where none are captured.
     """
@@ -62,10 +70,12 @@ class LoopWork:
     nbytes: int
     held: int = 0
     pooled: int = 0
+    exchanges: int = 0
+    exchanged: int = 0
 
 
 class TransformerMeter:
-    """Meters the loops of one transformer, each shape once.
+    """Meters the loops of one transformer, each shape and layout once.
 
     A single block stands in for all of them, since they are alike.
     """
@@ -75,9 +85,10 @@ class TransformerMeter:
     def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
         self.config = config
         self._dtype = dtype
-        self._found: Cache[PhaseLoad, LoopWork] = Cache(CACHED_LOOPS)
+        self._found: Cache[tuple[PhaseLoad, Layout], LoopWork] = Cache(CACHED_LOOPS)
         with META:
             transformer = Transformer(replace(config, layers=1)).requires_grad_(False)
+        transformer.config = config  # by its layers passes are shared out
         self._transformer = transformer.to(dtype)
 
     @classmethod
@@ -95,26 +106,42 @@ class TransformerMeter:
         tables = [each for s in self._rotary(phase) for each in (s.own, s.cross)]
         return sum(table.cos.nbytes + table.sin.nbytes for table in tables)
 
-    def loop(self, phase: PhaseLoad) -> LoopWork:
-        """What the loop of a phase takes."""
+    def loop(self, phase: PhaseLoad, layout: Layout = ALONE) -> LoopWork:
+        """What the loop of a phase takes of a device, where it is shared out in a layout."""
         sampler = SAMPLERS[phase.sampler]
         steps = min(phase.steps, STEPS)
         # The number of steps makes no difference to what one evaluation takes.
         few = replace(phase, name="", steps=steps, evaluations=sampler.evaluations(steps))
-        found = self._found.get(few, lambda: self._metered(few))
+        found = self._found.get((few, layout), lambda: self._dearest(few, layout))
         share = phase.evaluations / few.evaluations
-        calls = round(share * found.block_calls)
-        return replace(found, flops=share * found.flops, block_calls=calls)
+        return replace(
+            found,
+            flops=share * found.flops,
+            block_calls=round(share * found.block_calls),
+            exchanges=round(share * found.exchanges),
+            exchanged=round(share * found.exchanged),
+        )
+
+    def _dearest(self, phase: PhaseLoad, layout: Layout) -> LoopWork:
+        """The loop on the device that has most to do: in its row, the first one has."""
+        firsts = range(0, layout.ranks, layout.row)
+        works = [self._metered(phase, layout, rank) for rank in firsts]
+        dearest = max(works, key=lambda work: (work.flops, work.block_calls))
+        return replace(dearest, nbytes=max(work.nbytes for work in works))
 
     @torch.inference_mode(False)
-    def _metered(self, phase: PhaseLoad) -> LoopWork:
+    def _metered(self, phase: PhaseLoad, layout: Layout, rank: int) -> LoopWork:
         contexts = [self._context() for _ in range(phase.contexts)]
         rotary, image = self._rotary(phase), self._image(phase)
         with counting() as counts:
             blocks = _CountedBlocks(counts, self.config.layers)
             video, audio = self._video(phase, image), self._audio(phase)
+            evaluate: Evaluate = self._transformer
+            if layout != ALONE:
+                mesh = counted_mesh(layout, rank, counts)
+                evaluate = SpreadTransformer(self._transformer, mesh)
             denoiser = Denoiser(
-                self._transformer,
+                evaluate,
                 video,
                 audio,
                 contexts,
@@ -126,7 +153,15 @@ class TransformerMeter:
             start = StreamLatents(video.latent, audio.latent)
             levels = torch.linspace(1, 0, phase.steps + 1)
             SAMPLERS[phase.sampler].loop(denoiser, start, levels, 0, lambda *_: None)
-        return LoopWork(counts.flops, blocks.calls, counts.peak, blocks.held, blocks.pooled)
+        return LoopWork(
+            counts.flops,
+            blocks.calls,
+            counts.peak,
+            blocks.held,
+            blocks.pooled,
+            counts.exchanges,
+            counts.exchanged,
+        )
 
     def _context(self) -> TextContext:
         config = self.config
@@ -194,7 +229,16 @@ class _CountedBlocks:
             shared = block.prepare(video, audio)
             for batch in batches:
                 rows = batch.rows(index)
-                call = partial(block, batch.video, batch.audio, video, audio, shared, rows)
+                call = partial(
+                    block,
+                    batch.video,
+                    batch.audio,
+                    video,
+                    audio,
+                    shared,
+                    rows,
+                    exchange=sweep.exchange,
+                )
                 self._once(_kind(rows), call)
 
         for index in range(self._layers):
@@ -212,12 +256,20 @@ class _CountedBlocks:
         known = self._known.get(kind)
         if known is None:
             peak, before, flops = counts.peak, counts.now, counts.flops
+            exchanges, exchanged = counts.exchanges, counts.exchanged
             counts.peak = before
             compute()
-            known = self._known[kind] = Metered(counts.flops - flops, counts.peak - before)
+            known = self._known[kind] = Metered(
+                counts.flops - flops,
+                counts.peak - before,
+                counts.exchanges - exchanges,
+                counts.exchanged - exchanged,
+            )
             counts.peak = max(peak, counts.peak)
         else:
             counts.flops += known.flops
+            counts.exchanges += known.exchanges
+            counts.exchanged += known.exchanged
             counts.peak = max(counts.peak, counts.now + known.nbytes)
         return known
 

@@ -7,12 +7,13 @@ from entracte import stages
 from entracte.models.kernels.graphs import pool_bytes
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import SPATIAL_SCALE
+from entracte.parallel.layout import Layout
 from entracte.stages import Stage
 
 from .model_profile import ModelFigures
 from .stage_laws import NOTHING, mel_frames
 from .tile_work import Tiles, decode_work
-from .transformer_work import LoopWork, TransformerMeter
+from .transformer_work import ALONE, TransformerMeter
 from .workload import PhaseLoad, Workload
 
 NOISE_BYTES = 2  # an element of noise
@@ -29,6 +30,7 @@ class StageWork:
     block_calls: for a loop, how often a block is called, once for every batch of passes.
     held, pooled: for a loop; see `LoopWork`.
     from_graphs: its blocks are run from captured graphs.
+    exchanges, exchanged: for a loop on several devices; see `LoopWork`.
     """
 
     stage: Stage
@@ -39,6 +41,8 @@ class StageWork:
     held: int = 0
     pooled: int = 0
     from_graphs: bool = False
+    exchanges: int = 0
+    exchanged: int = 0
 
     @property
     def name(self) -> str:
@@ -51,10 +55,16 @@ class StageWork:
 
 
 def stage_work(
-    model: ModelFigures, load: Workload, transformer: TransformerMeter
+    model: ModelFigures,
+    load: Workload,
+    transformer: TransformerMeter,
+    layouts: Sequence[Layout] = (),
 ) -> tuple[StageWork, ...]:
-    """All stages that compute enough to be planned, in the order of the run."""
-    work = _Work(model, load, transformer)
+    """All stages that compute enough to be planned, in the order of the run.
+
+    layouts: of every phase, on several devices; the work is that of the one with most to do.
+    """
+    work = _Work(model, load, transformer, layouts or (ALONE,) * len(load.phases))
     work.opening()
     for number in range(load.new_prompts):
         work.for_a_prompt(number)
@@ -63,6 +73,24 @@ def stage_work(
         work.phase(number)
     work.closing()
     return tuple(work.found)
+
+
+def loop_work(
+    phase: PhaseLoad, transformer: TransformerMeter, layout: Layout, graphs: bool
+) -> StageWork:
+    """The loop of a phase by itself."""
+    loop = transformer.loop(phase, layout)
+    work = StageWork(
+        stages.PHASES[phase.name].loop,
+        loop.flops,
+        loop.nbytes,
+        block_calls=loop.block_calls,
+        held=loop.held,
+        pooled=loop.pooled,
+        exchanges=loop.exchanges,
+        exchanged=loop.exchanged,
+    )
+    return replace(work, from_graphs=graphs and loop.held > 0)
 
 
 def with_graphs(work: Sequence[StageWork]) -> tuple[StageWork, ...]:
@@ -84,8 +112,15 @@ class _Work:
     A stage without a cost here is planned with what its components take alone.
     """
 
-    def __init__(self, model: ModelFigures, load: Workload, transformer: TransformerMeter) -> None:
+    def __init__(
+        self,
+        model: ModelFigures,
+        load: Workload,
+        transformer: TransformerMeter,
+        layouts: Sequence[Layout],
+    ) -> None:
         self.found: list[StageWork] = []
+        self._layouts = layouts
         self._model, self._load, self._costs = model, load, model.costs
         self._transformer = transformer
         self._context = transformer.context_bytes
@@ -180,8 +215,9 @@ class _Work:
         """All steps of a phase."""
         self._left -= self._noise(phase)
         images = phase.images * self._video(1, phase)
-        loop = self._transformer.loop(phase)
-        self._add(stage, loop.flops, images + loop.nbytes, number, loop)
+        work = loop_work(phase, self._transformer, self._layouts[number], graphs=False)
+        nbytes = round(self._left + images + work.activations)
+        self.found.append(replace(work, stage=stage, activations=nbytes, phase=number))
         self._left += self._latents(phase)
 
     def _latents(self, phase: PhaseLoad) -> int:
@@ -202,18 +238,6 @@ class _Work:
         channels = self._model.transformer.video.in_channels
         return frames * phase.height * phase.width * channels * self._model.itemsize
 
-    def _add(
-        self,
-        stage: Stage,
-        flops: float = 0.0,
-        nbytes: float = 0.0,
-        phase: int | None = None,
-        loop: LoopWork | None = None,
-    ) -> None:
-        if not stage.efficiency:
-            return
-        work = StageWork(stage, flops, round(self._left + nbytes), phase)
-        if loop is not None:
-            calls, held, pooled = loop.block_calls, loop.held, loop.pooled
-            work = replace(work, block_calls=calls, held=held, pooled=pooled)
-        self.found.append(work)
+    def _add(self, stage: Stage, flops: float = 0.0, nbytes: float = 0.0) -> None:
+        if stage.efficiency:
+            self.found.append(StageWork(stage, flops, round(self._left + nbytes)))

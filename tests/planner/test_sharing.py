@@ -1,0 +1,125 @@
+"""How phases are shared out over several devices, and what that is predicted to take."""
+
+from dataclasses import replace
+
+import pytest
+
+from entracte.machine.cards import card
+from entracte.machine.hardware import Hardware, PeerLink
+from entracte.parallel.layout import Layout
+from entracte.planner.calibration import Calibration
+from entracte.planner.cost_model import Costs, costs
+from entracte.planner.decision import decide
+from entracte.planner.forecast import weight_phases
+from entracte.planner.group import compare
+from entracte.planner.limits import limits_of
+from entracte.planner.model_profile import published
+from entracte.planner.sharing import share_out
+from entracte.planner.transformer_work import ALONE, TransformerMeter
+from entracte.planner.workload import Workload
+from entracte.residency import AUTO, Residency
+from entracte.units import GIB
+
+MODEL = published("ltx-2.3")
+METER = TransformerMeter.of(MODEL)
+WIDTH, TOKENS, AUDIO, ITEM = 4096, 1536, 126, 2
+
+
+def load(height: int = 512, width: int = 768, images: int = 0) -> Workload:
+    return Workload.of_sizes(
+        layers=MODEL.transformer.layers,
+        height=height,
+        width=width,
+        images=images,
+        on_gpu=True,
+        defaults=MODEL.version.defaults,
+    )
+
+
+def costs_of(hardware: Hardware, work: Workload) -> Costs:
+    phases = weight_phases("two-stage", work, MODEL)
+    return costs(MODEL, work, phases, hardware, Calibration(), METER)
+
+
+def group(name: str, devices: int) -> Hardware:
+    return card(name, 256 * GIB, devices)
+
+
+def test_what_ranks_exchange() -> None:
+    """By the shapes: q, k, v and heads of self-attention, k and v and heads of audio's."""
+    stage1, stage2 = load().phases
+    refine, layers = METER.loop(stage2, Layout(1, 2)), MODEL.transformer.layers
+    # Around self-attention, around audio's to video, and what a sweep makes of each stream.
+    assert refine.exchanges == stage2.evaluations * (4 * layers + 2)
+    own = 4 * stage2.video_tokens * WIDTH // 2
+    to_audio = 2 * stage2.video_tokens * (WIDTH // 2) // 2 + AUDIO * WIDTH // 2
+    a_sweep = layers * (own + to_audio) // 2 * ITEM
+    assert refine.exchanged == pytest.approx(stage2.evaluations * a_sweep, rel=0.01)
+    passes = METER.loop(stage1, Layout(2, 1))
+    assert passes.exchanges == stage1.evaluations * 2
+
+
+def test_ranks_have_their_shares() -> None:
+    """A rank of two has half of the video's work, and all of the text's and the audio's."""
+    for phase in load().phases:
+        whole, half = METER.loop(phase), METER.loop(phase, Layout(1, 2))
+        assert 0.5 < half.flops / whole.flops < 0.55
+        assert half.block_calls == whole.block_calls
+    guided = load().phases[0]
+    dearest = METER.loop(guided, Layout(2, 1)).flops / METER.loop(guided).flops
+    assert dearest == pytest.approx(2 / (3 + 20 / 48), rel=0.03)
+
+
+def test_what_is_not_shared_out_costs_what_it_does_alone() -> None:
+    """Stage 2 has one pass: where only passes are shared, every rank makes it."""
+    stage2 = load().phases[1]
+    alone, each = METER.loop(stage2), METER.loop(stage2, Layout(2, 1))
+    assert (each.flops, each.block_calls) == (alone.flops, alone.block_calls)
+
+
+def test_layouts_follow_the_link() -> None:
+    """Over NVLink tokens are shared; over a slow link passes, which exchange almost nothing."""
+    nvlink = group("h100-80gb", 2)
+    assert costs_of(nvlink, load()).layouts == (Layout(1, 2), Layout(1, 2))
+    slow = replace(nvlink, peers=PeerLink(1e9, 1e-4, 1e9, direct=False))
+    assert costs_of(slow, load()).layouts[0] == Layout(2, 1)
+    assert costs_of(nvlink.alone(), load()).layouts == (ALONE, ALONE)
+
+
+def test_settings_say_what_is_shared() -> None:
+    def shared(parallel: str) -> tuple[Layout, ...]:
+        return share_out(load(), METER, group("h200", 4), Calibration(), parallel)  # type: ignore[arg-type]
+
+    assert shared("guidance") == (Layout(4, 1),) * 2
+    assert shared("sequence") == (Layout(1, 4),) * 2
+    assert shared("off") == (ALONE, ALONE)
+
+
+@pytest.mark.parametrize("name", ["h200", "h100-80gb", "a100-80gb"])
+def test_more_devices_take_less_time_and_exchange_is_part_of_it(name: str) -> None:
+    before = costs_of(group(name, 1), load(1024, 1536)).computing
+    for devices in (2, 4, 8):
+        c = costs_of(group(name, devices), load(1024, 1536))
+        assert c.computing < before
+        before = c.computing
+        for (stage, seconds), exchanging in zip(c.stages, c.exchanging, strict=True):
+            assert 0 <= exchanging < seconds
+            assert (exchanging > 0) == (stage.phase is not None)
+
+
+def test_a_slow_link_says_that_one_device_is_as_good() -> None:
+    wanted = Residency(AUTO)
+    work = load()
+    useless = replace(group("h200", 2), peers=PeerLink(1e6, 1.0, 1e6, direct=False))
+
+    def plan(hardware: Hardware):  # type: ignore[no-untyped-def]
+        return decide(costs_of(hardware, work), wanted, limits_of(hardware, wanted))
+
+    gain = compare(plan(useless), useless, work, plan)
+    assert not gain.pays
+    assert "one GPU is as good" in gain.words
+    nvlink = group("h200", 2)
+    gain = compare(plan(nvlink), nvlink, work, plan)
+    assert gain.pays
+    assert gain.times_as_fast is not None
+    assert 1.4 < gain.times_as_fast < 2
