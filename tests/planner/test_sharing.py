@@ -6,7 +6,7 @@ import pytest
 
 from entracte.machine.cards import card
 from entracte.machine.hardware import Hardware, PeerLink
-from entracte.parallel.layout import Layout
+from entracte.parallel import ONE_RANK, Layout
 from entracte.planner.calibration import Calibration
 from entracte.planner.cost_model import Costs, costs
 from entracte.planner.decision import decide
@@ -15,7 +15,7 @@ from entracte.planner.group import compare
 from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
 from entracte.planner.sharing import share_out
-from entracte.planner.transformer_work import ALONE, TransformerMeter
+from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.workload import Workload
 from entracte.residency import AUTO, Residency
 from entracte.units import GIB
@@ -83,7 +83,7 @@ def test_layouts_follow_the_link() -> None:
     assert costs_of(nvlink, load()).layouts == (Layout(1, 2), Layout(1, 2))
     slow = replace(nvlink, peers=PeerLink(1e9, 1e-4, 1e9, direct=False))
     assert costs_of(slow, load()).layouts[0] == Layout(2, 1)
-    assert costs_of(nvlink.alone(), load()).layouts == (ALONE, ALONE)
+    assert costs_of(nvlink.alone(), load()).layouts == (ONE_RANK, ONE_RANK)
 
 
 def test_settings_say_what_is_shared() -> None:
@@ -92,9 +92,10 @@ def test_settings_say_what_is_shared() -> None:
 
     assert shared("guidance") == (Layout(4, 1),) * 2
     assert shared("sequence") == (Layout(1, 4),) * 2
-    assert shared("off") == (ALONE, ALONE)
+    assert shared("off") == (ONE_RANK, ONE_RANK)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["h200", "h100-80gb", "a100-80gb"])
 def test_more_devices_take_less_time_and_exchange_is_part_of_it(name: str) -> None:
     before = costs_of(group(name, 1), load(1024, 1536)).computing

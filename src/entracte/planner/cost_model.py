@@ -8,7 +8,7 @@ import numpy as np
 
 from entracte.machine.hardware import Hardware
 from entracte.models.kernels import graphs_pay
-from entracte.parallel.layout import Layout, Parallel
+from entracte.parallel import Layout, Parallel
 from entracte.residency import (
     BASE,
     Place,

@@ -6,15 +6,17 @@ from torch import Tensor
 from torch.distributed import ProcessGroup, Work
 
 from entracte.parallel import Mesh, Ranks
-from entracte.parallel.layout import Layout
 
 from .meter import Counts
 
 
-def counted_mesh(layout: Layout, rank: int, counts: Counts) -> Mesh:
-    """The mesh of a rank in a layout, for tensors on the meta device."""
-    everyone = _CountedGroup(rank, layout.ranks, counts)
-    return Mesh(Ranks(everyone), Ranks(_CountedGroup(rank % layout.row, layout.row, counts)))
+def counted_mesh(ranks: int, rank: int, counts: Counts) -> Mesh:
+    """The mesh of one of so many ranks, for tensors on the meta device."""
+
+    def connect(_name: str, place: int, size: int) -> ProcessGroup:
+        return _CountedGroup(place, size, counts)
+
+    return Mesh.open(Ranks(connect("all", rank, ranks)), connect)
 
 
 class _CountedGroup(ProcessGroup):
@@ -33,9 +35,8 @@ class _CountedGroup(ProcessGroup):
         *_options: object,
     ) -> Work:
         """Count what goes to other ranks."""
-        if self.size() > 1:
-            self._counts.exchanges += 1
-            self._counts.exchanged += sum(sent) - sent[self.rank()]
+        self._counts.exchanges += 1
+        self._counts.exchanged += sum(sent) - sent[self.rank()]
         return _Done()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from entracte.errors import BudgetError
-from entracte.parallel.layout import Layout
+from entracte.parallel import Layout
 from entracte.residency import AUTO, Mode, Residency, SnapshotPolicy
 from entracte.units import duration, size
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from entracte.errors import BudgetError
 from entracte.machine.hardware import Hardware
-from entracte.parallel.layout import Layout
+from entracte.parallel import Layout
 from entracte.units import duration
 
 from .decision import Decision

@@ -8,7 +8,7 @@ import torch
 from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
-from entracte.parallel.layout import Layout, Parallel
+from entracte.parallel import Layout, Parallel
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.resolved import ResolvedRequest
 from entracte.residency import AUTO, Backend, OpenAdapter, Residency, WeightPhase

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from entracte.machine.hardware import Hardware
-from entracte.parallel.layout import Layout, Parallel
+from entracte.parallel import Layout, Parallel
 from entracte.pipeline.cache import Cache
 from entracte.residency import AUTO, Residency, WeightPhase, WeightSet
 from entracte.units import duration, size

@@ -1,10 +1,10 @@
 """How a request's phases are shared out over several devices: the quickest layout of each."""
 
 from entracte.machine.hardware import Hardware
-from entracte.parallel.layout import Layout, Parallel, layouts
+from entracte.parallel import ONE_RANK, Layout, Parallel, layouts
 
 from .calibration import Calibration
-from .transformer_work import ALONE, TransformerMeter
+from .transformer_work import TransformerMeter
 from .work import loop_work
 from .workload import PhaseLoad, Workload
 
@@ -25,7 +25,7 @@ def share_out(
     graphs: blocks are run from captured graphs, where these are captured.
     """
     if hardware.devices == 1 or parallel == "off":
-        return (ALONE,) * len(load.phases)
+        return (ONE_RANK,) * len(load.phases)
     config = transformer.config
     found = layouts(hardware.devices, (config.video.heads, config.audio.heads))
     if parallel != "auto":

@@ -20,8 +20,7 @@ from entracte.models.transformer.block import Block
 from entracte.models.transformer.config import StreamConfig
 from entracte.models.transformer.passes import Batch, Rows
 from entracte.models.transformer.rotary import Rotary
-from entracte.parallel import SpreadTransformer
-from entracte.parallel.layout import Layout
+from entracte.parallel import ONE_RANK, Layout, SpreadTransformer
 from entracte.pipeline.cache import Cache
 from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.samplers import SAMPLERS
@@ -45,8 +44,6 @@ CACHED_LOOPS = 64
 
 # What stands for a model's dtype: only its size counts.
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
-
-ALONE = Layout(1, 1)
 
 # The second step of a sampler also holds what the first one made.
 STEPS = 2
@@ -106,7 +103,7 @@ class TransformerMeter:
         tables = [each for s in self._rotary(phase) for each in (s.own, s.cross)]
         return sum(table.cos.nbytes + table.sin.nbytes for table in tables)
 
-    def loop(self, phase: PhaseLoad, layout: Layout = ALONE) -> LoopWork:
+    def loop(self, phase: PhaseLoad, layout: Layout = ONE_RANK) -> LoopWork:
         """What the loop of a phase takes of a device, where it is shared out in a layout."""
         sampler = SAMPLERS[phase.sampler]
         steps = min(phase.steps, STEPS)
@@ -137,9 +134,9 @@ class TransformerMeter:
             blocks = _CountedBlocks(counts, self.config.layers)
             video, audio = self._video(phase, image), self._audio(phase)
             evaluate: Evaluate = self._transformer
-            if layout != ALONE:
-                mesh = counted_mesh(layout, rank, counts)
-                evaluate = SpreadTransformer(self._transformer, mesh)
+            if layout != ONE_RANK:
+                mesh = counted_mesh(layout.ranks, rank, counts)
+                evaluate = SpreadTransformer(self._transformer, mesh, layout)
             denoiser = Denoiser(
                 evaluate,
                 video,

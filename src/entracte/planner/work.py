@@ -7,13 +7,13 @@ from entracte import stages
 from entracte.models.kernels.graphs import pool_bytes
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import SPATIAL_SCALE
-from entracte.parallel.layout import Layout
+from entracte.parallel import ONE_RANK, Layout
 from entracte.stages import Stage
 
 from .model_profile import ModelFigures
 from .stage_laws import NOTHING, mel_frames
 from .tile_work import Tiles, decode_work
-from .transformer_work import ALONE, TransformerMeter
+from .transformer_work import TransformerMeter
 from .workload import PhaseLoad, Workload
 
 NOISE_BYTES = 2  # an element of noise
@@ -64,7 +64,7 @@ def stage_work(
 
     layouts: of every phase, on several devices; the work is that of the one with most to do.
     """
-    work = _Work(model, load, transformer, layouts or (ALONE,) * len(load.phases))
+    work = _Work(model, load, transformer, layouts or (ONE_RANK,) * len(load.phases))
     work.opening()
     for number in range(load.new_prompts):
         work.for_a_prompt(number)
