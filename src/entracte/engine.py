@@ -1,8 +1,10 @@
 """The engine: opens a model, owns its device manager, runs a recipe on a request."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,11 +21,13 @@ from entracte.errors import (
     ResidencyError,
 )
 from entracte.files import require_writable
+from entracte.group import ALONE, Leader, Member, SharedOrder
 from entracte.machine.hardware import Hardware
-from entracte.machine.torch_device import current, pick_device
+from entracte.machine.torch_device import current, pick_device, pick_devices
 from entracte.media.output import check_output
 from entracte.models.kernels import Execution, Kernels, execution
-from entracte.parallel import ONE_RANK, Layout, Mesh, Parallel, default_layout
+from entracte.orders import EngineOrder, ForgetPrompts, HoldWeights, LoadWeights, MakeVideo
+from entracte.parallel import ONE_RANK, Layout, Parallel, default_layout
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
 from entracte.pipeline.model_weights import ModelWeights
@@ -50,7 +54,9 @@ from entracte.residency import (
 )
 from entracte.result import Result
 from entracte.stages import VALIDATE
+from entracte.trace.dump import Dump
 from entracte.trace.trace import Trace, TraceOptions
+from entracte.trace.write_dump import perf_dump
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -75,7 +81,7 @@ class Engine:
         residency: Residency | None = None,
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
-        mesh: Mesh | None = None,
+        member: Member = ALONE,
         parallel: Parallel = "auto",
     ) -> None:
         missing = [name for name in COMPONENTS if name not in source.components]
@@ -89,10 +95,11 @@ class Engine:
         self._one_at_a_time = threading.RLock()
         self._closed = False
         self._decision: Decision | None = None  # of the last request, in mode auto
+        self._cheaper = False  # than the last one, which ran out of memory
         self._wanted = residency or Residency(AUTO)
         # What several devices exchange in a step is not captured.
-        self._kernels: Kernels = "fused" if mesh is not None and kernels == "auto" else kernels
-        self._mesh = mesh
+        self._kernels: Kernels = "fused" if member.size > 1 and kernels == "auto" else kernels
+        self._member = member
         self._parallel: Parallel = parallel
         self._execution = self._new_execution()
         self._planner = ModelPlanner(
@@ -121,13 +128,14 @@ class Engine:
         spatial_upsampler_path: str | Path | None = None,
         pipeline: str = "two-stage",
         device: str = "auto",
+        devices: Sequence[str] = (),
+        parallel: Parallel = "auto",
         dtype: str = "bfloat16",
         residency: Residency | None = None,
         backend: Backend | None = None,
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
-        mesh: Mesh | None = None,
-        parallel: Parallel = "auto",
+        member: Member | None = None,
     ) -> Self:
         """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
@@ -135,6 +143,10 @@ class Engine:
         distilled_lora: a path, or a path and a strength.
         pipeline: which checkpoint to prefer if the model has a base and a distilled one.
         device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
+        devices: several of them, which make each video together; this process has the first, and
+            starts another for each of the others. parallel: how they share out the work: "auto",
+            "guidance" (passes only), "sequence" (the video's tokens), or "off": the first works
+            alone.
         dtype: "bfloat16", as the model was trained, or "float32".
         residency: where weights live (default: mode `auto`; `resident` on a custom backend, whose
         speed is
@@ -143,11 +155,7 @@ class Engine:
         hardware: the machine for the planner (default: probed when needed).
         kernels: on a GPU "auto" (fused kernels, from captured graphs where that pays), "fused"
             (without graphs) or "plain" (torch's operators).
-        mesh: the devices that make each video together, one process with an engine on each. All of
-            them must be asked for the same videos in the same order; no failure of one is told to
-            the others yet.
-        parallel: how they share out the work: "auto", "guidance" (passes only) or "sequence" (the
-            video's tokens).
+        member: this process's place in a group that was started elsewhere, instead of `devices`.
 
         Raises CheckpointError if files are missing, damaged, or of another model, and
         ResidencyError if the residency contradicts itself or the model.
@@ -160,13 +168,54 @@ class Engine:
             upsampler=None if spatial_upsampler_path is None else Path(spatial_upsampler_path),
             distilled_lora=_path_and_strength(distilled_lora),
         )
-        source = open_model(
-            None if model is None else str(model), paths, distilled=pipeline == "distilled"
+        open_source = partial(
+            open_model,
+            None if model is None else str(model),
+            paths,
+            distilled=pipeline == "distilled",
         )
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")
-        backend = backend or open_backend(pick_device(device))
-        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels, mesh, parallel)
+        if len(devices) > 1 and parallel != "off":
+            return cls.lead(
+                open_source,
+                pick_devices(devices),
+                DTYPES[dtype],
+                residency,
+                hardware,
+                kernels,
+                parallel,
+            )
+        source = open_source()
+        member = member or ALONE
+        backend = backend or open_backend(pick_device(devices[0] if devices else device), member)
+        return cls(source, backend, DTYPES[dtype], residency, hardware, kernels, member, parallel)
+
+    @classmethod
+    def lead(
+        cls,
+        open_source: Callable[[], ModelSource],
+        devices: Sequence[torch.device],
+        dtype: torch.dtype,
+        residency: Residency | None = None,
+        hardware: Hardware | None = None,
+        kernels: Kernels = "auto",
+        parallel: Parallel = "auto",
+    ) -> Self:
+        """Open a model on several devices, with a process for each but the first; see `open`.
+
+        open_source: finds the model's files, in every process; can be pickled.
+        """
+        source = open_source()
+        leader = Leader(
+            devices, OpenAlike(open_source, dtype, residency or Residency(AUTO), kernels, parallel)
+        )
+        try:
+            backend = open_backend(devices[0], leader)
+            return cls(source, backend, dtype, residency, hardware, kernels, leader, parallel)
+        except BaseException:
+            leader.close()
+            raise
 
     def generate(
         self,
@@ -204,14 +253,17 @@ class Engine:
             )
 
             def attempt() -> Result:
-                reporter = Reporter(progress, should_stop)
+                reporter = Reporter(progress, should_stop, self._member.agree)
                 return self._generate(request, outputs, reporter, Trace(self.backend, trace))
 
+            self._restart()
+            self._cheaper = False
             try:
                 return attempt()
             except OutOfMemory:
                 if not self._next_cheaper():
                     raise
+            self._restart()
             return attempt()
 
     def _generate(
@@ -220,22 +272,27 @@ class Engine:
         outputs: Outputs,
         reporter: Reporter,
         trace: Trace,
+        order: MakeVideo | None = None,
     ) -> Result:
+        """order: the leader's, where this process follows."""
         with trace.stage(VALIDATE.name, VALIDATE.on_host), device_errors("preparing"):
             if outputs.path is not None:
                 check_output(outputs.path)
             if outputs.latents_path is not None:
                 require_writable(outputs.latents_path)
-            prepared, plan = self._plan(request)
+            prepared, plan = self._plan(request, order)
+        if order is None:
+            order = self._order(prepared.resolved, trace)
         reporter.begin(prepared.resolved.work)
         before = replace(self.backend.traffic)
         with (
+            self._sharing(order) as shared,
             current(self.backend.device),
             self._weights.in_use() as manager,
             device_errors("computing"),
         ):
-            opened, layouts = self._open_model(manager), self._layouts(prepared.resolved)
-            run = Run(opened, prepared, plan, layouts, trace, reporter, outputs)
+            opened = self._open_model(manager)
+            run = Run(opened, prepared, plan, order.layouts, trace, reporter, outputs)
             with trace.weights(manager.recording()):
                 made = run.generate()
         for what, number in asdict(self.backend.traffic.since(before)).items():
@@ -250,6 +307,7 @@ class Engine:
             output_path=outputs.path,
             decision=self._decision,
             warnings=prepared.resolved.weights.notices,
+            followers=tuple(each for each in shared.reports if isinstance(each, Dump)),
         )
 
     def plan(self, request: Request) -> Decision:
@@ -288,9 +346,14 @@ class Engine:
         Raises what `generate` raises before its first stage.
         """
         with self._one_at_a_time, torch.inference_mode():
-            _, plan = self._plan(request)
-            with self._weights.in_use() as manager, manager.execute(plan):
-                self.backend.synchronize()
+            self._restart()
+            prepared, plan = self._plan(request)
+            with self._sharing(LoadWeights(prepared.resolved.request, self._decided)):
+                self._load(plan)
+
+    def _load(self, plan: ManagerPlan) -> None:
+        with self._weights.in_use() as manager, manager.execute(plan):
+            self.backend.synchronize()
 
     def configure(self, residency: Residency) -> None:
         """Hold weights in another way from the next request on.
@@ -302,9 +365,12 @@ class Engine:
         right = "configure takes a Residency, such as Residency('fused')"
         _require(residency, Residency, ResidencyError(right))
         with self._one_at_a_time:
+            self._restart()
             self._weights.manager.configure(named(residency))
             self._wanted = residency
             self._decision = None
+            with self._sharing(HoldWeights(residency)):
+                pass
 
     @property
     def decision(self) -> Decision | None:
@@ -315,6 +381,9 @@ class Engine:
         """Clear the cache of encoded prompts, for measurements."""
         with self._one_at_a_time:
             self._contexts = Cache(CACHED_PROMPTS)
+            self._restart()
+            with self._sharing(ForgetPrompts()):
+                pass
 
     def residency(self) -> list[Row]:
         """Where every byte of weights is now."""
@@ -324,6 +393,7 @@ class Engine:
         """Free all memory. The engine cannot be used afterwards."""
         with self._one_at_a_time:
             self._closed = True
+            self._member.close()
             self._weights.manager.close()
 
     def __enter__(self) -> Self:
@@ -336,17 +406,89 @@ class Engine:
         """Resolve a request as far as possible without weights."""
         return self._plan(request)[0]
 
-    def _plan(self, request: Request) -> tuple[PreparedRequest, ManagerPlan]:
-        """A prepared request, and the plan of its weights."""
+    def follow(self, order: EngineOrder) -> Dump | None:
+        """Carry out what the leader of the group does, too. Returns the trace of a video."""
+        with self._one_at_a_time, torch.inference_mode():
+            try:
+                return self._follow(order)
+            except BaseException:
+                self._contexts = Cache(CACHED_PROMPTS)
+                raise
+
+    def _follow(self, order: EngineOrder) -> Dump | None:
+        match order:
+            case MakeVideo(request):
+                if order.cheaper:
+                    self._execution = self._new_execution()
+                trace = Trace(self.backend, TraceOptions(order.level))
+                outputs = Outputs(None, None, keep_frames=False)
+                reporter = Reporter(agree=self._member.agree)
+                return perf_dump(self._generate(request, outputs, reporter, trace, order).trace, {})
+            case LoadWeights(request):
+                self._load(self._plan(request, order)[1])
+            case HoldWeights(residency):
+                self._weights.manager.configure(named(residency))
+                self._wanted = residency
+            case ForgetPrompts():
+                self._contexts = Cache(CACHED_PROMPTS)
+        return None
+
+    def _plan(
+        self, request: Request, order: MakeVideo | LoadWeights | None = None
+    ) -> tuple[PreparedRequest, ManagerPlan]:
+        """A prepared request, and the plan of its weights. order: the leader's, which decided."""
         self.source.check_unchanged()
         prepared = self._resolver.prepare(request)
-        if self._wanted.mode == AUTO:
+        decided = None if order is None else order.residency
+        if order is None and self._wanted.mode == AUTO:
             self._decision = self._planner.decide(prepared.resolved, self._wanted)
             self._planner.adopt(self._wanted, self._decision)
-            if self._decision.residency != self._weights.manager.wanted:
-                self._weights.manager.configure(self._decision.residency)
+            decided = self._decision.residency
+        if decided is not None and decided != self._weights.manager.wanted:
+            self._weights.manager.configure(decided)
         resolved = prepared.resolved
         return prepared, self._weights.manager.plan(resolved.weight_phases, resolved.weights.lent)
+
+    def _order(self, resolved: ResolvedRequest, trace: Trace) -> MakeVideo:
+        return MakeVideo(
+            resolved.request,
+            self._decided,
+            self._layouts(resolved),
+            trace.options.level,
+            self._cheaper,
+        )
+
+    @property
+    def _decided(self) -> Residency | None:
+        """What the planner decided, for followers."""
+        return None if self._decision is None else self._decision.residency
+
+    @contextmanager
+    def _sharing(self, order: EngineOrder) -> Iterator[SharedOrder]:
+        """Have all ranks of the group carry out an order."""
+        try:
+            with self._member.share(order) as shared:
+                yield shared
+        except BaseException:
+            if self._member.size > 1:
+                self._contexts = Cache(CACHED_PROMPTS)  # or ranks could differ in what they encode
+            raise
+
+    def _restart(self) -> None:
+        """Open the backend again, as all ranks do, if the group has lost one."""
+        if not self._member.restart():
+            return
+        self._weights.manager.close()
+        self.backend = open_backend(self.backend.device, self._member)
+        self._weights = ModelWeights(
+            self.source,
+            self.backend,
+            self._dtype,
+            self._loras.adapter,
+            self._decided or named(self._wanted),
+        )
+        self._execution = self._new_execution()
+        self._contexts = Cache(CACHED_PROMPTS)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -359,6 +501,7 @@ class Engine:
         self._planner.ran_out(self._decision)
         self._decision = None
         self._execution = self._new_execution()  # without graphs yet
+        self._cheaper = True
         return True
 
     def _new_execution(self) -> Execution:
@@ -377,17 +520,39 @@ class Engine:
             run_blocks=self._execution.blocks,
             calls=self._execution.calls,
             decoders=self._execution.decoders,
-            mesh=self._mesh,
+            mesh=self._member.mesh,
         )
 
     def _layouts(self, resolved: ResolvedRequest) -> tuple[Layout, ...]:
         """How each phase is shared out over devices."""
-        if self._mesh is None:
+        if self._member.size == 1:
             return (ONE_RANK,) * len(resolved.phases)
         config = self.source.components["transformer"].config
         heads = config["num_attention_heads"], config["audio_num_attention_heads"]
-        layout = default_layout(self._parallel, self._mesh.everyone.size, heads)
+        layout = default_layout(self._parallel, self._member.size, heads)
         return (layout,) * len(resolved.phases)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAlike:
+    """Opens the engine of a follower, like the leader's."""
+
+    open_source: Callable[[], ModelSource]
+    dtype: torch.dtype
+    residency: Residency
+    kernels: Kernels
+    parallel: Parallel
+
+    def __call__(self, member: Member, device: torch.device) -> Engine:
+        return Engine(
+            self.open_source(),
+            open_backend(device, member),
+            self.dtype,
+            self.residency,
+            kernels=self.kernels,
+            member=member,
+            parallel=self.parallel,
+        )
 
 
 def _require(given: object, kind: type, otherwise: EntracteError) -> None:

@@ -26,18 +26,23 @@ ProgressCallback = Callable[[Progress], None]
 
 
 class Reporter:
-    """Reports stages and steps, and raises Cancelled at the next of them once asked to stop."""
+    """Reports stages and steps, and raises Cancelled at the next of them once asked to stop.
+
+    agree: whether all ranks of a group stop after a step, given whether this one was asked to.
+    """
 
     def __init__(
         self,
         callback: ProgressCallback | None = None,
         should_stop: Callable[[], bool] | None = None,
+        agree: Callable[[bool], bool] = bool,
     ) -> None:
         self._work = 0.0
         self._done = 0.0
         self._seconds = 0.0
         self._callback = callback
         self._should_stop = should_stop
+        self._agree = agree
         self._stage = ""
         self._mark = time.perf_counter()
 
@@ -49,7 +54,7 @@ class Reporter:
         """Note that a stage begins."""
         self._stage = name
         self._mark = time.perf_counter()
-        self._tell(0, steps)
+        self._tell(0, steps, self._asked())
 
     def step(self, step: int, steps: int, work: float) -> None:
         """Note that a step, and that much work, is done."""
@@ -57,10 +62,13 @@ class Reporter:
         self._seconds += now - self._mark
         self._mark = now
         self._done += work
-        self._tell(step, steps)
+        self._tell(step, steps, self._agree(self._asked()))
 
-    def _tell(self, step: int, steps: int) -> None:
-        if self._should_stop is not None and self._should_stop():
+    def _asked(self) -> bool:
+        return self._should_stop is not None and self._should_stop()
+
+    def _tell(self, step: int, steps: int, stop: bool) -> None:
+        if stop:
             raise Cancelled(f"stopped by the caller, in {self._stage}")
         if self._callback is None:
             return

@@ -8,6 +8,7 @@ from torch import Tensor
 from entracte.notices import Notice
 from entracte.planner.decision import Decision
 from entracte.request import Request
+from entracte.trace.dump import Dump
 from entracte.trace.trace import Trace
 
 
@@ -22,6 +23,7 @@ class Result:
         and so on for every phase, on the CPU.
     output_path: the file or folder that was written, if any.
     decision: the planner's, in mode `auto`.
+    followers: the dumps of the other ranks' traces, where several devices made it.
     warnings: how it may differ from the request, such as keys of a LoRA that were left out.
     """
 
@@ -34,3 +36,4 @@ class Result:
     output_path: Path | None
     decision: Decision | None = None
     warnings: tuple[Notice, ...] = ()
+    followers: tuple[Dump, ...] = ()

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from entracte import Engine, Guidance, ImageCondition, Request, Residency
+from entracte.group import Alone
 from entracte.parallel import Mesh, Parallel
 
 from .threads import on_ranks
@@ -21,7 +22,12 @@ def latents(
     parallel: Parallel = "auto",
 ) -> list[Tensor]:
     with Engine.open(
-        model, device="cpu", dtype="float32", residency=residency, mesh=mesh, parallel=parallel
+        model,
+        device="cpu",
+        dtype="float32",
+        residency=residency,
+        member=Alone(mesh),
+        parallel=parallel,
     ) as engine:
         made = engine.generate(request, keep_frames=False).latents
     return [made[name] for name in sorted(made)]

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
         require_absent(path, options.force, may_ask=not silent)
     if silent:
         hide_progress()
-    engine = open_engine(settings, residency)
+    engine = open_engine(settings, residency, settings.devices)
     if not silent:
         for note in engine.source.notes:
             say(note)

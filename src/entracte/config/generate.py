@@ -14,6 +14,10 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
     """Settings of one `entracte generate`; None leaves the choice to the pipeline's defaults."""
 
     pipeline: Pipeline[PipelineName] = "two-stage"  # as the model's, which is opened for one
+    devices: Annotated[
+        tuple[str, ...],
+        Flag("model", "devices that make the video together (default: --device)", "DEVICE…"),
+    ] = ()
     image: Annotated[
         list[list[Number]] | None,
         Flag(

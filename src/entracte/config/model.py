@@ -24,6 +24,10 @@ class ModelSettings(Settings):
     spatial_upsampler_path: Annotated[Path | None, Flag("model", "latent upsampler", "PATH")] = None
     pipeline: Pipeline[PipelineName] = "two-stage"
     device: Annotated[str, Flag("model", "auto, cpu, cuda or cuda:N", "DEVICE")] = "auto"
+    parallel: Annotated[
+        Literal["auto", "off", "guidance", "sequence"],
+        Flag("model", "how several devices share a video: auto, off, guidance or sequence", "KIND"),
+    ] = "auto"
     dtype: Annotated[
         Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")
     ] = "bfloat16"

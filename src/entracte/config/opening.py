@@ -1,6 +1,7 @@
 """Opening the engine that settings describe."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
     from entracte.residency import Residency
 
 
-def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
-    """The engine that settings describe; raises CheckpointError and ResidencyError."""
+def open_engine(
+    settings: ModelSettings, residency: "Residency", devices: Sequence[str] = ()
+) -> "Engine":
+    """The engine that settings describe; raises CheckpointError and ResidencyError.
+
+    devices: those that make a video together, if not the one of the settings; a word may have
+    several, as in `0,1`.
+    """
     with quick_imports():
         from entracte.engine import Engine
 
@@ -32,6 +39,8 @@ def open_engine(settings: ModelSettings, residency: "Residency") -> "Engine":
         spatial_upsampler_path=settings.spatial_upsampler_path,
         pipeline=settings.pipeline,
         device=settings.device,
+        devices=[name for word in devices for name in word.split(",")],
+        parallel=settings.parallel,
         dtype=settings.dtype,
         residency=residency,
         kernels=settings.kernels,

@@ -1,5 +1,6 @@
 """Devices by name."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -25,3 +26,20 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RequestError(f"device {name!r} does not exist: torch sees no such CUDA device")
     return device
+
+
+def pick_devices(names: Sequence[str]) -> list[torch.device]:
+    """Several devices, for one rank each; raises RequestError for those that this machine lacks.
+
+    names: such as `cuda:0`, or its number alone.
+    """
+    found = [pick_device(f"cuda:{name}" if name.isdecimal() else name) for name in names]
+    whole = [
+        torch.device("cuda", each.index or 0) if each.type == "cuda" else each for each in found
+    ]
+    for device in whole:
+        if device.type == "cuda" and whole.count(device) > 1:
+            raise RequestError(f"device {device} is named twice; a rank has one of its own")
+    if len({each.type for each in whole}) > 1:
+        raise RequestError("a group has GPUs only, or CPUs only")
+    return whole

@@ -1,0 +1,82 @@
+"""The connections of one rank to the others, for tensors and for small values."""
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch._C._distributed_c10d import FileStore, ProcessGroup
+
+from entracte.errors import PeerFailed
+from entracte.parallel import Mesh, Ranks, connecting
+
+# The group itself notices ranks that died or hang; torch's own limits must not be shorter.
+EXCHANGE_LIMIT = timedelta(hours=12)
+
+# How long a rank waits for the others to open what it opens.
+OPENING_SECONDS = 600.0
+POLL_SECONDS = 0.005
+
+
+class RankConnections:
+    """Made by every rank with the same folder, private to the group.
+
+    Those for tensors are numbered: an abort ends them, and later orders use the next ones.
+    """
+
+    def __init__(self, folder: Path, rank: int, size: int, device: torch.device) -> None:
+        self.mesh: Mesh | None = None
+        self.aborted = False
+        self._folder = folder
+        self._rank = rank
+        self._size = size
+        self._device = device
+        self._number: int | None = None
+        self._groups: list[ProcessGroup] = []
+        self._exchanges = 0
+
+    def use(self, number: int) -> None:
+        """Use the connections of that number; where they are new, all ranks do so at once."""
+        if number == self._number:
+            return
+        store = FileStore(str(self._folder / f"connections-{number}"), self._size)
+        connect_by = connecting(store, self._device, EXCHANGE_LIMIT)
+
+        def connect(name: str, rank: int, size: int) -> ProcessGroup:
+            self._groups.append(connect_by(name, rank, size))
+            return self._groups[-1]
+
+        self.mesh, self._groups, self.aborted = None, [], False
+        self.mesh = Mesh.open(Ranks(connect("everyone", self._rank, self._size)), connect)
+        self._number = number
+
+    def abort(self) -> bool:
+        """End all exchanges of tensors at once, from any thread; returns whether that is possible.
+
+        gloo cannot: its exchanges end when a process does that takes part.
+        """
+        self.aborted = True
+        if self._device.type != "cuda":
+            return False
+        for group in self._groups:
+            group.abort()
+        return True
+
+    def exchange(self, value: object, check: Callable[[], None]) -> list[object]:
+        """See `Member.exchange`. check: raises where another rank has failed."""
+        self._exchanges += 1
+        paths = [self._folder / f"value-{self._exchanges}-{rank}" for rank in range(self._size)]
+        part = paths[self._rank].with_suffix(".part")
+        part.write_bytes(pickle.dumps(value))
+        part.rename(paths[self._rank])
+        deadline = time.monotonic() + OPENING_SECONDS
+        for rank, path in enumerate(paths):
+            while not os.path.lexists(path):
+                check()
+                if time.monotonic() > deadline:
+                    raise PeerFailed(f"rank {rank} did not open within {OPENING_SECONDS:g} s")
+                time.sleep(POLL_SECONDS)
+        return [pickle.loads(path.read_bytes()) for path in paths]

@@ -1,0 +1,168 @@
+"""A follower's process: carries out the leader's orders until it is told to leave."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from entracte.errors import EntracteError, PeerFailed
+from entracte.parallel import Mesh
+
+from .connections import RankConnections
+from .failures import is_reason
+from .member import Follows, SharedOrder
+from .messages import (
+    Alive,
+    Assignment,
+    CallOff,
+    Carried,
+    Failure,
+    FollowerReport,
+    Invitation,
+    Joined,
+    Leave,
+    Order,
+    StepEnd,
+)
+
+logger = logging.getLogger(__name__)
+
+ALIVE_SECONDS = 2.0
+
+# Exit code of a process that ends so that others are freed of an exchange with it.
+EXIT_CALLED_OFF = 3
+
+
+def main() -> None:
+    """Follow, in a process that a leader started. Arguments: descriptors of the two sockets."""
+    # Signals of the terminal are for the leader.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    orders, reports = (Connection(int(word)) for word in sys.argv[1:3])
+    Follower(orders, reports).run()
+
+
+class Follower:
+    """A rank other than the leader's; a `Member`.
+
+    The process ends if the leader is gone, or if it would keep others waiting otherwise.
+    """
+
+    def __init__(self, orders: Connection, reports: Connection) -> None:
+        self._orders = orders
+        self._reports = reports
+        self._sending = threading.Lock()
+        self._steps = 0
+        self._using = 0  # the number of the connections in use
+        self._called_off: CallOff | None = None
+        invitation = self._next_order()
+        assert isinstance(invitation, Invitation)  # the first
+        self.rank, self.size = invitation.rank, invitation.size
+        self._device = device = torch.device(invitation.device)
+        self._connections = RankConnections(Path(invitation.folder), self.rank, self.size, device)
+        self._open_follower = invitation.open_follower
+        for loop in (self._listen, self._tell_alive):
+            threading.Thread(target=loop, name=f"follower {loop.__name__}", daemon=True).start()
+
+    def run(self) -> None:
+        """Open what follows, and have it carry out orders until the leader says to leave."""
+        try:
+            opened = self._open_follower(self, self._device)
+        except BaseException as error:  # panics of Rust libraries are not an Exception
+            self._fail(error, ends=True)
+        self._send(Joined())
+        while not isinstance(order := self._next_order(), Leave):
+            if isinstance(order, Assignment):  # else a word about what was called off
+                self._carry_out(opened, order)
+        opened.close()
+
+    @property
+    def mesh(self) -> Mesh | None:
+        return self._connections.mesh
+
+    def restart(self) -> bool:
+        return False
+
+    @contextmanager
+    def share(self, order: object) -> Iterator[SharedOrder]:  # noqa: ARG002
+        yield SharedOrder()
+
+    def agree(self, stop: bool) -> bool:  # noqa: ARG002
+        word = self._next_order()
+        assert isinstance(word, StepEnd)  # nothing else is sent meanwhile
+        self._steps += 1
+        return word.stop
+
+    def exchange(self, value: object) -> list[object]:
+        return self._connections.exchange(value, self.check)
+
+    def check(self) -> None:
+        if self._called_off is not None and self._called_off.connections == self._using:
+            raise PeerFailed(self._called_off.reason)
+
+    def close(self) -> None:
+        pass  # the leader ends the group
+
+    def _carry_out(self, opened: Follows, order: Assignment) -> None:
+        self._using = order.connections
+        try:
+            self._connections.use(order.connections)
+            self.check()
+            report = opened.follow(order.order)
+        except BaseException as error:  # of any kind: the leader is told
+            self._fail(error, ends=not self._connections.abort())
+        else:
+            self._send(Carried(report))
+
+    def _fail(self, error: BaseException, ends: bool) -> None:
+        likely = is_reason(error)
+        try:
+            self.check()
+        except PeerFailed:
+            likely = False
+        if likely and not isinstance(error, EntracteError):
+            logger.error("rank %d failed", self.rank, exc_info=error)
+        self._send(Failure(type(error).__name__, str(error), likely, ends))
+        if ends:
+            self._exit()
+
+    def _exit(self) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_CALLED_OFF)
+
+    def _next_order(self) -> Order:
+        try:
+            order: Order = self._orders.recv()
+        except (EOFError, OSError):
+            os._exit(0)  # the leader is gone
+        return order
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self._called_off = self._reports.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # the leader is gone, so the work is useless
+            if not self._connections.abort():
+                self._exit()
+
+    def _tell_alive(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(ALIVE_SECONDS):
+            self._send(Alive(self._steps))
+
+    def _send(self, report: FollowerReport) -> None:
+        with self._sending:
+            try:
+                self._reports.send(report)
+            except OSError:
+                os._exit(0)  # the leader is gone

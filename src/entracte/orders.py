@@ -1,0 +1,46 @@
+"""What the leader of a group has its followers do."""
+
+from dataclasses import dataclass
+
+from entracte.parallel import Layout
+from entracte.request import Request
+from entracte.residency import Residency
+from entracte.trace.trace import Level
+
+
+@dataclass(frozen=True, slots=True)
+class MakeVideo:
+    """Take part in a video.
+
+    residency: as the leader's planner decided; None unless in mode `auto`. layouts: of the phases.
+    level: of the trace that is reported. cheaper: it is tried again, with less memory.
+    """
+
+    request: Request
+    residency: Residency | None
+    layouts: tuple[Layout, ...]
+    level: Level
+    cheaper: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWeights:
+    """Load weights for a request, with such a residency."""
+
+    request: Request
+    residency: Residency | None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldWeights:
+    """Hold weights in another way from the next request on."""
+
+    residency: Residency
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPrompts:
+    """Clear the cache of encoded prompts."""
+
+
+EngineOrder = MakeVideo | LoadWeights | HoldWeights | ForgetPrompts
