@@ -97,8 +97,8 @@ class NullBackend(HostBackend):
     def free(self, memory: Tensor) -> None:
         pass
 
-    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
-        return HostMemory(self.allocate(nbytes), pinned)
+    def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
+        return HostMemory(self.allocate(nbytes), pinned, name)
 
     def prepare_merges(
         self,

@@ -63,8 +63,8 @@ class Apart(HostBackend):
         self.unified = False
         self._pins = pins
 
-    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
-        memory = super().allocate_host(nbytes, pinned)
+    def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
+        memory = super().allocate_host(nbytes, pinned, name)
         return replace(memory, pinned=pinned and self._pins)
 
 

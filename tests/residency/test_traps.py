@@ -320,9 +320,9 @@ def test_host_memory_is_of_just_the_size_of_what_it_holds() -> None:
     sizes: list[int] = []
     allocate = backend.allocate_host
 
-    def counting(nbytes: int, pinned: bool) -> object:
+    def counting(nbytes: int, pinned: bool, name: str | None = None) -> object:
         sizes.append(nbytes)
-        return allocate(nbytes, pinned)
+        return allocate(nbytes, pinned, name)
 
     backend.allocate_host = counting  # type: ignore[method-assign]
     perform(manager)

@@ -11,25 +11,33 @@ from torch import Tensor
 from entracte.residency.backends.protocol import Event, Stream
 
 from .buffer_key import BlockWeights, BufferKey
-from .pending_read import PendingRead
+from .pending_read import Pending
 from .recorder import ComponentRecorder, Work
+from .sharing import SharedEntry
 
 
 class Buffer:
     """Memory, its contents (None: undefined), and the events that order its use.
 
     While a read is pending, a task of the reader thread fills the buffer or reads from it; all
-    others must call `join` before using it, the task itself must not.
+    others must call `join` before using it, the task itself must not. A shared buffer is filled
+    once: by this rank, or by another one, for which `join` waits too.
     """
 
     def __init__(
-        self, key: BufferKey, memory: Tensor, recorder: ComponentRecorder, pinned: bool = False
+        self,
+        key: BufferKey,
+        memory: Tensor,
+        recorder: ComponentRecorder,
+        pinned: bool = False,
+        shared: SharedEntry | None = None,
     ) -> None:
         self.key = key
         self.memory = memory
         self.pinned = pinned
+        self.shared = shared
         self.recorder = recorder
-        self._pending: PendingRead | None = None
+        self._pending: Pending | None = None
         self._content: BlockWeights | None = None
         self._written_by: Work = "copy"
         self._written: Event | None = None
@@ -41,7 +49,7 @@ class Buffer:
         """What it holds, or will hold once pending work is done; None: undefined."""
         return self._content if self._pending is None else self._pending.content
 
-    def expect(self, read: PendingRead) -> None:
+    def expect(self, read: Pending) -> None:
         """Hand the buffer to a read that has started; `join` must have been called before."""
         if self._pending is not None:
             raise RuntimeError(f"{self.key} is left to a read while another is pending")
@@ -52,6 +60,8 @@ class Buffer:
         if self._pending is not None:
             read, self._pending = self._pending, None
             read.wait()
+            if self.shared is not None:  # filled by another rank, perhaps
+                self._content = read.content
 
     def abandon(self) -> None:
         """Wait until the pending read, if any, is done, ignoring its result."""

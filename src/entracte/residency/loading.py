@@ -11,6 +11,7 @@ from .pending_read import PendingRead
 from .plan import SLOTS
 from .pool import WeightPool
 from .recorder import Work
+from .sharing import AwaitedFill
 from .spec import WeightSet
 from .unit_reader import UnitReader
 
@@ -48,6 +49,17 @@ class WeightLoader:
         else:
             self._read_to_device(target, content)
 
+    def is_left_to_others(self, target: Buffer, content: BlockWeights) -> bool:
+        """Whether another rank fills a host buffer, or it is filled already, for all ranks.
+
+        It then holds, or will hold, the content.
+        """
+        if target.shared is None or target.shared.must_be_filled:
+            return False
+        target.join()
+        target.expect(AwaitedFill(target.shared, self._pool.recorder, content))
+        return True
+
     def load_host(self, target: Buffer, content: BlockWeights, by_way_of: Buffer) -> None:
         """Make a host buffer hold a unit's weights.
 
@@ -67,6 +79,15 @@ class WeightLoader:
         source.join()
         with target.writing(copies, content), source.reading(copies):
             copies.copy(target.memory[:nbytes], source.memory[:nbytes], "out")
+            copied = copies.record()
+        shared = target.shared
+        if shared is not None:
+
+            def tell() -> None:
+                copied.synchronize()
+                shared.set_ready()
+
+            self._leave_to_reader(target, content, "copy", tell)
 
     def load_factors(self, target: Buffer, content: BlockWeights) -> None:
         """Make a buffer, on the device or the host, hold an adapter's factors for a unit."""
@@ -200,3 +221,5 @@ class WeightLoader:
         with target.writing_on_host(content):
             self._backend.checks.host_writes(target.memory[: self._reader.nbytes(content)])
             self._reader.read(content, target.memory)
+        if target.shared is not None:
+            target.shared.set_ready()

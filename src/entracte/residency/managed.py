@@ -48,7 +48,7 @@ class ManagedComponent:
         self._spec = spec
         self._modules = BoundModules(self._template, self._reader.layouts, spec.blocks, self._sweep)
         self._stored_modules: BoundModules | None = None  # that compute from what is stored
-        self.pool = WeightPool(backend, budget, recorder, self._unbind)
+        self.pool = WeightPool(spec.name, backend, budget, recorder, self._unbind)
         self._loader = WeightLoader(backend, self.pool, self._reader, copies)
         self._checksum = BaseChecksum(backend)
         self._run: PhaseRun | None = None

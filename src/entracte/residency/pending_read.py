@@ -1,11 +1,24 @@
 """What the reader thread has yet to load into a buffer."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from entracte.residency.backends.protocol import Backend
 
 from .buffer_key import BlockWeights
 from .recorder import ComponentRecorder, Work
+
+
+class Pending(Protocol):
+    """What a buffer will hold once others have loaded it: the reader thread, or another rank."""
+
+    content: BlockWeights
+
+    def wait(self) -> None:
+        """Make the host wait until that is done; raises what it raised."""
+
+    def abandon(self) -> None:
+        """Make the host wait until nothing uses the buffer, ignoring any failure."""
 
 
 class PendingRead:

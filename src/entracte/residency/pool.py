@@ -8,13 +8,17 @@ from entracte.errors import OutOfMemory
 from entracte.residency.backends.protocol import Backend, HostMemory
 
 from .buffer import Buffer
-from .buffer_key import BlockWeights, BufferKey, Tier
-from .plan import BufferPlan, Lifetime, Plan
+from .buffer_key import STAGING, BlockWeights, BufferKey, Tier
+from .plan import BufferPlan, Lifetime, Plan, RankShare
 from .recorder import ComponentRecorder
+from .sharing import SharedEntry
 
 
 class HostBudget:
-    """Limits on host memory for all components together; None: no limit."""
+    """Limits on host memory for all components together; None: no limit.
+
+    What ranks share counts in full with each of them, and so once against limits that are for all.
+    """
 
     def __init__(self) -> None:
         self._limit: int | None = None
@@ -50,11 +54,13 @@ class WeightPool:
 
     def __init__(
         self,
+        component: str,
         backend: Backend,
         budget: HostBudget,
         recorder: ComponentRecorder,
         on_free: Callable[[Buffer], None],
     ) -> None:
+        self._component = component
         self._backend = backend
         self.recorder = recorder
         self._budget = budget
@@ -134,9 +140,15 @@ class WeightPool:
         return buffer
 
     def _host_buffer(self, key: BufferKey, nbytes: int) -> Buffer:
-        host = self._backend.allocate_host(nbytes, pinned=self._budget.may_pin(nbytes))
+        board, peers = self._backend.board, self._backend.peers
+        name = None if board is None or key == STAGING else f"{self._component} {key}"
+        host = self._backend.allocate_host(nbytes, self._budget.may_pin(nbytes), name)
         self._budget.count(nbytes, host.pinned)
-        return Buffer(key, host.bytes, self.recorder, host.pinned)
+        shared = None
+        if board is not None and host.name is not None:
+            mine = RankShare(peers.rank, peers.size).has(key.index)
+            shared = SharedEntry(board, host.name, mine)
+        return Buffer(key, host.bytes, self.recorder, host.pinned, shared)
 
     def release(self, *lifetimes: Lifetime) -> None:
         """Free the buffers of some lifetimes."""
@@ -185,4 +197,5 @@ class WeightPool:
             self._copies.pop((key.index, key.of), None)
             self._budget.count(-buffer.memory.nbytes, buffer.pinned)
             with self.recorder.host_waits(buffer.content, "copy"):
-                self._backend.free_host(HostMemory(buffer.memory, buffer.pinned))
+                name = None if buffer.shared is None else buffer.shared.name
+                self._backend.free_host(HostMemory(buffer.memory, buffer.pinned, name))

@@ -16,7 +16,11 @@ def prepare(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
         if planned.key.tier == "host" and planned.key != STAGING
         for content in [plan.host_content(planned.key)]
     ]
-    missing = [(buffer, content) for buffer, content in host if buffer.content != content]
+    missing = [
+        (buffer, content)
+        for buffer, content in host
+        if buffer.content != content and not loader.is_left_to_others(buffer, content)
+    ]
     for buffer, content in missing:
         if content.adapter is not None:
             loader.load_factors(buffer, content)
@@ -35,7 +39,8 @@ def save_plain(plan: Plan, pool: WeightPool, loader: WeightLoader) -> None:
     for buffer in pool:
         if buffer.key.tier == "host" and buffer.key.role == "weights":
             content = plan.host_content(buffer.key)
-            if buffer.content != content and pool.on_device(content) is not None:
+            missing = buffer.content != content and pool.on_device(content) is not None
+            if missing and not loader.is_left_to_others(buffer, content):
                 loader.load_host(buffer, content, buffer)
 
 

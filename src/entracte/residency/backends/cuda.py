@@ -16,6 +16,7 @@ from entracte.residency.formats import Expansion, join_neighbours
 from entracte.residency.kernels.merge_table import fits
 from entracte.residency.merge import WeightMerge
 
+from .board import Board, open_shared_memory
 from .cuda_stream import CudaClock, CudaMergeProgram, CudaStream, device_errors
 from .peers import NoPeers, Peers
 from .pinned import CudaRegistrar, HostAllocator, Registrar
@@ -61,7 +62,9 @@ class CudaBackend:
         )
         self.merges: Stream = CudaStream(self._merges, self.traffic, lock, self._clock)
         self._memory: dict[int, Tensor] = {}  # by address
-        self._host = HostAllocator(registrar or CudaRegistrar(self.device))
+        self._shared = open_shared_memory(self.peers)
+        self.board: Board | None = self._shared
+        self._host = HostAllocator(registrar or CudaRegistrar(self.device), self._shared)
         self._reader = ThreadPoolExecutor(
             1, "entracte-reader", initializer=torch.cuda.set_device, initargs=(self.device,)
         )
@@ -101,8 +104,8 @@ class CudaBackend:
         # Views in modules must not keep the memory alive.
         known.untyped_storage().resize_(0)
 
-    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
-        return self._host.allocate(nbytes, pinned)
+    def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
+        return self._host.allocate(nbytes, pinned, name)
 
     def free_host(self, memory: HostMemory) -> None:
         for stream in (self.compute, self.copies, self.on_demand, self.merges):
@@ -160,6 +163,8 @@ class CudaBackend:
         for memory in list(self._memory.values()):
             self.free(memory)
         self._host.close()
+        if self._shared is not None:
+            self._shared.close()
 
 
 def _fused_merges(

@@ -13,6 +13,7 @@ from entracte.errors import OutOfMemory
 from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge, merge
 
+from .board import Board, open_shared_memory
 from .peers import NoPeers, Peers
 from .protocol import (
     Checks,
@@ -115,6 +116,8 @@ class HostBackend:
         self.traffic = Traffic()
         self.checks: Checks = NoChecks()
         self.peers: Peers = peers or NoPeers()
+        self._shared = open_shared_memory(self.peers)
+        self.board: Board | None = self._shared
         self.compute: Stream = HostStream(self.traffic)
         self.copies: Stream = HostStream(self.traffic)
         self.on_demand: Stream = HostStream(self.traffic)
@@ -138,13 +141,22 @@ class HostBackend:
         self.device_bytes -= memory.nbytes
         memory.untyped_storage().resize_(0)
 
-    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:  # noqa: ARG002 nothing to pin
+    def allocate_host(
+        self,
+        nbytes: int,
+        pinned: bool,  # noqa: ARG002 nothing to pin
+        name: str | None = None,
+    ) -> HostMemory:
         _check("host", nbytes, self.host_bytes, self._host_limit)
         self.host_bytes += nbytes
+        if name is not None and self._shared is not None:
+            return HostMemory(self._shared.named(name, nbytes), pinned=False, name=name)
         return HostMemory(host_memory(nbytes), pinned=False)
 
     def free_host(self, memory: HostMemory) -> None:
         self.host_bytes -= memory.bytes.nbytes
+        if memory.name is not None and self._shared is not None:
+            self._shared.unmap(memory.bytes, empty=self._shared.leave(memory.name))
 
     def prepare_merges(
         self,
@@ -172,6 +184,8 @@ class HostBackend:
     def close(self) -> None:
         self._reader.shutdown()
         self.device_bytes = self.host_bytes = 0
+        if self._shared is not None:
+            self._shared.close()
 
 
 def _check(kind: str, nbytes: int, used: int, limit: int | None) -> None:

@@ -9,7 +9,7 @@ import mmap
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from entracte.errors import DeviceFault, OutOfMemory
 from entracte.units import size
 
 from .protocol import HostMemory
+
+if TYPE_CHECKING:
+    from .shared import SharedMemory
 
 logger = logging.getLogger(__name__)
 
@@ -60,26 +63,32 @@ class CudaRegistrar:
 
 
 class HostAllocator:
-    """Allocates and frees host memory."""
+    """Allocates and frees host memory; shared: what ranks have in common."""
 
-    def __init__(self, registrar: Registrar) -> None:
+    def __init__(self, registrar: Registrar, shared: "SharedMemory | None" = None) -> None:
         self._registrar = registrar
+        self._shared = shared
         self._pinned: dict[int, Tensor] = {}  # by address; kept alive while they are pinned
         self._warned = False
 
-    def allocate(self, nbytes: int, pinned: bool) -> HostMemory:
-        """Zeros [nbytes] uint8, aligned to a page. Raises OutOfMemory.
+    def allocate(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
+        """Zeros [nbytes] uint8, aligned to a page; or what ranks have by this name, where they
+        share memory. Raises OutOfMemory.
 
         The memory is pageable if pinning is not wanted or is refused. Pageable memory takes space
         only as it is written. Pinning takes time, about a second for several gigabytes.
         """
+        if name is not None and self._shared is not None:
+            memory = self._shared.named(name, nbytes)
+            return HostMemory(memory, pinned and nbytes > 0 and self._pin(memory), name)
         memory = _anonymous(nbytes)
+        if pinned and nbytes > 0:
+            memory.zero_()  # by several threads, quicker than CUDA touching page after page
         return HostMemory(memory, pinned and nbytes > 0 and self._pin(memory))
 
     def free(self, memory: HostMemory) -> None:
-        """Unpin memory that no device uses any more; it is freed with its last view.
-
-        Raises DeviceFault.
+        """Unpin memory that no device uses any more; it is freed with its last view, and shared
+        memory once no rank has it. Raises DeviceFault.
         """
         address = memory.bytes.data_ptr()
         if address in self._pinned:
@@ -87,6 +96,8 @@ class HostAllocator:
             if refusal is not None:
                 raise DeviceFault(f"host memory cannot be unpinned: {refusal}")
             del self._pinned[address]
+        if memory.name is not None and self._shared is not None:
+            self._shared.unmap(memory.bytes, empty=self._shared.leave(memory.name))
 
     def close(self) -> None:
         """Unpin everything that no device uses any more. Raises DeviceFault."""
@@ -94,7 +105,6 @@ class HostAllocator:
             self.free(HostMemory(memory, pinned=True))
 
     def _pin(self, memory: Tensor) -> bool:
-        memory.zero_()  # by several threads, which is quicker than CUDA touching page after page
         refusal = self._registrar.register(memory.data_ptr(), memory.nbytes)
         if refusal is None:
             self._pinned[memory.data_ptr()] = memory

@@ -19,6 +19,7 @@ from torch import Tensor
 from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge
 
+from .board import Board
 from .peers import Peers
 
 # From the host to the device, from the device to the host, or from device to device.
@@ -60,10 +61,14 @@ class Traffic:
 class HostMemory:
     """Host memory of exactly the requested size, flat uint8. Copies from pageable memory are slower
     and block the host.
+
+    name: by which all ranks of the group have it, once, and of its entry on their board; without
+    one it is this rank's own.
     """
 
     bytes: Tensor
     pinned: bool
+    name: str | None = None
 
 
 class Event(Protocol):
@@ -158,6 +163,7 @@ class Backend(Protocol):
     traffic: Traffic
     checks: Checks
     peers: Peers  # the group that the device belongs to, perhaps alone
+    board: Board | None  # of the group; none where nothing can be shared
 
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
         """Allocate device memory [nbytes] uint8, aligned for the kernels. Raises OutOfMemory.
@@ -168,8 +174,11 @@ class Backend(Protocol):
     def free(self, memory: Tensor) -> None:
         """Free device memory. The compute stream must be ordered after all use of it."""
 
-    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
-        """Allocate host memory, pageable if not to be pinned or if refused. Raises OutOfMemory."""
+    def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
+        """Allocate host memory, pageable if not to be pinned or if refused. Raises OutOfMemory.
+
+        name: with a board, that of memory that all ranks share. It may be filled already.
+        """
 
     def free_host(self, memory: HostMemory) -> None:
         """Free host memory once all work on it is done; the host may have to wait."""

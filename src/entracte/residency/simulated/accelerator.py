@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from entracte.residency.backends.board import Board
 from entracte.residency.backends.peers import NoPeers, Peers
 from entracte.residency.backends.protocol import Checks, HostMemory, MergeProgram, Stream, Task
 from entracte.residency.formats import Expansion
@@ -53,6 +54,7 @@ class SimulatedAccelerator(Gauges):
         self._watch = ModuleWatch(machine)
         self.checks: Checks = self
         self.peers: Peers = NoPeers()
+        self.board: Board | None = None
         self.traffic = machine.traffic
         self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
         self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
@@ -81,7 +83,12 @@ class SimulatedAccelerator(Gauges):
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
-    def allocate_host(self, nbytes: int, pinned: bool) -> HostMemory:
+    def allocate_host(
+        self,
+        nbytes: int,
+        pinned: bool,
+        name: str | None = None,  # noqa: ARG002
+    ) -> HostMemory:
         return HostMemory(*self._allocate("allocate_host", nbytes, pinned))
 
     def free(self, memory: Tensor) -> None:
