@@ -141,3 +141,13 @@ def test_outputs_that_cannot_be(flags: tuple[str, ...], dump: str) -> None:
 def test_modes_are_in_the_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called(str(write(tmp_path, resident(), "a.json")), "--json")
     assert json.loads(capsys.readouterr().out)["labels"] == ["a (resident)"]
+
+
+def test_ranks_of_a_group_are_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rank = snapshot_low_vram() | {"timestamp": "2026-11-26T12:00:00+00:00"}
+    (tmp_path / "two.json").write_text(json.dumps(rank | {"ranks": [rank | {"offset_ms": 1.5}]}))
+    called("two.json", "--json")
+    labels = json.loads(capsys.readouterr().out)["labels"]
+    assert [label.rpartition(", ")[2] for label in labels] == ["rank 0", "rank 1"]

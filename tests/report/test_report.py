@@ -10,6 +10,7 @@ from entracte.report.page import report_page
 from entracte.report.residency_map import residency_map, zoom_window
 from entracte.report.stage_bars import stage_bars
 from entracte.report.stage_rows import all_names
+from entracte.report.tables import stage_table
 from entracte.report.time_axis import LEFT, PLOT, TimeScale
 from entracte.trace.dump import Dump, Recording
 from tests.trace.sample_dump import BLOCKS, GB, MERGED, Data, plain, resident, snapshot_low_vram
@@ -343,3 +344,15 @@ def test_colours_differ() -> None:
         [kind for kind, _ in STATES.values()],
     ):
         assert len(palette) == len(set(palette))
+
+
+def test_a_group_has_its_exchange() -> None:
+    data = snapshot_low_vram()
+    assert ">exchange</th>" not in stage_table([("one", Dump.model_validate(data))])
+    denoise = next(s for s in data["recording"]["stages"] if s["name"] == "denoise")
+    denoise["parts"] |= {"compute": denoise["parts"]["compute"] - 640.0, "exchange": 640.0}
+    several = [(f"rank {n}", Dump.model_validate(data)) for n in range(2)]
+    table = stage_table(several)
+    assert table.count(">exchange</th>") == 2
+    assert table.count("<td>640.0</td>") == 4  # the stage's and the whole's, of two ranks
+    assert 'data-part="exchange"' in stage_bars(several, "bars")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from entracte.trace.chrome import chrome_trace, write_chrome_trace
 from entracte.trace.dump import Dump
 from entracte.trace.read_dump import DumpError
+from entracte.trace.write_dump import with_ranks
 
 from .sample_dump import Data, plain, resident, snapshot_low_vram
 
@@ -210,3 +211,28 @@ def test_any_recording(
     moved = [e for name, events in threads(trace).items() for e in events if "lane" in name]
     assert len(moved) == len(spans)
     assert len(of(trace, "C")) == len({ms for ms, _ in one + other})
+
+
+def test_ranks_are_processes_on_one_axis() -> None:
+    """The second began 3 ms after the first, and the third 2 ms before it."""
+
+    def began(seconds: float) -> Dump:
+        timestamp = f"2026-11-26T12:00:{seconds:09.6f}+00:00"
+        return Dump.model_validate(snapshot_low_vram() | {"timestamp": timestamp})
+
+    leader, *followers = began(30.0), began(30.003), began(29.998)
+    merged = with_ranks(leader, followers)
+    trace = chrome_trace(Dump.model_validate(merged.to_json()))
+    jsonschema.validate(trace, SCHEMA)
+    names = {e["pid"]: e["args"]["name"] for e in of(trace, "M") if e["name"] == "process_name"}
+    assert [names[pid].partition(":")[0] for pid in (1, 2, 3)] == ["rank 0", "rank 1", "rank 2"]
+    first = {pid: min(e["ts"] for e in of(trace, "X") if e["pid"] == pid) for pid in names}
+    assert [round(first[pid] - first[3]) for pid in (1, 2, 3)] == [2000, 5000, 0]
+    alone = of(chrome_trace(leader), "X")
+    assert len(of(trace, "X")) == 3 * len(alone)
+
+
+def test_one_rank_is_as_before() -> None:
+    dump = Dump.model_validate(snapshot_low_vram())
+    assert with_ranks(dump, []) == dump
+    assert not {"ranks", "offset_ms"} & dump.to_json().keys()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from entracte.trace.waits import Exposure, parts_of
 
-NAMES = ("copy", "merge", "read", "launch", "host")
+NAMES = ("copy", "merge", "read", "launch", "exchange", "host")
 CAUSES = st.sampled_from(NAMES)
 TIMES = st.integers(0, 100)
 
@@ -52,3 +52,12 @@ def test_waits_counted_twice_do_not_close() -> None:
     parts = parts_of(0, 10, twice, of_host=False)
     assert parts.compute == 4
     assert parts.total == 12
+
+
+@given(st.floats(0, 1))
+def test_exchange_is_a_share_of_computing(share: float) -> None:
+    parts = parts_of(0, 10, [Exposure(2, 6, "copy")], of_host=False)
+    exchanging = parts.exchanging(share)
+    assert abs(exchanging.exchange - 6 * share) < 1e-9
+    assert abs(exchanging.total - parts.total) < 1e-9
+    assert exchanging.copy == parts.copy

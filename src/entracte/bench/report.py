@@ -107,6 +107,7 @@ def _run(run: MeasuredRun) -> dict[str, Any]:
             "merge": parts.merge,
             "read": parts.read,
             "launch": parts.launch,
+            "exchange": parts.exchange,
             "host": parts.host,
         },
         "closed": run.closed,

@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
         raise MediaError("give --output or --map-svg, not both: --map-svg writes only the map")
     dumps = [read_dump(path) for path in options.dumps]
     labels = label_dumps(options.dumps, dumps)
+    runs = [each for run in zip(labels, dumps, strict=True) for each in ranks_of(*run)]
     output = options.map_svg or options.output or Path("report.html")
     _keep_the_dumps(output, options.dumps)
     require_writable(output)
@@ -55,13 +56,15 @@ def run(options: argparse.Namespace) -> None:
     else:
         from entracte.report.page import report_page
 
-        written = report_page(list(zip(labels, dumps, strict=True)))
+        written = report_page(runs)
     require_absent(output, options.force, may_ask=not options.json)
     with write_atomically(output) as part:
         part.write_text(written, encoding="utf-8")
     if options.json:
         size = output.stat().st_size
-        print(json.dumps({"path": str(output), "bytes": size, "labels": labels}))
+        print(
+            json.dumps({"path": str(output), "bytes": size, "labels": [label for label, _ in runs]})
+        )
     else:
         say(f"wrote {output}")
 
@@ -77,6 +80,13 @@ def label_dumps(paths: list[Path], dumps: list["Dump"]) -> list[str]:
             name = f"{label} #{number}"
         labels.append(name)
     return labels
+
+
+def ranks_of(label: str, dump: "Dump") -> list[tuple[str, "Dump"]]:
+    """A run, or that of each rank of a group beside the others."""
+    if not dump.ranks:
+        return [(label, dump)]
+    return [(f"{label}, rank {number}", each) for number, each in enumerate(dump.of_all_ranks)]
 
 
 def _map(path: Path, label: str, dump: "Dump") -> str:

@@ -6,7 +6,10 @@ from entracte.config.generate import GenerateSettings
 from entracte.errors import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from entracte.engine import Engine
+    from entracte.trace.dump import Dump
     from entracte.trace.trace import Trace, TraceOptions
 
 
@@ -35,15 +38,23 @@ def trace_options(settings: GenerateSettings, engine: "Engine") -> "TraceOptions
     return TraceOptions(settings.trace_level, torch.cuda.nvtx.range)
 
 
-def write_trace_outputs(settings: GenerateSettings, trace: "Trace", meta: dict[str, Any]) -> None:
-    """Write the files that the settings ask for, each whole or not at all."""
+def write_trace_outputs(
+    settings: GenerateSettings,
+    trace: "Trace",
+    meta: dict[str, Any],
+    followers: "Sequence[Dump]" = (),
+) -> None:
+    """Write the files that the settings ask for, each whole or not at all.
+
+    followers: the dumps of the other ranks of a group, in order.
+    """
     if settings.perf_dump_path is None and settings.trace_path is None:
         return
 
     from entracte.trace.chrome import chrome_trace, write_chrome_trace
-    from entracte.trace.write_dump import perf_dump, write_perf_dump
+    from entracte.trace.write_dump import perf_dump, with_ranks, write_perf_dump
 
-    dump = perf_dump(trace, meta)
+    dump = with_ranks(perf_dump(trace, meta), followers)
     if settings.perf_dump_path is not None:
         write_perf_dump(settings.perf_dump_path, dump)
     if settings.trace_path is not None:

@@ -39,6 +39,7 @@ WAITS: Mapping[Cause, str] = MappingProxyType(
         "merge": "#b3247a",
         "read": ORANGE,
         "launch": "#6a4fb3",
+        "exchange": "#0f7c8c",
         "host": "#3d454e",
     }
 )

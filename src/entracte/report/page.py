@@ -68,7 +68,8 @@ compute, by what it waited for; drawn at the end of the stage that waited.</p>
 {runs}
 </main>
 <footer>Stall: waiting for weights to be copied, merged or read. Host: waiting for other work of the
-host. 1 GB is 1,000,000,000 bytes.</footer>
+host. Exchange: of tensors between the devices of a group, as predicted. 1 GB is 1,000,000,000
+bytes.</footer>
 </body>
 </html>
 """

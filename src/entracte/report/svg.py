@@ -79,6 +79,7 @@ def wait_patterns(ident: str) -> str:
         "merge": '<path d="M0 0l8 8M0 8l8-8" stroke="#fff" stroke-width="1.2"/>',
         "read": '<path d="M2 0v8M6 0v8" stroke="#fff" stroke-width="1.4"/>',
         "launch": '<path d="M0 4h8" stroke="#fff" stroke-width="1.4"/>',
+        "exchange": '<path d="M0 2h8M0 6h8" stroke="#fff" stroke-width="1.2"/>',
         "host": '<circle cx="4" cy="4" r="1.5" fill="#fff"/>',
     }
     return "".join(

@@ -9,25 +9,29 @@ from .stage_rows import StageRow, all_names, peak_of, stage_rows
 from .svg import safe, share
 
 COLUMNS = ("time", "share", "stall", "host", "peak")
+OF_GROUPS = ("time", "share", "stall", "exchange", "host", "peak")
 
 
 def stage_table(dumps: Sequence[tuple[str, Dump]]) -> str:
     """Stages down, dumps across, each with its time, share, waits and peak of memory."""
     alone = [dump for _, dump in dumps]
-    heads = "".join(f'<th colspan="5" scope="colgroup">{safe(label)}</th>' for label, _ in dumps)
+    columns = OF_GROUPS if any(map(_exchanging, alone)) else COLUMNS
+    wide = f'colspan="{len(columns)}"'
+    heads = "".join(f'<th {wide} scope="colgroup">{safe(label)}</th>' for label, _ in dumps)
     units = "".join(
-        f'<th scope="col"{_first(at)}>{name}</th>' for _ in dumps for at, name in enumerate(COLUMNS)
+        f'<th scope="col"{_first(at)}>{name}</th>' for _ in dumps for at, name in enumerate(columns)
     )
     body = []
     for name in all_names(alone):
+        rows = (next((r for r in stage_rows(dump) if r.name == name), None) for dump in alone)
         cells = "".join(
-            _cells(dump, next((r for r in stage_rows(dump) if r.name == name), None))
-            for dump in alone
+            f'<td {wide} class="first none">–</td>' if row is None else _cells(dump, row, columns)
+            for dump, row in zip(alone, rows, strict=True)
         )
         body.append(f'<tr><th scope="row">{safe(name)}</th>{cells}</tr>')
-    whole = "".join(_whole(dump) for dump in alone)
-    closed = "".join(f'<td colspan="5" class="first">{_closure(dump)}</td>' for dump in alone)
-    groups = "".join(f'<colgroup span="{len(COLUMNS)}"></colgroup>' for _ in dumps)
+    whole = "".join(_whole(dump, columns) for dump in alone)
+    closed = "".join(f'<td {wide} class="first">{_closure(dump)}</td>' for dump in alone)
+    groups = "".join(f'<colgroup span="{len(columns)}"></colgroup>' for _ in dumps)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Stages"><table>'
         f"<caption>Times in milliseconds; peaks are of the device, activations included.</caption>"
@@ -127,33 +131,38 @@ def _host_peak(recording: Recording | None) -> int | None:
     return max(found, default=None)
 
 
-def _cells(dump: Dump, row: StageRow | None) -> str:
-    if row is None:
-        return '<td colspan="5" class="first none">–</td>'
-    stall, host = "–", "–"
-    marked = ""
-    if row.parts is not None:
-        stall, host = _time(row.stall_ms), _time(row.parts.host)
-        marked = ' class="stall"' if row.stall_ms > 0.01 * dump.total_duration_ms else ""
-    peak = "–" if row.peak_bytes is None else size(row.peak_bytes)
-    return (
-        f'<td class="first">{row.duration_ms:,.1f}</td>'
-        f"<td>{share(row.duration_ms, dump.total_duration_ms)}</td>"
-        f"<td{marked}>{stall}</td><td>{host}</td><td>{peak}</td>"
-    )
+def _cells(dump: Dump, row: StageRow, columns: Sequence[str]) -> str:
+    total, parts = dump.total_duration_ms, row.parts
+    stalled = parts is not None and row.stall_ms > 0.01 * total
+    found = {
+        "time": f"{row.duration_ms:,.1f}",
+        "share": share(row.duration_ms, total),
+        "stall": "–" if parts is None else _time(row.stall_ms),
+        "exchange": "–" if parts is None else _time(parts.exchange),
+        "host": "–" if parts is None else _time(parts.host),
+        "peak": "–" if row.peak_bytes is None else size(row.peak_bytes),
+    }
+    looks = {"time": ' class="first"', "stall": ' class="stall"' if stalled else ""}
+    return "".join(f"<td{looks.get(name, '')}>{found[name]}</td>" for name in columns)
 
 
-def _whole(dump: Dump) -> str:
-    rows = stage_rows(dump)
-    stall, host = "–", "–"
-    if dump.recording is not None:
-        stall = _time(sum(row.stall_ms for row in rows))
-        host = _time(sum(row.parts.host for row in rows if row.parts is not None))
-    peak = peak_of(dump)
-    return (
-        f'<td class="first">{dump.total_duration_ms:,.1f}</td><td>100.0%</td><td>{stall}</td>'
-        f"<td>{host}</td><td>{'–' if peak is None else size(peak)}</td>"
-    )
+def _whole(dump: Dump, columns: Sequence[str]) -> str:
+    parts = [row.parts for row in stage_rows(dump) if row.parts is not None]
+    peak, recorded = peak_of(dump), dump.recording is not None
+    found = {
+        "time": f"{dump.total_duration_ms:,.1f}",
+        "share": "100.0%",
+        "stall": _time(sum(each.stall_ms for each in parts)) if recorded else "–",
+        "exchange": _time(sum(each.exchange for each in parts)) if recorded else "–",
+        "host": _time(sum(each.host for each in parts)) if recorded else "–",
+        "peak": "–" if peak is None else size(peak),
+    }
+    looks = {"time": ' class="first"'}
+    return "".join(f"<td{looks.get(name, '')}>{found[name]}</td>" for name in columns)
+
+
+def _exchanging(dump: Dump) -> bool:
+    return any(row.parts is not None and row.parts.exchange > 0 for row in stage_rows(dump))
 
 
 def _closure(dump: Dump) -> str:

@@ -11,7 +11,6 @@ from entracte.files import write_atomically
 from .dump import Dump, DumpedSpan, MemoryKind, Points, Recording
 from .read_dump import DumpError
 
-PROCESS = 1
 PLACES: tuple[MemoryKind, ...] = ("device", "pinned", "pageable")
 # The order of the known lanes; others come after them.
 LANES = ("compute", "copies", "on_demand", "merges", "reader", "host")
@@ -31,27 +30,46 @@ class ThreadSpan:
 
 
 def chrome_trace(dump: Dump) -> dict[str, Any]:
-    """The dump in the Trace Event Format. Raises DumpError where the dump has no recording."""
+    """The dump in the Trace Event Format, each rank as a process.
+
+    Raises DumpError where the dump has no recording.
+    """
+    ranks = dump.of_all_ranks
+    earliest = min(each.offset_ms for each in ranks)
+    events: list[dict[str, Any]] = []
+    for number, each in enumerate(ranks):
+        name = " ".join(word for word in (each.tag, each.mode) if word) or "entracte"
+        title = name if len(ranks) == 1 else f"rank {number}: {name}"
+        later = round((each.offset_ms - earliest) * 1e3, 3)
+        for event in _process(each, title):
+            event["pid"] = number + 1
+            event["ts"] += later
+            events.append(event)
+        if len(ranks) > 1:
+            events.append(_named("process_sort_index", 0, sort_index=number) | {"pid": number + 1})
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": _other(dump)}
+
+
+def _process(dump: Dump, name: str) -> Iterator[dict[str, Any]]:
+    """The events of one rank, whose process is not known yet."""
     recording = dump.recording
     if recording is None:
         raise DumpError(
             "the dump has no recording, from which a Chrome trace is made: another engine or an "
             "older version made it"
         )
-    name = " ".join(word for word in (dump.tag, dump.mode) if word) or "entracte"
-    events: list[dict[str, Any]] = [_named("process_name", 0, name=name)]
+    yield _named("process_name", 0, name=name)
     thread = 0
     for title, spans in _threads(recording):
         for number, track in enumerate(_tracks(spans), 1):
             thread += 1
             shown = title if number == 1 else f"{title} ({number})"
-            events.append(_named("thread_name", thread, name=shown))
-            events.append(_named("thread_sort_index", thread, sort_index=thread))
-            events += (_complete(event, thread) for event in track)
+            yield _named("thread_name", thread, name=shown)
+            yield _named("thread_sort_index", thread, sort_index=thread)
+            yield from (_complete(event, thread) for event in track)
     for place in PLACES:
         held = {name: places[place] for name, places in recording.memory.items() if place in places}
-        events += _counters(place, held)
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": _other(dump)}
+        yield from _counters(place, held)
 
 
 def write_chrome_trace(path: Path, trace: Mapping[str, Any]) -> None:
@@ -140,7 +158,6 @@ def _complete(event: ThreadSpan, thread: int) -> dict[str, Any]:
         "ph": "X",
         "name": event.name,
         "cat": "entracte",
-        "pid": PROCESS,
         "tid": thread,
         "ts": event.begin / 1e3,
         "dur": (event.end - event.begin) / 1e3,
@@ -149,7 +166,7 @@ def _complete(event: ThreadSpan, thread: int) -> dict[str, Any]:
 
 
 def _named(what: str, thread: int, **args: Any) -> dict[str, Any]:
-    return {"ph": "M", "name": what, "pid": PROCESS, "tid": thread, "ts": 0, "args": args}
+    return {"ph": "M", "name": what, "tid": thread, "ts": 0, "args": args}
 
 
 def _counters(place: MemoryKind, held: Mapping[str, Points]) -> Iterator[dict[str, Any]]:
@@ -165,7 +182,6 @@ def _counters(place: MemoryKind, held: Mapping[str, Points]) -> Iterator[dict[st
             "ph": "C",
             "name": f"{place} memory (bytes)",
             "cat": "entracte",
-            "pid": PROCESS,
             "tid": 0,
             "ts": round(ms * 1e6) / 1e3,
             "args": dict(now),

@@ -59,13 +59,17 @@ class DumpedSpan(_DumpPart):
 
 
 class StageParts(_DumpPart):
-    """What a stage's time was spent on: computing, or waiting for a cause."""
+    """What a stage's time was spent on: computing, or waiting for a cause.
+
+    exchange: with other devices of a group; a share of the computing, by prediction.
+    """
 
     compute: Milliseconds
     copy_: Milliseconds = Field(alias="copy")
     merge: Milliseconds
     read: Milliseconds
     launch: Milliseconds = 0.0  # older dumps have none
+    exchange: Milliseconds = 0.0  # nor this
     host: Milliseconds
 
     def waited(self, cause: Cause) -> float:
@@ -75,6 +79,7 @@ class StageParts(_DumpPart):
             "merge": self.merge,
             "read": self.read,
             "launch": self.launch,
+            "exchange": self.exchange,
             "host": self.host,
         }[cause]
 
@@ -85,7 +90,7 @@ class StageParts(_DumpPart):
 
     @property
     def total_ms(self) -> float:
-        return self.compute + self.stall_ms + self.launch + self.host
+        return self.compute + self.stall_ms + self.launch + self.exchange + self.host
 
 
 class StageMemory(_DumpPart):
@@ -212,11 +217,12 @@ class Checkpoint(_DumpPart):
 
 
 class Dump(_DumpPart):
-    """One run, in the shape of SGLang's dumps with `closure` and `recording` added.
+    """One run, in the shape of SGLang's dumps with `closure`, `recording` and `ranks` added.
 
-    Those are None in dumps of other engines and at trace level `off`. `timestamp`, `request_id`,
-    `commit_hash` and `denoise_steps_ms` are written for other tools; other engines may put anything
-    there.
+    The first two are None in dumps of other engines and at trace level `off`. `timestamp`,
+    `request_id`, `commit_hash` and `denoise_steps_ms` are written for other tools; other engines
+    may put anything there. ranks: of a run on several devices, the dumps of all ranks but the
+    first, in order. offset_ms: of such a dump, how much later its run began than the first rank's.
     """
 
     timestamp: Any = ""
@@ -230,6 +236,8 @@ class Dump(_DumpPart):
     meta: Mapping[str, Any] = Field(default_factory=dict)
     closure: Closure | None = None
     recording: Recording | None = None
+    offset_ms: float = 0.0
+    ranks: tuple["Dump", ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -249,7 +257,14 @@ class Dump(_DumpPart):
     def to_json(self) -> dict[str, Any]:
         """The dump as data for a JSON file."""
         absent = {"closure", "recording"} if self.recording is None else set()
+        if not self.ranks:
+            absent |= {"ranks", "offset_ms"}
         return self.model_dump(mode="json", by_alias=True, exclude=absent)
+
+    @property
+    def of_all_ranks(self) -> tuple["Dump", ...]:
+        """The dumps of all ranks in order, this one's first."""
+        return (self, *self.ranks)
 
     @property
     def mode(self) -> str | None:

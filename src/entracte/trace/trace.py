@@ -1,7 +1,7 @@
 """A record of one generation: its stages and steps in order, each with its time and memory."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
@@ -70,6 +70,8 @@ class Trace:
         self.counts: dict[str, int] = {}
         self.exposures: list[Exposure] = []
         self.record: Record | None = None
+        # By stage, the share of its computing in which devices of a group exchange tensors.
+        self.exchange_shares: Mapping[str, float] = {}
         self._host_work: list[HostWork] = []
         self._backend = backend
         if self.options.level != "off":
@@ -150,7 +152,8 @@ class Trace:
         moments, found, between, before = self.moments, [], Parts(), 0.0
         for span in self.spans:
             begin, end = map(moments.at_most, span.marks)
-            found.append(parts_of(begin, end, self.exposures, span.of_host))
+            parts = parts_of(begin, end, self.exposures, span.of_host)
+            found.append(parts.exchanging(self.exchange_shares.get(span.name, 0.0)))
             between += parts_of(before, begin, self.exposures, of_host=True)
             before = end
         return [*found, between + parts_of(before, self.seconds, self.exposures, of_host=True)]

@@ -5,10 +5,10 @@ but how long the compute stream waited for them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-Cause = Literal["copy", "merge", "read", "launch", "host"]
+Cause = Literal["copy", "merge", "read", "launch", "exchange", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +27,29 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of a span of time, in seconds."""
+    """The parts of a span of time, in seconds. exchange: between the devices of a group."""
 
     compute: float = 0.0
     copy: float = 0.0
     merge: float = 0.0
     read: float = 0.0
     launch: float = 0.0
+    exchange: float = 0.0
     host: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.compute + self.stall + self.launch + self.host
+        return self.compute + self.stall + self.launch + self.exchange + self.host
 
     @property
     def stall(self) -> float:
         """Time spent waiting for weights."""
         return self.copy + self.merge + self.read
+
+    def exchanging(self, share: float) -> "Parts":
+        """The same, with a share of the computing as exchange."""
+        moved = share * self.compute
+        return replace(self, compute=self.compute - moved, exchange=self.exchange + moved)
 
     def __add__(self, other: "Parts") -> "Parts":
         return Parts(
@@ -52,6 +58,7 @@ class Parts:
             self.merge + other.merge,
             self.read + other.read,
             self.launch + other.launch,
+            self.exchange + other.exchange,
             self.host + other.host,
         )
 

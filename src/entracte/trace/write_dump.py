@@ -63,10 +63,25 @@ def perf_dump(trace: Trace, meta: dict[str, Any], tag: str = "entracte") -> Dump
     )
 
 
+def with_ranks(leader: Dump, followers: Sequence[Dump]) -> Dump:
+    """The dump of a group: that of its first rank, with those of the others, in their order.
+
+    All are of one request, on one machine, whose clock says how much later each began.
+    """
+    began = _began(leader)
+    ranks = (each.model_copy(update={"offset_ms": _began(each) - began}) for each in followers)
+    return leader.model_copy(update={"ranks": tuple(ranks)})
+
+
 def write_perf_dump(path: Path, dump: Dump) -> None:
     """Write a dump, whole or not at all. Raises MediaError."""
     with write_atomically(path) as part:
         part.write_text(json.dumps(dump.to_json(), indent=1) + "\n")
+
+
+def _began(dump: Dump) -> float:
+    """Milliseconds since the epoch."""
+    return datetime.fromisoformat(dump.timestamp).timestamp() * 1e3
 
 
 def _closure(trace: Trace) -> Closure:
@@ -134,6 +149,7 @@ def _parts(parts: Parts) -> StageParts:
         merge=_ms(parts.merge),
         read=_ms(parts.read),
         launch=_ms(parts.launch),
+        exchange=_ms(parts.exchange),
         host=_ms(parts.host),
     )
 
