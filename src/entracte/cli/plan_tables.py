@@ -18,7 +18,10 @@ from entracte.units import duration, size
 
 from .terminal import say
 
-WIDTH = 96  # the modes' table needs it; a narrower terminal wraps lines, which loses nothing
+WIDTH = 104  # the modes' table needs it; a narrower terminal wraps lines, which loses nothing
+
+# Where blocks that are not on the device come from.
+FROM = {"host": "", "disk": ", from files", "peer": ", among GPUs"}
 
 # Rates that predictions rest on, and what they count.
 RATES = (
@@ -139,7 +142,7 @@ def _modes(decision: Decision) -> Table:
         p, is_chosen = option.prediction, option is decision.chosen
         cells = [
             "→" if is_chosen else "",
-            option.name + (", from files" if p.way.home == "disk" else ""),
+            option.name + FROM[p.way.home],
             str(p.way.resident),
             str(p.way.merged) if p.way.mode == "fused" else "",
             duration(p.latency_s),

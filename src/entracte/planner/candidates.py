@@ -6,7 +6,7 @@ from typing import Literal
 
 from entracte.residency import Mode, Place, Residency, SnapshotPolicy
 
-Home = Literal["host", "disk"]
+Home = Literal["host", "disk", "peer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Way:
     """One way to hold the transformer.
 
     resident: m, how many blocks' base stays on the device. merged: k, of mode fused.
-    home: where weights that are not on the device are copied from.
+    home: where weights that are not on the device are copied from; `peer`: from the other devices,
+        each of which keeps its share of the blocks, whatever `resident` says.
     """
 
     mode: Mode
@@ -32,16 +33,17 @@ class Way:
         m = wanted.resident_blocks
         if m is None:
             m = 0 if place == "streamed" else blocks
-        home: Home = "disk" if place == "disk" else "host"
+        home: Home = place if place in ("disk", "peer") else "host"
         return cls(wanted.mode, wanted.snapshot_policy, m, wanted.merged_blocks or 0, home)
 
     def residency(self, places: Mapping[str, Place], like: Residency) -> Residency:
         """As a residency for the device manager, with the budgets of `like`."""
-        home: dict[str, Place] = {"transformer": "disk"} if self.home == "disk" else {}
+        home: dict[str, Place] = {} if self.home == "host" else {"transformer": self.home}
+        chosen = self.mode != "resident" and self.home != "peer"
         return Residency(
             mode=self.mode,
             snapshot_policy=self.policy,
-            resident_blocks=None if self.mode == "resident" else self.resident,
+            resident_blocks=self.resident if chosen else None,
             merged_blocks=self.merged if self.mode == "fused" else None,
             places={**places, **home},
             device_memory=like.device_memory,
@@ -74,16 +76,33 @@ class Family:
 
 
 def families(
-    blocks: int, sets: int, adapted: bool, wanted: Residency, stored: bool = False
+    blocks: int,
+    sets: int,
+    adapted: bool,
+    wanted: Residency,
+    stored: bool = False,
+    devices: int = 1,
 ) -> Iterator[Family]:
     """All ways that `wanted` leaves open, including those that do not give the same bits.
 
     sets: how many weight sets a request has. adapted: whether one of them has adapters.
-    stored: whether blocks are stored in another form, and so expanded.
+    stored: whether blocks are stored in another form, and so expanded. devices: of a group, which
+    may keep a share of the blocks each.
     Merging is pointless without adapters, and so is a swapping policy with a single weight set.
     The baseline, `original`, is never better than `snapshot`, but may fit where that does not.
     """
     place = wanted.places.get("transformer")
+    kept: Sequence[int] = range(blocks + 1)
+    if wanted.merged_blocks is not None:
+        kept = [wanted.merged_blocks]
+    if place == "peer" or (place is None and wanted.resident_blocks is None and devices > 1):
+        own = [-(-blocks // devices)]
+        if wanted.merged_blocks is None:
+            yield Family("resident", "low-vram", "peer", own)
+        if adapted or stored:
+            yield Family("fused", "low-vram", "peer", own, kept)
+    if place == "peer":
+        return
     homes: tuple[Home, ...] = ("host", "disk")
     if place is not None:
         homes = ("disk",) if place == "disk" else ("host",)
@@ -94,9 +113,6 @@ def families(
         resident = [0]
     elif place == "resident":
         resident = [blocks]
-    kept: Sequence[int] = range(blocks + 1)
-    if wanted.merged_blocks is not None:
-        kept = [wanted.merged_blocks]
     for home in homes:
         if wanted.merged_blocks is None:
             if resident[-1] == blocks and home == homes[0]:

@@ -13,6 +13,7 @@ from entracte.residency import (
     BASE,
     Place,
     Plan,
+    RankShare,
     Residency,
     Sizes,
     WeightPhase,
@@ -178,7 +179,9 @@ class Costs:
 
     def _plan(self, name: str, phases: tuple[WeightPhase, ...], wanted: Residency) -> Plan:
         policy = resolve_policy(name, name == TRANSFORMER, wanted)
-        return make_plan(name, self.sizes[name], phases, policy, self.hardware.unified)
+        # The first rank of a group has most, where its share of the blocks does not divide.
+        share = RankShare(0, self.hardware.devices)
+        return make_plan(name, self.sizes[name], phases, policy, self.hardware.unified, share)
 
 
 def costs(

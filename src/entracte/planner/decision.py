@@ -102,13 +102,13 @@ def arguments(prediction: Prediction) -> dict[str, Any]:
     found: dict[str, Any] = {"mode": way.mode}
     if way.mode == "snapshot":
         found["snapshot_policy"] = way.policy
-    if way.mode != "resident":
+    if way.mode != "resident" and way.home != "peer":
         found["resident_blocks"] = way.resident
     if way.mode == "fused":
         found["merged_blocks"] = way.merged
     places = {name: place for name, place in prediction.places.items() if place != "resident"}
-    if way.home == "disk":
-        places[TRANSFORMER] = "disk"
+    if way.home != "host":
+        places[TRANSFORMER] = way.home
     return found | ({"places": places} if places else {})
 
 
@@ -116,7 +116,9 @@ def describe(prediction: Prediction) -> str:
     """A plan in a few words, such as "fused, m = 29, k = 15"."""
     way = prediction.way
     words = f"{way.mode} {way.policy}" if way.mode == "snapshot" else way.mode
-    if way.mode != "resident":
+    if way.home == "peer":
+        words += " among peers"
+    elif way.mode != "resident":
         words += f", m = {way.resident}"
     return words + (f", k = {way.merged}" if way.mode == "fused" else "")
 

@@ -53,7 +53,8 @@ class Search:
         self._limits = limits
         self._from_files = wanted.places.get(TRANSFORMER) == "disk"
         stored = bool(c.sizes[TRANSFORMER].stored)
-        self._families = list(families(c.blocks, c.sets, c.adapted, wanted, stored))
+        devices = 1 if c.hardware.unified else c.hardware.devices
+        self._families = list(families(c.blocks, c.sets, c.adapted, wanted, stored, devices))
         self._planned: dict[Way, tuple[Footprint, Held]] = {}
         self._alone: dict[Way, tuple[float, bool]] = {}
         found = _loaned(c, wanted)
@@ -148,7 +149,7 @@ class Search:
 
     def _needless(self, family: Family) -> bool:
         """With host memory for everything, streaming from files only is slower."""
-        if family.home == "host" or self._from_files or self._limits.unified:
+        if family.home != "disk" or self._from_files or self._limits.unified:
             return False
         most = max(
             (
