@@ -30,11 +30,15 @@ FRAMES = 9
 
 @dataclass(frozen=True)
 class OpenFake:
-    """step_s: seconds a step takes. estimate_s: of every video. opening: what goes wrong then."""
+    """step_s: seconds a step takes. estimate_s: of every video. opening: what goes wrong then.
+
+    hold: while there is such a file, videos wait between their first and their second step.
+    """
 
     step_s: float = 0.005
     estimate_s: float | None = 2.0
     opening: Literal["", "refuse", "raise", "panic", "die", "memory"] = ""
+    hold: Path | None = None
 
     def __call__(self) -> "FakeRunner":
         match self.opening:
@@ -73,6 +77,8 @@ class FakeRunner:
         steps = int(number) if word == "steps" else 4
         begun = time.perf_counter()
         for step in range(1, steps + 1):
+            while step == 2 and self._held() and not should_stop():
+                time.sleep(0.02)
             if should_stop():
                 raise WorkFailed("cancelled", "Cancelled.")
             time.sleep(self._options.step_s)
@@ -87,6 +93,9 @@ class FakeRunner:
             part.write_bytes(data)
         took = time.perf_counter() - begun
         return Done(job.job_id, took, {"denoise": took}, 12.5, len(data))
+
+    def _held(self) -> bool:
+        return self._options.hold is not None and self._options.hold.exists()
 
     def _misbehave(self, word: str) -> None:
         if word == "crash":

@@ -88,16 +88,16 @@ def small(prompt: str = "A street", **fields: Any) -> dict[str, Any]:
 def local(
     folder: Path, runner: OpenFake | None = None, ready: bool = True, **settings: Any
 ) -> Iterator[Local]:
-    """Serve on a free port of this machine until the block ends."""
+    """Serve on this machine until the block ends, on a free port if none is given."""
     log = StringIO()
     service = Service(
-        settings_for(folder, **settings),
+        settings_for(folder, **({"port": 0} | settings)),
         LTX_2_3,
         lambda _: runner or OpenFake(),
         open_log("json", log),
     )
     _, key = service.keys.add(f"test {time.time_ns()}")
-    listener = bind(service.settings.model_copy(update={"port": 0}))
+    listener = bind(service.settings)
     server = uvicorn.Server(server_config(service))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     service.start()

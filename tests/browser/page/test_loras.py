@@ -7,8 +7,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from entracte.synthetic.demo import DISTILLED_LORA
+from tests.serve.running import Command
 
 from .visit import Visit
+
+
+@pytest.fixture(scope="session")
+def service(engine: Command) -> Command:
+    return engine
 
 
 @pytest.mark.slow

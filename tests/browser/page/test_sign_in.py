@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 
-from tests.serve.running import Command
-
+from .conftest import Fakes
 from .visit import Visit
 
 Open = Callable[..., Visit]
 
 
-def test_a_key_opens_the_page_and_signing_out_closes_it(visit: Open, service: Command) -> None:
+def test_a_key_opens_the_page_and_signing_out_closes_it(visit: Open, service: Fakes) -> None:
     seen = visit(signed_in=False)
     seen.expect("status of 401")
     page = seen.page
@@ -35,7 +34,7 @@ def test_a_key_opens_the_page_and_signing_out_closes_it(visit: Open, service: Co
     assert page.input_value("#prompt") == "", "nothing is left of who was here before"
 
 
-def test_the_address_from_the_terminal_signs_in(visit: Open, service: Command) -> None:
+def test_the_address_from_the_terminal_signs_in(visit: Open, service: Fakes) -> None:
     seen = visit()
     seen.wait("#work")
     assert seen.page.url == f"{service.url}/"

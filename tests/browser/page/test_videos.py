@@ -1,4 +1,4 @@
-"""From the form to the gallery and back, through a reload and a restart of the server."""
+"""Videos that are made, waited for, played and removed."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.serve.running import Command, wait_for
+from tests.serve.running import wait_for
 
+from .conftest import Fakes
+from .journey import PLAYS, follow
 from .visit import Visit
 
 if TYPE_CHECKING:
@@ -15,100 +17,19 @@ if TYPE_CHECKING:
 
 Open = Callable[..., Visit]
 
-SEED = str(2**64 - 1)  # no JavaScript number
 
-PLAYS = """(prompt) => {
-  const card = [...document.querySelectorAll(".card")].find((c) => c.textContent.includes(prompt));
-  const video = card && card.querySelector("video");
-  return video && !video.paused && video.currentTime > 0 && video.videoWidth === 128;
-}"""
-
-LOADED = "(image) => image.complete && image.naturalWidth > 0"
-
-
-def test_a_video_from_the_form_to_its_end(visit: Open, service: Command) -> None:
-    prompt = "A lighthouse with <b>bold</b> waves & a foghorn"
-    seen = visit()
-    page = seen.page
-    seen.fill_small(prompt, frames=17, steps=60)  # long enough to be looked at
-    seen.drop("harbour.png", "navy")
-    seen.paste("dusk.png", "orange")
-    rows = page.locator(".image-row")
-    assert rows.count() == 2
-    rows.nth(1).locator("input[type=range]").fill("0.5")
-    page.fill("#seed", SEED)
-    page.check("[name=preview]")
-    seen.wait("#estimate", "17 frames at 24 a second")
-
-    page.focus("#prompt")
-    page.keyboard.press("Control+Enter")
-    seen.wait("#jobs .job", prompt)
-    seen.wait("#jobs .job.running [aria-current=step]")
-    seen.wait("#engine-status", "Working")
-    seen.wait_until("document.title.includes('%')")
-    seen.wait("#jobs .job [role=progressbar][aria-valuetext$='of 60']")
-
-    card = seen.card(prompt)
-    card.wait_for()
-    seen.wait_until("document.title === 'Entracte'")
-    assert card.locator("b").count() == 0, "a prompt is text"
-    with service.client() as client:
-        video = client.get("/v1/videos").json()["data"][0]
-    assert video["prompt"] == prompt
-    assert video["seed"] == int(SEED)
-    assert [(i["frame"], i["strength"]) for i in video["images"]] == [(0, 1.0), (16, 0.5)]
-    assert video["settings"]["preview"] is True
-
-    page.reload()
-    card.wait_for()
-    assert page.input_value("#prompt") == prompt, "the draft survives"
-    seen.wait_until("document.querySelectorAll('.image-row').length === 2")
-
-    seen.expect("Failed to load resource", "net::ERR")
-    service.stop()
-    seen.wait("#connection", "Reconnecting")
-    assert card.is_visible(), "what is known stays"
-    service.start()
-    page.locator("#connection").wait_for(state="hidden")
-
-    play = card.get_by_role("button", name=f"Play: {prompt}")
-    play.click()
-    seen.wait_until(PLAYS, prompt)
-    assert play.is_hidden()
-    card.locator("summary").click()
-    assert card.locator("dd", has_text=SEED).count() >= 1
-    wait_for(lambda: all(i.evaluate(LOADED) for i in card.locator(".pictures img").all()))
-
-    page.click("#clear")
-    seen.wait_until("document.querySelector('#prompt').value === ''")
-    card.get_by_role("button", name="Reuse settings").click()
-    seen.wait(".toast", "Settings copied")
-    assert page.input_value("#prompt") == prompt
-    assert page.input_value("#length") == "0.71"
-    assert page.input_value("[name=width]") == "128"
-    assert page.input_value("[name=num_inference_steps]") == "60"
-    assert page.input_value("#seed") == "", "a new one"
-    assert rows.count() == 2
-    assert rows.nth(1).locator("input[type=range]").input_value() == "0.5"
-    page.get_by_role("button", name="Use its seed too").click()
-    assert page.input_value("#seed") == SEED
-
-    card.get_by_role("button", name="Delete").click()
-    card.wait_for(state="detached")
-    seen.wait(".toast", "Deleted").get_by_role("button", name="Undo").click()
-    card.wait_for()
-    card.get_by_role("button", name="Delete").click()
-    seen.wait(".toast", "Deleted").get_by_role("button", name="Dismiss").click()
-    with service.client() as client:
-        wait_for(lambda: client.get(f"/v1/videos/{video['id']}").status_code == 404)
+def test_a_video_from_the_form_to_its_end(visit: Open, service: Fakes) -> None:
+    service.hold()
+    follow(visit(), service, service.release)
 
 
 @pytest.mark.slow
-def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: Command) -> None:
+def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: Fakes) -> None:
+    service.hold()
     seen = visit()
     page = seen.page
     for prompt in ("The first of two", "The second of two"):
-        seen.fill_small(prompt, frames=49, steps=60)
+        seen.fill_small(prompt)
         page.click("#create")
         seen.wait("#jobs .job", prompt)
     seen.wait("#jobs .job:nth-child(2)", "Next in line")
@@ -131,6 +52,7 @@ def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: 
     seen.wait("#jobs .job.running", "The second of two")
     page.get_by_role("button", name="Cancel").click()
     page.locator("#queue-empty").wait_for()
+    service.release()
 
     with service.client() as client:
         made = client.get("/v1/videos").json()["data"]
@@ -147,7 +69,7 @@ def test_the_queue_is_left_by_cancelling_and_joined_again(visit: Open, service: 
 
 
 @pytest.fixture(scope="module")
-def made(service: Command) -> Iterator[str]:
+def made(service: Fakes) -> Iterator[str]:
     """The prompt of a video that is there."""
     prompt = "A tram that was made before"
     fields = {"prompt": prompt, "size": "128x128", "num_frames": 25, "num_inference_steps": 1}
@@ -251,10 +173,11 @@ def test_clearing_the_form_can_be_taken_back(visit: Open) -> None:
 
 
 @pytest.mark.slow
-def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command) -> None:
+def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Fakes) -> None:
+    service.hold()
     keyboard_open = {"width": 390, "height": 320}  # the queue is below the edge
     seen = visit(has_touch=True, is_mobile=True, viewport=keyboard_open)
-    seen.fill_small("A street on a phone", frames=25, steps=60)
+    seen.fill_small("A street on a phone")
     # By the page's own clock a notice stays for seconds, however slow this machine is.
     seen.page.clock.install()
     seen.page.clock.pause_at(4_000_000_000)
@@ -267,13 +190,14 @@ def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Command
     seen.wait("#jobs .job", "A street on a phone")
     seen.page.get_by_role("button", name="Cancel: A street on a phone").tap()
     seen.card("A street on a phone").wait_for()
+    service.release()
     with service.client() as client:
         video = client.get("/v1/videos").json()["data"][0]
         client.delete(f"/v1/videos/{video['id']}")
 
 
 @pytest.mark.slow
-def test_the_gallery_shows_more(visit: Open, service: Command) -> None:
+def test_the_gallery_shows_more(visit: Open, service: Fakes) -> None:
     with service.client() as client:
         for number in range(30):
             fields = {"prompt": f"Street {number:02}", "size": "1280x720", "seconds": "4"}
