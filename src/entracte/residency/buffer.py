@@ -13,7 +13,7 @@ from entracte.residency.backends.protocol import Event, Stream
 from .buffer_key import BlockWeights, BufferKey
 from .pending_read import Pending
 from .recorder import ComponentRecorder, Work
-from .sharing import SharedEntry
+from .sharing import Offer, SharedEntry
 
 
 class Buffer:
@@ -31,11 +31,14 @@ class Buffer:
         recorder: ComponentRecorder,
         pinned: bool = False,
         shared: SharedEntry | None = None,
+        for_peers: bool = False,
     ) -> None:
         self.key = key
         self.memory = memory
         self.pinned = pinned
         self.shared = shared
+        self.for_peers = for_peers
+        self.offer: Offer | None = None
         self.recorder = recorder
         self._pending: Pending | None = None
         self._content: BlockWeights | None = None
@@ -68,6 +71,20 @@ class Buffer:
         if self._pending is not None:
             self._pending.abandon()
             self._pending = None
+
+    def withdraw(self) -> None:
+        """Wait until no other rank copies from the buffer: before it is written or freed."""
+        if self.offer is not None:
+            self.offer.withdraw()
+            self.offer = None
+
+    def written(self, content: BlockWeights) -> Event | None:
+        """The last write, None if the host has waited for it; raises RuntimeError if the buffer
+        does not hold this content.
+        """
+        if self._content != content:
+            raise RuntimeError(f"{self.key} holds {self._content}, not {content}")
+        return self._written
 
     def acquire(self, stream: Stream) -> None:
         """Let later work in this stream read; waits for a pending read."""

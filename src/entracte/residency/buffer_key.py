@@ -5,7 +5,7 @@ from typing import Literal
 
 from .spec import WeightSet
 
-Tier = Literal["device", "host"]
+Tier = Literal["device", "host", "peer"]
 
 # weights: a unit's, at a place of its own. kept: an expanded or merged unit's, beside its base.
 # slot: whichever block comes next. stored slot: the same, as it is stored. factors: an adapter's,

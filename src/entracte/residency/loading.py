@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from entracte.residency.backends.protocol import Backend, Stream
+from entracte.residency.backends.protocol import Backend, Direction, Stream
 
 from .buffer import Buffer
 from .buffer_key import STAGING, BlockWeights, BufferKey
@@ -36,10 +36,12 @@ class WeightLoader:
     def load(self, target: Buffer, content: BlockWeights) -> None:
         """Make a device buffer hold a unit's weights.
 
-        From a host copy of just these weights, if there is one; else expanded and merged from the
-        base, which is on the device, in the target itself, in host memory or in the files.
+        From a copy of just these weights, on the host or another device, if there is one; else
+        expanded and merged from the base, which is on the device, in the target itself, in host
+        memory, on another device or in the files.
         """
-        copy = self._pool.host_copy(content)
+        target.withdraw()
+        copy = self._pool.host_copy(content) or self._pool.peer_copy(content)
         if copy is not None:
             self._copy_in(target, copy, content)
         elif self._is_made(content):
@@ -170,10 +172,11 @@ class WeightLoader:
 
     def _copy_in(self, target: Buffer, source: Buffer, content: BlockWeights) -> None:
         copies, nbytes = self._copies, self._reader.nbytes(content)
+        direction: Direction = "peer" if source.key.tier == "peer" else "in"
 
         def copy() -> None:
             with source.reading(copies), target.writing(copies, content):
-                copies.copy(target.memory[:nbytes], source.memory[:nbytes], "in")
+                copies.copy(target.memory[:nbytes], source.memory[:nbytes], direction)
 
         source.join()
         target.join()

@@ -115,6 +115,7 @@ class ManagedComponent:
             yield self._run
         finally:
             self._run = None
+            self.pool.peer_copies.leave()
             self.pool.release("run", "phase", "prepare")
             if not any(buffer.key == STAGING for buffer in plan.buffers):
                 self.pool.discard(STAGING)

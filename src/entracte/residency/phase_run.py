@@ -73,6 +73,7 @@ class PhaseRun:
         if self._plan.policy.mode == "snapshot":
             self._fill_what_is_outside()
         self._fill_factors()
+        self._pool.offer_to_peers()
         self._ring.expect(self._slotted(0))
         if any(key is None for _, key in self._uses[0]):
             self._ring.advance()

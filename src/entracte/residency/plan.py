@@ -65,11 +65,15 @@ WHOLE = RankShare()
 
 @dataclass(frozen=True, slots=True)
 class BufferPlan:
-    """A buffer to be: its name, its size in bytes, and when it exists."""
+    """A buffer to be: its name, its size in bytes, and when it exists.
+
+    for_peers: whether other devices copy from it.
+    """
 
     key: BufferKey
     nbytes: int
     lifetime: Lifetime = "always"
+    for_peers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,22 @@ class Plan:
     def content(self, unit: int, weights: WeightSet) -> BlockWeights:
         """What is in memory where a unit is used under a weight set."""
         return self.base(unit) if self.unmerged else BlockWeights(unit, weights)
+
+    def is_among_peers(self, content: BlockWeights) -> bool:
+        """Whether the devices of a group keep these weights of a block, one of them each."""
+        if self.policy.home != "peer" or content.adapter is not None or content.unit == self.blocks:
+            return False
+        if self.policy.mode == "resident":
+            return content.weights in self.places and not content.stored
+        return content == self.base(content.unit)
+
+    def for_peers(self, key: BufferKey) -> BlockWeights | None:
+        """What a device buffer holds for other devices to copy, if anything."""
+        sets = self.places if self.policy.mode == "resident" else ()
+        found = [BlockWeights(key.index, each) for each in sets if key in self.places[each]]
+        content = found[0] if found else self.base(key.index)
+        mine = key.tier == "device" and key.role == "weights"
+        return content if mine and self.is_among_peers(content) else None
 
     def host_content(self, key: BufferKey) -> BlockWeights:
         """What a host buffer is for. Weights without adapters rest as they are stored."""
@@ -278,6 +298,7 @@ def _device_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> li
             key,
             (base if key.role == "weights" else sizes.units)[key.index],
             "phase" if aggressive and key.of else stays,
+            for_peers=plan.for_peers(key) is not None,
         )
         for key in keys
     ]

@@ -9,6 +9,7 @@ from entracte.residency.backends.protocol import Backend, HostMemory
 
 from .buffer import Buffer
 from .buffer_key import STAGING, BlockWeights, BufferKey, Tier
+from .peer_copies import PeerCopies
 from .plan import BufferPlan, Lifetime, Plan, RankShare
 from .recorder import ComponentRecorder
 from .sharing import SharedEntry
@@ -65,6 +66,8 @@ class WeightPool:
         self.recorder = recorder
         self._budget = budget
         self._on_free = on_free
+        self._plan: Plan | None = None
+        self.peer_copies = PeerCopies(backend, component, recorder)
         self._weights: dict[int, list[Buffer]] = {}  # on the device, by unit
         self._copies: dict[tuple[int, object], Buffer] = {}  # on the host, by unit and weight set
         self._buffers: dict[BufferKey, Buffer] = {}
@@ -86,6 +89,7 @@ class WeightPool:
 
         Returns whether its host buffers have room beside the present ones.
         """
+        self._plan = plan
         self._planned = {buffer.key: buffer for buffer in plan.buffers}
         self.stored_slots = [key for key in self._planned if key.role == "stored slot"]
         new = [p for p in plan.buffers if p.key.tier == "host" and p.key not in self._buffers]
@@ -95,7 +99,11 @@ class WeightPool:
         """Free buffers that the plan does not list, or lists with another size."""
         for key in [key for key in self._buffers if key.tier == tier and key.role != "staging"]:
             planned = self._planned.get(key)
-            if planned is None or planned.nbytes != self._buffers[key].memory.nbytes:
+            held = self._buffers[key]
+            if planned is None or (planned.nbytes, planned.for_peers) != (
+                held.memory.nbytes,
+                held.for_peers,
+            ):
                 self._free(key)
         self._freed = {key: memory for key, memory in self._freed.items() if key in self._planned}
 
@@ -106,7 +114,7 @@ class WeightPool:
         """
         for planned in self._planned.values():
             if planned.lifetime in lifetimes and planned.key not in self._buffers:
-                self.add(planned.key, planned.nbytes)
+                self.add(planned.key, planned.nbytes, planned.for_peers)
 
     def allocate_host(self) -> None:
         """Allocate the plan's host buffers; see `allocate`."""
@@ -117,16 +125,21 @@ class WeightPool:
     def ensure(self, key: BufferKey) -> Buffer:
         """A buffer of the plan, allocated if missing."""
         buffer = self._buffers.get(key)
-        return self.add(key, self._planned[key].nbytes) if buffer is None else buffer
+        planned = self._planned[key]
+        return self.add(key, planned.nbytes, planned.for_peers) if buffer is None else buffer
 
-    def add(self, key: BufferKey, nbytes: int) -> Buffer:
+    def add(self, key: BufferKey, nbytes: int, for_peers: bool = False) -> Buffer:
         """Allocate one buffer; raises OutOfMemory."""
         try:
             if key.tier == "device":
                 again = self._freed.pop(key, None)
                 if again is not None and again.nbytes != nbytes:
                     again = None
-                buffer = Buffer(key, self._backend.allocate(nbytes, again), self.recorder)
+                if for_peers:
+                    memory = self._backend.allocate_for_peers(nbytes)
+                else:
+                    memory = self._backend.allocate(nbytes, again)
+                buffer = Buffer(key, memory, self.recorder, for_peers=for_peers)
             else:
                 buffer = self._host_buffer(key, nbytes)
         except OutOfMemory as error:
@@ -168,6 +181,20 @@ class WeightPool:
         buffer = self._copies.get((content.unit, content.weights))
         return buffer if buffer is not None and buffer.content == content else None
 
+    def peer_copy(self, content: BlockWeights) -> Buffer | None:
+        """Another rank's buffer that holds a block's weights; waits until that rank offers it."""
+        plan = self._plan
+        if plan is None or content.unit in plan.resident or not plan.is_among_peers(content):
+            return None
+        return self.peer_copies.get(content)
+
+    def offer_to_peers(self) -> None:
+        """Let other ranks copy what the plan keeps here for them."""
+        for planned in self._planned.values():
+            content = None if self._plan is None else self._plan.for_peers(planned.key)
+            if planned.for_peers and content is not None:
+                self.peer_copies.offer(self[planned.key], content)
+
     def on_device(self, content: BlockWeights) -> Buffer | None:
         """A device buffer of its own that holds a unit's weights."""
         for buffer in self._weights.get(content.unit, ()):
@@ -177,6 +204,7 @@ class WeightPool:
 
     def close(self) -> None:
         """Free everything, once the reader thread is done with it."""
+        self.peer_copies.close()
         for buffer in self:
             buffer.abandon()
         for key in list(self._buffers):
@@ -185,6 +213,7 @@ class WeightPool:
     def _free(self, key: BufferKey) -> None:
         buffer = self._buffers.pop(key)
         buffer.abandon()
+        buffer.withdraw()
         self._on_free(buffer)
         self.recorder.memory(key, -buffer.memory.nbytes, buffer.pinned)
         if key.tier == "device":
@@ -192,7 +221,8 @@ class WeightPool:
             if key.role == "weights":
                 self._weights[key.index].remove(buffer)
             self._backend.free(buffer.memory)
-            self._freed[key] = buffer.memory
+            if not buffer.for_peers:
+                self._freed[key] = buffer.memory
         else:
             self._copies.pop((key.index, key.of), None)
             self._budget.count(-buffer.memory.nbytes, buffer.pinned)

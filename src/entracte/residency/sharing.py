@@ -1,6 +1,13 @@
-"""Buffers that the ranks of a group have in common: one rank fills each, for all."""
+"""What the ranks of a group have in common: host buffers that one of them fills for all, and device
+buffers that the others copy from.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
 
 from entracte.residency.backends.board import Board
+from entracte.residency.backends.protocol import Backend, Event, Task
 
 from .buffer_key import BlockWeights
 from .recorder import ComponentRecorder
@@ -45,3 +52,40 @@ class AwaitedFill:
 
     def abandon(self) -> None:
         """Nothing is written here, so there is nothing to wait for."""
+
+
+class Offer:
+    """A device buffer that other ranks may copy from, until it is withdrawn.
+
+    name: of its entry on the board. content: what the buffer holds. memory: the buffer's.
+    """
+
+    def __init__(self, backend: Backend, name: str, content: BlockWeights, memory: Tensor) -> None:
+        assert backend.board is not None
+        self.content = content
+        self._board = backend.board
+        self._name = name
+        self._task: Task | None = None
+        self._backend = backend
+        self._board.join(name, lambda: backend.export(memory))
+
+    def publish(self, written: Callable[[], Event | None]) -> None:
+        """Make it ready once the buffer is written; for the reader thread, after all reads so far.
+
+        written: the last write, or None if the host has waited for it; raises if there is none.
+        """
+
+        def tell() -> None:
+            event = written()
+            if event is not None:
+                event.synchronize()
+            self._board.set_ready(self._name)
+
+        self._task = self._backend.read_ahead(tell)
+
+    def withdraw(self) -> None:
+        """Wait until no other rank copies from it, which none will from then on."""
+        if self._task is not None:
+            self._task.exception()
+        self._board.withdraw(self._name)
+        self._board.leave(self._name)

@@ -18,6 +18,7 @@ from entracte.residency.merge import WeightMerge
 
 from .board import Board, open_shared_memory
 from .cuda_stream import CudaClock, CudaMergeProgram, CudaStream, device_errors
+from .peer_memory import PeerMemory
 from .peers import NoPeers, Peers
 from .pinned import CudaRegistrar, HostAllocator, Registrar
 from .protocol import Checks, HostMemory, MergeProgram, NoChecks, Stream, Task, Traffic
@@ -64,6 +65,7 @@ class CudaBackend:
         self._memory: dict[int, Tensor] = {}  # by address
         self._shared = open_shared_memory(self.peers)
         self.board: Board | None = self._shared
+        self._peer_memory = PeerMemory(self.device) if self.peers.size > 1 else None
         self._host = HostAllocator(registrar or CudaRegistrar(self.device), self._shared)
         self._reader = ThreadPoolExecutor(
             1, "entracte-reader", initializer=torch.cuda.set_device, initargs=(self.device,)
@@ -97,12 +99,34 @@ class CudaBackend:
         """See Backend. All views of the memory become unusable."""
         if memory.nbytes == 0:
             return
+        if self._peer_memory is not None and self._peer_memory.owns(memory):
+            self.compute.record().synchronize()  # the driver does not order it after work
+            self._peer_memory.free(memory)
+            return
         known = self._memory.pop(memory.data_ptr(), None)
         if known is None:
             raise ValueError("this backend did not allocate this memory")
         # Its next user is ordered after all compute work so far.
         # Views in modules must not keep the memory alive.
         known.untyped_storage().resize_(0)
+
+    def allocate_for_peers(self, nbytes: int) -> Tensor:
+        """See Backend. It is new memory, which no work uses."""
+        return self._among_peers().allocate(nbytes)
+
+    def export(self, memory: Tensor) -> bytes:
+        return self._among_peers().export(memory)
+
+    def open_peer(self, handle: bytes) -> Tensor:
+        return self._among_peers().open(handle)
+
+    def close_peer(self, memory: Tensor) -> None:
+        self._among_peers().close(memory)
+
+    def _among_peers(self) -> PeerMemory:
+        if self._peer_memory is None:
+            raise RuntimeError("this rank has no peers")
+        return self._peer_memory
 
     def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
         return self._host.allocate(nbytes, pinned, name)

@@ -124,6 +124,7 @@ class HostBackend:
         self.merges: Stream = HostStream(self.traffic)
         self.device_bytes = 0
         self.host_bytes = 0
+        self._handles: dict[int, bytes] = {}  # of memory that peers may open, by address
         self._reader = ThreadPoolExecutor(1, "entracte-reader")
         self._device_limit = device_limit
         self._host_limit = host_limit
@@ -139,7 +140,32 @@ class HostBackend:
     def free(self, memory: Tensor) -> None:
         """See Backend. Views of the memory must not be used unless it is allocated again."""
         self.device_bytes -= memory.nbytes
+        if self._handles.pop(memory.data_ptr(), None) is not None and self._shared is not None:
+            self._shared.unmap(memory, empty=True)
+            return
         memory.untyped_storage().resize_(0)
+
+    def allocate_for_peers(self, nbytes: int) -> Tensor:
+        if self._shared is None:
+            raise RuntimeError("this rank has no peers")
+        _check("device", nbytes, self.device_bytes, self._device_limit)
+        self.device_bytes += nbytes
+        handle = self._shared.allocate(nbytes)
+        memory = self._shared.map(handle)
+        self._handles[memory.data_ptr()] = handle
+        return memory
+
+    def export(self, memory: Tensor) -> bytes:
+        return self._handles[memory.data_ptr()]
+
+    def open_peer(self, handle: bytes) -> Tensor:
+        if self._shared is None:
+            raise RuntimeError("this rank has no peers")
+        return self._shared.map(handle)
+
+    def close_peer(self, memory: Tensor) -> None:
+        if self._shared is not None:
+            self._shared.unmap(memory, empty=False)
 
     def allocate_host(
         self,

@@ -6,7 +6,8 @@ from typing import Protocol
 
 
 class Peers(Protocol):
-    """The ranks of a group, as one of them sees them. All do the same requests in the same order.
+    """The ranks of a group, as one of them sees them. All do the same requests in the same order,
+    and none begins one, or closes, before all have ended the last.
 
     rank: this one's number, from 0. size: how many there are.
     """

@@ -22,8 +22,8 @@ from entracte.residency.merge import WeightMerge
 from .board import Board
 from .peers import Peers
 
-# From the host to the device, from the device to the host, or from device to device.
-Direction = Literal["in", "out", "within"]
+# From the host to the device, from the device to the host, within the device, or from another one.
+Direction = Literal["in", "out", "within", "peer"]
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class Traffic:
     bytes_within: int = 0
     merges: int = 0
     expansions: int = 0
+    bytes_from_peers: int = 0
 
     def since(self, earlier: "Traffic") -> "Traffic":
         """The difference to an earlier copy of this record."""
@@ -44,6 +45,7 @@ class Traffic:
             self.bytes_within - earlier.bytes_within,
             self.merges - earlier.merges,
             self.expansions - earlier.expansions,
+            self.bytes_from_peers - earlier.bytes_from_peers,
         )
 
     def count(self, direction: Direction, nbytes: int) -> None:
@@ -55,6 +57,8 @@ class Traffic:
                 self.bytes_out += nbytes
             case "within":
                 self.bytes_within += nbytes
+            case "peer":
+                self.bytes_from_peers += nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,18 @@ class Backend(Protocol):
 
     def free(self, memory: Tensor) -> None:
         """Free device memory. The compute stream must be ordered after all use of it."""
+
+    def allocate_for_peers(self, nbytes: int) -> Tensor:
+        """Allocate device memory that other ranks may open. Raises OutOfMemory."""
+
+    def export(self, memory: Tensor) -> bytes:
+        """The handle by which other ranks open device memory that was allocated for them."""
+
+    def open_peer(self, handle: bytes) -> Tensor:
+        """Another rank's device memory, for copies from it. Raises DeviceFault."""
+
+    def close_peer(self, memory: Tensor) -> None:
+        """Let go of another rank's memory, once all copies from it are done."""
 
     def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
         """Allocate host memory, pageable if not to be pinned or if refused. Raises OutOfMemory.

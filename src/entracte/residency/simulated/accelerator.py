@@ -83,6 +83,18 @@ class SimulatedAccelerator(Gauges):
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
+    def allocate_for_peers(self, nbytes: int) -> Tensor:
+        raise NotImplementedError
+
+    def export(self, memory: Tensor) -> bytes:
+        raise NotImplementedError
+
+    def open_peer(self, handle: bytes) -> Tensor:
+        raise NotImplementedError
+
+    def close_peer(self, memory: Tensor) -> None:
+        raise NotImplementedError
+
     def allocate_host(
         self,
         nbytes: int,

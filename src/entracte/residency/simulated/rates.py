@@ -18,6 +18,7 @@ class SimulatedRates:
     bytes_in_per_second: float = 55e9
     bytes_out_per_second: float = 55e9
     bytes_within_per_second: float = 4.3e12
+    bytes_from_peer_per_second: float = 368e9
     flops_per_second: float = 790e12
     pageable_bytes_per_second: float = 2.8e9
     disk_bytes_per_second: float = 7e9
@@ -33,6 +34,8 @@ class SimulatedRates:
                 return nbytes / self.bytes_out_per_second
             case "within":
                 return nbytes / self.bytes_within_per_second
+            case "peer":
+                return nbytes / self.bytes_from_peer_per_second
 
     def merge_seconds(self, each: WeightMerge) -> float:
         """How long a merge takes: by its arithmetic or by its traffic, whichever is slower."""
