@@ -13,7 +13,7 @@ from entracte.residency.backends.protocol import Event, Stream
 from .buffer_key import BlockWeights, BufferKey
 from .pending_read import Pending
 from .recorder import ComponentRecorder, Work
-from .sharing import Offer, SharedEntry
+from .sharing import PeerOffer, SharedEntry
 
 
 class Buffer:
@@ -38,7 +38,7 @@ class Buffer:
         self.pinned = pinned
         self.shared = shared
         self.for_peers = for_peers
-        self.offer: Offer | None = None
+        self.offer: PeerOffer | None = None
         self.recorder = recorder
         self._pending: Pending | None = None
         self._content: BlockWeights | None = None

@@ -6,7 +6,7 @@ from entracte.residency.backends.protocol import Backend, Task
 from .buffer import Buffer
 from .buffer_key import BlockWeights, BufferKey
 from .recorder import ComponentRecorder
-from .sharing import Offer
+from .sharing import PeerOffer
 
 
 class PeerCopies:
@@ -30,7 +30,7 @@ class PeerCopies:
             if buffer.offer.content == content:
                 return
             buffer.withdraw()
-        offer = Offer(self._backend, self._name(content), content, buffer.memory)
+        offer = PeerOffer(self._backend, self._name(content), content, buffer.memory)
         buffer.offer = offer
         offer.publish(lambda: buffer.written(content))
 

@@ -54,7 +54,7 @@ class AwaitedFill:
         """Nothing is written here, so there is nothing to wait for."""
 
 
-class Offer:
+class PeerOffer:
     """A device buffer that other ranks may copy from, until it is withdrawn.
 
     name: of its entry on the board. content: what the buffer holds. memory: the buffer's.
