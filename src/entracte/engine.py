@@ -21,7 +21,7 @@ from entracte.errors import (
     ResidencyError,
 )
 from entracte.files import require_writable
-from entracte.group import ALONE, Leader, Member, SharedOrder
+from entracte.group import ALONE, Alone, Leader, Member, SharedOrder
 from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device, pick_devices
 from entracte.media.output import check_output
@@ -109,6 +109,7 @@ class Engine:
             backend,
             hardware,
             graphs=self._execution.graphs,
+            parallel=self._parallel,
         )
         self._weights = ModelWeights(
             source, backend, dtype, self._loras.adapter, named(self._wanted)
@@ -283,6 +284,7 @@ class Engine:
             prepared, plan = self._plan(request, order)
         if order is None:
             order = self._order(prepared.resolved, trace)
+        trace.exchange_shares = order.exchange_shares
         reporter.begin(prepared.resolved.work)
         before = replace(self.backend.traffic)
         with (
@@ -456,7 +458,13 @@ class Engine:
             self._layouts(resolved),
             trace.options.level,
             self._cheaper,
+            self._planner.exchange_shares(resolved, self._wanted) if self._grouped else {},
         )
+
+    @property
+    def _grouped(self) -> bool:
+        """Whether there are other ranks, for which this one decides."""
+        return self._member.size > 1 and not isinstance(self._member, Alone)
 
     @property
     def _decided(self) -> Residency | None:
@@ -524,9 +532,17 @@ class Engine:
         )
 
     def _layouts(self, resolved: ResolvedRequest) -> tuple[Layout, ...]:
-        """How each phase is shared out over devices."""
+        """How each phase is shared out over devices.
+
+        By prediction, where one process decides for all. Other CPUs than those of mode `auto` would
+        be measured for it alone.
+        """
         if self._member.size == 1:
             return (ONE_RANK,) * len(resolved.phases)
+        if self._grouped and self._decision is not None:
+            return self._decision.layouts
+        if self._grouped and not self.backend.unified:
+            return self._planner.layouts(resolved)
         config = self.source.components["transformer"].config
         heads = config["num_attention_heads"], config["audio_num_attention_heads"]
         layout = default_layout(self._parallel, self._member.size, heads)

@@ -1,6 +1,7 @@
 """What the leader of a group has its followers do."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from entracte.parallel import Layout
 from entracte.request import Request
@@ -14,6 +15,7 @@ class MakeVideo:
 
     residency: as the leader's planner decided; None unless in mode `auto`. layouts: of the phases.
     level: of the trace that is reported. cheaper: it is tried again, with less memory.
+    exchange_shares: for the trace; see `Trace`.
     """
 
     request: Request
@@ -21,6 +23,7 @@ class MakeVideo:
     layouts: tuple[Layout, ...]
     level: Level
     cheaper: bool
+    exchange_shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import pytest
 
 from entracte.machine.cards import card
 from entracte.machine.hardware import Hardware, PeerLink
+from entracte.machine.peers import with_devices
 from entracte.parallel import ONE_RANK, Layout
 from entracte.planner.calibration import Calibration
 from entracte.planner.cost_model import Costs, costs
@@ -124,3 +125,32 @@ def test_a_slow_link_says_that_one_device_is_as_good() -> None:
     assert gain.pays
     assert gain.times_as_fast is not None
     assert 1.4 < gain.times_as_fast < 2
+
+
+def test_devices_of_a_group_that_was_probed_alone() -> None:
+    """Each has its memory, and the link of its card; CPUs have their host's memory together."""
+    alone = replace(card("h200", 256 * GIB), name="NVIDIA H200")
+    together = with_devices(alone, 2)
+    assert together.peers == card("h200", 256 * GIB, 2).peers
+    assert together.device_memory == alone.device_memory
+    assert with_devices(together, 2) is together
+    cpus = with_devices(replace(alone, unified=True), 4)
+    assert (cpus.devices, cpus.device_memory) == (4, alone.device_memory // 4)
+
+
+def test_blocks_among_the_devices_of_a_group() -> None:
+    """Two cards that are too small for both weight sets hold half of each."""
+    hardware, work = group("h100-80gb", 2), load()
+    wanted = Residency("resident", places={"transformer": "peer"})
+    c, limits = costs_of(hardware, work), limits_of(hardware, wanted)
+    named = decide(c, wanted, limits).chosen.prediction
+    whole = decide(c, Residency("resident"), limits, strict=False).chosen.prediction
+    both_sets = 2 * sum(MODEL.units["transformer"][:-1])
+    saved = whole.peak_device_bytes - named.peak_device_bytes
+    slots = 3 * max(MODEL.units["transformer"][:-1])
+    assert both_sets / 2 - slots <= saved <= both_sets / 2
+    assert 1 < named.latency_s / whole.latency_s < 1.03
+    auto = Residency(AUTO)
+    chosen = decide(c, auto, limits)
+    assert chosen.residency.places["transformer"] == "peer"
+    assert chosen.residency.resident_blocks is None

@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     summary["plan"] = None if decision is None else plan_json(decision, result.trace)
     summary["residency"] = [asdict(row) for row in engine.residency()]
     meta = summary["settings"] | {name: summary[name] for name in ("plan", "residency")}
-    write_trace_outputs(settings, result.trace, meta)
+    write_trace_outputs(settings, result.trace, meta, result.followers)
     if options.json:
         print(json.dumps(summary))
     elif not options.quiet:

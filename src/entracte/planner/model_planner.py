@@ -8,6 +8,7 @@ import torch
 from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
+from entracte.machine.peers import with_devices
 from entracte.parallel import Layout, Parallel
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.resolved import ResolvedRequest
@@ -59,7 +60,7 @@ class ModelPlanner:
             # Modules are traced as they are, whatever the caller computes in.
             with torch.inference_mode(False), torch.no_grad():
                 model = figures_of(self._source, self._dtype)
-                hardware = self._hardware or self._probe()
+                hardware = with_devices(self._hardware or self._probe(), self._backend.peers.size)
             self._planner = Planner(model, hardware, graphs=self._graphs, parallel=self._parallel)
         return self._planner
 
@@ -83,6 +84,15 @@ class ModelPlanner:
     def layouts(self, resolved: ResolvedRequest) -> tuple[Layout, ...]:
         """How each of a request's phases is shared out over the devices, whatever the mode."""
         return self.planner.layouts(Workload.of(resolved, new_prompts=resolved.prompts))
+
+    def exchange_shares(self, resolved: ResolvedRequest, wanted: Residency) -> dict[str, float]:
+        """By stage, the share of its computing in which devices exchange tensors, as predicted.
+
+        Empty before there is a plan.
+        """
+        prediction = self.predict(resolved, wanted)
+        stages = () if prediction is None else prediction.stages
+        return {s.name: s.exchange_s / (s.seconds - s.stall_s) for s in stages if s.exchange_s}
 
     def adopt(self, wanted: Residency, decision: Decision) -> None:
         """Note that a decision is carried out."""

@@ -68,9 +68,16 @@ def with_ranks(leader: Dump, followers: Sequence[Dump]) -> Dump:
 
     All are of one request, on one machine, whose clock says how much later each began.
     """
+    if not followers:
+        return leader
     began = _began(leader)
-    ranks = (each.model_copy(update={"offset_ms": _began(each) - began}) for each in followers)
-    return leader.model_copy(update={"ranks": tuple(ranks)})
+    ranks = tuple(
+        each.model_copy(
+            update={"offset_ms": _began(each) - began, "meta": {**leader.meta, **each.meta}}
+        )
+        for each in followers
+    )
+    return leader.model_copy(update={"ranks": ranks})
 
 
 def write_perf_dump(path: Path, dump: Dump) -> None:
