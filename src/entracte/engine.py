@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from entracte.files import require_writable
 from entracte.group import ALONE, Alone, Leader, Member, SharedOrder
 from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device, pick_devices
+from entracte.media.background_writer import BackgroundWriter
 from entracte.media.output import check_output
 from entracte.models.kernels import Execution, Kernels, execution
 from entracte.orders import EngineOrder, ForgetPrompts, HoldWeights, LoadWeights, MakeVideo
@@ -52,8 +53,8 @@ from entracte.residency import (
     device_errors,
     open_backend,
 )
-from entracte.result import Result
-from entracte.stages import VALIDATE
+from entracte.result import ComputedVideo, Result
+from entracte.stages import MUX, VALIDATE
 from entracte.trace.dump import Dump
 from entracte.trace.trace import Trace, TraceOptions
 from entracte.trace.write_dump import perf_dump
@@ -94,6 +95,7 @@ class Engine:
         self._resolver = Resolver(source, self._loras, backend.device.type == "cuda")
         self._one_at_a_time = threading.RLock()
         self._closed = False
+        self._last_written: BackgroundWriter | None = None
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._cheaper = False  # than the last one, which ran out of memory
         self._wanted = residency or Residency(AUTO)
@@ -243,20 +245,54 @@ class Engine:
         after a stage with NaN or infinite results; OutOfMemory; Cancelled. After a DeviceFault the
         next call loads the weights from the files again.
         """
+        return self.compute(
+            request,
+            output_path=output_path,
+            latents_path=latents_path,
+            progress=progress,
+            should_stop=should_stop,
+            keep_frames=keep_frames,
+            trace=trace,
+            preview=preview,
+        ).result()
+
+    def compute(
+        self,
+        request: Request,
+        *,
+        output_path: str | Path | None = None,
+        latents_path: str | Path | None = None,
+        progress: ProgressCallback | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        keep_frames: bool = True,
+        trace: TraceOptions | None = None,
+        preview: PreviewCallback | None = None,
+    ) -> ComputedVideo:
+        """Make a video as `generate` does, but return as soon as the device is free.
+
+        What then is not encoded yet waits in host memory for a thread, which also calls
+        `should_stop`, while the next request computes. Only one video is being written at a time:
+        the next one waits before its picture is decoded.
+
+        Raises what `generate` does, but what fails in the thread is raised by the result.
+        """
         self._require_open()
         _require(request, Request, RequestError("generate takes a Request, such as Request('…')"))
+        output = None if output_path is None else Path(output_path)
+        latents = None if latents_path is None else Path(latents_path)
+
+        def attempt() -> ComputedVideo:
+            reporter = Reporter(progress, should_stop, self._member.agree)
+            record = Trace(self.backend, trace)
+            with self._writer(output, reporter) as video:
+                outputs = Outputs(video, latents, keep_frames, preview)
+                result = self._generate(request, output, outputs, reporter, record)
+                if video is not None:
+                    reporter.stage(MUX.name)
+                    self._last_written = video
+            return ComputedVideo(result, video, self.backend.now())
+
         with self._one_at_a_time, torch.inference_mode():
-            outputs = Outputs(
-                None if output_path is None else Path(output_path),
-                None if latents_path is None else Path(latents_path),
-                keep_frames,
-                preview,
-            )
-
-            def attempt() -> Result:
-                reporter = Reporter(progress, should_stop, self._member.agree)
-                return self._generate(request, outputs, reporter, Trace(self.backend, trace))
-
             self._restart()
             self._cheaper = False
             try:
@@ -270,6 +306,7 @@ class Engine:
     def _generate(
         self,
         request: Request,
+        output_path: Path | None,
         outputs: Outputs,
         reporter: Reporter,
         trace: Trace,
@@ -277,8 +314,8 @@ class Engine:
     ) -> Result:
         """order: the leader's, where this process follows."""
         with trace.stage(VALIDATE.name, VALIDATE.on_host), device_errors("preparing"):
-            if outputs.path is not None:
-                check_output(outputs.path)
+            if output_path is not None:
+                check_output(output_path)
             if outputs.latents_path is not None:
                 require_writable(outputs.latents_path)
             prepared, plan = self._plan(request, order)
@@ -306,7 +343,7 @@ class Engine:
             sample_rate=made.sample_rate,
             latents=made.latents,
             trace=trace,
-            output_path=outputs.path,
+            output_path=output_path,
             decision=self._decision,
             warnings=prepared.resolved.weights.notices,
             followers=tuple(each for each in shared.reports if isinstance(each, Dump)),
@@ -392,11 +429,13 @@ class Engine:
         return self._weights.manager.residency()
 
     def close(self) -> None:
-        """Free all memory. The engine cannot be used afterwards."""
+        """Free all memory, once the last video is written. The engine cannot be used afterwards."""
         with self._one_at_a_time:
             self._closed = True
             self._member.close()
             self._weights.manager.close()
+            if self._last_written is not None:
+                self._last_written.join()
 
     def __enter__(self) -> Self:
         return self
@@ -425,7 +464,8 @@ class Engine:
                 trace = Trace(self.backend, TraceOptions(order.level))
                 outputs = Outputs(None, None, keep_frames=False)
                 reporter = Reporter(agree=self._member.agree)
-                return perf_dump(self._generate(request, outputs, reporter, trace, order).trace, {})
+                made = self._generate(request, None, outputs, reporter, trace, order)
+                return perf_dump(made.trace, {})
             case LoadWeights(request):
                 self._load(self._plan(request, order)[1])
             case HoldWeights(residency):
@@ -497,6 +537,13 @@ class Engine:
         )
         self._execution = self._new_execution()
         self._contexts = Cache(CACHED_PROMPTS)
+
+    def _writer(
+        self, path: Path | None, reporter: Reporter
+    ) -> AbstractContextManager[BackgroundWriter | None]:
+        if path is None:
+            return nullcontext()
+        return BackgroundWriter(path, reporter.check, self.backend.now, self._last_written)
 
     def _require_open(self) -> None:
         if self._closed:

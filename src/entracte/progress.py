@@ -64,12 +64,19 @@ class Reporter:
         self._done += work
         self._tell(step, steps, self._agree(self._asked()))
 
+    def check(self) -> None:
+        """Raise Cancelled if asked to stop."""
+        self._require(not self._asked())
+
     def _asked(self) -> bool:
         return self._should_stop is not None and self._should_stop()
 
-    def _tell(self, step: int, steps: int, stop: bool) -> None:
-        if stop:
+    def _require(self, wanted: bool) -> None:
+        if not wanted:
             raise Cancelled(f"stopped by the caller, in {self._stage}")
+
+    def _tell(self, step: int, steps: int, stop: bool) -> None:
+        self._require(not stop)
         if self._callback is None:
             return
         left = self._seconds / self._done * (self._work - self._done) if self._done else None

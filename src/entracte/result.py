@@ -1,13 +1,15 @@
-"""The result of a generation."""
+"""The result of a generation, and what stands for it until its file is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from entracte.media.background_writer import BackgroundWriter
 from entracte.notices import Notice
 from entracte.planner.decision import Decision
 from entracte.request import Request
+from entracte.stages import MUX
 from entracte.trace.dump import Dump
 from entracte.trace.trace import Trace
 
@@ -37,3 +39,28 @@ class Result:
     decision: Decision | None = None
     warnings: tuple[Notice, ...] = ()
     followers: tuple[Dump, ...] = ()
+
+
+class ComputedVideo:
+    """A video that is computed, and whose file is still being written, in a thread.
+
+    computed: when the device had done its part, by the clock of its backend.
+    """
+
+    def __init__(self, result: Result, file: BackgroundWriter | None, computed: float) -> None:
+        self._result = result
+        self._file = file
+        self._computed = computed
+
+    def result(self) -> Result:
+        """Wait until the file is whole. To be called once; what interrupts it leaves no file.
+
+        Raises MediaError if it cannot be written, and Cancelled.
+        """
+        if self._file is not None:
+            try:
+                ended = self._file.result()
+            finally:
+                self._file.abandon()
+            self._result.trace.host_stage(MUX.name, self._computed, max(self._computed, ended))
+        return self._result

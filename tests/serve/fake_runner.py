@@ -23,7 +23,7 @@ from entracte.serve.workers.messages import (
     RunJob,
     Step,
 )
-from entracte.serve.workers.protocol import Report, WorkFailed
+from entracte.serve.workers.protocol import Finish, Report, WorkFailed
 
 FRAMES = 9
 
@@ -72,7 +72,7 @@ class FakeRunner:
             )
         )
 
-    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
+    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Finish:
         word, _, number = job.request.prompt.partition(" ")
         steps = int(number) if word == "steps" else 4
         begun = time.perf_counter()
@@ -88,11 +88,31 @@ class FakeRunner:
                 report(PreviewImage(job.job_id, step, b"RIFF picture"))
             if step == 2:
                 self._misbehave(word)
-        data = video_bytes(job.request.width, job.request.height)
-        with write_atomically(Path(job.output)) as part:
-            part.write_bytes(data)
-        took = time.perf_counter() - begun
-        return Done(job.job_id, took, {"denoise": took}, 12.5, len(data))
+        report(Step(job.job_id, "mux", 0, 0, 1.0, 0.0))
+
+        def finish() -> Done:
+            self._misbehave_in_writing(word, job, should_stop)
+            data = video_bytes(job.request.width, job.request.height)
+            with write_atomically(Path(job.output)) as part:
+                part.write_bytes(data)
+            took = time.perf_counter() - begun
+            return Done(job.job_id, took, {"denoise": took}, 12.5, len(data))
+
+        return finish
+
+    def _misbehave_in_writing(
+        self, word: str, job: RunJob, should_stop: Callable[[], bool]
+    ) -> None:
+        while word == "write-slowly" and not let_go(job.output).exists():
+            if should_stop():
+                raise WorkFailed("cancelled", "Cancelled.")
+            time.sleep(0.005)
+        if word == "write-refuse":
+            raise WorkFailed("media_error", "The server cannot encode it.", "/secret/path")
+        if word == "write-exhaust":
+            raise MemoryError
+        if word == "write-crash":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _held(self) -> bool:
         return self._options.hold is not None and self._options.hold.exists()
@@ -127,6 +147,11 @@ class FakeRunner:
 
     def close(self) -> None:
         pass
+
+
+def let_go(output: str | Path) -> Path:
+    """Once it exists, a video that is written slowly is written."""
+    return Path(output).with_name("let go")
 
 
 def video_bytes(width: int = 64, height: int = 64) -> bytes:

@@ -1,9 +1,7 @@
-"""An mp4 with H.264 video and AAC stereo sound, encoded in a thread while frames arrive."""
+"""An mp4 with H.264 video and AAC stereo sound."""
 
-import queue
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -24,97 +22,76 @@ AUDIO_BITRATE = 192_000
 AUDIO_BLOCK = 1024
 CRF = "18"
 
-# Chunks of frames that may wait for the encoder before the decoder has to.
-WAITING_CHUNKS = 2
+
+@contextmanager
+def open_mp4(
+    path: Path, frame_rate: float, sound: Tensor, sample_rate: int
+) -> Iterator["Mp4Writer"]:
+    """A writer for a file that is complete once the block has ended.
+
+    Raises MediaError if the encoder refuses its input.
+    """
+    # Durations in samples instead of the usual milliseconds.
+    options = {"movflags": "+faststart", "movie_timescale": str(sample_rate)}
+    try:
+        with av.open(str(path), "w", format="mp4", options=options) as container:
+            writer = Mp4Writer(container, exact_rate(frame_rate), sound, sample_rate)
+            yield writer
+            writer.end()
+    except FFmpegError as error:
+        if isinstance(error, OSError):  # of the system: no space, no permission
+            raise
+        raise MediaError(f"the video cannot be encoded: {error.strerror}") from error
 
 
 class Mp4Writer:
-    """Writes one file. Use as a context manager: the file is complete once the block has ended.
+    """Encodes into a container.
 
     The sound is given first, so that it can be interleaved with the frames as they arrive, and is
     padded with silence to the picture's length. Colours are limited-range BT.709 at every size, and
-    tagged as such. Raises MediaError if the encoder refuses its input.
+    tagged as such.
     """
 
-    def __init__(self, path: Path, frame_rate: float, sound: Tensor, sample_rate: int) -> None:
+    def __init__(
+        self, container: OutputContainer, rate: Fraction, sound: Tensor, sample_rate: int
+    ) -> None:
         """sound: [2, samples] float32 in -1..1."""
-        self._path = path
-        self._rate = exact_rate(frame_rate)
+        self._container = container
+        self._rate = rate
         self._sound = sound
         self._sample_rate = sample_rate
-        self._chunks: queue.Queue[Tensor | None] = queue.Queue(WAITING_CHUNKS)
-        self._abandoned = threading.Event()
-        self._thread = ThreadPoolExecutor(1, "mp4 encoder")
-
-    def __enter__(self) -> "Mp4Writer":
-        self._encoding = self._thread.submit(self._encode)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._abandoned.set()
-        self._put(None)
-        self._thread.shutdown()
-        if kind is None:
-            self._encoding.result()  # raises what stopped the encoder
+        self._video = container.add_stream("libx264", rate=rate)
+        self._video.pix_fmt = "yuv420p"
+        self._video.options = {"crf": CRF, "preset": "medium"}
+        _tag_colours(self._video.codec_context)
+        self._audio = container.add_stream("aac", rate=sample_rate, layout="stereo")
+        self._audio.bit_rate = AUDIO_BITRATE
+        self._whole = sound.shape[1] // AUDIO_BLOCK * AUDIO_BLOCK
+        self._blocks = self._audio_frames(sound[:, : self._whole], begin=0)
+        self._count = 0
 
     def write(self, frames: Tensor) -> None:
-        """Add frames, [frames, height, width, 3] uint8; waits while the encoder is behind."""
-        self._put(frames)
-        if self._encoding.done():
-            self._encoding.result()
-
-    def _put(self, chunk: Tensor | None) -> None:
-        while not self._encoding.done():
-            try:
-                self._chunks.put(chunk, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def _frames(self) -> Iterator[np.ndarray]:
-        while (chunk := self._chunks.get()) is not None and not self._abandoned.is_set():
-            yield from chunk.numpy()
-
-    def _encode(self) -> None:
-        try:
-            # Durations in samples instead of the usual milliseconds.
-            options = {"movflags": "+faststart", "movie_timescale": str(self._sample_rate)}
-            with av.open(str(self._path), "w", format="mp4", options=options) as container:
-                self._encode_into(container)
-        except FFmpegError as error:
-            if isinstance(error, OSError):  # of the system: no space, no permission
-                raise
-            raise MediaError(f"the video cannot be encoded: {error.strerror}") from error
-
-    def _encode_into(self, container: OutputContainer) -> None:
-        video = container.add_stream("libx264", rate=self._rate)
-        video.pix_fmt = "yuv420p"
-        video.options = {"crf": CRF, "preset": "medium"}
-        _tag_colours(video.codec_context)
-        audio = container.add_stream("aac", rate=self._sample_rate, layout="stereo")
-        audio.bit_rate = AUDIO_BITRATE
-        whole = self._sound.shape[1] // AUDIO_BLOCK * AUDIO_BLOCK
-        sound = self._audio_frames(self._sound[:, :whole], begin=0)
-        count = 0
-        for count, pixels in enumerate(self._frames(), start=1):
-            if count == 1:
-                video.height, video.width = pixels.shape[:2]
+        """Add frames, [frames, height, width, 3] uint8."""
+        for pixels in frames.numpy():
+            if self._count == 0:
+                self._video.height, self._video.width = pixels.shape[:2]
             frame = _to_bt709(pixels)
-            frame.pts, frame.time_base = count - 1, 1 / self._rate
-            container.mux(video.encode(frame))
-            shown = count / self._rate
-            for block in sound:
-                container.mux(audio.encode(block))
+            frame.pts, frame.time_base = self._count, 1 / self._rate
+            self._container.mux(self._video.encode(frame))
+            self._count += 1
+            shown = self._count / self._rate
+            for block in self._blocks:
+                self._container.mux(self._audio.encode(block))
                 if Fraction(block.pts or 0, self._sample_rate) > shown:
                     break
-        if self._abandoned.is_set():
-            return
-        padded = pad_to_picture(self._sound, self._sample_rate, count, self._rate)
-        for block in chain(sound, self._audio_frames(padded, begin=whole)):
-            container.mux(audio.encode(block))
-        container.mux(video.encode())
-        container.mux(audio.encode())
+
+    def end(self) -> None:
+        """Encode the rest of the sound, and what the encoders hold back."""
+        padded = pad_to_picture(self._sound, self._sample_rate, self._count, self._rate)
+        for block in chain(self._blocks, self._audio_frames(padded, begin=self._whole)):
+            self._container.mux(self._audio.encode(block))
+        self._container.mux(self._video.encode())
+        self._container.mux(self._audio.encode())
 
     def _audio_frames(self, sound: Tensor, begin: int) -> Iterator[av.AudioFrame]:
         samples = sound.numpy()

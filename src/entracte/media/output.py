@@ -12,7 +12,7 @@ from entracte.errors import MediaError
 from entracte.files import require_writable, write_atomically
 
 from .frame_folder import FrameFolderWriter
-from .mp4 import Mp4Writer
+from .mp4 import open_mp4
 
 
 def _is_mp4(path: Path) -> bool:
@@ -52,7 +52,7 @@ def open_output(
     if _is_mp4(path):
         with (
             write_atomically(path) as part,
-            Mp4Writer(part, frame_rate, sound, sample_rate) as writer,
+            open_mp4(part, frame_rate, sound, sample_rate) as writer,
         ):
             yield writer
         return

@@ -1,4 +1,4 @@
-"""Decoding the picture and the sound of a video, and writing it."""
+"""Decoding the picture and the sound of a video."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,12 +8,11 @@ from itertools import chain, islice
 from torch import Tensor
 
 from entracte.binding import BoundRequest
-from entracte.media.output import open_output
 from entracte.models.audio_vae import AudioVae
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
-from entracte.stages import DECODE_AUDIO, DECODE_VIDEO, MUX
+from entracte.stages import DECODE_AUDIO, DECODE_VIDEO
 from entracte.trace.trace import Trace
 
 from .latents import (
@@ -79,27 +78,21 @@ class Decoding:
         return Begun(decoded, audio, vocoder.sample_rate, ahead=len(first))
 
     def finish(self, begun: Begun) -> Tensor | None:
-        """Decode, and encode into the output while later frames still decode."""
-        request, output = self._request, self._outputs.path
+        """Decode, while earlier frames are being encoded into the output."""
+        request, writer = self._request, self._outputs.video
         kept: Tensor | None = None
-        with ExitStack() as opened:
-            writer = None
-            if output is not None:
-                writer = opened.enter_context(
-                    open_output(output, request.frame_rate, begun.audio, begun.sample_rate)
-                )
-            with self._stages.note(DECODE_VIDEO):
-                done = 0
-                for frames in to_host(begun.frames, begun.ahead):
-                    if writer is not None:
-                        with self._trace.host_work("encode"):
-                            writer.write(frames)
-                    if self._outputs.keep_frames:
-                        if kept is None:
-                            kept = frames.new_empty((request.num_frames, *frames.shape[1:]))
-                        kept[done : done + len(frames)] = frames
-                    done += len(frames)
+        with self._stages.note(DECODE_VIDEO):
             if writer is not None:
-                with self._stages.note(MUX):
-                    opened.close()
+                with self._trace.host_work("encode"):
+                    writer.start(request.frame_rate, begun.audio, begun.sample_rate)
+            done = 0
+            for frames in to_host(begun.frames, begun.ahead):
+                if writer is not None:
+                    with self._trace.host_work("encode"):
+                        writer.add(frames)
+                if self._outputs.keep_frames:
+                    if kept is None:
+                        kept = frames.new_empty((request.num_frames, *frames.shape[1:]))
+                    kept[done : done + len(frames)] = frames
+                done += len(frames)
         return kept

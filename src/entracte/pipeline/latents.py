@@ -166,7 +166,7 @@ class DecodedFrames:
         has after them. Raises NotFinite.
 
         From a GPU they come in pieces: it copies into pinned memory only at the link's rate, and
-        what is pinned here is in no plan.
+        what is pinned here is in no plan. So they do not stay there while they wait for an encoder.
         """
         if self.made is None:
             _require(DECODE_VIDEO, self.infinite)
@@ -181,7 +181,7 @@ class DecodedFrames:
             with torch.cuda.stream(copying):
                 host.copy_(piece, non_blocking=True)
             copying.synchronize()
-            yield host
+            yield host.clone()
 
 
 def to_host(frames: Iterable[DecodedFrames], ahead: int) -> Iterator[Tensor]:

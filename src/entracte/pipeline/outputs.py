@@ -9,15 +9,19 @@ from torch import Tensor
 
 from entracte.errors import MediaError
 from entracte.files import write_atomically
+from entracte.media.background_writer import BackgroundWriter
 
 from .preview import PreviewCallback
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The wanted outputs of a run. preview: called with a small picture at every step."""
+    """The wanted outputs of a run. preview: called with a small picture at every step.
 
-    path: Path | None
+    video: has all frames when the run is over, and writes on.
+    """
+
+    video: BackgroundWriter | None
     latents_path: Path | None
     keep_frames: bool
     preview: PreviewCallback | None = None

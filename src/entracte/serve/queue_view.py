@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from entracte.serve.jobs.job import Job
 from entracte.serve.jobs.store import JobStore
+from entracte.stages import MUX
 
 # The database is read at most this often, however many clients poll.
 FRESH_SECONDS = 0.3
@@ -51,10 +52,10 @@ def remaining(job: Job, now: float) -> float:
 def predict_queue(
     waiting: Sequence[Job], running: Sequence[Job], workers: int, now: float
 ) -> QueueSnapshot:
-    """Simulate the queue: every job starts on the first free worker."""
-    free = sorted(remaining(job, now) for job in running)
-    next_s = free[0] if free else 0.0
-    free = sorted(free + [0.0] * (workers - len(free))) or [UNKNOWN_SECONDS]
+    """Simulate the queue: every job starts on the first worker whose device is free."""
+    next_s = min((remaining(job, now) for job in running), default=0.0)
+    busy = [remaining(job, now) for job in running if job.stage != MUX.name]
+    free = sorted(busy + [0.0] * (workers - len(busy))) or [UNKNOWN_SECONDS]
     places = {}
     for number, job in enumerate(waiting, start=1):
         takes = UNKNOWN_SECONDS if job.estimated_s is None else job.estimated_s

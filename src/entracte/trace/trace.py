@@ -10,7 +10,7 @@ import torch
 
 from entracte.residency import Backend, Mark, Record
 
-from .clock import Moments
+from .clock import HostMark, Moments
 from .launches import launch_waits
 from .memory import Memory, read_memory
 from .waits import Exposure, Parts, parts_of
@@ -105,6 +105,16 @@ class Trace:
             self._end = now()
             span.seconds = self._end - self.zero - span.start
             span.memory = read_memory(device)
+
+    def host_stage(self, name: str, begin: float, end: float) -> None:
+        """Add a stage that was the host's alone, beside whatever the device then did.
+
+        begin, end: by the backend's clock. It has no memory: the device's is another generation's.
+        """
+        marks = () if self.options.level == "off" else (HostMark(begin), HostMark(end))
+        span = StageSpan(name, begin - self.zero, True, end - begin, marks=marks)
+        self.spans.append(span)
+        self._end = max(self._end, end)
 
     def step(self) -> None:
         """Note that a step of the latest stage is done."""

@@ -5,12 +5,14 @@ expires; a heartbeat extends the lease.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
+
+from entracte.stages import MUX
 
 from .admission import QueueLimits, find_repeated, require_owner, require_room
 from .database import read_jobs, read_rows, writing
@@ -111,14 +113,17 @@ class JobStore:
     def claim(
         self, worker: str, lease_s: float, running_per_owner: int | None = None
     ) -> Job | None:
-        """Claim the next job for a worker; None if none may run now."""
+        """Claim the next job for a worker; None if none may run now.
+
+        running_per_owner: how many jobs of an owner may be on devices.
+        """
         if not read_rows(self._engine, select(Job.id).where(Job.status == "queued").limit(1)):
             return None
         now = self._clock()
         other = aliased(Job)
         runs = (
             select(func.count())
-            .where(other.owner == Job.owner, other.status == "in_progress")
+            .where(other.owner == Job.owner, other.status == "in_progress", _on_device(other))
             .scalar_subquery()
         )
         may_run = Job.status == "queued"
@@ -214,14 +219,14 @@ class JobStore:
         with writing(self._engine) as session:
             _remove(session, and_(Job.id == job.id, Job.deleted))
 
-    def recover(self, worker: str | None = None) -> list[Job]:
+    def recover(self, worker: str | None = None, but: Collection[str] = ()) -> list[Job]:
         """After a restart: jobs that no worker runs any more begin again, or fail.
 
-        Only for the server that holds the data folder. worker: only the jobs of that one. Returns
-        the jobs.
+        Only for the server that holds the data folder. worker: only the jobs of that one. but: ids
+        of those that it runs. Returns the jobs.
         """
         with writing(self._engine) as session:
-            orphan = Job.status == "in_progress"
+            orphan = and_(Job.status == "in_progress", Job.id.not_in(list(but)))
             if worker is not None:
                 orphan = and_(orphan, Job.worker == worker)
             _remove(session, and_(orphan, Job.deleted))
@@ -325,6 +330,11 @@ _AGAIN: dict[str, Any] = {
     "seconds_left": None,
     "stage_durations": {},
 }
+
+
+def _on_device(job: type[Job]) -> Which:
+    """Matches unless only the job's file is left to write."""
+    return job.stage.is_distinct_from(MUX.name)
 
 
 def _held(job: Job) -> Which:

@@ -1,4 +1,4 @@
-"""The worker process: takes jobs from a pipe, one at a time, and reports on them.
+"""The worker process: takes jobs from a pipe, one after another, and reports on them.
 
 An error of a request fails that request. An error that leaves the process unable to receive,
 reply or compute ends the process, and the server starts another.
@@ -11,14 +11,17 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 from entracte.config.wording import worded
 from entracte.errors import DeviceFault, EntracteError, OutOfMemory
 
 from .messages import (
     CancelJob,
+    Done,
     EstimateReply,
     EstimateRequest,
     Failed,
@@ -31,9 +34,11 @@ from .messages import (
     StartupFailed,
     Warming,
 )
-from .protocol import MEMORY_WORDS, OpenRunner, Runner, WorkFailed
+from .protocol import MEMORY_WORDS, Finish, OpenRunner, Runner, WorkFailed
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 2.0
 
@@ -92,12 +97,12 @@ def serve(connection: Connection, open_runner: OpenRunner, nice: int = 0) -> Non
         return
     inbox.runner = runner
     channel.send(Ready(runner.device))
-    unforeseen = 0
-    while (job := inbox.jobs.get()) is not None:
-        outcome = _run(runner, job, channel, inbox)
-        unforeseen = unforeseen + 1 if outcome == "unforeseen" else 0
-        if outcome == "unfit" or unforeseen == MAX_UNFORESEEN:
-            os._exit(EXIT_UNFIT)
+    runs = JobRuns(runner, channel, inbox)
+    while runs.fit and (job := inbox.jobs.get()) is not None:
+        runs.run(job)
+    runs.finish_all()
+    if not runs.fit:
+        os._exit(EXIT_UNFIT)  # to close what is broken may take forever
     runner.close()
 
 
@@ -129,30 +134,64 @@ def _open(open_runner: OpenRunner, channel: Channel) -> Runner | None:
     return runner
 
 
-def _run(runner: Runner, job: RunJob, channel: Channel, inbox: "Inbox") -> str:
-    """Run a job and send its outcome. Returns `well`, `unforeseen`, or `unfit` for more work."""
+class JobRuns:
+    """Runs jobs in the thread that calls, and finishes each in another, beside the next.
 
-    def should_stop() -> bool:
-        return job.job_id in inbox.cancelled
+    fit: False once the process cannot run another job.
+    """
 
-    try:
-        done = runner.run(job, channel.send, should_stop)
-    except WorkFailed as failure:
-        code, message = failure.code, failure.message
-        channel.send(Failed(job.job_id, code, message, failure.detail, failure.fatal))
-        return "unfit" if failure.fatal else "well"
-    except BaseException as error:  # this request's failure; panics are not an Exception
-        logger.exception("a video failed for a reason that was not foreseen")
-        detail = f"{type(error).__name__}: {error}"
-        if isinstance(error, MemoryError):
-            channel.send(Failed(job.job_id, "out_of_memory", MEMORY_WORDS, detail, fatal=True))
-            return "unfit"
-        channel.send(Failed(job.job_id, "internal_error", MISTAKE_WORDS, detail))
-        return "unforeseen"
-    finally:
-        inbox.cancelled.discard(job.job_id)
-    channel.send(done)
-    return "well"
+    def __init__(self, runner: Runner, channel: Channel, inbox: "Inbox") -> None:
+        self._runner = runner
+        self._channel = channel
+        self._inbox = inbox
+        self._finisher = ThreadPoolExecutor(1, "finisher")
+        self._unforeseen = 0  # errors in a row
+        self.fit = True
+
+    def run(self, job: RunJob) -> None:
+        """Run a job until only its file is left to write. Sends how it ended, if it has."""
+
+        def should_stop() -> bool:
+            return job.job_id in self._inbox.cancelled
+
+        finish = self._attempt(job, lambda: self._runner.run(job, self._channel.send, should_stop))
+        if finish is not None:
+            self._finisher.submit(self._finish, job, finish)
+
+    def finish_all(self) -> None:
+        """Wait until every job has ended."""
+        self._finisher.shutdown()
+
+    def _finish(self, job: RunJob, finish: Finish) -> None:
+        done = self._attempt(job, finish)
+        if done is not None:
+            self._unforeseen = 0
+            self._ended(job, done)
+
+    def _attempt(self, job: RunJob, part: Callable[[], T]) -> T | None:
+        """Do a part of a job; None, and its end is sent, if that fails."""
+        try:
+            return part()
+        except WorkFailed as failure:
+            code, message = failure.code, failure.message
+            self._unforeseen = 0
+            self._ended(job, Failed(job.job_id, code, message, failure.detail, failure.fatal))
+        except BaseException as error:  # this request's failure; panics are not an Exception
+            logger.exception("a video failed for a reason that was not foreseen")
+            detail = f"{type(error).__name__}: {error}"
+            failed = Failed(job.job_id, "internal_error", MISTAKE_WORDS, detail)
+            if isinstance(error, MemoryError):
+                failed = Failed(job.job_id, "out_of_memory", MEMORY_WORDS, detail, fatal=True)
+            self._unforeseen += 1
+            self._ended(job, failed)
+        return None
+
+    def _ended(self, job: RunJob, end: Done | Failed) -> None:
+        self._inbox.cancelled.discard(job.job_id)
+        if (isinstance(end, Failed) and end.fatal) or self._unforeseen == MAX_UNFORESEEN:
+            self.fit = False
+            self._inbox.jobs.put(None)  # the other thread may wait for a job
+        self._channel.send(end)
 
 
 class Inbox:

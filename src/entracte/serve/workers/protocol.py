@@ -28,8 +28,12 @@ class WorkFailed(EntracteError):
         self.fatal = fatal
 
 
+# Waits until a job's file is whole; raises WorkFailed.
+Finish = Callable[[], Done]
+
+
 class Runner(Protocol):
-    """Runs jobs, one at a time."""
+    """Runs jobs: one at a time on the device, while the file of an earlier one is being written."""
 
     @property
     def device(self) -> str:
@@ -38,8 +42,12 @@ class Runner(Protocol):
     def warm_up(self, report: Report) -> None:
         """Do what would delay the first video; raises EntracteError if videos can never be made."""
 
-    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
-        """Make a video; raises WorkFailed, with the code `cancelled` if `should_stop` said so."""
+    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Finish:
+        """Make a video, until only its file is left to write; the last stage reported is `mux`.
+
+        What is returned is called in another thread, while the next job may run in this one. Both
+        raise WorkFailed, with the code `cancelled` if `should_stop` said so.
+        """
 
     def estimate(self, request: Request) -> float | None:
         """The seconds that a video would take. May be called from any thread, also during `run`.

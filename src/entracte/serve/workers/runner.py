@@ -32,13 +32,14 @@ from entracte.planner.decision import describe
 from entracte.planner.prediction import Prediction
 from entracte.progress import Progress
 from entracte.request import Request
+from entracte.result import Result
 from entracte.stages import Act, stages_of
 from entracte.trace.memory import read_memory
 from entracte.units import MIB
 
 from .estimates import LatencyCorrection
 from .messages import Done, MemoryReport, MemoryRow, PreviewImage, RunJob, Step
-from .protocol import MEMORY_WORDS, Report, WorkFailed
+from .protocol import MEMORY_WORDS, Finish, Report, WorkFailed
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +86,12 @@ class EngineRunner:
             logger.warning("there is no room for the default video: %s", error)
         report(self._memory())
 
-    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Done:
-        begun, predicted = time.perf_counter(), None
-        with _words_for_clients(_names(job.request)):
+    def run(self, job: RunJob, report: Report, should_stop: Callable[[], bool]) -> Finish:
+        begun, names = time.perf_counter(), _names(job.request)
+        with _words_for_clients(names):
             predicted = self._engine.predict(job.request)
             reporter = ProgressReporter(job.job_id, _tail(predicted), report, self._memory)
-            result = self._engine.generate(
+            computed = self._engine.compute(
                 job.request,
                 output_path=job.output,
                 progress=reporter.note,
@@ -98,22 +99,16 @@ class EngineRunner:
                 keep_frames=False,
                 preview=(lambda seen: report(_preview(job.job_id, seen))) if job.previews else None,
             )
-        took = time.perf_counter() - begun
-        self._correction.learn(None if predicted is None else predicted.latency_s, took)
         report(self._memory())
-        spans = result.trace.spans
-        durations: dict[str, float] = {}
-        for span in spans:
-            durations[span.name] = durations.get(span.name, 0.0) + span.seconds
-        peaks = [span.memory.peak_mb for span in spans if span.memory is not None]
-        return Done(
-            job.job_id,
-            took,
-            durations,
-            max(peaks, default=None),
-            Path(job.output).stat().st_size,
-            _warnings(result.warnings, _names(job.request)),
-        )
+
+        def finish() -> Done:
+            with _words_for_clients(names):
+                result = computed.result()
+            took = time.perf_counter() - begun
+            self._correction.learn(None if predicted is None else predicted.latency_s, took)
+            return _done(job, took, result)
+
+        return finish
 
     def estimate(self, request: Request) -> float | None:
         try:
@@ -184,6 +179,21 @@ class ProgressReporter:
                 dict(self._durations),
             )
         )
+
+
+def _done(job: RunJob, took: float, result: Result) -> Done:
+    durations: dict[str, float] = {}
+    for span in result.trace.spans:
+        durations[span.name] = durations.get(span.name, 0.0) + span.seconds
+    peaks = [span.memory.peak_mb for span in result.trace.spans if span.memory is not None]
+    return Done(
+        job.job_id,
+        took,
+        durations,
+        max(peaks, default=None),
+        Path(job.output).stat().st_size,
+        _warnings(result.warnings, _names(job.request)),
+    )
 
 
 def _small(usual: Request) -> Request:

@@ -1,4 +1,4 @@
-"""The job that a worker runs: its reports, and which of them are in the store yet."""
+"""A job that a worker runs: its reports, and which of them are in the store yet."""
 
 import time
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from entracte.serve.jobs.job import Advance, Completion, Job
 from entracte.serve.jobs.store import JobStore
+from entracte.stages import MUX
 
 from .messages import Done, Step
 
@@ -38,6 +39,11 @@ class RunningJob:
         self._noted_stage: str | None = None
         self._noted_at = 0.0
         self._cancelled = False
+
+    @property
+    def writing(self) -> bool:
+        """Whether only its file is left to write, so that the device is free for another job."""
+        return self.stage == MUX.name
 
     def heartbeat(self) -> None:
         """Note that the worker is alive."""

@@ -62,8 +62,9 @@ class Supervisor(threading.Thread):
     """work_of: makes the message that starts a job; raises WorkFailed. ended: called with every job
     that ended here.
 
-    A crash fails the running job, and the next one gets a new process. If the database fails, the
-    outcome is kept and stored later.
+    There is one job on the device, and beside it there may be others whose files are being written.
+    A crash fails the former, the latter begin again, and the next job gets a new process. If the
+    database fails, outcomes are kept and stored later.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Supervisor(threading.Thread):
         self._nice = nice
         self._view = WorkerSnapshot(name, device, "starting")
         self._process: ProcessHandle | None = None
-        self._current: RunningJob | None = None
+        self._jobs: dict[str, RunningJob] = {}  # by id, in the order of their starts
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._estimates = PendingEstimates()
@@ -102,11 +103,19 @@ class Supervisor(threading.Thread):
     @property
     def view(self) -> WorkerSnapshot:
         """A snapshot of the worker, from any thread."""
-        current = self._current
+        current = self._on_device
         if current is None:
             return self._view
         job = current.job
         return replace(self._view, video_id=job.id, owner=job.owner, stage=current.stage)
+
+    @property
+    def _on_device(self) -> RunningJob | None:
+        return next((job for job in tuple(self._jobs.values()) if not job.writing), None)
+
+    @property
+    def _unended(self) -> list[RunningJob]:
+        return [job for job in self._jobs.values() if job.ending is None]
 
     def estimate(self, request: Request, timeout: float) -> EstimateReply | None:
         """How long a request would take; None if the worker does not reply in time."""
@@ -120,7 +129,7 @@ class Supervisor(threading.Thread):
         self._draining.set()
 
     def stop(self) -> None:
-        """Return the current job to the queue, and end."""
+        """Return the running jobs to the queue, and end."""
         self._draining.set()
         self._stopping.set()
 
@@ -132,7 +141,7 @@ class Supervisor(threading.Thread):
 
     @property
     def idle(self) -> bool:
-        return self._current is None
+        return not self._jobs
 
     def run(self) -> None:
         deaths = 0
@@ -165,9 +174,8 @@ class Supervisor(threading.Thread):
             process.end(0)
             self._process = None
             self._estimates.forget()
-            current = self._current
-            if current is not None and current.ending is None:
-                current.lose("worker_crashed", f"{CRASH_WORDS}.")
+            for job in self._unended:
+                job.lose("worker_crashed", f"{CRASH_WORDS}.")
         return process.how_it_died()
 
     def _supervise(self, process: ProcessHandle) -> None:
@@ -192,7 +200,6 @@ class Supervisor(threading.Thread):
         self._shut_down(process)
 
     def _handle(self, message: FromWorker) -> None:
-        current = self._current
         match message:
             case Warming():
                 self._show("warming")
@@ -212,25 +219,30 @@ class Supervisor(threading.Thread):
                 self._events.publish(ServerEvent("engine"))
             case EstimateReply():
                 self._estimates.resolve(message)
-            case Heartbeat() if current is not None:
-                current.heartbeat()
-            case Step(job_id) if current is not None and job_id == current.job.id:
-                current.advance(message)
-            case PreviewImage(video_id, step, image) if current is not None:
-                owner = current.job.owner
+            case Heartbeat():
+                for job in self._jobs.values():
+                    job.heartbeat()
+            case Step(job_id) | PreviewImage(job_id) | Done(job_id) | Failed(job_id):
+                if job_id in self._jobs:  # else it is no longer ours
+                    self._handle_job(self._jobs[job_id], message)
+
+    def _handle_job(self, job: RunningJob, message: Step | PreviewImage | Done | Failed) -> None:
+        match message:
+            case Step():
+                job.advance(message)
+            case PreviewImage(video_id, step, image):
+                owner = job.job.owner
                 self._events.publish(ServerEvent("preview", video_id, owner, image, step))
-            case Done(job_id) if current is not None and job_id == current.job.id:
-                current.complete(message)
-            case Failed(job_id) if current is not None and job_id == current.job.id:
-                self._failed(current, message)
+            case Done():
+                job.complete(message)
+            case Failed():
+                self._failed(job, message)
                 if message.fatal:
                     self._show("restarting")
-            case _:
-                pass  # of a job that is no longer ours
 
-    def _failed(self, current: RunningJob, why: Failed) -> None:
-        self._log.warning("video failed", video=current.job.id, code=why.code, detail=why.detail)
-        current.fail(why.code, why.message)
+    def _failed(self, job: RunningJob, why: Failed) -> None:
+        self._log.warning("video failed", video=job.job.id, code=why.code, detail=why.detail)
+        job.fail(why.code, why.message)
 
     def _died(self, process: ProcessHandle) -> None:
         process.end(0)
@@ -238,13 +250,12 @@ class Supervisor(threading.Thread):
             return  # it ended as it should
         how = process.how_it_died()
         self._log.error("worker died", how=how)
-        current = self._current
-        if current is None or current.ending is not None:
-            return
-        if current.stage is None:  # it may have died before it received the job
-            current.lose("worker_crashed", f"{CRASH_WORDS} ({how}).")
-        else:
-            current.fail("worker_crashed", f"{CRASH_WORDS} ({how}).")
+        for job in self._unended:
+            # It may have died before it received the job, and hardly of writing a file.
+            if job.stage is None or job.writing:
+                job.lose("worker_crashed", f"{CRASH_WORDS} ({how}).")
+            else:
+                job.fail("worker_crashed", f"{CRASH_WORDS} ({how}).")
 
     def _sync_store(self, process: ProcessHandle) -> None:
         """Store what was received, and look for work. A database failure costs time, but not the
@@ -253,12 +264,15 @@ class Supervisor(threading.Thread):
         if time.monotonic() < self._store_at:
             return
         try:
-            if self.trouble.words is not None and self._current is None:
+            if self.trouble.words is not None and self._on_device is None:
                 self._recover()
-            if self._current is not None:
-                self._note(process, self._current)
-            if self._current is None and self._takes_work:
-                self._begin_next(process)
+            for job in list(self._jobs.values()):
+                self._note(process, job)
+            if self._on_device is None:
+                if self._view.state == "busy":
+                    self._show("ready")
+                if self._takes_work:
+                    self._begin_next(process)
         except DatabaseError as error:
             self._store_at = time.monotonic() + self.trouble.failed(error)
         else:
@@ -270,61 +284,58 @@ class Supervisor(threading.Thread):
 
     def _recover(self) -> None:
         """Requeue a job that was claimed just as the database failed, so that we never got it."""
-        for job in self._store.recover(self.name):
+        for job in self._store.recover(self.name, self._jobs):
             self._log.warning("video taken up again", video=job.id, status=job.status)
 
-    def _note(self, process: ProcessHandle, current: RunningJob) -> None:
-        if current.ending is not None:
-            self._finish(current)
+    def _note(self, process: ProcessHandle, running: RunningJob) -> None:
+        if running.ending is not None:
+            self._finish(running)
             return
-        if (job := current.note()) is not None:
+        if (job := running.note()) is not None:
             self._publish(job)
-        if current.to_be_cancelled():
-            process.send(CancelJob(current.job.id))
+        if running.to_be_cancelled():
+            process.send(CancelJob(running.job.id))
 
     def _begin_next(self, process: ProcessHandle) -> None:
         job = self._store.claim(self.name, LEASE_SECONDS, self._running_per_owner)
         if job is None:
             return
-        self._current = current = RunningJob(job, self._store, LEASE_SECONDS)
+        self._jobs[job.id] = running = RunningJob(job, self._store, LEASE_SECONDS)
         self._log.info("video started", video=job.id, attempt=job.attempts)
         self._publish(job)
         self._show("busy")
         try:
             process.send(self._work_of(job))
         except WorkFailed as failure:
-            self._failed(current, Failed(job.id, failure.code, failure.message, failure.detail))
+            self._failed(running, Failed(job.id, failure.code, failure.message, failure.detail))
 
-    def _finish(self, current: RunningJob) -> None:
-        """Store how the job ended, which frees the worker. Raises DatabaseError."""
-        assert current.ending is not None
-        job = current.ending.note()
-        self._current = None
-        if self._view.state == "busy":
-            self._show("ready")
+    def _finish(self, running: RunningJob) -> None:
+        """Store how the job ended. Raises DatabaseError."""
+        assert running.ending is not None
+        job = running.ending.note()
+        del self._jobs[running.job.id]
         if job is None:
-            self._log.warning("video was taken away", video=current.job.id)
+            self._log.warning("video was taken away", video=running.job.id)
             return
         if job.ended:
-            self._ended(job, current.ending.done)
+            self._ended(job, running.ending.done)
         if not job.deleted:
             self._publish(job)
 
     def _settle(self) -> None:
-        """Store how the last process's job ended, later if the database fails."""
-        if self._current is not None:
+        """Store how the last process's jobs ended, later if the database fails."""
+        for job in list(self._jobs.values()):
             try:
-                self._finish(self._current)
+                self._finish(job)
             except DatabaseError as error:
                 self.trouble.failed(error)
 
     def _shut_down(self, process: ProcessHandle) -> None:
-        current = self._current
-        if current is not None and current.ending is None:
-            process.send(CancelJob(current.job.id))
+        for job in self._unended:
+            process.send(CancelJob(job.job.id))
         process.send(Shutdown())
         deadline = time.monotonic() + STOP_PATIENCE
-        while current is not None and current.ending is None and time.monotonic() < deadline:
+        while self._unended and time.monotonic() < deadline:
             received = process.receive(POLL_SECONDS)
             if received is None:
                 break
@@ -333,11 +344,9 @@ class Supervisor(threading.Thread):
                 if not isinstance(message, Failed) or message.code != CANCELLED:
                     self._handle(message)
         process.end(max(0.0, deadline - time.monotonic()))
-        if current is None:
-            return
-        if current.ending is None:
-            current.give_back()
-            self._log.info("video goes back to the queue", video=current.job.id)
+        for job in self._unended:
+            job.give_back()
+            self._log.info("video goes back to the queue", video=job.job.id)
         self._settle()
 
     def _show(self, state: WorkerState) -> None:
