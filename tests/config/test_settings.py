@@ -159,12 +159,13 @@ def test_bad_variables(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"ENTRACTE_{name}", value)
-    mine, others = GenerateSettings, ServeSettings
-    if name.lower() not in GenerateSettings.model_fields:
-        mine, others = others, mine
-    with pytest.raises(RequestError, match=message):
-        read_settings(mine, {})
-    read_settings(others, {})  # which have no such field
+    kinds: list[type[Settings]] = [GenerateSettings, ServeSettings]
+    for kind in kinds:
+        if name.lower() in kind.model_fields:
+            with pytest.raises(RequestError, match=message):
+                read_settings(kind, {})
+        else:
+            read_settings(kind, {})
 
 
 def test_variables_that_are_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
