@@ -215,7 +215,9 @@ class Engine:
         )
         try:
             backend = open_backend(devices[0], leader)
-            return cls(source, backend, dtype, residency, hardware, kernels, leader, parallel)
+            made = cls(source, backend, dtype, residency, hardware, kernels, leader, parallel)
+            leader.wait_until_open()
+            return made
         except BaseException:
             leader.close()
             raise

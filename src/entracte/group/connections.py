@@ -1,5 +1,6 @@
 """The connections of one rank to the others, for tensors and for small values."""
 
+import gc
 import os
 import pickle
 import time
@@ -29,7 +30,6 @@ class RankConnections:
 
     def __init__(self, folder: Path, rank: int, size: int, device: torch.device) -> None:
         self.mesh: Mesh | None = None
-        self.aborted = False
         self._folder = folder
         self._rank = rank
         self._size = size
@@ -49,21 +49,26 @@ class RankConnections:
             self._groups.append(connect_by(name, rank, size))
             return self._groups[-1]
 
-        self.mesh, self._groups, self.aborted = None, [], False
+        self.close()
         self.mesh = Mesh.open(Ranks(connect("everyone", self._rank, self._size)), connect)
         self._number = number
 
     def abort(self) -> bool:
-        """End all exchanges of tensors at once, from any thread; returns whether that is possible.
+        """End this rank's exchanges of tensors at once, from any thread; returns whether it can.
 
-        gloo cannot: its exchanges end when a process does that takes part.
+        gloo cannot: there they fail when another rank that takes part closes its connections, or
+        ends.
         """
-        self.aborted = True
         if self._device.type != "cuda":
             return False
         for group in self._groups:
             group.abort()
         return True
+
+    def close(self) -> None:
+        """Close those for tensors, once no frame of an exchange is left."""
+        self.mesh, self._groups, self._number = None, [], None
+        gc.collect()  # errors and their frames refer to each other
 
     def exchange(self, value: object, check: Callable[[], None]) -> list[object]:
         """See `Member.exchange`. check: raises where another rank has failed."""

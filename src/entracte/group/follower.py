@@ -62,6 +62,7 @@ class Follower:
         self._sending = threading.Lock()
         self._steps = 0
         self._using = 0  # the number of the connections in use
+        self._stopped = False  # by agreement
         self._called_off: CallOff | None = None
         invitation = self._next_order()
         assert isinstance(invitation, Invitation)  # the first
@@ -72,7 +73,7 @@ class Follower:
         for loop in (self._listen, self._tell_alive):
             threading.Thread(target=loop, name=f"follower {loop.__name__}", daemon=True).start()
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Open what follows, and have it carry out orders until the leader says to leave."""
         try:
             opened = self._open_follower(self, self._device)
@@ -83,6 +84,7 @@ class Follower:
             if isinstance(order, Assignment):  # else a word about what was called off
                 self._carry_out(opened, order)
         opened.close()
+        self._exit(0)  # without what Python and torch do at their end, which takes seconds
 
     @property
     def mesh(self) -> Mesh | None:
@@ -99,6 +101,8 @@ class Follower:
         word = self._next_order()
         assert isinstance(word, StepEnd)  # nothing else is sent meanwhile
         self._steps += 1
+        self.check()  # or the word is not about the step
+        self._stopped = word.stop
         return word.stop
 
     def exchange(self, value: object) -> list[object]:
@@ -112,15 +116,22 @@ class Follower:
         pass  # the leader ends the group
 
     def _carry_out(self, opened: Follows, order: Assignment) -> None:
-        self._using = order.connections
+        self._using, self._stopped = order.connections, False
         try:
             self._connections.use(order.connections)
             self.check()
             report = opened.follow(order.order)
         except BaseException as error:  # of any kind: the leader is told
-            self._fail(error, ends=not self._connections.abort())
+            if self._stopped:
+                self._send(Carried(None))
+                return
+            self._fail(error, ends=False)
         else:
             self._send(Carried(report))
+            return
+        # After the error and its frames are gone.
+        self._connections.abort()
+        self._connections.close()
 
     def _fail(self, error: BaseException, ends: bool) -> None:
         likely = is_reason(error)
@@ -132,12 +143,12 @@ class Follower:
             logger.error("rank %d failed", self.rank, exc_info=error)
         self._send(Failure(type(error).__name__, str(error), likely, ends))
         if ends:
-            self._exit()
+            self._exit(EXIT_CALLED_OFF)
 
-    def _exit(self) -> NoReturn:
+    def _exit(self, code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(EXIT_CALLED_OFF)
+        os._exit(code)
 
     def _next_order(self) -> Order:
         try:
@@ -149,11 +160,14 @@ class Follower:
     def _listen(self) -> None:
         while True:
             try:
-                self._called_off = self._reports.recv()
+                words: CallOff = self._reports.recv()
             except (EOFError, OSError):
                 os._exit(0)  # the leader is gone, so the work is useless
-            if not self._connections.abort():
-                self._exit()
+            self._called_off = words
+            if not self._connections.abort() and words.by_leader:
+                self._exit(
+                    EXIT_CALLED_OFF
+                )  # the leader's connections stay for as long as its error's frames do
 
     def _tell_alive(self) -> None:
         pause = threading.Event()

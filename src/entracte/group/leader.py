@@ -97,6 +97,7 @@ class Leader:
         self._followers: list[Following] = []
         self._number = 0  # of the connections; 0 while ranks open
         self._called_off = False  # what is done with them
+        self._stopped = False  # by agreement
         self._reasons: list[tuple[EntracteError, bool]] = []  # and whether each is likely
         self._still = 0.0  # seconds since any rank finished a step
         self._steps = 0
@@ -106,6 +107,11 @@ class Leader:
     @property
     def mesh(self) -> Mesh | None:
         return self._connections.mesh
+
+    def wait_until_open(self) -> None:
+        """Raises what kept a follower from opening."""
+        with self._changed:
+            self._wait_until_idle()
 
     def restart(self) -> bool:
         with self._changed:
@@ -124,6 +130,9 @@ class Leader:
             self._connections.use(self._number)
             yield shared
         except BaseException as error:  # of any kind: others wait for this rank
+            if self._stopped:  # they have stopped after the same step
+                self._collect()
+                raise
             reason = self._settle(error)
             if reason is None:
                 raise
@@ -135,6 +144,7 @@ class Leader:
         with self._changed:
             self._steps += 1
             self._still = 0.0
+            self._stopped = stop
         for each in self._followers:
             each.process.order(StepEnd(stop))
         return stop
@@ -175,16 +185,20 @@ class Leader:
     def _begin(self, order: object) -> None:
         """Give an order to all, once all are open."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._any("opening"))
-            if not all(each.state == "idle" for each in self._followers):
-                raise self._likeliest() or PeerFailed("a rank of the group is gone")
+            self._wait_until_idle()
             if self._called_off or not self._number:
                 self._number += 1  # connections that are as new
-            self._called_off, self._reasons, self._still = False, [], 0.0
+            self._called_off, self._stopped, self._reasons, self._still = False, False, [], 0.0
             for each in self._followers:
                 each.state, each.report = "busy", None
         for each in self._followers:
             each.process.order(Assignment(self._number, order))
+
+    def _wait_until_idle(self) -> None:
+        """Raises why a rank did not open, or PeerFailed if it is gone."""
+        self._changed.wait_for(lambda: not self._any("opening", "busy", "ending"))
+        if self._any("gone"):
+            raise self._likeliest() or PeerFailed("a rank of the group is gone")
 
     def _collect(self) -> list[object]:
         """What followers report, once all have; what fails now concerns later orders only."""
@@ -201,7 +215,8 @@ class Leader:
         """
         with self._changed:
             is_own = not self._called_off and is_reason(error)
-        self._call_off(f"rank 0 ({self._devices[0]}) failed: {type(error).__name__}: {error}")
+        words = f"rank 0 ({self._devices[0]}) failed: {type(error).__name__}: {error}"
+        self._call_off(words, by_leader=True)
         with self._changed:
             self._changed.wait_for(lambda: not self._any("busy", "ending"), self._patience.freed)
             for each in self._followers:
@@ -214,7 +229,7 @@ class Leader:
             likely = any(is_likely for _, is_likely in self._reasons)
             return None if is_reason(error) and not likely else found
 
-    def _call_off(self, reason: str) -> None:
+    def _call_off(self, reason: str, by_leader: bool = False) -> None:
         """Have all ranks fail at what is being done, from any thread."""
         with self._changed:
             if self._called_off:
@@ -222,7 +237,7 @@ class Leader:
             self._called_off = True
             for each in self._followers:
                 if each.state in ("opening", "busy"):
-                    each.process.call_off(CallOff(self._number, reason))
+                    each.process.call_off(CallOff(self._number, reason, by_leader))
                     each.process.order(StepEnd(stop=True))
         self._connections.abort()
 

@@ -46,10 +46,14 @@ Order = Invitation | Assignment | StepEnd | Leave
 
 @dataclass(frozen=True, slots=True)
 class CallOff:
-    """What is done with the connections of that number failed on another rank."""
+    """What is done with the connections of that number failed on another rank.
+
+    by_leader: on the leader itself.
+    """
 
     connections: int
     reason: str
+    by_leader: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,79 @@
+"""Work for groups of processes that is not a video: a sum over ranks at every step."""
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from entracte.errors import Cancelled, NotFinite, OutOfMemory
+from entracte.group import Member
+
+# What one rank does before its second step. hang: it waits forever. freeze: its process is stopped.
+Fault = Literal["raises", "runs out", "mistake", "dies", "hang", "freeze"]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Take so many steps. faulty: the rank with the fault. stop: the leader is asked to, at the
+    second step.
+    """
+
+    steps: int = 3
+    fault: Fault | None = None
+    faulty: int = 1
+    stop: bool = False
+
+
+def take(member: Member, order: Steps) -> int:
+    """A number in which every step and every rank counts."""
+    total = 0
+    for step in range(order.steps):
+        if step == 1 and member.rank == order.faulty and order.fault is not None:
+            do(order.fault)
+        assert member.mesh is not None
+        mine = torch.tensor([10**member.rank * (step + 1)])
+        total += sum(int(each) for each in member.mesh.everyone.gather(mine, [[1]] * member.size))
+        if member.agree(order.stop and step == 1):
+            raise Cancelled("stopped by the caller")
+    return total
+
+
+def do(fault: Fault) -> None:
+    match fault:
+        case "raises":
+            raise NotFinite("a stage gave NaN")
+        case "runs out":
+            raise OutOfMemory("computing: 1 byte asked for")
+        case "mistake":
+            raise KeyError("a mistake")
+        case "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "hang":
+            threading.Event().wait()
+
+
+class Worker:
+    """Takes steps as a follower."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        assert member.exchange(member.rank) == list(range(member.size))
+
+    def follow(self, order: Steps) -> int:
+        return take(self._member, order)
+
+    def close(self) -> None:
+        pass
+
+
+def open_worker(member: Member, device: torch.device) -> Worker:
+    return Worker(member)
+
+
+def refuse(member: Member, device: torch.device) -> Worker:
+    raise NotFinite("this rank does not open")
