@@ -9,7 +9,7 @@ import torch
 from entracte.cli import plan_inputs
 from entracte.cli.main import run
 from entracte.config.wording import residency_flags, worded
-from entracte.doctor.diagnosis import Check, Findings, diagnose, examine
+from entracte.doctor.diagnosis import Check, Findings, GroupFindings, diagnose, examine
 from entracte.errors import BudgetError, RequestError
 from entracte.machine import Survey
 from entracte.machine.cards import card
@@ -18,6 +18,7 @@ from entracte.machine.hardware import Rates
 from entracte.machine.host import HostFacts
 from entracte.planner.decision import arguments
 from entracte.planner.forecast import forecast, typical_costs
+from entracte.planner.group import GroupGain
 from entracte.planner.model_profile import published
 from entracte.planner.prediction import Prediction
 from entracte.residency.backends.host import HostBackend
@@ -340,3 +341,29 @@ def test_this_machine(demo_model: Path) -> None:
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a folder"):
         examine(HostBackend(), torch.float32, tmp_path / "gone")
+
+
+def several(*names: str, copies: float = 390e9) -> Findings:
+    hardware = card("h100-80gb", 250 * GB, len(names))
+    assert hardware.peers is not None
+    peers = replace(hardware.peers, copy=copies)
+    gain = GroupGain(len(names), (), together_s=6.0, alone_s=10.0)
+    return replace(on_gpu(), group=GroupFindings(names, peers, True, gain))
+
+
+def test_several_gpus() -> None:
+    found = several("NVIDIA H100", "NVIDIA H100")
+    gpus = checked(found, "GPUs")
+    assert gpus.verdict == "good"
+    assert gpus.found == "2 × NVIDIA H100; all reach each other's memory"
+    assert checked(found, "between GPUs").found == "390 GB/s each way (measured)"
+    together = checked(found, "together")
+    assert "1.67 times as fast" in together.found
+    assert together.advice == "To use them: --devices cuda:0 cuda:1."
+    assert checked(several("NVIDIA H100", "NVIDIA L4"), "GPUs").verdict == "warning"
+    assert "guidance" in checked(several("A", "A", copies=9e9), "between GPUs").advice
+
+
+def test_one_gpu_has_no_others() -> None:
+    names = {check.name for check in diagnose(on_gpu())}
+    assert not names & {"GPUs", "between GPUs", "together"}

@@ -266,7 +266,7 @@ class OnCuda(Untouched):
 
 def keep_rates(facts: DeviceFacts) -> None:
     identity = survey_module._identity(OnCuda(), torch.bfloat16, facts)
-    cache.keep(identity, dict.fromkeys(MEASURES, 5.0), {})
+    cache.keep(identity, cache.Kept(rates=dict.fromkeys(MEASURES, 5.0)))
 
 
 def test_a_devices_own_memory(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,4 +71,6 @@ def _as_json(hardware: "Hardware") -> dict[str, Any]:
         "unified": hardware.unified,
         "rates": asdict(hardware.rates),
         "origins": dict(hardware.origins),
+        "devices": hardware.devices,
+        "peers": None if hardware.peers is None else asdict(hardware.peers),
     }

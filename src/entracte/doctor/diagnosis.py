@@ -9,16 +9,18 @@ from entracte.errors import BudgetError, RequestError
 from entracte.machine import survey
 from entracte.machine.device import driver_version
 from entracte.machine.disk import weight_bytes
+from entracte.machine.hardware import Hardware
+from entracte.machine.peers import with_devices
 from entracte.machine.refused import first_line
-from entracte.planner.forecast import FULL_SIZE, forecast, typical_costs
+from entracte.planner.forecast import FULL_SIZE, forecast, typical_costs, typical_gain
 from entracte.planner.model_profile import published
 from entracte.planner.prediction import Prediction
 from entracte.residency import Backend
 
-from . import device, host, model, rates
-from .findings import Check, Findings, Verdict
+from . import device, group, host, model, rates
+from .findings import Check, Findings, GroupFindings, Verdict
 
-__all__ = ["Check", "Findings", "Verdict", "diagnose", "examine"]
+__all__ = ["Check", "Findings", "GroupFindings", "Verdict", "diagnose", "examine"]
 
 
 def examine(
@@ -31,7 +33,7 @@ def examine(
         raise RequestError(f"{folder} is not a folder; name the one that holds the model's files")
     model_bytes = 0 if folder is None else weight_bytes(folder)
     figures = published(FULL_SIZE)
-    surveyed = survey(backend, dtype, folder, refresh)
+    surveyed = survey(backend, dtype, folder, refresh, peers=True)
     costs = typical_costs(surveyed.hardware)
     try:
         full_size: Prediction | str = forecast(surveyed.hardware, costs)
@@ -50,6 +52,7 @@ def examine(
         folder_given=folder is not None,
         figures=figures,
         computing_s=costs.computing,
+        group=_group(surveyed.hardware) if backend.device.type == "cuda" else None,
     )
 
 
@@ -64,6 +67,9 @@ def diagnose(findings: Findings) -> tuple[Check, ...]:
             device.device_memory(findings),
             device.link(findings),
         ]
+    if findings.group is not None:
+        checks += [group.topology(findings.group), group.between(findings.group)]
+        checks.append(group.together(findings.group))
     checks.append(host.host_memory(findings))
     if findings.on_gpu:
         checks.append(host.pinned_memory(findings))
@@ -71,6 +77,18 @@ def diagnose(findings: Findings) -> tuple[Check, ...]:
     checks += rates.computed(findings)
     checks += [rates.pageable(findings), rates.disk(findings)]
     return tuple(checks)
+
+
+def _group(alone: Hardware) -> GroupFindings | None:
+    """What the GPUs are together; None if there is one."""
+    devices = torch.cuda.device_count()
+    if devices < 2:
+        return None
+    names = tuple(torch.cuda.get_device_name(number) for number in range(devices))
+    hardware = with_devices(alone, devices)
+    assert hardware.peers is not None  # there are several
+    gain = typical_gain(hardware)
+    return GroupFindings(names, hardware.peers, alone.peers is not None, gain)
 
 
 def _why_no_triton() -> str | None:

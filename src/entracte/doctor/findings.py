@@ -5,7 +5,8 @@ from typing import Literal
 
 from entracte.machine import Survey
 from entracte.machine.cards import Card, card_for_device
-from entracte.machine.hardware import Hardware
+from entracte.machine.hardware import Hardware, PeerLink
+from entracte.planner.group import GroupGain
 from entracte.planner.model_profile import TRANSFORMER, ModelFigures
 from entracte.planner.prediction import Prediction
 
@@ -23,6 +24,19 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupFindings:
+    """The GPUs of a machine by name, their link, and what they gain for a typical video.
+
+    gain: None where no plan fits even all of them.
+    """
+
+    names: tuple[str, ...]
+    peers: PeerLink
+    measured: bool
+    gain: GroupGain | None
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """A survey, and the software.
 
@@ -30,7 +44,8 @@ class Findings:
     nvidia_driver: the driver's version, if there is one. torch_cuda: what torch was built for.
     triton: why it cannot be imported; None: it can. model_bytes: of the weights to be loaded.
     folder_given: whether a folder was given, to measure its disk. full_size: the planner's plan for
-    a usual video of the full-size model, or why none fits.
+    a usual video of the full-size model, or why none fits. group: of the GPUs, if there are
+    several.
     """
 
     survey: Survey
@@ -45,6 +60,7 @@ class Findings:
     figures: ModelFigures
     computing_s: float
     full_size: Prediction | str
+    group: GroupFindings | None = None
 
     @property
     def hardware(self) -> Hardware:

@@ -50,11 +50,14 @@ class Identity:
 
 
 class Kept(BaseModel):
-    """A file's contents. rates: by name. disks: rates by what names the disk."""
+    """A file's contents. rates: by name. disks: rates by what names the disk. peers: rates between
+    this device and others of the machine, by name.
+    """
 
     identity: dict[str, str | int] = {}
     rates: dict[str, Rate] = {}
     disks: dict[str, Rate] = {}
+    peers: dict[str, Rate] = {}
 
 
 def cache_folder() -> Path:
@@ -88,9 +91,9 @@ def load(identity: Identity) -> Kept:
     return Kept()
 
 
-def keep(identity: Identity, rates: Mapping[str, float], disks: Mapping[str, float]) -> None:
+def keep(identity: Identity, found: Kept) -> None:
     """Write the file; logs a warning if that fails."""
-    kept = Kept(identity=asdict(identity), rates=dict(rates), disks=dict(disks))
+    kept = found.model_copy(update={"identity": asdict(identity)})
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

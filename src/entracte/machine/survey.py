@@ -19,8 +19,9 @@ from . import cache
 from .cards import CARDS, card_for_device, practical_rates
 from .device import DeviceFacts, device_facts
 from .disk import disk_rate
-from .hardware import Hardware, Origin, Rates
+from .hardware import Hardware, Origin, PeerLink, Rates
 from .host import HostFacts, host_facts
+from .peers import copied_per_second, link_by_copies, reach_each_other
 from .rates import MEASURES, Bench
 from .refused import NotMeasured, PinningRefused, TooLittle, first_line, refusals
 
@@ -37,7 +38,8 @@ UNKNOWN_HOST_MEMORY = 16 * GIB
 @dataclass(frozen=True, slots=True)
 class Survey:
     """not_measured: why rates were not measured, by name. disk_cached: whether the files that were
-    to be read may have been in memory.
+    to be read may have been in memory. The hardware is one device; its link to others of the
+    machine is there if it was ever measured.
     """
 
     hardware: Hardware
@@ -48,20 +50,28 @@ class Survey:
 
 
 def survey(
-    backend: Backend, dtype: torch.dtype, folder: Path | None = None, refresh: bool = False
+    backend: Backend,
+    dtype: torch.dtype,
+    folder: Path | None = None,
+    refresh: bool = False,
+    peers: bool = False,
 ) -> Survey:
-    """Survey a machine; see `probe`."""
+    """Survey a machine; see `probe`. peers: measure the link between GPUs, if there are several,
+    which makes this process take a little memory of another one for good.
+    """
     host = host_facts()
     device = _device_facts(backend)
     identity = _identity(backend, dtype, device)
     kept = cache.Kept() if refresh else cache.load(identity)
     rates, disks = {n: r for n, r in kept.rates.items() if n in MEASURES}, dict(kept.disks)
-    before = dict(rates), dict(disks)
+    links = dict(kept.peers)
+    before = dict(rates), dict(disks), dict(links)
     pinnable, not_measured = _measure(Bench.of(backend, dtype), rates)
     disk_cached = folder is not None and _measure_disk(folder, rates, disks, not_measured)
+    link = _peer_link(backend, links, peers, not_measured)
     computed = {name: rate for name, rate in rates.items() if name in MEASURES}
-    if (computed, disks) != before:
-        cache.keep(identity, computed, disks)
+    if (computed, disks, links) != before:
+        cache.keep(identity, cache.Kept(rates=computed, disks=disks, peers=links))
     if backend.device.type == "cuda":
         device = _after_measuring(backend, device)
     all_rates, origins = _completed(rates, not_measured, backend, device)
@@ -79,7 +89,8 @@ def survey(
         rates=all_rates,
         pinned_memory=_pinned_memory(backend, host, pinnable),
         unified=backend.unified,
-        origins=origins,
+        origins=origins if link is None else origins | {"peers": "measured"},
+        peers=link,
     )
     return Survey(hardware, host, device, not_measured, disk_cached)
 
@@ -165,6 +176,24 @@ def _measure_disk(
         level = logging.INFO if isinstance(error, TooLittle) else logging.WARNING
         logger.log(level, "The disk cannot be measured, and its rate is assumed: %s", error)
     return False
+
+
+def _peer_link(
+    backend: Backend, links: dict[str, float], measure: bool, not_measured: dict[str, str]
+) -> PeerLink | None:
+    """The link between this machine's GPUs; None if there is one, or it was never measured."""
+    if backend.device.type != "cuda" or torch.cuda.device_count() < 2:
+        return None
+    if measure and "copy" not in links:
+        known = refusals()
+        try:
+            links["copy"] = copied_per_second()
+        except known as error:
+            not_measured["peers"] = first_line(error)
+            logger.warning("The link between GPUs cannot be measured: %s", first_line(error))
+    if "copy" not in links:
+        return None
+    return link_by_copies(links["copy"], reach_each_other(torch.cuda.device_count()))
 
 
 def _completed(

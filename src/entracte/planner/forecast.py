@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
-from entracte.errors import RequestError
+from entracte.errors import BudgetError, RequestError
 from entracte.machine.hardware import Hardware
 from entracte.recipes import RECIPES
 from entracte.residency import AUTO, Residency, WeightPhase
 
 from .calibration import Calibration
 from .cost_model import Costs, costs
-from .decision import decide
+from .decision import Decision, decide
+from .group import GroupGain, compare
 from .limits import limits_of
 from .model_profile import DISTILLED, ModelFigures, published
 from .prediction import Prediction
@@ -25,13 +26,7 @@ HEIGHT, WIDTH = 512, 768
 def typical_costs(hardware: Hardware) -> Costs:
     """What a typical video costs."""
     model = published(FULL_SIZE)
-    load = Workload.of_sizes(
-        layers=model.transformer.layers,
-        height=HEIGHT,
-        width=WIDTH,
-        on_gpu=not hardware.unified,
-        defaults=model.version.defaults,
-    )
+    load = _typical_load(model, hardware)
     phases = weight_phases("two-stage", load, model)
     return costs(model, load, phases, hardware, Calibration(), TransformerMeter.of(model))
 
@@ -45,6 +40,30 @@ def forecast(hardware: Hardware, c: Costs | None = None) -> Prediction:
     return decide(
         c or typical_costs(hardware), wanted, limits_of(hardware, wanted)
     ).chosen.prediction
+
+
+def typical_gain(hardware: Hardware) -> GroupGain | None:
+    """What several devices gain over one for a typical video; None if no plan fits them."""
+
+    def plan(machine: Hardware) -> Decision:
+        wanted = Residency(AUTO)
+        return decide(typical_costs(machine), wanted, limits_of(machine, wanted))
+
+    try:
+        decision = plan(hardware)
+    except BudgetError:
+        return None
+    return compare(decision, hardware, _typical_load(published(FULL_SIZE), hardware), plan)
+
+
+def _typical_load(model: ModelFigures, hardware: Hardware) -> Workload:
+    return Workload.of_sizes(
+        layers=model.transformer.layers,
+        height=HEIGHT,
+        width=WIDTH,
+        on_gpu=not hardware.unified,
+        defaults=model.version.defaults,
+    )
 
 
 def weight_phases(pipeline: str, load: Workload, model: ModelFigures) -> Sequence[WeightPhase]:
