@@ -1,9 +1,10 @@
-"""What a host at full load costs: the same request with an idle host and with all cores busy.
+"""What a host at full load costs: steps of the transformer beside processes that keep cores busy.
 
-For every kind of kernels, requests without and with the load take turns in one run. A GPU that
-waits for a busy host to launch kernels takes longer; one that replays captured graphs should not.
+A GPU that waits for a busy host to launch kernels takes longer; one that replays captured graphs
+should not. For every way to run the blocks, steps without and with the load take turns, timed by
+the host's clock; random weights.
 
-    python benchmarks/host_load.py [--random-weights full] [--kernels auto fused plain]
+    python benchmarks/host_load.py [--cases WORDS …] [--blocks N] [--processes N] [--json FILE]
 """
 
 import argparse
@@ -12,25 +13,18 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from entracte import Engine, Request
-from entracte.bench.measure import MODES, digest
-from entracte.bench.presets import PRESETS, PROMPT
-from entracte.checkpoints.model_files import ModelPaths, open_model
-from entracte.checkpoints.sources import ModelSource
-from entracte.engine import DTYPES
+import torch
+from torch import Tensor
+
 from entracte.machine.torch_device import pick_device
-from entracte.residency import Backend, open_backend
-from entracte.stages import DENOISE, REFINE
-from entracte.synthetic.random_model import SIZES, random_model
-
-LOOPS = (DENOISE.name, REFINE.name)
-
+from entracte.models.transformer import RunBlocks, Transformer
+from step import CASES, Case, build, inputs, ways
 
 # Says a line once it is busy.
 BUSY = "print(flush=True)\nwhile True: pass"
@@ -39,7 +33,7 @@ BUSY = "print(flush=True)\nwhile True: pass"
 @contextmanager
 def load(processes: int) -> Iterator[None]:
     """Keep as many cores busy as there are processes."""
-    command = [sys.executable, "-c", BUSY]
+    command = [sys.executable, "-S", "-c", BUSY]
     busy = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
     try:
         for each in busy:
@@ -51,77 +45,77 @@ def load(processes: int) -> Iterator[None]:
             each.communicate()
 
 
+def timed(step: Callable[[], Any], steps: int, device: torch.device) -> list[float]:
+    """Seconds of each of so many steps; the host waits for each, as it does between two steps."""
+    found = []
+    for _ in range(steps):
+        begin = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - begin)
+    return found
+
+
 def measure(
-    source: ModelSource,
-    backend: Backend,
-    kernels: str,
-    request: Request,
-    options: argparse.Namespace,
+    model: Transformer, case: Case, run: RunBlocks, device: torch.device, options: Any
 ) -> dict[str, Any]:
-    """Medians in seconds of end to end and of a step of every loop, without and with the load."""
-    found: dict[str, list[dict[str, float]]] = {"idle": [], "loaded": []}
-    digests = set()
+    """Medians in seconds of a step without and with the load."""
+    video, audio = inputs(model, case, device)
+    passes = case.passes(model.config.layers)
 
-    def run(engine: Engine) -> dict[str, float]:
-        trace = (result := engine.generate(request, keep_frames=False)).trace
-        digests.add(digest(result.latents))
-        steps = {span.name: statistics.median(span.steps) for span in trace.spans if span.steps}
-        return {"end to end": trace.seconds, **{f"a step of {n}": steps[n] for n in LOOPS}}
+    def step() -> list[Tensor]:
+        made = model(video, audio, passes, rows_at_once=case.rows, run=run)
+        return [tensor for each in made for tensor in (each.video, each.audio)]
 
-    dtype = DTYPES["bfloat16"]
-    with Engine(source, backend, dtype, MODES[options.mode], kernels=kernels) as engine:
-        for _ in range(options.warmups):
-            run(engine)
-        for _ in range(options.repeats):
-            found["idle"].append(run(engine))
-            with load(options.processes):
-                found["loaded"].append(run(engine))
+    for _ in range(
+        2
+    ):  # kernels are compiled and chosen in the first, graphs captured in the second
+        expected = step()
+    idle, loaded = [], []
+    for _ in range(options.turns):
+        timed(step, 1, device)
+        idle += timed(step, options.steps, device)
+        with load(options.processes):
+            loaded += timed(step, options.steps, device)
     return {
-        "same bits": len(digests) == 1,
-        **{
-            state: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-            for state, runs in found.items()
-        },
+        "idle": statistics.median(idle),
+        "loaded": statistics.median(loaded),
+        "same bits": all(map(torch.equal, step(), expected)),
     }
 
 
+@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="instead of random weights")
-    parser.add_argument("--random-weights", choices=tuple(SIZES), default="full")
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="seed")
-    parser.add_argument("--num-frames", type=int)
-    parser.add_argument("--num-inference-steps", type=int)
-    parser.add_argument("--guidance-batch", type=int)
-    parser.add_argument("--mode", choices=tuple(MODES), default="auto")
-    parser.add_argument("--kernels", nargs="+", default=["auto", "fused", "plain"])
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--warmups", type=int, default=2)
+    names = [case.name for case in CASES]
+    defaults = ["1,536 tokens, 4 passes", "6,144 tokens, 1 pass"]
+    parser.add_argument("--cases", nargs="+", choices=names, default=defaults, metavar="WORDS")
+    parser.add_argument("--size", choices=("full", "medium"), default="full")
+    parser.add_argument("--blocks", type=int, metavar="N", help="fewer fit smaller devices")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--processes", type=int, default=2 * cores, help="default: two a core")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=3, help="in a turn, in either state")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    asked = {
-        name: vars(options)[name]
-        for name in ("num_frames", "num_inference_steps", "guidance_batch")
-        if vars(options)[name] is not None
-    }
-    request = Request(prompt=PROMPT, **PRESETS[options.preset] | asked)
-    results = {}
-    print("| kernels | what | idle s | all cores busy s | ratio |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        source = (
-            random_model(options.random_weights, Path(folder))
-            if options.model is None
-            else open_model(options.model, ModelPaths(), distilled=False)
-        )
-        for kernels in options.kernels:
-            backend = open_backend(pick_device(options.device))
-            results[kernels] = measure(source, backend, kernels, request, options)
-            idle, loaded = results[kernels]["idle"], results[kernels]["loaded"]
-            for name in idle:
-                times = f"{idle[name]:.3f} | {loaded[name]:.3f} | {loaded[name] / idle[name]:.3f}"
-                print(f"| {kernels} | {name} | {times} |", flush=True)
+    device = pick_device(options.device)
+    torch.manual_seed(0)
+    model, _ = build(device, options.size, options.blocks)
+    results: dict[str, dict[str, Any]] = {}
+    blocks = len(model.transformer_blocks)
+    print(f"{options.processes} busy processes on {cores} cores, {blocks} blocks\n")
+    print("| step | way | idle s | busy s | ratio |\n|---|---|---|---|---|", flush=True)
+    for case in CASES:
+        if case.name not in options.cases:
+            continue
+        results[case.name] = {}
+        for way, run in ways(device).items():
+            found = results[case.name][way] = measure(model, case, run, device, options)
+            idle, loaded = found["idle"], found["loaded"]
+            times = f"{idle:.4f} | {loaded:.4f} | {loaded / idle:.3f}"
+            print(f"| {case.name} | {way} | {times} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
