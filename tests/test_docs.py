@@ -1,5 +1,6 @@
 """Documents point at what exists: pages, headings, files, commands and flags."""
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
@@ -98,10 +99,15 @@ def commands(text: str) -> list[list[str]]:
     return [words[1:] for words in found if "…" not in words]
 
 
+@pytest.fixture(scope="module")
+def command_line() -> argparse.ArgumentParser:
+    return parser()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_can_be_parsed(page: Path) -> None:
+def test_commands_can_be_parsed(page: Path, command_line: argparse.ArgumentParser) -> None:
     for arguments in commands(page.read_text()):
-        parser().parse_args(arguments)
+        command_line.parse_args(arguments)
 
 
 def test_flags_exist() -> None:

@@ -397,12 +397,17 @@ def test_every_weight_is_read_once(demo_model: Path) -> None:
     assert {file.path.name: file.bytes_taken for file in files} == taken
 
 
+@pytest.fixture(scope="module")
+def refusing(demo_model: Path) -> Engine:
+    return open_engine(demo_model)
+
+
 class TestRefusals:
     """Each before any weight is read."""
 
     @pytest.fixture(autouse=True)
-    def _nothing_is_loaded(self, demo_model: Path):
-        self.engine = open_engine(demo_model)
+    def _nothing_is_loaded(self, refusing: Engine):
+        self.engine = refusing
         yield
         assert self.engine.residency() == []
 

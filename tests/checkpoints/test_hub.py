@@ -68,6 +68,7 @@ def test_what_is_needed_is_fetched_once(online: FakeHub, tmp_path: Path) -> None
     assert online.asked == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("trees", [True, False], ids=["with trees", "without trees"])
 @pytest.mark.parametrize("offline", [True, False], ids=["offline", "hub down"])
 def test_a_cached_model_opens_without_the_hub(
@@ -92,6 +93,7 @@ def test_what_an_interrupted_download_left_is_completed(online: FakeHub, tmp_pat
     assert source.distilled_lora is not None
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("failure", [(500, ""), (503, ""), (429, "")])
 def test_with_a_hub_that_fails_the_cache_serves_as_far_as_it_goes(
     online: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: tuple[int, str]

@@ -47,17 +47,20 @@ def test_dumps_that_are_there_are_kept(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "fused.json").read_text() == "mine"
 
 
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("repeats", [1, 2])
 def test_every_run_is_told_and_dumped(
-    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], repeats: int
 ) -> None:
     modes = ["resident", "snapshot low-vram"]
-    words = ["--model", demo_model, *SMALL, "--repeats", 2, "--warmups", 0, "--dumps", tmp_path]
+    words = ["--model", demo_model, *SMALL, "--repeats", repeats, "--warmups", 0]
+    words += ["--dumps", tmp_path]
     assert bench(*words, "--json", "--modes", *modes) == 0
     found = json.loads(capsys.readouterr().out)["tasks"]["t2v"]
     assert found["same_bits"] is True
     assert list(found["modes"]) == modes
     for each in found["modes"].values():
-        assert len(each["runs"]) == 2
+        assert len(each["runs"]) == repeats
         assert each["floor_shares"].keys() == found["floors"].keys() == {"denoise", "refine"}
         for one in each["runs"]:
             assert one["closed"] == pytest.approx(1, rel=0.01)

@@ -385,6 +385,7 @@ def test_a_model_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_whole(model: str, tmp_path: Path) -> None:
     """Found by the worker. The server ends by itself, and has made no key."""
     flags = ["--model", model, "--data-folder", str(tmp_path / "data"), "--port", "0"]

@@ -58,6 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataFolder:
     return made
 
 
+@pytest.mark.sampled(4)
 @EACH
 def test_a_clients_words_are_shown_to_the_operator(
     folder: DataFolder, capsys: pytest.CaptureFixture[str], text: str, shown: str
@@ -75,6 +76,7 @@ def test_a_clients_words_are_shown_to_the_operator(
     require_harmless(out)
 
 
+@pytest.mark.sampled(4)
 @EACH
 def test_errors_repeat_words_as_text(
     capsys: pytest.CaptureFixture[str], text: str, shown: str

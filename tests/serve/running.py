@@ -43,10 +43,12 @@ PATIENCE = 600.0
 def wait_for(what: Callable[[], Any]) -> Any:
     """Until it is true; what it then is."""
     deadline = time.monotonic() + PATIENCE
+    pause = 0.01
     while not (found := what()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE} s")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(0.1, 1.2 * pause)  # what takes long is asked for less often
     return found
 
 
