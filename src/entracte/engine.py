@@ -414,6 +414,11 @@ class Engine:
                 pass
 
     @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Those that make each video, in the order of ranks."""
+        return self._member.devices or (self.backend.device,)
+
+    @property
     def decision(self) -> Decision | None:
         """The planner's decision by which weights are held now; None unless in mode `auto`."""
         return self._decision

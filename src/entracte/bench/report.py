@@ -26,11 +26,12 @@ REQUEST_FIELDS = (
 )
 
 
-def machine(backend: Backend) -> dict[str, Any]:
-    """The machine."""
+def machine(backend: Backend, devices: int = 1) -> dict[str, Any]:
+    """The machine. devices: how many like the backend's made each video."""
     on_gpu = backend.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(backend.device) if on_gpu else processor_name(),
+        "devices": devices,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -38,14 +39,14 @@ def machine(backend: Backend) -> dict[str, Any]:
 
 
 def bench_json(
-    backend: Backend, model: str, dtype: str, found: Sequence[MeasuredTask]
+    backend: Backend, devices: int, model: str, dtype: str, found: Sequence[MeasuredTask]
 ) -> dict[str, Any]:
     """Every run of every mode, by task; seconds and bytes. It holds no prompt.
 
     model: what names it to a reader.
     """
     return {
-        "machine": machine(backend),
+        "machine": machine(backend, devices),
         "model": model,
         "dtype": dtype,
         "tasks": {each.task: _task(each) for each in found},

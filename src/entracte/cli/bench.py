@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from entracte.bench.compare import TOLERANCE, compare, read
+from entracte.config.generate import GenerateSettings
+from entracte.config.opening import names_of
 from entracte.errors import RequestError
 from entracte.imports import quick_imports
 
@@ -19,8 +21,8 @@ from .bench_runs import (
     check,
     is_published_run,
     measure_tasks,
-    open_source,
     requests,
+    source_opener,
 )
 from .flags import add_fields, add_model_settings
 from .parser import at_least_zero, whole
@@ -53,7 +55,9 @@ def add_parser(commands: Any) -> None:
         choices=("full", "medium"),
         help="random weights instead of files: in the published sizes, or a smaller model's",
     )
-    add_model_settings(model, ["device", "dtype", "kernels"])
+    add_model_settings(model, ["device"])
+    add_model_settings(model, ["devices"], kind=GenerateSettings)
+    add_model_settings(model, ["parallel", "dtype", "kernels"])
     add_model_settings(
         model,
         ["device_memory", "host_memory", "pinned_memory"],
@@ -171,19 +175,21 @@ def _measure(
 
         from entracte.bench.report import bench_json
         from entracte.binding import bind
-        from entracte.machine.torch_device import pick_device
+        from entracte.machine.torch_device import pick_devices
         from entracte.residency import open_backend
 
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         asked = requests(options, Path(scratch))
-        source = open_source(options, Path(scratch))
+        open_source = source_opener(options, Path(scratch))
+        source = open_source()
         bound = {task: bind(each, source.version.defaults) for task, each in asked.items()}
-        backend = open_backend(pick_device(options.device))
-        found = measure_tasks(options, source, bound, backend)
+        devices = pick_devices(names_of(options.devices or [options.device]))
+        backend = open_backend(devices[0])
+        found = measure_tasks(options, open_source, source, bound, backend, devices)
     on_gpu = backend.device.type == "cuda"
     published = on_gpu and is_published_run(source, found[0].request)
     model = f"random {options.random_weights}" if options.model is None else options.model
-    return found, published, bench_json(backend, model, options.dtype, found)
+    return found, published, bench_json(backend, len(devices), model, options.dtype, found)
 
 
 def _show(options: argparse.Namespace, found: "list[MeasuredTask]", published: bool) -> None:

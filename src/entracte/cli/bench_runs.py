@@ -2,8 +2,9 @@
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ from .overwrite import require_absent
 from .terminal import clean
 
 if TYPE_CHECKING:
+    import torch
+
     from entracte.bench.diffusers_result import MeasuredPeer
     from entracte.bench.measure import MeasuredMode, MeasuredTask
     from entracte.bench.presets import BenchTask
     from entracte.binding import BoundRequest
     from entracte.checkpoints.sources import ModelSource
+    from entracte.engine import Engine
     from entracte.request import Request
-    from entracte.residency import Backend
+    from entracte.residency import Backend, Residency
 
 MODES = (
     "resident",
@@ -106,27 +110,25 @@ def requests(options: argparse.Namespace, scratch: Path) -> "dict[BenchTask, Req
     return found
 
 
-def open_source(options: argparse.Namespace, scratch: Path) -> "ModelSource":
-    """The model. scratch: a folder for the few files that random weights need."""
+def source_opener(options: argparse.Namespace, scratch: Path) -> "Callable[[], ModelSource]":
+    """Opens the model, in any process. scratch: a folder for the few files of random weights."""
     if options.random_weights is not None:
         from entracte.synthetic.random_model import random_model
 
-        return random_model(options.random_weights, scratch)
+        return partial(random_model, options.random_weights, scratch)
 
     from entracte.checkpoints.model_files import ModelPaths, open_model
 
-    return open_model(options.model, ModelPaths(), distilled=False)
+    return partial(open_model, options.model, ModelPaths(), distilled=False)
 
 
 def measure_modes(
     options: argparse.Namespace,
-    source: "ModelSource",
+    open_engine: "Callable[[Residency], Engine]",
     asked: "dict[BenchTask, BoundRequest]",
-    backend: "Backend",
 ) -> "dict[BenchTask, list[MeasuredMode]]":
     """Every mode's runs of every task: a mode's tasks follow each other, so weights stay."""
     from entracte.bench import measure
-    from entracte.engine import DTYPES, Engine
     from entracte.residency import Residency
     from entracte.trace.trace import TraceOptions
     from entracte.trace.write_dump import perf_dump, write_perf_dump
@@ -143,8 +145,7 @@ def measure_modes(
         options.dumps.mkdir(parents=True, exist_ok=True)
     found: dict[BenchTask, list[MeasuredMode]] = {task: [] for task in asked}
     tell = teller(options)
-    dtype, first = DTYPES[options.dtype], limited(options.modes[0])
-    with Engine(source, backend, dtype, first, kernels=options.kernels) as engine:
+    with open_engine(limited(options.modes[0])) as engine:
         for mode in options.modes:
             for task, request in asked.items():
                 each = measure.measure(
@@ -166,20 +167,30 @@ def measure_modes(
 
 def measure_tasks(
     options: argparse.Namespace,
+    open_source: "Callable[[], ModelSource]",
     source: "ModelSource",
     asked: "dict[BenchTask, BoundRequest]",
     backend: "Backend",
+    devices: "Sequence[torch.device]",
 ) -> "list[MeasuredTask]":
     """Every mode's runs of every task, the floor under their steps, and diffusers' runs.
 
+    devices: make each video together; the first is the backend's.
     Raises BudgetError where a task runs in no mode, with the reasons.
     """
     from entracte.bench.measure import MeasuredTask
     from entracte.bench.step_floors import measure_floors
-    from entracte.engine import DTYPES
+    from entracte.engine import DTYPES, Engine
 
     dtype, device, tell = DTYPES[options.dtype], backend.device, teller(options)
-    modes = measure_modes(options, source, asked, backend)
+
+    def open_engine(first: "Residency") -> Engine:
+        kernels, parallel = options.kernels, options.parallel
+        if len(devices) == 1 or parallel == "off":
+            return Engine(source, backend, dtype, first, kernels=kernels)
+        return Engine.lead(open_source, devices, dtype, first, kernels=kernels, parallel=parallel)
+
+    modes = measure_modes(options, open_engine, asked)
     last = {}
     for task, measured in modes.items():
         results = [each.last for each in measured if each.last is not None]

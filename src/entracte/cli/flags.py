@@ -85,20 +85,23 @@ def flags_of(kind: type[Settings]) -> dict[str, Flag]:
 
 
 def add_model_settings(
-    group: argparse._ArgumentGroup, names: Iterable[str], words: str | None = None
+    group: argparse._ArgumentGroup,
+    names: Iterable[str],
+    words: str | None = None,
+    kind: type[Settings] = ModelSettings,
 ) -> None:
-    """Add flags of `ModelSettings`, with their defaults, for a command without settings.
+    """Add flags of settings, with their defaults, for a command without settings.
 
     words: what they mean to this command, if not what they mean to others.
     """
-    flags = flags_of(ModelSettings)
+    flags = flags_of(kind)
     for name in names:
-        field = ModelSettings.model_fields[name]
+        field = kind.model_fields[name]
         flag = flags[name] if words is None else replace(flags[name], help=words)
         arguments = _arguments(name, flag, field)
         if "nargs" not in arguments:
-            kind: Any = Annotated[(field.annotation, *field.metadata)]
-            arguments["type"] = partial(_parse_setting, TypeAdapter(kind))
+            annotated: Any = Annotated[(field.annotation, *field.metadata)]
+            arguments["type"] = partial(_parse_setting, TypeAdapter(annotated))
         group.add_argument(flag_name(name), default=field.default, **arguments)
 
 

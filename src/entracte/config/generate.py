@@ -16,7 +16,7 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
     pipeline: Pipeline[PipelineName] = "two-stage"  # as the model's, which is opened for one
     devices: Annotated[
         tuple[str, ...],
-        Flag("model", "devices that make the video together (default: --device)", "DEVICE…"),
+        Flag("model", "devices that make each video together (default: --device)", "DEVICE…"),
     ] = ()
     image: Annotated[
         list[list[Number]] | None,

@@ -24,8 +24,8 @@ def open_engine(
 ) -> "Engine":
     """The engine that settings describe; raises CheckpointError and ResidencyError.
 
-    devices: those that make a video together, if not the one of the settings; a word may have
-    several, as in `0,1`.
+    devices: those that make each video together, if not the one of the settings; a word may have
+    several, as `0,1` has.
     """
     with quick_imports():
         from entracte.engine import Engine
@@ -39,12 +39,17 @@ def open_engine(
         spatial_upsampler_path=settings.spatial_upsampler_path,
         pipeline=settings.pipeline,
         device=settings.device,
-        devices=[name for word in devices for name in word.split(",")],
+        devices=names_of(devices),
         parallel=settings.parallel,
         dtype=settings.dtype,
         residency=residency,
         kernels=settings.kernels,
     )
+
+
+def names_of(devices: Sequence[str]) -> list[str]:
+    """The devices in words such as `cuda:0` and `0,1`."""
+    return [name.strip() for word in devices for name in word.split(",")]
 
 
 def read_header(settings: ModelSettings) -> ModelHeader:

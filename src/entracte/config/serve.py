@@ -33,7 +33,12 @@ class ServeSettings(ModelSettings):
     ] = "keys"
     devices: Annotated[
         tuple[str, ...],
-        Flag("service", "devices, with one worker each (default: --device)", "DEVICE…"),
+        Flag(
+            "service",
+            "devices, with a worker each; those joined by commas make videos together (default: "
+            "--device)",
+            "DEVICE…",
+        ),
     ] = ()
     model_name: Annotated[
         tuple[Name, ...],

@@ -38,10 +38,15 @@ class RankConnections:
         self._groups: list[ProcessGroup] = []
         self._exchanges = 0
 
-    def use(self, number: int) -> None:
-        """Use the connections of that number; where they are new, all ranks do so at once."""
+    def use(self, number: int, check: Callable[[], None]) -> None:
+        """Use the connections of that number; where they are new, all ranks do so at once.
+
+        check: raises where another rank has failed.
+        """
         if number == self._number:
             return
+        self.close()
+        self._meet(f"before-{number}", None, check)  # torch would wait for one that never comes
         store = FileStore(str(self._folder / f"connections-{number}"), self._size)
         connect_by = connecting(store, self._device, EXCHANGE_LIMIT)
 
@@ -49,8 +54,11 @@ class RankConnections:
             self._groups.append(connect_by(name, rank, size))
             return self._groups[-1]
 
-        self.close()
         self.mesh = Mesh.open(Ranks(connect("everyone", self._rank, self._size)), connect)
+        if self._device.type == "cuda":
+            for group in self._groups:  # or it would be connected amid a step
+                Ranks(group).gather(torch.zeros(1, device=self._device), [[1]] * group.size())
+            torch.cuda.synchronize(self._device)
         self._number = number
 
     def abort(self) -> bool:
@@ -73,7 +81,10 @@ class RankConnections:
     def exchange(self, value: object, check: Callable[[], None]) -> list[object]:
         """See `Member.exchange`. check: raises where another rank has failed."""
         self._exchanges += 1
-        paths = [self._folder / f"value-{self._exchanges}-{rank}" for rank in range(self._size)]
+        return self._meet(f"value-{self._exchanges}", value, check)
+
+    def _meet(self, name: str, value: object, check: Callable[[], None]) -> list[object]:
+        paths = [self._folder / f"{name}-{rank}" for rank in range(self._size)]
         part = paths[self._rank].with_suffix(".part")
         part.write_bytes(pickle.dumps(value))
         part.rename(paths[self._rank])

@@ -56,6 +56,8 @@ class Follower:
     The process ends if the leader is gone, or if it would keep others waiting otherwise.
     """
 
+    devices: tuple[torch.device, ...] = ()
+
     def __init__(self, orders: Connection, reports: Connection) -> None:
         self._orders = orders
         self._reports = reports
@@ -118,7 +120,7 @@ class Follower:
     def _carry_out(self, opened: Follows, order: Assignment) -> None:
         self._using, self._stopped = order.connections, False
         try:
-            self._connections.use(order.connections)
+            self._connections.use(order.connections, self.check)
             self.check()
             report = opened.follow(order.order)
         except BaseException as error:  # of any kind: the leader is told

@@ -89,7 +89,7 @@ class Leader:
         patience: Patience = Patience(),
     ) -> None:
         self.size = len(devices)
-        self._devices = devices
+        self.devices = tuple(devices)
         self._open_follower = open_follower
         self._patience = patience
         self._closed = threading.Event()
@@ -127,7 +127,7 @@ class Leader:
         self._begin(order)
         shared = SharedOrder()
         try:
-            self._connections.use(self._number)
+            self._connections.use(self._number, self.check)
             yield shared
         except BaseException as error:  # of any kind: others wait for this rank
             if self._stopped:  # they have stopped after the same step
@@ -168,14 +168,14 @@ class Leader:
             prefix="entracte-group-", ignore_cleanup_errors=True
         )
         folder, self._number, self._called_off, self._reasons = self._folder.name, 0, False, []
-        self._connections = RankConnections(Path(folder), 0, self.size, self._devices[0])
+        self._connections = RankConnections(Path(folder), 0, self.size, self.devices[0])
         self._followers = [
             Following(FollowerProcess(), f"rank {rank} ({device})")
-            for rank, device in enumerate(self._devices[1:], start=1)
+            for rank, device in enumerate(self.devices[1:], start=1)
         ]
         for rank, each in enumerate(self._followers, start=1):
             invited = Invitation(
-                rank, self.size, str(self._devices[rank]), folder, self._open_follower
+                rank, self.size, str(self.devices[rank]), folder, self._open_follower
             )
             each.process.order(invited)
             threading.Thread(
@@ -215,8 +215,8 @@ class Leader:
         """
         with self._changed:
             is_own = not self._called_off and is_reason(error)
-        words = f"rank 0 ({self._devices[0]}) failed: {type(error).__name__}: {error}"
-        self._call_off(words, by_leader=True)
+        words = f"rank 0 ({self.devices[0]}) failed: {type(error).__name__}: {error}"
+        self._call_off(words, by_leader=is_own)
         with self._changed:
             self._changed.wait_for(lambda: not self._any("busy", "ending"), self._patience.freed)
             for each in self._followers:
@@ -285,8 +285,8 @@ class Leader:
         code, how = follower.process.how_it_ended()
         with self._changed:
             was, follower.state = follower.state, "gone"
-            # Others end because they were told to.
-            lost = was in ("opening", "busy") and code not in (0, EXIT_CALLED_OFF)
+            told = self._called_off and code in (0, EXIT_CALLED_OFF)
+            lost = was in ("opening", "busy") and not told
             words = follower.killed or how
             if lost:
                 self._reasons.append((PeerFailed(f"{follower.who} {words}"), True))

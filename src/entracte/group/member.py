@@ -23,11 +23,13 @@ class SharedOrder:
 class Member(Protocol):
     """A process's place in its group.
 
-    rank: its number, from 0; 0 leads. size: how many there are.
+    rank: its number, from 0; 0 leads. size: how many there are. devices: of all of them; empty
+    where only each knows its own.
     """
 
     rank: int
     size: int
+    devices: tuple[torch.device, ...]
 
     @property
     def mesh(self) -> Mesh | None:
@@ -69,6 +71,8 @@ class Member(Protocol):
 
 class Alone:
     """A process that nobody controls: with one device, or with a mesh to others of its kind."""
+
+    devices: tuple[torch.device, ...] = ()
 
     def __init__(self, mesh: Mesh | None = None) -> None:
         self.mesh = mesh

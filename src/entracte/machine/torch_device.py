@@ -14,7 +14,12 @@ def current(device: torch.device) -> AbstractContextManager[object]:
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by its name; raises RequestError for one that this machine does not have."""
+    """A device by its name; raises RequestError for one that this machine does not have.
+
+    A number alone is a CUDA device's.
+    """
+    if name.isdecimal():
+        name = f"cuda:{name}"
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,11 +34,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_devices(names: Sequence[str]) -> list[torch.device]:
-    """Several devices, for one rank each; raises RequestError for those that this machine lacks.
-
-    names: such as `cuda:0`, or its number alone.
-    """
-    found = [pick_device(f"cuda:{name}" if name.isdecimal() else name) for name in names]
+    """Several devices, for one rank each; raises RequestError for those that this machine lacks."""
+    found = [pick_device(name) for name in names]
     whole = [
         torch.device("cuda", each.index or 0) if each.type == "cuda" else each for each in found
     ]

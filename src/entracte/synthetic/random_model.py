@@ -5,6 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from entracte.checkpoints.gemma_folder import TOKENIZER
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.errors import MediaError
@@ -36,7 +37,8 @@ def random_model(size: RandomSize, folder: Path) -> ModelSource:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_tokenizer(folder)
+        if not (folder / TOKENIZER).exists():  # another process may be reading it
+            write_tokenizer(folder)
     except OSError as error:
         raise MediaError(f"cannot write a tokenizer to {folder}: {error.strerror}") from error
     sizes, numbers = SIZES[size](), Numbers()

@@ -11,8 +11,9 @@ from .protocol import Runner
 
 @dataclass(frozen=True, slots=True)
 class OpenEngine:
-    """Opens the engine that settings describe, on a device; raises EntracteError.
+    """Opens the engine that settings describe; raises EntracteError.
 
+    device: its name, or those of several, joined by commas, which make each video together.
     usual: the request to load weights for. warm: whether to make a small video beforehand.
     """
 
@@ -28,6 +29,5 @@ class OpenEngine:
 
             from .runner import EngineRunner
 
-        settings = self.settings.model_copy(update={"device": self.device})
-        engine = open_engine(settings, build_residency(settings))
+        engine = open_engine(self.settings, build_residency(self.settings), [self.device])
         return EngineRunner(engine, self.usual, self.warm)

@@ -23,6 +23,7 @@ from entracte.errors import (
     MediaError,
     NotFinite,
     OutOfMemory,
+    PeerFailed,
     RequestError,
     WriteError,
 )
@@ -71,7 +72,7 @@ class EngineRunner:
 
     @property
     def device(self) -> str:
-        return str(self._engine.backend.device)
+        return ",".join(map(str, self._engine.devices))
 
     def warm_up(self, report: Report) -> None:
         """Without room for the usual video, log it and serve smaller ones."""
@@ -264,6 +265,9 @@ def _words_for_clients(names: Mapping[Path, str]) -> Iterator[None]:
         raise WorkFailed("out_of_memory", MEMORY_WORDS, str(error), fatal=True) from error
     except DeviceFault as error:
         words = "The server's device failed. Try again."
+        raise WorkFailed("device_fault", words, str(error), fatal=True) from error
+    except PeerFailed as error:
+        words = "One of the server's devices failed. Try again."
         raise WorkFailed("device_fault", words, str(error), fatal=True) from error
     except RequestError as error:
         raise WorkFailed("invalid_request", str(error)) from error
