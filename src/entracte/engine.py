@@ -99,8 +99,7 @@ class Engine:
         self._decision: Decision | None = None  # of the last request, in mode auto
         self._cheaper = False  # than the last one, which ran out of memory
         self._wanted = residency or Residency(AUTO)
-        # What several devices exchange in a step is not captured.
-        self._kernels: Kernels = "fused" if member.size > 1 and kernels == "auto" else kernels
+        self._kernels: Kernels = kernels
         self._member = member
         self._parallel: Parallel = parallel
         self._execution = self._new_execution()

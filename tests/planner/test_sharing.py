@@ -80,11 +80,19 @@ def test_what_is_not_shared_out_costs_what_it_does_alone() -> None:
 
 def test_layouts_follow_the_link() -> None:
     """Over NVLink tokens are shared; over a slow link passes, which exchange almost nothing."""
-    nvlink = group("h100-80gb", 2)
-    assert costs_of(nvlink, load()).layouts == (Layout(1, 2), Layout(1, 2))
+    nvlink, hd = group("h100-80gb", 2), load(1024, 1536)
+    assert costs_of(nvlink, hd).layouts == (Layout(1, 2), Layout(1, 2))
     slow = replace(nvlink, peers=PeerLink(1e9, 1e-4, 1e9, direct=False))
-    assert costs_of(slow, load()).layouts[0] == Layout(2, 1)
-    assert costs_of(nvlink.alone(), load()).layouts == (ONE_RANK, ONE_RANK)
+    assert costs_of(slow, hd).layouts[0] == Layout(2, 1)
+    assert costs_of(nvlink.alone(), hd).layouts == (ONE_RANK, ONE_RANK)
+
+
+def test_what_the_host_launches_too_slowly_is_shared_out_by_passes() -> None:
+    """Blocks that exchange are not run from graphs; those of a small video are short."""
+    c = costs_of(group("h200", 2), load())
+    assert c.layouts[0] == Layout(2, 1)
+    loops = [stage for stage, _ in c.stages if stage.phase is not None]
+    assert [stage.from_graphs for stage in loops] == [True, False]
 
 
 def test_settings_say_what_is_shared() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from entracte.models.connectors import CONTEXT_TOKENS, TextContext
 from entracte.models.kernels.graphs import captured, held_bytes
 from entracte.models.transformer import (
+    ONE_DEVICE,
     Evaluate,
     StreamRotary,
     Sweep,
@@ -219,7 +220,7 @@ class _CountedBlocks:
         (block,) = blocks
         video, audio = sweep.video, sweep.audio
         rows, tokens, _ = batches[0].video.shape
-        if captured(rows, tokens):
+        if captured(rows, tokens) and sweep.exchange is ONE_DEVICE:
             self.held = held_bytes(batches[0], sweep)
 
         def all_batches(index: int) -> None:
