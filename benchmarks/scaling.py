@@ -2,11 +2,10 @@
 
     python benchmarks/scaling.py [--cards h200 rtx-4090 …] [--gpus 1 2 4 8]
 
-By the planner, without a GPU. Of the seconds that several GPUs take beyond an even share of what one
-takes, *repeated* are those in which each computes the same (text, audio, the products of ranks that
-share nothing), *blocks* those that a block takes whatever its size, *exchange* those of exchanges,
-*waits* those for weights beyond what one GPU waits, and *one GPU* those of stages that are not
-shared out.
+By the planner, without a GPU. Of the seconds that several GPUs take beyond an even share of what
+one takes, *repeated* are those in which each computes the same (text, audio, and passes that do not
+divide), *blocks* those that a block takes whatever its size, *exchange* those of exchanges, *waits*
+those for weights, and *one GPU* those of stages that are not shared out.
 """
 
 import argparse
