@@ -1,5 +1,7 @@
 """The real engine in a worker's place: what it tells, and what it never tells."""
 
+import shutil
+import threading
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +25,7 @@ from entracte.serve.workers.messages import MemoryReport, PreviewImage, RunJob, 
 from entracte.serve.workers.protocol import WorkFailed
 from entracte.serve.workers.runner import EngineRunner
 from entracte.synthetic.demo import DISTILLED_LORA
-from tests.serve.running import LTX_2_3, settings_for, small
+from tests.serve.running import LTX_2_3, PATIENCE, settings_for, small
 
 STG_999 = Guidance(cfg=3.0, stg=1.0, stg_blocks=(999,))
 
@@ -56,7 +58,7 @@ def test_a_video_with_steps_previews_and_memory(runner: EngineRunner, tmp_path: 
         job(tmp_path, previews=True, size="180x120"),
         told.append,
         lambda: False,
-    )
+    )()
     with av.open(str(output)) as video:
         assert (video.streams.video[0].width, video.streams.video[0].height) == (180, 120)
     assert done.bytes == output.stat().st_size
@@ -66,7 +68,7 @@ def test_a_video_with_steps_previews_and_memory(runner: EngineRunner, tmp_path: 
     assert [(s.step, s.steps) for s in steps if s.stage == "denoise"] == [(0, 2), (1, 2), (2, 2)]
     assert [(s.step, s.steps) for s in steps if s.stage == "refine"][-1] == (3, 3)
     assert [s.fraction for s in steps] == sorted(s.fraction for s in steps)
-    assert steps[-1].fraction == 1
+    assert (steps[-1].stage, steps[-1].fraction) == ("mux", 1)
     previews = [each for each in told if isinstance(each, PreviewImage)]
     assert [p.step for p in previews] == [1, 2, 1, 2, 3]
     picture = Image.open(BytesIO(previews[-1].image))
@@ -80,7 +82,7 @@ def test_a_video_with_steps_previews_and_memory(runner: EngineRunner, tmp_path: 
 
 def test_an_estimate_is_near_once_a_video_was_made(runner: EngineRunner, tmp_path: Path) -> None:
     wanted = asked_for(tmp_path, num_inference_steps=6)
-    done = runner.run(job(tmp_path, num_inference_steps=6), lambda _: None, lambda: False)
+    done = runner.run(job(tmp_path, num_inference_steps=6), lambda _: None, lambda: False)()
     longer = runner.estimate(asked_for(tmp_path, num_inference_steps=30))
     estimated = runner.estimate(wanted)
     assert estimated is not None
@@ -146,7 +148,7 @@ def test_a_lora_is_called_as_the_client_knows_it(
         assert '"partial": true' in refused.value.message
         assert "--" not in refused.value.message
         assert "secret" not in refused.value.message
-    done = runner.run(RunJob("id", asked(True), output), lambda _: None, lambda: False)
+    done = runner.run(RunJob("id", asked(True), output), lambda _: None, lambda: False)()
     (warning,) = done.warnings
     assert (warning["lora"], warning["keys"]) == ("My Style", ["other.lora_A.weight"])
     assert "secret" not in repr(done)
@@ -207,7 +209,7 @@ def test_errors_have_words_for_clients_without_paths(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Engine, "generate", fail)
+    monkeypatch.setattr(Engine, "compute", fail)
     with pytest.raises(WorkFailed) as failed:
         runner.run(
             job(tmp_path),
@@ -224,4 +226,24 @@ def test_an_output_that_cannot_be_written(runner: EngineRunner, tmp_path: Path) 
     with pytest.raises(WorkFailed) as failed:
         runner.run(RunJob("id", asked_for(tmp_path), output), lambda _: None, lambda: False)
     assert failed.value.code == "storage_failed"
+    assert str(tmp_path) not in failed.value.message
+
+
+def test_a_failure_of_the_writing_comes_when_it_is_finished(
+    runner: EngineRunner, tmp_path: Path
+) -> None:
+    folder = tmp_path / "video"
+    folder.mkdir()
+    piece = RunJob("id", asked_for(tmp_path), str(folder / "v.mp4"))
+    gone, caller = threading.Event(), threading.current_thread()
+
+    def hold_the_writing() -> bool:
+        return threading.current_thread() is not caller and not gone.wait(PATIENCE)
+
+    finish = runner.run(piece, lambda _: None, hold_the_writing)
+    shutil.rmtree(folder)
+    gone.set()
+    with pytest.raises(WorkFailed) as failed:
+        finish()
+    assert (failed.value.code, failed.value.fatal) == ("storage_failed", False)
     assert str(tmp_path) not in failed.value.message
