@@ -53,10 +53,13 @@ class Previewer:
         return cls(torch.linalg.solve(square + ridge, latents.T @ colours))
 
     def picture(self, latent: Tensor) -> Tensor:
-        """Clean latents [1, channels, frames, height, width] to [height, width, 3] uint8."""
+        """Clean latents [1, channels, frames, height, width] to [height, width, 3] uint8.
+
+        On the CPU; filled when the device has done what it was given before.
+        """
         middle = latent[0, :, latent.shape[2] // 2].float().permute(1, 2, 0)
         levels = (_with_constant(middle) @ self._colours + 1) * 127.5
-        return levels.clamp(0, 255).round().to(torch.uint8).cpu()
+        return levels.clamp(0, 255).round().to(torch.uint8).to("cpu", non_blocking=True)
 
 
 def _with_constant(latents: Tensor) -> Tensor:

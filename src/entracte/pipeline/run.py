@@ -34,7 +34,6 @@ from entracte.stages import (
     PREPARE_INPUTS,
     PREPARE_PREVIEWS,
     UPSAMPLE,
-    Stage,
 )
 from entracte.trace.trace import Trace
 
@@ -60,6 +59,7 @@ from .outputs import Generated, Outputs, save_latents
 from .preview import Preview, Previewer
 from .resolved import PreparedRequest, ResolvedPhase
 from .stage_runs import StageRuns
+from .step_ends import StepEnds
 
 
 class Run:
@@ -206,10 +206,16 @@ class Run:
         with self._stages.enter(stages.prepare_latents):
             video, audio = prepare_latents(start, grid, images, noise, resolved.phase.noise_scale)
 
-        def on_step(step: int, clean: Tensor) -> None:
-            self._trace.step()
+        def tell(step: int, picture: Tensor | None) -> None:
             self._reporter.step(step, resolved.steps, resolved.step_work)
-            self._show(stages.loop, step, clean, grid)
+            if self._outputs.preview is not None and picture is not None:
+                self._outputs.preview(Preview(stages.loop.name, step, picture))
+
+        ends = StepEnds(tell)
+
+        def on_step(step: int, clean: Tensor) -> None:
+            picture = self._picture(clean, grid)
+            ends.enqueued(step, self._trace.step(), picture)
 
         with ExitStack() as held:
             with self._stages.enter(stages.switch):
@@ -231,6 +237,7 @@ class Run:
                 )
                 noisy = StreamLatents(video.latent, audio.latent)
                 made = sample(denoiser, noisy, sigmas, self._request.seed, on_step)
+                ends.wait()
                 require_finite(stages.loop, *made)
         self._trace.count("forwards", resolved.forwards)
         return Latents(video_latent(made.video, grid), audio_latent(made.audio))
@@ -249,10 +256,11 @@ class Run:
 
         self._previewer = model.previewers.get(model.dtype, fit)
 
-    def _show(self, stage: Stage, step: int, clean: Tensor, grid: VideoGrid) -> None:
-        if self._outputs.preview is not None and self._previewer is not None:
-            picture = self._previewer.picture(video_latent(clean, grid))
-            self._outputs.preview(Preview(stage.name, step, picture))
+    def _picture(self, clean: Tensor, grid: VideoGrid) -> Tensor | None:
+        """A preview of a step's estimate, where one is wanted."""
+        if self._outputs.preview is None or self._previewer is None:
+            return None
+        return self._previewer.picture(video_latent(clean, grid))
 
     def _rotary(
         self, transformer: Transformer, grid: VideoGrid, video: Tokens, audio: Tokens

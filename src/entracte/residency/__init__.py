@@ -6,8 +6,9 @@ This is its face: everything that other packages use is imported from here.
 
 from .backends import open_backend
 from .backends.cuda_stream import CudaStream, device_errors
+from .backends.host import Instant
 from .backends.peers import NoPeers, Peers
-from .backends.protocol import Backend, Direction, HostMemory, Mark, Stream
+from .backends.protocol import Backend, Direction, Event, HostMemory, Mark, Stream
 from .budget import ConcurrentUse, ManagerPlan
 from .buffer_key import BlockWeights, BufferKey
 from .formats import WeightFormat
@@ -56,10 +57,12 @@ __all__ = [
     "DeviceManager",
     "Direction",
     "Dora",
+    "Event",
     "Factors",
     "Full",
     "Hadamard",
     "HostMemory",
+    "Instant",
     "Kronecker",
     "ManagerPlan",
     "Mark",

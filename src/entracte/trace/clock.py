@@ -6,16 +6,6 @@ from entracte.residency import Mark
 
 
 @dataclass(frozen=True, slots=True)
-class HostMark:
-    """A point in the host's own work, by the backend's clock."""
-
-    seconds: float
-
-    def passed(self) -> float:
-        return self.seconds
-
-
-@dataclass(frozen=True, slots=True)
 class Moments:
     """zero, end: of the trace, by the backend's clock."""
 

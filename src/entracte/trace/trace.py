@@ -4,18 +4,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
 
-from entracte.residency import Backend, Mark, Record
+from entracte.residency import Backend, Event, Instant, Mark, Record
 
-from .clock import HostMark, Moments
+from .clock import Moments
 from .launches import launch_waits
 from .memory import Memory, read_memory
 from .waits import Exposure, Parts, parts_of
 
-# off: stages and steps by the host's clock. stages: also what everything waited for, and all work
+# off: stages and steps. stages: also what everything waited for, and all work
 # on weights. blocks: the same, and a dump has every block's run.
 Level = Literal["off", "stages", "blocks"]
 
@@ -60,6 +61,24 @@ class HostWork:
     end: float
 
 
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """The end of a step in the device's work."""
+
+    mark: Mark
+    event: Event
+    now: Callable[[], float]
+
+    def passed(self) -> bool:
+        """Whether the device has come there."""
+        seconds = self.mark.passed()
+        return seconds is not None and seconds <= self.now()
+
+    def wait(self) -> None:
+        """Have the host wait for the device."""
+        self.event.synchronize()
+
+
 class Trace:
     """Collects the spans of one generation. Two stages of the same name are two spans."""
 
@@ -74,8 +93,8 @@ class Trace:
         self.exchange_shares: Mapping[str, float] = {}
         self._host_work: list[HostWork] = []
         self._backend = backend
-        if self.options.level != "off":
-            backend.set_clock()
+        self._steps: list[Mark] = []  # the ends of the latest stage's
+        backend.set_clock()
         self.zero = backend.now()
         self._end = self.zero
 
@@ -94,6 +113,7 @@ class Trace:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         span = StageSpan(name, now() - self.zero, of_host)
+        self._steps = []
         begin = self._mark()
         self.spans.append(span)
         try:
@@ -104,6 +124,7 @@ class Trace:
             self._synchronize()
             self._end = now()
             span.seconds = self._end - self.zero - span.start
+            span.steps = self._step_seconds(span)
             span.memory = read_memory(device)
 
     def host_stage(self, name: str, begin: float, end: float) -> None:
@@ -111,17 +132,17 @@ class Trace:
 
         begin, end: by the backend's clock. It has no memory: the device's is another generation's.
         """
-        marks = () if self.options.level == "off" else (HostMark(begin), HostMark(end))
+        marks = () if self.options.level == "off" else (Instant(begin), Instant(end))
         span = StageSpan(name, begin - self.zero, True, end - begin, marks=marks)
         self.spans.append(span)
         self._end = max(self._end, end)
 
-    def step(self) -> None:
-        """Note that a step of the latest stage is done."""
-        self._synchronize()
-        span = self.spans[-1]
-        elapsed = self._backend.now() - self.zero - span.start
-        span.steps.append(elapsed - sum(span.steps))
+    def step(self) -> StepEnd:
+        """Note that the host has enqueued a step of the latest stage."""
+        compute = self._backend.compute
+        mark = compute.mark()
+        self._steps.append(mark)
+        return StepEnd(mark, compute.record(), self._backend.now)
 
     @contextmanager
     def host_work(self, name: str) -> Iterator[None]:
@@ -186,6 +207,10 @@ class Trace:
             found.append(Exposure(begin, moments.since_zero(work.end), "host"))
         kept = [each for each in found if each.begin < each.end]
         return sorted(kept, key=lambda exposure: exposure.begin)
+
+    def _step_seconds(self, span: StageSpan) -> list[float]:
+        ends = map(self.moments.at_most, self._steps)
+        return [end - begin for begin, end in pairwise(accumulate(ends, max, initial=span.start))]
 
     def _mark(self) -> tuple[Mark, ...]:
         return () if self.options.level == "off" else (self._backend.compute.mark(),)

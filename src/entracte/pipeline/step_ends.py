@@ -1,0 +1,45 @@
+"""The ends of steps, as the host sees them: a step behind what it gives a device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from entracte.trace.trace import StepEnd
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedStep:
+    """A step that a device may not have done yet. picture: there at its end."""
+
+    number: int
+    end: StepEnd
+    picture: Tensor | None
+
+
+class StepEnds:
+    """Tells of every step once it is done, while the device does the next one.
+
+    So the device does not wait for the host between two steps. A CPU has done a step when it is
+    enqueued, and nothing is late.
+
+    tell: called with a step's number, and its preview if there is one.
+    """
+
+    def __init__(self, tell: Callable[[int, Tensor | None], None]) -> None:
+        self._tell = tell
+        self._latest: EnqueuedStep | None = None
+
+    def enqueued(self, number: int, end: StepEnd, picture: Tensor | None) -> None:
+        """Wait for the step before the one that is now enqueued."""
+        self.wait()
+        self._latest = EnqueuedStep(number, end, picture)
+        if end.passed():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the last step that was enqueued."""
+        step, self._latest = self._latest, None
+        if step is not None:
+            step.end.wait()
+            self._tell(step.number, step.picture)
