@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from entracte.trace.trace import StepEnd
+from entracte.trace.trace import EndOfStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class EnqueuedStep:
     """A step that a device may not have done yet. picture: there at its end."""
 
     number: int
-    end: StepEnd
+    end: EndOfStep
     picture: Tensor | None
 
 
@@ -30,7 +30,7 @@ class StepEnds:
         self._tell = tell
         self._latest: EnqueuedStep | None = None
 
-    def enqueued(self, number: int, end: StepEnd, picture: Tensor | None) -> None:
+    def enqueued(self, number: int, end: EndOfStep, picture: Tensor | None) -> None:
         """Wait for the step before the one that is now enqueued."""
         self.wait()
         self._latest = EnqueuedStep(number, end, picture)

@@ -62,7 +62,7 @@ class HostWork:
 
 
 @dataclass(frozen=True, slots=True)
-class StepEnd:
+class EndOfStep:
     """The end of a step in the device's work."""
 
     mark: Mark
@@ -137,12 +137,12 @@ class Trace:
         self.spans.append(span)
         self._end = max(self._end, end)
 
-    def step(self) -> StepEnd:
+    def step(self) -> EndOfStep:
         """Note that the host has enqueued a step of the latest stage."""
         compute = self._backend.compute
         mark = compute.mark()
         self._steps.append(mark)
-        return StepEnd(mark, compute.record(), self._backend.now)
+        return EndOfStep(mark, compute.record(), self._backend.now)
 
     @contextmanager
     def host_work(self, name: str) -> Iterator[None]:
