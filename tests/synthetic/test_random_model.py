@@ -200,3 +200,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MediaError, match="cannot write a tokenizer to"):
         random_model("medium", tmp_path / "file")
+
+
+def test_fewer_blocks_and_all_else(medium: ModelSource, tmp_path: Path) -> None:
+    fewer = random_model("medium", tmp_path, blocks=2)
+    transformer = fewer.components["transformer"]
+    assert transformer.config["num_layers"] == 2
+    kept = {
+        name
+        for name in medium.components["transformer"].tensors
+        if not name.startswith("transformer_blocks.") or int(name.split(".")[1]) < 2
+    }
+    assert transformer.tensors.keys() == kept
+    others = medium.components.keys() - {"transformer"}
+    assert fewer.components.keys() - {"transformer"} == others
+    assert all(
+        fewer.components[n].tensors.keys() == medium.components[n].tensors.keys() for n in others
+    )
+    assert fewer.distilled_lora is not None
+    assert len(fewer.distilled_lora[0].tensors) < len(medium.distilled_lora[0].tensors)

@@ -24,7 +24,7 @@ SIZES: Mapping[RandomSize, Callable[[], ModelSizes]] = MappingProxyType(
 VERSION = "2.3.0"
 
 
-def random_model(size: RandomSize, folder: Path) -> ModelSource:
+def random_model(size: RandomSize, folder: Path, blocks: int | None = None) -> ModelSource:
     """LTX-2.3 with all its components and its distilled LoRA, with random weights.
 
     They are views of a few small buffers, the same every time; what reads them copies from memory.
@@ -32,6 +32,7 @@ def random_model(size: RandomSize, folder: Path) -> ModelSource:
     size: "full" is the published model tensor by tensor, with a text encoder as large as Gemma 3
         12B, 71 GB and a LoRA of 8; "medium" is one of 0.4 GB that a CPU can run.
     folder: for the tokenizer's two small files; created if missing.
+    blocks: how many the transformer has, instead of all.
 
     Raises MediaError if the system refuses to write them.
     """
@@ -42,6 +43,8 @@ def random_model(size: RandomSize, folder: Path) -> ModelSource:
     except OSError as error:
         raise MediaError(f"cannot write a tokenizer to {folder}: {error.strerror}") from error
     sizes, numbers = SIZES[size](), Numbers()
+    if blocks is not None:
+        sizes = sizes.with_blocks(blocks)
     # No such files are there, but the folder is: a planner asks how fast its disk is.
     checkpoint = RandomFile(
         folder / "random-checkpoint",

@@ -1,7 +1,7 @@
 """The sizes of models with random weights: LTX-2.3, and a medium one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -128,6 +128,12 @@ class ModelSizes:
     gemma_config: Gemma3Config
     lora_rank: int
 
+    def with_blocks(self, count: int) -> "ModelSizes":
+        """The same with only the first of the transformer's blocks."""
+        transformer = {**self.config["transformer"], "num_layers": count}
+        kept = {key: shape for key, shape in self.checkpoint.items() if _block(key) < count}
+        return replace(self, checkpoint=kept, config={**self.config, "transformer": transformer})
+
 
 def full_sizes() -> ModelSizes:
     """The published checkpoint and upsampler, tensor by tensor, and Gemma 3 12B by its config."""
@@ -181,6 +187,12 @@ def medium_sizes() -> ModelSizes:
         gemma_config=gemma,
         lora_rank=64,
     )
+
+
+def _block(key: str) -> int:
+    """The number of the transformer's block that a tensor belongs to; -1 for others."""
+    _, found, rest = key.partition(".diffusion_model.transformer_blocks.")
+    return int(rest.partition(".")[0]) if found else -1
 
 
 def _shapes(build: Callable[[], nn.Module], key: Callable[[str], str]) -> TensorShapes:
