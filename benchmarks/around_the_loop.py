@@ -77,7 +77,6 @@ def text() -> None:
     config = published_listing()["metadata"]["config"]["transformer"]
     connectors = made(lambda: Connectors(config, width))
     show("connectors", lambda: connectors(states))
-    show("connectors, from graphs", lambda: connectors(states, calls))
 
 
 def decoding() -> None:

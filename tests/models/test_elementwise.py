@@ -89,6 +89,21 @@ def test_an_update_is_added_bit_for_bit(fused, size, dtype, split, first, seed) 
     assert torch.equal(made[0], plain[0])
 
 
+@given(SIZES, DTYPES, st.integers(0, 99))
+@EXAMPLES
+def test_text_is_modulated_bit_for_bit(fused, size, dtype, seed) -> None:
+    rows, tokens, scale = size
+    x = random(seed, rows, tokens, 96 * scale, dtype=dtype)
+    by, add = random(seed + 1, 2, 96 * scale, dtype=dtype)
+
+    def run(ops: Elementwise, x: Tensor) -> list[Tensor]:
+        return [ops.modulated(x, by, add)]
+
+    made, plain = compare(x, run, fused)
+    assert torch.equal(made[0], plain[0])
+    assert torch.equal(made[1], x)
+
+
 @given(SIZES, DTYPES, st.integers(0, 6), st.integers(0, 2), st.integers(0, 99), st.booleans())
 @EXAMPLES
 def test_modulated_norms(fused, size, dtype, split, first, seed, updated) -> None:

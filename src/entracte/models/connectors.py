@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .calls import Call, call_plainly
 from .component import Component
 from .transformer.attention import Attention, FeedForward
 from .transformer.rotary import Rotary, rotary_table
@@ -50,11 +49,10 @@ class Connectors(Component):
         self.video_embeddings_connector.compute_angles()
         self.audio_embeddings_connector.compute_angles()
 
-    def forward(self, states: Tensor, call: Call = call_plainly) -> TextContext:
+    def forward(self, states: Tensor) -> TextContext:
         """Turn the hidden states of the prompt's own tokens into a context for each stream.
 
-        states: [tokens, hidden width, layers + 1], no padding, at most 1,024 tokens. call: runs
-            each block.
+        states: [tokens, hidden width, layers + 1], no padding, at most 1,024 tokens.
         """
         projections = self.text_embedding_projection
         variance = states.square().mean(dim=1, keepdim=True)
@@ -64,8 +62,8 @@ class Connectors(Component):
         video_tokens = video(normed * math.sqrt(video.out_features / hidden_width))
         audio_tokens = audio(normed * math.sqrt(audio.out_features / hidden_width))
         return TextContext(
-            self.video_embeddings_connector(video_tokens, call),
-            self.audio_embeddings_connector(audio_tokens, call),
+            self.video_embeddings_connector(video_tokens),
+            self.audio_embeddings_connector(audio_tokens),
         )
 
 
@@ -108,24 +106,19 @@ class Connector(nn.Module):
         angles = rotary_table(positions, self.max_positions, self.heads, self.width, self.theta)
         self.cos, self.sin = angles.cos, angles.sin
 
-    def forward(self, tokens: Tensor, call: Call) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """[tokens, width] to [1, 1024, width]: the prompt's tokens first, registers after them.
 
         Register i belongs to position i, so the prompt's tokens take the place of the first ones.
         """
         registers = self.learnable_registers.repeat(CONTEXT_TOKENS // REGISTERS, 1)
         x = torch.cat([tokens, registers[len(tokens) :]]).unsqueeze(0)
-        # They stay there: to send them anew would take longer than a block.
+        # They stay there: to send them for every prompt would take as long as two blocks.
         self.cos, self.sin = self.cos.to(x.device), self.sin.to(x.device)
-        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        rotary = Rotary(self.cos, self.sin).to(x.device, x.dtype)
         for block in self.transformer_1d_blocks:
-            x = call(_block, block, x, cos, sin)
+            x = block(x, rotary)
         return F.rms_norm(x, x.shape[-1:], eps=self.eps)
-
-
-def _block(block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    out: Tensor = block(x, Rotary(cos, sin))
-    return out
 
 
 class ConnectorBlock(nn.Module):

@@ -25,9 +25,9 @@ def encode_text(
     return states
 
 
-def connect_text(connectors: Connectors, states: Tensor, call: Call = call_plainly) -> TextContext:
+def connect_text(connectors: Connectors, states: Tensor) -> TextContext:
     """Turn states [tokens, hidden width, layers + 1] into a context for each stream."""
-    context: TextContext = connectors(states, call)
+    context: TextContext = connectors(states)
     return context
 
 

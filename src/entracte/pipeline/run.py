@@ -161,7 +161,7 @@ class Run:
                 states = encode_text(lent[TextEncoder], tokens, device, calls)
                 require_finite(ENCODE_TEXT, states)
             with self._stages.enter(CONNECT_TEXT) as lent:
-                context = connect_text(lent[Connectors], states, calls)
+                context = connect_text(lent[Connectors], states)
                 require_finite(CONNECT_TEXT, context.video, context.audio)
                 return context
 

@@ -33,9 +33,9 @@ def graphs_pay(transformer: int, device_memory: int) -> bool:
 class Execution:
     """How models are run on a device; the plain way by default.
 
-    blocks: the loop over the transformer's. calls: of the text encoder's layers and the connectors'
-    blocks. graphs: both are run from captured graphs, the transformer's where their batches are
-    small enough, and the memory of these is kept.
+    blocks: the loop over the transformer's. calls: of the text encoder's layers. graphs: both are
+    run from captured graphs, where batches and prompts are small enough, and the memory of these is
+    kept.
     """
 
     blocks: RunBlocks = run_blocks

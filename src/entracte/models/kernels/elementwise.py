@@ -15,6 +15,7 @@ from .elementwise_triton import (
     EXACT,
     gated_heads_kernel,
     head_gates_kernel,
+    modulated_kernel,
     modulated_norm_kernel,
     normed_heads_kernel,
 )
@@ -36,6 +37,21 @@ class FusedElementwise:
 
     def defer(self, _: Tensor, update: GatedUpdate) -> GatedUpdate | None:
         return update
+
+    def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        x, width = x.contiguous(), x.shape[-1]
+        out = torch.empty_like(x)
+        modulated_kernel[(x.numel() // width,)](
+            x,
+            scale,
+            shift,
+            out,
+            width,
+            COLUMNS=triton.next_power_of_2(width),
+            num_warps=_warps(width),
+            **EXACT,
+        )
+        return out
 
     def modulated_norm(
         self,

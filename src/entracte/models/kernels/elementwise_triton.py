@@ -43,6 +43,16 @@ def _modulated(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def modulated_kernel(x, scale, shift, out, width, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """x * (1 + scale) + shift of [rows, width], the same scale and shift for all rows."""
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < width
+    here = tl.program_id(0).to(tl.int64) * width + columns
+    values = tl.load(x + here, mask=inside, other=0.0)
+    tl.store(out + here, _modulated(values, scale, shift, 0, 0, columns, inside), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def modulated_norm_kernel(  # type: ignore[no-untyped-def]
     x,
     update,  # [rows - update_first, tokens, width]

@@ -280,7 +280,7 @@ def _shared(
     rows = (table + conditions.timestep).unbind(1)
     a2v_scale, a2v_shift, v2a_scale, v2a_shift = (cross[:4] + conditions.cross).unbind(1)
     shift, scale = prompt + conditions.prompt
-    text = (conditions.contexts * (1 + scale)).add_(shift)
+    text = ops.modulated(conditions.contexts, scale, shift)
     return StreamShared(
         attention=Modulation(rows[0], rows[1], timesteps),
         attention_gate=rows[2],

@@ -38,6 +38,9 @@ class Elementwise(Protocol):
     def defer(self, x: Tensor, update: GatedUpdate, /) -> GatedUpdate | None:
         """Add an update to x now, or return it, to be added by the next `modulated_norm` of x."""
 
+    def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """x * (1 + scale) + shift, each step rounded. scale, shift: [width]."""
+
     def modulated_norm(
         self,
         x: Tensor,
@@ -80,6 +83,9 @@ class PlainElementwise:
     def defer(self, x: Tensor, update: GatedUpdate) -> GatedUpdate | None:
         self.add(x, update)
         return None
+
+    def modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return (x * (1 + scale)).add_(shift)
 
     def modulated_norm(
         self,
