@@ -26,7 +26,7 @@ Latents = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def engine(demo_model: Path) -> Iterator[Engine]:
-    with Engine.open(demo_model, backend=HostBackend()) as engine:
+    with Engine.open(demo_model, residency=Residency("resident"), backend=HostBackend()) as engine:
         yield engine
 
 
@@ -103,7 +103,7 @@ def every_kind(engine: Engine) -> Latents:
 )
 def test_every_kind_in_every_mode(demo_model: Path, backend: type[Backend], tmp_path: Path) -> None:
     path = tmp_path / "every.safetensors"
-    with Engine.open(demo_model, backend=backend()) as engine:
+    with Engine.open(demo_model, residency=Residency("resident"), backend=backend()) as engine:
         save_file(every_kind(engine), path)
         plain, right = latents(engine), latents(engine, path, strength=0.7)
         assert not same(plain, right)

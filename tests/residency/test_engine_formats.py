@@ -58,7 +58,8 @@ def widened(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(widened: Path) -> dict[str, Tensor]:
-    return latents(Engine.open(widened, backend=HostBackend()))
+    with Engine.open(widened, residency=Residency("resident"), backend=HostBackend()) as engine:
+        return latents(engine)
 
 
 @pytest.mark.sampled(1)

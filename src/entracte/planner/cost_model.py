@@ -113,6 +113,7 @@ class Costs:
     copied: what each component sends over the link.
     layouts: of every phase, on several devices. exchanging: by stage, how many of its seconds it
         exchanges tensors with other devices.
+    graphs: bytes that graphs take on a device that is large enough for them, if this one is not.
     """
 
     stages: tuple[tuple[StageWork, float], ...]
@@ -123,11 +124,17 @@ class Costs:
     lent: Mapping[str, Lent] = field(default_factory=dict)
     layouts: tuple[Layout, ...] = ()
     exchanging: tuple[float, ...] = ()
+    graphs: int = 0
     copied: Mapping[str, CopiedBytes] = field(init=False)
 
     def __post_init__(self) -> None:
         copied = {name: CopiedBytes.of(sizes) for name, sizes in self.sizes.items()}
         object.__setattr__(self, "copied", copied)
+
+    def graphs_on(self, device_memory: int) -> int:
+        """Bytes that graphs take on another device beside what is counted on this one."""
+        nbytes = sum(self.sizes[TRANSFORMER].units)
+        return self.graphs if graphs_pay(nbytes, device_memory) else 0
 
     @property
     def sets(self) -> int:
@@ -201,11 +208,14 @@ def costs(
     parallel: how the work may be shared out, where there are several devices.
     """
     hardware = sustained(hardware)
+    if_larger = graphs and not hardware.unified
     graphs = graphs and from_graphs(model, hardware)
     layouts = share_out(load, transformer, hardware, calibration, parallel, graphs)
     work = stage_work(model, load, transformer, layouts)
+    captured = with_graphs(work)
+    kept = captured[0].activations - work[0].activations
     if graphs:
-        work = with_graphs(work)
+        work = captured
     stages = tuple(
         (calibration.corrected_memory(stage), calibration.seconds(stage, hardware))
         for stage in work
@@ -248,7 +258,17 @@ def costs(
         beside = 0.0 if hardware.unified else BESIDE_COPIES
         sweeps.append(Sweeps(phase.sweeps, block, number, merge, outside, expand, beside))
     exchanging = tuple(calibration.exchanging(stage, hardware) for stage in work)
-    return Costs(stages, tuple(sweeps), sizes, tuple(phases), hardware, lent, layouts, exchanging)
+    return Costs(
+        stages=stages,
+        sweeps=tuple(sweeps),
+        sizes=sizes,
+        phases=tuple(phases),
+        hardware=hardware,
+        lent=lent,
+        layouts=layouts,
+        exchanging=exchanging,
+        graphs=kept if if_larger and not graphs else 0,
+    )
 
 
 def from_graphs(model: ModelFigures, hardware: Hardware) -> bool:

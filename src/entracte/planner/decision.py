@@ -68,7 +68,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
     if wanted.mode == AUTO:
         fitting = [each for each in options if each.fits and each.name != "dynamic"]
         if not fitting:
-            raise _no_plan("no plan fits", options, limits, ". A smaller video takes less")
+            raise _no_plan("no plan fits", c, options, limits, ". A smaller video takes less")
         best = _best(fitting).prediction
         plan: Choice = best.way, best.places
     else:
@@ -79,7 +79,7 @@ def decide(c: Costs, wanted: Residency, limits: Limits, strict: bool = True) -> 
             fitting = [each for each in options if each.fits]
             words = f"{describe(prediction)} does not fit: {_over(missing)}"
             if not fitting:
-                raise _no_plan(words, options, limits)
+                raise _no_plan(words, c, options, limits)
             raise BudgetError(words, missing, arguments(_best(fitting).prediction))
     chosen = predict(c, *plan)
     missing = limits.excess(chosen.peak_device_bytes, chosen.peak_host_bytes)
@@ -177,11 +177,13 @@ def _why_not(option: Option, chosen: Prediction, limits: Limits) -> str:
 
 
 def _no_plan(
-    reason: str, options: Iterable[Option], limits: Limits, advice: str = ""
+    reason: str, c: Costs, options: Iterable[Option], limits: Limits, advice: str = ""
 ) -> BudgetError:
     """An error that names the least demanding plan, and the memory that it needs."""
     found = smallest(options, limits)
     peaks = found.peak_device_bytes, found.peak_host_bytes
+    larger, _ = limits.machine_for(*peaks)
+    peaks = peaks[0] + c.graphs_on(larger), peaks[1]
     missing = limits.excess(*peaks)
     device, host = map(_rounded_up, limits.machine_for(*peaks))
     needs = f"{device} of memory"

@@ -1,5 +1,7 @@
 """What the service may request of other machines: images and webhooks. Off until allowed."""
 
+import httpcore2
+
 from entracte.config.serve import ServeSettings
 from entracte.serve.errors import RequestRefused
 
@@ -35,10 +37,13 @@ class Outbound:
 
     def __init__(self, settings: ServeSettings) -> None:
         networks, http = settings.allow_network, settings.allow_http
-        self._images = Client(Guard(settings.image_host, http, networks))
+        certificates = httpcore2.default_ssl_context()  # once: reading them takes long
+        self._images = Client(Guard(settings.image_host, http, networks), ssl_context=certificates)
         # The operator's own URLs are always allowed.
         hosts = [_authority_of(url) for url in settings.webhook_url]
-        self.webhooks = Client(Guard([*settings.webhook_host, *hosts], http, networks))
+        self.webhooks = Client(
+            Guard([*settings.webhook_host, *hosts], http, networks), ssl_context=certificates
+        )
         for url in settings.webhook_url:
             _require_sendable(self.webhooks.guard, url)
 
