@@ -129,7 +129,7 @@ def test_what_is_given_replaces_the_card_s_numbers(capsys: pytest.CaptureFixture
 def test_of_this_machine_memory_is_a_budget(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def this_machine(model: str, rates: dict[str, float]) -> Hardware:
+    def this_machine(model: str, rates: dict[str, float], devices: list[str]) -> Hardware:
         return card("h100", 128 * GIB, **rates)
 
     monkeypatch.setattr(plan_inputs, "this_machine", this_machine)
@@ -265,3 +265,7 @@ def test_passes_only(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_so_many_gpus_are_not_in_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "x1 to x16" in refused(capsys, "--gpu", "h200", "x99")
+
+
+def test_devices_are_this_machine_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "as in x2" in refused(capsys, "--gpu", "h200", "--devices", "cuda:0", "cuda:1")

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 # Settings that fix what the planner would choose.
 CHOICES = ("mode", "snapshot_policy", "resident_blocks", "merged_blocks", "place")
 
-# As in `entracte.parallel.layout`, which is slow to import.
-PARALLEL = ("auto", "off", "guidance", "sequence")
-
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
@@ -59,12 +56,12 @@ def add_parser(commands: Any) -> None:
         "as h100-80gb x2",
     )
     machine.add_argument(
-        "--parallel",
-        choices=PARALLEL,
-        default="auto",
-        help="what several GPUs share: the guidance passes, the sequence of video tokens, or "
-        "whatever is quicker in each phase (default)",
+        "--devices",
+        nargs="+",
+        metavar="DEVICE",
+        help="devices of this machine that make the video together (default: one)",
     )
+    add_model_settings(machine, ["parallel"])
     add_model_settings(
         machine,
         ["device_memory"],

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from entracte.config.opening import names_of
 from entracte.config.residency import parse_places, parse_size
 from entracte.errors import RequestError, ResidencyError
 from entracte.imports import quick_imports
@@ -72,7 +73,9 @@ def find_machine(options: argparse.Namespace) -> "Hardware":
     words = {name: vars(options)[name] for name in RATES}
     rates = {name: _rate(name, word) for name, word in words.items() if word is not None}
     if options.gpu is None:
-        return this_machine(options.model, rates)
+        return this_machine(options.model, rates, options.devices or ["auto"])
+    if options.devices:
+        raise RequestError("--devices are this machine's: with --gpu, say how many, as in x2")
 
     from entracte.machine.cards import card
 
@@ -123,18 +126,21 @@ def _rate(name: str, word: str) -> float:
     return float(found)
 
 
-def this_machine(model: str, rates: dict[str, float]) -> "Hardware":
+def this_machine(model: str, rates: dict[str, float], devices: list[str]) -> "Hardware":
     import torch
 
     from entracte.machine import probe
     from entracte.machine.hardware import Origin
-    from entracte.machine.torch_device import pick_device
+    from entracte.machine.peers import with_devices
+    from entracte.machine.torch_device import pick_device, pick_devices
     from entracte.residency import open_backend
 
     folder = Path(model) if Path(model).is_dir() else None
-    backend = open_backend(pick_device("auto"))
+    names = names_of(devices)
+    picked = pick_devices(names) if len(names) > 1 else [pick_device(names[0])]
+    backend = open_backend(picked[0])
     try:
-        found = probe(backend, torch.bfloat16, folder=folder)
+        found = with_devices(probe(backend, torch.bfloat16, folder=folder), len(picked))
     finally:
         backend.close()
     given: dict[str, Origin] = dict.fromkeys(rates, "given")
