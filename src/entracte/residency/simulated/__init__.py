@@ -6,6 +6,7 @@ Whoever uses the device manager for a pipeline, or writes a backend, can test ag
 
 from .accelerator import SimulatedAccelerator
 from .clock import Span
+from .group import SimulatedGroup
 from .races import (
     HostWaitInStep,
     NotLent,
@@ -23,6 +24,7 @@ __all__ = [
     "NotLent",
     "RaceError",
     "SimulatedAccelerator",
+    "SimulatedGroup",
     "SimulatedRates",
     "Span",
     "UnjoinedTask",

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from entracte.errors import OutOfMemory
 from entracte.residency.backends.board import Board
 from entracte.residency.backends.peers import NoPeers, Peers
 from entracte.residency.backends.protocol import Checks, HostMemory, MergeProgram, Stream, Task
@@ -15,14 +18,37 @@ from entracte.residency.merge import WeightMerge
 from .clock import Timing
 from .faults import Operation
 from .gauges import Gauges
-from .machine import Machine
-from .memory import Allocation, MemoryBook, Side
+from .machine import Everyone, Machine
+from .memory import Allocation, GroupMemory, MemoryBook, Side
+from .ordering import Moment
 from .program import prepare
 from .races import UnjoinedTask, UnorderedWrite
 from .rates import DEFAULT, SimulatedRates
 from .reader import run_as_reader
 from .stream import SimulatedStream
 from .watch import ModuleWatch
+
+
+class MemberPeers(Peers, Protocol):
+    """The peers of a device in a simulated group, which is told of its machine."""
+
+    machine: Machine
+
+
+class MemberBoard(Board, Protocol):
+    """Its board, likewise."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What a device shares with the others of a simulated group."""
+
+    peers: MemberPeers
+    board: MemberBoard
+    everyone: Everyone
+    memory: GroupMemory
 
 
 class SimulatedAccelerator(Gauges):
@@ -33,6 +59,7 @@ class SimulatedAccelerator(Gauges):
     not ordered by events, not lent or freed raises a RaceError, and so does a wait in a step.
 
     Limits: in bytes; pinned memory counts as host memory too. rates: for the simulated clock.
+    member: of a `SimulatedGroup`, which makes its devices itself, and limits their host's memory.
     """
 
     def __init__(
@@ -42,19 +69,24 @@ class SimulatedAccelerator(Gauges):
         pinned_limit: int | None = None,
         rates: SimulatedRates = DEFAULT,
         keep_log: bool = False,
+        member: "Membership | None" = None,
     ) -> None:
         self.name = "simulated"
         self.device = torch.device("cpu")
         self.unified = False
         self._rates = rates
-        self._memory = MemoryBook(device_limit, host_limit, pinned_limit)
+        common = GroupMemory(host_limit, pinned_limit) if member is None else member.memory
+        everyone = Everyone(1) if member is None else member.everyone
+        self.peers: Peers = NoPeers() if member is None else member.peers
+        self.board: Board | None = None if member is None else member.board
+        self._memory = MemoryBook(device_limit, common)
         self._timing = Timing(keep_log)
-        self._machine = machine = Machine(self._memory, self._timing)
+        self._machine = machine = Machine(self._memory, self._timing, everyone, self.peers.rank)
+        if member is not None:
+            member.peers.machine = member.board.machine = machine
         super().__init__(machine)
         self._watch = ModuleWatch(machine)
         self.checks: Checks = self
-        self.peers: Peers = NoPeers()
-        self.board: Board | None = None
         self.traffic = machine.traffic
         self.compute: Stream = SimulatedStream(machine, machine.compute, rates)
         self.copies: Stream = SimulatedStream(machine, machine.copies, rates)
@@ -84,40 +116,64 @@ class SimulatedAccelerator(Gauges):
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
     def allocate_for_peers(self, nbytes: int) -> Tensor:
-        raise NotImplementedError
+        return self._allocate("allocate", nbytes, pinned=False)[0]
 
     def export(self, memory: Tensor) -> bytes:
-        raise NotImplementedError
+        allocation = self._find(memory)
+        self._memory.group.opened[allocation.address] = allocation, self._timing
+        return allocation.address.to_bytes(8, "little")
 
     def open_peer(self, handle: bytes) -> Tensor:
-        raise NotImplementedError
+        """See Backend. Raises UseAfterRelease."""
+        allocation, _ = self._memory.group.opened[int.from_bytes(handle, "little")]
+        allocation.check("opening it")
+        assert allocation.memory is not None
+        return allocation.memory
 
     def close_peer(self, memory: Tensor) -> None:
-        raise NotImplementedError
+        pass
 
-    def allocate_host(
-        self,
-        nbytes: int,
-        pinned: bool,
-        name: str | None = None,  # noqa: ARG002
-    ) -> HostMemory:
-        return HostMemory(*self._allocate("allocate_host", nbytes, pinned))
+    def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
+        if name is None or self.board is None:
+            return HostMemory(*self._allocate("allocate_host", nbytes, pinned))
+        self.board.join(name, bytes)
+        shared = self._memory.group.shared.get(name)
+        if shared is None:
+            try:
+                memory = self._allocate("allocate_host", nbytes, pinned)[0]
+            except OutOfMemory:
+                self.board.leave(name)
+                raise
+            shared = self._memory.share(name, self._find(memory))
+        assert shared.memory is not None
+        return HostMemory(shared.memory, shared.pinned, name)
 
     def free(self, memory: Tensor) -> None:
         """See Backend. Raises UnorderedWrite unless the compute stream is ordered after all use."""
-        allocation = self._find(memory)
-        for access in allocation.history.unseen_by(self._machine.compute):
+        allocation, machine = self._find(memory), self._machine
+        # What takes its place is enqueued after what the host has waited for.
+        machine.compute.join(machine.current.now())
+        for access in allocation.history.unseen_by(machine.compute):
             raise UnorderedWrite(
                 f"{allocation.name} is freed while {access.who.name} uses it; the compute "
                 "stream has not waited for that"
             )
-        self._machine.free(allocation)
+        self._memory.group.opened.pop(allocation.address, None)
+        machine.free(allocation)
 
     def free_host(self, memory: HostMemory) -> None:
         """See Backend. Raises UnjoinedTask if a task that used the memory was not waited for."""
         allocation, machine = self._find(memory.bytes), self._machine
         if machine.reader in (each.who for each in allocation.history.unseen_by(machine.current)):
             raise UnjoinedTask(f"{allocation.name} is freed while a task may use it")
+        if memory.name is not None and self.board is not None:
+            for access in allocation.history.unseen_by(machine.current):
+                if access.who in machine.participants:
+                    moment = Moment(access.clock, access.who.seconds)
+                    machine.wait_here(moment, f"giving back {allocation.name}")
+            if not self.board.leave(memory.name):
+                return
+            del self._memory.group.shared[memory.name]
         machine.free(allocation)
 
     def prepare_merges(

@@ -59,7 +59,9 @@ class SimulatedEngine:
 
 
 class Timing:
-    """The engines of the device: one copies in, one out, and one processor does all the rest."""
+    """The engines of the device: one copies in, one out, one for other devices that copy from it,
+    and one processor does all the rest.
+    """
 
     def __init__(self, keep_log: bool) -> None:
         self.log: list[Span] = []
@@ -70,6 +72,7 @@ class Timing:
             "in": SimulatedEngine(),
             "out": SimulatedEngine(),
             "within": SimulatedEngine(),
+            "peer": SimulatedEngine(),
         }
         self._worked_until: float | None = None
 

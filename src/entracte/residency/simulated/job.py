@@ -11,6 +11,7 @@ from entracte.residency.backends.protocol import Direction
 from entracte.residency.formats import Expansion
 from entracte.residency.merge import WeightMerge, merge
 
+from .clock import Timing
 from .faults import Operation
 from .memory import POISON, Allocation
 
@@ -20,7 +21,8 @@ class StreamJob:
     """One piece of work.
 
     written: the memory that it writes. in_flight: the part of it that can be poisoned until the job
-    lands. land: do it. pageable: it stops the host.
+    lands. land: do it. pageable: it stops the host. link: whose engine it takes, if not this
+    device's.
     """
 
     operation: Operation
@@ -32,6 +34,7 @@ class StreamJob:
     in_flight: tuple[Tensor, ...]
     land: Callable[[], None]
     pageable: bool = False
+    link: Timing | None = None
 
     def touches(self, allocations: frozenset[Allocation]) -> bool:
         return not (self.reads.isdisjoint(allocations) and self.writes.isdisjoint(allocations))

@@ -18,26 +18,38 @@ STREAMS = ("compute", "copies", "on_demand", "merges")
 NAMES = (*STREAMS, "host", "reader")
 
 
+class Everyone:
+    """The participants of all ranks of a group, rank after rank, and their unlanded work."""
+
+    def __init__(self, ranks: int) -> None:
+        names = [f"{name} of rank {rank}" for rank in range(ranks) for name in NAMES]
+        if ranks == 1:
+            names = list(NAMES)
+        self.participants = [Participant(name, i, len(names)) for i, name in enumerate(names)]
+        self.unlanded: list[deque[tuple[int, StreamJob]]] = [deque() for _ in names]
+
+
 class Machine:
     """What the backend, its streams and the watch over modules share.
 
+    everyone: the participants of its group. rank: its own there.
     current: who runs Python code now, the host or the reader. steps: how many steps it is in.
     own_work: whether the backend itself touches memory, which is not checked.
     """
 
-    def __init__(self, memory: MemoryBook, timing: Timing) -> None:
+    def __init__(self, memory: MemoryBook, timing: Timing, everyone: Everyone, rank: int) -> None:
         self.memory = memory
         self.timing = timing
         self.faults = Faults()
         self.traffic = Traffic()
-        self.participants = [Participant(name, i, len(NAMES)) for i, name in enumerate(NAMES)]
+        self._everyone = everyone
+        self.participants = everyone.participants[rank * len(NAMES) : (rank + 1) * len(NAMES)]
         self.streams = self.participants[: len(STREAMS)]
         self.compute, self.copies, self.on_demand, self.merges = self.streams
         self.host, self.reader = self.participants[len(STREAMS) :]
         self.current = self.host
         self.steps = 0
         self.own_work = False
-        self._unlanded: list[deque[tuple[int, StreamJob]]] = [deque() for _ in NAMES]
 
     def enqueue(self, who: Participant, job: StreamJob) -> None:
         """Enqueue a job. Raises RaceError, and DeviceFault if planned."""
@@ -57,10 +69,10 @@ class Machine:
         with self.working():
             poison(job.in_flight)
         what = f"{job.operation} {job.engine}" if job.operation == "copy" else job.operation
-        self.timing.occupy(who, job.engine, job.seconds, what)
+        (job.link or self.timing).occupy(who, job.engine, job.seconds, what)
         if job.pageable:
             self.current.seconds = max(self.current.seconds, who.seconds)
-        self._unlanded[who.index].append((who.clock[who.index], job))
+        self._everyone.unlanded[who.index].append((who.clock[who.index], job))
         # Modules run as soon as they are called, so what they follow must have landed; and nobody
         # could tell when a copy into memory that is not ours lands.
         if who is self.compute or (job.pageable and not job.writes):
@@ -68,7 +80,7 @@ class Machine:
 
     def wait(self, who: Participant, moment: Moment) -> None:
         """Order later work of `who` after the moment; what it waits for lands."""
-        for stream in self.participants:
+        for stream in self._everyone.participants:
             self._land(stream, moment.clock[stream.index])
         who.join(moment)
 
@@ -120,14 +132,14 @@ class Machine:
 
         Other streams have none: the job is ordered after them.
         """
-        for number, earlier in reversed(self._unlanded[who.index]):
+        for number, earlier in reversed(self._everyone.unlanded[who.index]):
             if earlier.touches(job.writes):
                 self._land(who, number)
                 break
 
     def _land(self, who: Participant, last: int) -> None:
         """Do the stream's work up to the given number."""
-        unlanded = self._unlanded[who.index]
+        unlanded = self._everyone.unlanded[who.index]
         with self.working():
             while unlanded and unlanded[0][0] <= last:
                 unlanded.popleft()[1].land()

@@ -8,6 +8,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from entracte.errors import OutOfMemory
 from entracte.residency.backends.host import host_memory
 
+from .clock import Timing
 from .ordering import History, Participant
 from .races import UseAfterRelease
 
@@ -83,15 +84,35 @@ class Allocation:
         self.history.write(who)
 
 
+class GroupMemory:
+    """What the devices of a group have in common: the host's memory, and what each may open.
+
+    shared: host memory by name. opened: device memory of one that others may copy from, by address,
+    with the engine of its device's link.
+    """
+
+    def __init__(self, host_limit: int | None, pinned_limit: int | None) -> None:
+        self.host = Room("host", host_limit)
+        self.pinned = Room("pinned", pinned_limit)
+        self.shared: dict[str, Allocation] = {}
+        self.opened: dict[int, tuple[Allocation, Timing]] = {}
+
+    def find(self, address: int) -> Allocation | None:
+        """Shared host memory, or opened device memory."""
+        if address in self.opened:
+            return self.opened[address][0]
+        shared = (each for each in self.shared.values() if each.address == address)
+        return next(shared, None)
+
+
 class MemoryBook:
     """All memory that was allocated and is still referenced."""
 
-    def __init__(
-        self, device_limit: int | None, host_limit: int | None, pinned_limit: int | None
-    ) -> None:
+    def __init__(self, device_limit: int | None, group: GroupMemory) -> None:
         self.device = Room("device", device_limit)
-        self.host = Room("host", host_limit)
-        self.pinned = Room("pinned", pinned_limit)
+        self.host = group.host
+        self.pinned = group.pinned
+        self.group = group
         self._by_address: dict[int, Allocation] = {}
         self._count = 0
 
@@ -107,6 +128,16 @@ class MemoryBook:
         self._by_address[allocation.address] = allocation
         return allocation
 
+    def share(self, name: str, allocation: Allocation) -> Allocation:
+        """Make host memory the group's."""
+        del self._by_address[allocation.address]
+        self.group.shared[name] = allocation
+        return allocation
+
+    def owns(self, allocation: Allocation) -> bool:
+        """Whether it is this device's."""
+        return self._by_address.get(allocation.address) is allocation
+
     def free(self, allocation: Allocation) -> None:
         """Poison memory, and remember it as freed while it is referenced."""
         assert allocation.memory is not None
@@ -117,10 +148,11 @@ class MemoryBook:
             self.pinned.give(allocation.nbytes)
 
     def find(self, tensor: Tensor) -> Allocation | None:
-        """The allocation that a tensor lies in, if it is one of ours."""
-        allocation = self._by_address.get(tensor.untyped_storage().data_ptr())
+        """The allocation that a tensor lies in, if it is one of ours, or of the group's."""
+        address = tensor.untyped_storage().data_ptr()
+        allocation = self._by_address.get(address) or self.group.find(address)
         if allocation is not None and allocation.freed and allocation.gone:
-            del self._by_address[allocation.address]
+            self._by_address.pop(allocation.address, None)
             return None
         return allocation
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from entracte.residency.backends.host import Instant
 from entracte.residency.backends.protocol import Direction, Event, Mark, MergeProgram
 
+from .clock import Timing
 from .job import StreamJob, carry_out, not_among
 from .machine import Machine
 from .memory import Allocation, Side
@@ -18,6 +19,7 @@ _PLACES: dict[Direction, tuple[Side, Side]] = {  # of a copy's target and source
     "in": ("device", "host"),
     "out": ("host", "device"),
     "within": ("device", "device"),
+    "peer": ("device", "device"),
 }
 
 
@@ -66,6 +68,7 @@ class SimulatedStream:
             if each.dtype != torch.uint8 or each.shape != (target.numel(),):
                 raise ValueError("a copy takes two flat uint8 tensors of one size")
         to, of = self._places(target, source, direction)
+        link = self._link(of) if direction == "peer" and of is not None else None
         pageable = not all(each and (each.pinned or each.place == "device") for each in (to, of))
         # Such a source has been read when the call returns, and its owner may do what it likes.
         source = source.clone() if of is None else source
@@ -79,6 +82,7 @@ class SimulatedStream:
             in_flight=not_among((target,), (source,)),
             land=carry_out((), ((target, source),)),
             pageable=pageable,
+            link=link,
         )
         self._machine.enqueue(self._who, job)
         self._machine.traffic.count(direction, target.nbytes)
@@ -91,6 +95,13 @@ class SimulatedStream:
         traffic.merges += len(program.merges)
         traffic.expansions += len(program.expansions)
         traffic.count("within", sum(target.nbytes for target, _ in program.copies))
+
+    def _link(self, source: Allocation) -> Timing:
+        """The link of the device that has a copy's source, which is another one."""
+        memory = self._machine.memory
+        if memory.owns(source) or source.address not in memory.group.opened:
+            raise ValueError(f'a copy "peer" needs memory of another device, not {source.name}')
+        return memory.group.opened[source.address][1]
 
     def _places(
         self, target: Tensor, source: Tensor, direction: Direction
