@@ -109,7 +109,7 @@ def test_what_is_withdrawn_is_let_go_of_first() -> None:
             shared.join("weights", lambda: b"handle")
             shared.set_ready("weights")
             peers.exchange(None)
-            shared.withdraw("weights")
+            shared.withdraw("weights", wait=True)
             assert left.is_set()
             assert not shared.is_ready("weights")
         else:
@@ -129,7 +129,7 @@ def test_a_rank_that_fails_frees_those_who_wait() -> None:
         with pytest.raises(PeerFailed, match="rank 1: broken"):
             shared.await_ready("weights")
         shared.join("mine", lambda: b"")
-        shared.withdraw("mine")
+        shared.withdraw("mine", wait=True)
 
     with pytest.raises(ValueError, match="broken"):
         as_ranks(2, work)

@@ -65,6 +65,7 @@ class Buffer:
             read.wait()
             if self.shared is not None:  # filled by another rank, perhaps
                 self._content = read.content
+                self.pinned = self.shared.pin(fresh=False)
 
     def abandon(self) -> None:
         """Wait until the pending read, if any, is done, ignoring its result."""
@@ -72,10 +73,10 @@ class Buffer:
             self._pending.abandon()
             self._pending = None
 
-    def withdraw(self) -> None:
+    def withdraw(self, wait: bool = True) -> None:
         """Wait until no other rank copies from the buffer: before it is written or freed."""
         if self.offer is not None:
-            self.offer.withdraw()
+            self.offer.withdraw(wait)
             self.offer = None
 
     def written(self, content: BlockWeights) -> Event | None:

@@ -79,6 +79,8 @@ class WeightLoader:
         copies, nbytes = self._copies, self._reader.nbytes(content)
         target.join()
         source.join()
+        if target.shared is not None:
+            target.pinned = target.shared.pin(fresh=True)
         with target.writing(copies, content), source.reading(copies):
             copies.copy(target.memory[:nbytes], source.memory[:nbytes], "out")
             copied = copies.record()

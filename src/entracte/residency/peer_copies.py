@@ -1,6 +1,9 @@
 """Copies from the other devices of a group."""
 
+from torch import Tensor
+
 from entracte.errors import ResidencyError
+from entracte.residency.backends.board import Board
 from entracte.residency.backends.protocol import Backend, Task
 
 from .buffer import Buffer
@@ -10,7 +13,11 @@ from .sharing import PeerOffer
 
 
 class PeerCopies:
-    """The other ranks' device buffers that this one copies from, during a request.
+    """The other ranks' device buffers that this one copies from, and its own that they copy.
+
+    A rank holds another's buffer during a request, and its owner waits for that before it writes
+    it. Its memory stays mapped until the plan changes, since mapping takes milliseconds; the owner
+    waits for that before it frees it.
 
     component: whose weights they hold.
     """
@@ -19,7 +26,9 @@ class PeerCopies:
         self._backend = backend
         self._component = component
         self._recorder = recorder
-        self._open: dict[BlockWeights, Buffer] = {}
+        self._exported: dict[BufferKey, bytes] = {}
+        self._mapped: dict[bytes, Tensor] = {}  # by handle
+        self._held: dict[BlockWeights, Buffer] = {}
         self._leaving: Task | None = None
 
     def offer(self, buffer: Buffer, content: BlockWeights) -> None:
@@ -30,50 +39,79 @@ class PeerCopies:
             if buffer.offer.content == content:
                 return
             buffer.withdraw()
-        offer = PeerOffer(self._backend, self._name(content), content, buffer.memory)
-        buffer.offer = offer
-        offer.publish(lambda: buffer.written(content))
+        handle = self._exported.get(buffer.key)
+        if handle is None:
+            handle = self._exported[buffer.key] = self._backend.export(buffer.memory)
+            self._board.join(_of_memory(handle), bytes)
+        buffer.offer = PeerOffer(self._backend, self._of(content), content, handle)
+        buffer.offer.publish(lambda: buffer.written(content))
+
+    def take_back(self, buffer: Buffer, wait: bool) -> None:
+        """Let no rank use a buffer whose memory is about to be freed; `wait`: until none does."""
+        buffer.withdraw(wait)
+        handle = self._exported.pop(buffer.key, None)
+        if handle is not None:
+            self._board.withdraw(_of_memory(handle), wait)
+            self._board.leave(_of_memory(handle))
 
     def get(self, content: BlockWeights) -> Buffer:
         """The buffer of another rank; waits until that offers it. Raises PeerFailed."""
-        buffer = self._open.get(content)
+        buffer = self._held.get(content)
         if buffer is None:
-            board = self._backend.board
-            if board is None:
-                raise ResidencyError("devices of this system cannot copy from each other")
-            if self._leaving is not None:
-                self._leaving.result()
-                self._leaving = None
+            self._join()
             with self._recorder.host_waits(content, "copy"):
-                memory = self._backend.open_peer(board.await_ready(self._name(content)))
+                handle = self._board.await_ready(self._of(content))
+            memory = self._mapped.get(handle)
+            if memory is None:
+                self._board.join(_of_memory(handle), bytes)
+                memory = self._mapped[handle] = self._backend.open_peer(handle)
             key = BufferKey("peer", "weights", content.unit)
-            buffer = self._open[content] = Buffer(key, memory, self._recorder, pinned=True)
+            buffer = self._held[content] = Buffer(key, memory, self._recorder, pinned=True)
         return buffer
 
     def leave(self) -> None:
-        """Let go of all buffers, once this rank's copies from them are done."""
-        if not self._open:
+        """Hold no buffer any more, once this rank's copies from them are done."""
+        if not self._held:
             return
-        board, left = self._backend.board, dict(self._open)
-        self._open.clear()
+        held, self._held = self._held, {}
 
         def let_go() -> None:
             try:
-                for buffer in left.values():
+                for buffer in held.values():
                     buffer.wait_on_host()
             finally:
-                for content, buffer in left.items():
-                    self._backend.close_peer(buffer.memory)
-                    if board is not None:
-                        board.leave(self._name(content))
+                for content in held:
+                    self._board.leave(self._of(content))
 
+        self._join()
         self._leaving = self._backend.read_ahead(let_go)
 
-    def close(self) -> None:
-        """Wait until all buffers are let go of."""
+    def unmap(self) -> None:
+        """Let go of all memory of other ranks."""
         self.leave()
+        self._join()
+        for handle, memory in self._mapped.items():
+            self._backend.close_peer(memory)
+            self._board.leave(_of_memory(handle))
+        self._mapped.clear()
+
+    @property
+    def _board(self) -> Board:
+        board = self._backend.board
+        if board is None:
+            raise ResidencyError("the devices of this group cannot copy from each other")
+        return board
+
+    def _join(self) -> None:
+        """Wait until what was held earlier is let go of."""
         if self._leaving is not None:
             self._leaving.exception()
+            self._leaving = None
 
-    def _name(self, content: BlockWeights) -> str:
+    def _of(self, content: BlockWeights) -> str:
         return f"{self._component} {content}"
+
+
+def _of_memory(handle: bytes) -> str:
+    """The name of the entry that every rank holds that has some memory mapped, or owns it."""
+    return f"memory {handle.hex()}"

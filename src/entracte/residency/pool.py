@@ -89,6 +89,8 @@ class WeightPool:
 
         Returns whether its host buffers have room beside the present ones.
         """
+        if plan != self._plan:
+            self.peer_copies.unmap()
         self._plan = plan
         self._planned = {buffer.key: buffer for buffer in plan.buffers}
         self.stored_slots = [key for key in self._planned if key.role == "stored slot"]
@@ -160,7 +162,7 @@ class WeightPool:
         shared = None
         if board is not None and host.name is not None:
             mine = RankShare(peers.rank, peers.size).has(key.index)
-            shared = SharedEntry(board, host.name, mine)
+            shared = SharedEntry(self._backend, host.name, host, mine)
         return Buffer(key, host.bytes, self.recorder, host.pinned, shared)
 
     def release(self, *lifetimes: Lifetime) -> None:
@@ -204,16 +206,17 @@ class WeightPool:
 
     def close(self) -> None:
         """Free everything, once the reader thread is done with it."""
-        self.peer_copies.close()
+        self.peer_copies.unmap()
         for buffer in self:
             buffer.abandon()
         for key in list(self._buffers):
-            self._free(key)
+            self._free(key, closing=True)
 
-    def _free(self, key: BufferKey) -> None:
+    def _free(self, key: BufferKey, closing: bool = False) -> None:
         buffer = self._buffers.pop(key)
         buffer.abandon()
-        buffer.withdraw()
+        if buffer.for_peers:  # at the end nobody copies, and ranks may be gone
+            self.peer_copies.take_back(buffer, wait=not closing)
         self._on_free(buffer)
         self.recorder.memory(key, -buffer.memory.nbytes, buffer.pinned)
         if key.tier == "device":

@@ -4,22 +4,35 @@ buffers that the others copy from.
 
 from collections.abc import Callable
 
-from torch import Tensor
-
-from entracte.residency.backends.board import Board
-from entracte.residency.backends.protocol import Backend, Event, Task
+from entracte.residency.backends.protocol import Backend, Event, HostMemory, Task
 
 from .buffer_key import BlockWeights
 from .recorder import ComponentRecorder
 
 
 class SharedEntry:
-    """A host buffer's entry on the board of the group. mine: whether this rank fills it."""
+    """A host buffer's entry on the board of the group, and its memory.
 
-    def __init__(self, board: Board, name: str, mine: bool) -> None:
+    mine: whether this rank fills it.
+    """
+
+    def __init__(self, backend: Backend, name: str, memory: HostMemory, mine: bool) -> None:
+        assert backend.board is not None
         self.name = name
-        self._board = board
+        self._backend = backend
+        self._board = backend.board
+        self._memory = memory
         self._mine = mine
+        self._pinned: bool | None = None  # unknown
+
+    def pin(self, fresh: bool) -> bool:
+        """Pin the memory if it is to be, and is not yet; returns whether it is.
+
+        Memory that is filled is pinned much faster. fresh: nobody has filled it yet.
+        """
+        if self._pinned is None:
+            self._pinned = self._memory.pinned and self._backend.pin(self._memory, fresh)
+        return self._pinned
 
     @property
     def must_be_filled(self) -> bool:
@@ -57,17 +70,17 @@ class AwaitedFill:
 class PeerOffer:
     """A device buffer that other ranks may copy from, until it is withdrawn.
 
-    name: of its entry on the board. content: what the buffer holds. memory: the buffer's.
+    name: of its entry on the board. content: what the buffer holds. handle: of its memory.
     """
 
-    def __init__(self, backend: Backend, name: str, content: BlockWeights, memory: Tensor) -> None:
+    def __init__(self, backend: Backend, name: str, content: BlockWeights, handle: bytes) -> None:
         assert backend.board is not None
         self.content = content
         self._board = backend.board
         self._name = name
         self._task: Task | None = None
         self._backend = backend
-        self._board.join(name, lambda: backend.export(memory))
+        self._board.join(name, lambda: handle)
 
     def publish(self, written: Callable[[], Event | None]) -> None:
         """Make it ready once the buffer is written; for the reader thread, after all reads so far.
@@ -83,9 +96,9 @@ class PeerOffer:
 
         self._task = self._backend.read_ahead(tell)
 
-    def withdraw(self) -> None:
-        """Wait until no other rank copies from it, which none will from then on."""
+    def withdraw(self, wait: bool) -> None:
+        """Let no other rank copy from it any more; `wait`: until none does."""
         if self._task is not None:
             self._task.exception()
-        self._board.withdraw(self._name)
+        self._board.withdraw(self._name, wait)
         self._board.leave(self._name)

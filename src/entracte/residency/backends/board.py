@@ -33,10 +33,11 @@ class Board(Protocol):
         Raises PeerFailed if a rank fails, or nothing becomes ready for long.
         """
 
-    def withdraw(self, name: str) -> None:
-        """Take back that an entry is ready, and wait until no other rank holds it.
+    def withdraw(self, name: str, wait: bool) -> None:
+        """Take back that an entry is ready; `wait`: until no other rank holds it.
 
         Where the group has failed it waits for no one: nothing that the others make will be used.
+        Raises PeerFailed if it waits for long.
         """
 
     def leave(self, name: str) -> bool:

@@ -131,6 +131,9 @@ class CudaBackend:
     def allocate_host(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
         return self._host.allocate(nbytes, pinned, name)
 
+    def pin(self, memory: HostMemory, fresh: bool) -> bool:
+        return self._host.pin(memory.bytes, fresh)
+
     def free_host(self, memory: HostMemory) -> None:
         for stream in (self.compute, self.copies, self.on_demand, self.merges):
             stream.record().synchronize()

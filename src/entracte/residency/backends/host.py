@@ -179,6 +179,9 @@ class HostBackend:
             return HostMemory(self._shared.named(name, nbytes), pinned=False, name=name)
         return HostMemory(host_memory(nbytes), pinned=False)
 
+    def pin(self, memory: HostMemory, fresh: bool) -> bool:  # noqa: ARG002
+        return False
+
     def free_host(self, memory: HostMemory) -> None:
         self.host_bytes -= memory.bytes.nbytes
         if memory.name is not None and self._shared is not None:

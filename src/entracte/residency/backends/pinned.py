@@ -73,18 +73,15 @@ class HostAllocator:
 
     def allocate(self, nbytes: int, pinned: bool, name: str | None = None) -> HostMemory:
         """Zeros [nbytes] uint8, aligned to a page; or what ranks have by this name, where they
-        share memory. Raises OutOfMemory.
+        share memory, which is pinned later. Raises OutOfMemory.
 
         The memory is pageable if pinning is not wanted or is refused. Pageable memory takes space
         only as it is written. Pinning takes time, about a second for several gigabytes.
         """
         if name is not None and self._shared is not None:
-            memory = self._shared.named(name, nbytes)
-            return HostMemory(memory, pinned and nbytes > 0 and self._pin(memory), name)
+            return HostMemory(self._shared.named(name, nbytes), pinned and nbytes > 0, name)
         memory = _anonymous(nbytes)
-        if pinned and nbytes > 0:
-            memory.zero_()  # by several threads, quicker than CUDA touching page after page
-        return HostMemory(memory, pinned and nbytes > 0 and self._pin(memory))
+        return HostMemory(memory, pinned and nbytes > 0 and self.pin(memory, fresh=True))
 
     def free(self, memory: HostMemory) -> None:
         """Unpin memory that no device uses any more; it is freed with its last view, and shared
@@ -104,7 +101,10 @@ class HostAllocator:
         for memory in list(self._pinned.values()):
             self.free(HostMemory(memory, pinned=True))
 
-    def _pin(self, memory: Tensor) -> bool:
+    def pin(self, memory: Tensor, fresh: bool) -> bool:
+        """Pin memory; returns whether the system allowed it. fresh: it may be written."""
+        if fresh:
+            memory.zero_()  # by several threads, quicker than CUDA touching page after page
         refusal = self._registrar.register(memory.data_ptr(), memory.nbytes)
         if refusal is None:
             self._pinned[memory.data_ptr()] = memory

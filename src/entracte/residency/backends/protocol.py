@@ -67,7 +67,7 @@ class HostMemory:
     and block the host.
 
     name: by which all ranks of the group have it, once, and of its entry on their board; without
-    one it is this rank's own.
+    one it is this rank's own. Such memory is pinned by `pin`, once it is filled.
     """
 
     bytes: Tensor
@@ -195,6 +195,9 @@ class Backend(Protocol):
 
         name: with a board, that of memory that all ranks share. It may be filled already.
         """
+
+    def pin(self, memory: HostMemory, fresh: bool) -> bool:
+        """Pin memory that ranks share; returns whether it is. fresh: nobody has filled it yet."""
 
     def free_host(self, memory: HostMemory) -> None:
         """Free host memory once all work on it is done; the host may have to wait."""

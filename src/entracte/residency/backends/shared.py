@@ -102,14 +102,14 @@ class SharedMemory:
         assert handle is not None
         return handle
 
-    def withdraw(self, name: str) -> None:
+    def withdraw(self, name: str, wait: bool) -> None:
         def alone() -> bool:
             at = self._find(name)
             if at is None:
                 return True
             digest, _, holders, length = _ENTRY.unpack_from(self._table, at)
             _ENTRY.pack_into(self._table, at, digest, False, holders, length)
-            return int(holders) in (0, self._bit)
+            return not wait or int(holders) in (0, self._bit)
 
         try:
             self._until(alone, f"let go of {name}")

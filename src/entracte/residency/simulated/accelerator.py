@@ -148,6 +148,9 @@ class SimulatedAccelerator(Gauges):
         assert shared.memory is not None
         return HostMemory(shared.memory, shared.pinned, name)
 
+    def pin(self, memory: HostMemory, fresh: bool) -> bool:  # noqa: ARG002
+        return memory.pinned
+
     def free(self, memory: Tensor) -> None:
         """See Backend. Raises UnorderedWrite unless the compute stream is ordered after all use."""
         allocation, machine = self._find(memory), self._machine
@@ -158,7 +161,6 @@ class SimulatedAccelerator(Gauges):
                 f"{allocation.name} is freed while {access.who.name} uses it; the compute "
                 "stream has not waited for that"
             )
-        self._memory.group.opened.pop(allocation.address, None)
         machine.free(allocation)
 
     def free_host(self, memory: HostMemory) -> None:

@@ -39,12 +39,12 @@ class SimulatedGroup:
         seed: int = 0,
     ) -> None:
         memory, everyone = GroupMemory(host_limit, pinned_limit), Everyone(size)
-        self._turns = Turns(size, seed)
-        self._rounds: list[Round] = []
+        self._turns = RankTurns(size, seed)
+        self._rounds: list[ExchangeRound] = []
         self._peers = [
             SimulatedPeers(rank, size, self._turns, self._rounds) for rank in range(size)
         ]
-        entries: dict[str, Entry] = {}
+        entries: dict[str, BoardEntry] = {}
         self.backends = [
             SimulatedAccelerator(
                 device_limit,
@@ -80,7 +80,7 @@ class SimulatedGroup:
         return [task.result() for task in tasks]
 
 
-class Turns:
+class RankTurns:
     """Lets one rank run at a time, which changes at random where ranks meet.
 
     failure: why a rank has failed, if one has.
@@ -148,7 +148,7 @@ class Turns:
 
 
 # What every rank gave to an exchange, and when.
-Round = dict[int, tuple[object, Moment]]
+ExchangeRound = dict[int, tuple[object, Moment]]
 
 
 class SimulatedPeers:
@@ -156,7 +156,7 @@ class SimulatedPeers:
 
     machine: Machine
 
-    def __init__(self, rank: int, size: int, turns: Turns, given: list[Round]) -> None:
+    def __init__(self, rank: int, size: int, turns: RankTurns, given: list[ExchangeRound]) -> None:
         self.rank = rank
         self.size = size
         self.rounds = 0
@@ -179,7 +179,7 @@ class SimulatedPeers:
             raise PeerFailed(self._turns.failure)
 
 
-class Entry:
+class BoardEntry:
     """An entry of the board. ready: when it was made so. left: when ranks let go of it."""
 
     def __init__(self, handle: bytes) -> None:
@@ -194,7 +194,7 @@ class SimulatedBoard:
 
     machine: Machine
 
-    def __init__(self, rank: int, turns: Turns, entries: dict[str, Entry]) -> None:
+    def __init__(self, rank: int, turns: RankTurns, entries: dict[str, BoardEntry]) -> None:
         self._rank = rank
         self._turns = turns
         self._entries = entries
@@ -203,7 +203,7 @@ class SimulatedBoard:
         self._turns.change(self._rank)
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = Entry(make())
+            entry = self._entries[name] = BoardEntry(make())
         entry.holders.add(self._rank)
         return entry.handle
 
@@ -222,13 +222,13 @@ class SimulatedBoard:
         self.machine.wait(self.machine.current, ready)
         return entry.handle
 
-    def withdraw(self, name: str) -> None:
+    def withdraw(self, name: str, wait: bool) -> None:
         entry = self._entries.get(name)
         if entry is None:
             return
         entry.ready = None
         try:
-            self._turns.until(self._rank, lambda: entry.holders <= {self._rank})
+            self._turns.until(self._rank, lambda: not wait or entry.holders <= {self._rank})
         except PeerFailed:
             if not self._turns.failure:
                 raise

@@ -152,7 +152,8 @@ class MemoryBook:
         address = tensor.untyped_storage().data_ptr()
         allocation = self._by_address.get(address) or self.group.find(address)
         if allocation is not None and allocation.freed and allocation.gone:
-            self._by_address.pop(allocation.address, None)
+            self._by_address.pop(address, None)
+            self.group.opened.pop(address, None)
             return None
         return allocation
 
