@@ -21,7 +21,7 @@ from entracte.errors import (
     ResidencyError,
 )
 from entracte.files import require_writable
-from entracte.group import ALONE, Alone, Leader, Member, SharedOrder
+from entracte.group import ALONE, Alone, Leader, Member, SharedOrder, launched_followers
 from entracte.machine.hardware import Hardware
 from entracte.machine.torch_device import current, pick_device, pick_devices
 from entracte.media.background_writer import BackgroundWriter
@@ -210,7 +210,9 @@ class Engine:
         """
         source = open_source()
         leader = Leader(
-            devices, OpenAlike(open_source, dtype, residency or Residency(AUTO), kernels, parallel)
+            devices,
+            OpenAlike(open_source, dtype, residency or Residency(AUTO), kernels, parallel),
+            processes=launched_followers(len(devices)),
         )
         try:
             backend = open_backend(devices[0], leader)

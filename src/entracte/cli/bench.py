@@ -11,7 +11,7 @@ from rich.console import Console
 
 from entracte.bench.compare import TOLERANCE, compare, read
 from entracte.config.generate import GenerateSettings
-from entracte.config.opening import names_of
+from entracte.config.opening import device_names, follow_if_launched
 from entracte.errors import RequestError
 from entracte.imports import quick_imports
 
@@ -143,6 +143,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry out the command."""
+    follow_if_launched()
     if len(options.compare) > 2:
         raise RequestError("--compare takes an earlier run's JSON, and at most one other")
     runs = [read(path) for path in options.compare]
@@ -183,7 +184,7 @@ def _measure(
         open_source = source_opener(options, Path(scratch))
         source = open_source()
         bound = {task: bind(each, source.version.defaults) for task, each in asked.items()}
-        devices = pick_devices(names_of(options.devices or [options.device]))
+        devices = pick_devices(device_names(options.devices) or [options.device])
         backend = open_backend(devices[0])
         found = measure_tasks(options, open_source, source, bound, backend, devices)
     on_gpu = backend.device.type == "cuda"

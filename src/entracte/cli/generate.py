@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entracte.config.generate import GenerateSettings
-from entracte.config.opening import check_model, open_engine, path_strength
+from entracte.config.opening import check_model, follow_if_launched, open_engine, path_strength
 from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency
 from entracte.errors import RequestError
@@ -52,6 +52,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
+    follow_if_launched()
     settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))
     silent = options.quiet or options.json
     check_model(settings)
@@ -72,30 +73,30 @@ def run(options: argparse.Namespace) -> None:
         require_absent(path, options.force, may_ask=not silent)
     if silent:
         hide_progress()
-    engine = open_engine(settings, residency, settings.devices)
-    if not silent:
-        for note in engine.source.notes:
-            say(note)
-    traced = trace_options(settings, engine)
-    with progress_view(hidden=silent) as bar:
-        if options.warmup:
-            engine.warm_up(request)
-        result = engine.generate(
-            request,
-            output_path=output,
-            latents_path=settings.latents_path,
-            progress=bar.update,
-            keep_frames=False,
-            trace=traced,
-        )
-    summary = summarise(result)
-    summary["settings"]["mode"] = residency.mode
-    summary["notes"] = list(engine.source.notes)
-    decision = result.decision
-    if decision is None and (options.json or settings.perf_dump_path is not None):
-        decision = engine.plan(request)
-    summary["plan"] = None if decision is None else plan_json(decision, result.trace)
-    summary["residency"] = [asdict(row) for row in engine.residency()]
+    with open_engine(settings, residency, settings.devices) as engine:
+        if not silent:
+            for note in engine.source.notes:
+                say(note)
+        traced = trace_options(settings, engine)
+        with progress_view(hidden=silent) as bar:
+            if options.warmup:
+                engine.warm_up(request)
+            result = engine.generate(
+                request,
+                output_path=output,
+                latents_path=settings.latents_path,
+                progress=bar.update,
+                keep_frames=False,
+                trace=traced,
+            )
+        summary = summarise(result)
+        summary["settings"]["mode"] = residency.mode
+        summary["notes"] = list(engine.source.notes)
+        decision = result.decision
+        if decision is None and (options.json or settings.perf_dump_path is not None):
+            decision = engine.plan(request)
+        summary["plan"] = None if decision is None else plan_json(decision, result.trace)
+        summary["residency"] = [asdict(row) for row in engine.residency()]
     meta = summary["settings"] | {name: summary[name] for name in ("plan", "residency")}
     write_trace_outputs(settings, result.trace, meta, result.followers)
     if options.json:

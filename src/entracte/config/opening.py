@@ -9,6 +9,7 @@ from entracte.checkpoints.model_header import ModelHeader, read_model_header
 from entracte.checkpoints.named import find_folder
 from entracte.errors import RequestError
 from entracte.imports import quick_imports
+from entracte.launcher import launched_rank, launched_ranks
 from entracte.validation import shown_value
 
 from .base import flag_name
@@ -39,7 +40,7 @@ def open_engine(
         spatial_upsampler_path=settings.spatial_upsampler_path,
         pipeline=settings.pipeline,
         device=settings.device,
-        devices=names_of(devices),
+        devices=device_names(devices),
         parallel=settings.parallel,
         dtype=settings.dtype,
         residency=residency,
@@ -47,9 +48,28 @@ def open_engine(
     )
 
 
-def names_of(devices: Sequence[str]) -> list[str]:
-    """The devices in words such as `cuda:0` and `0,1`."""
-    return [name.strip() for word in devices for name in word.split(",")]
+def device_names(devices: Sequence[str]) -> list[str]:
+    """The devices in words such as `cuda:0` and `0,1`.
+
+    Where torchrun started this process, each of its ranks has one by default.
+    """
+    named = [name.strip() for word in devices for name in word.split(",")]
+    ranks = launched_ranks()
+    if named or ranks == 1:
+        return named
+    import torch
+
+    return [f"cuda:{n}" for n in range(ranks)] if torch.cuda.is_available() else ["cpu"] * ranks
+
+
+def follow_if_launched() -> None:
+    """Where torchrun started this process as another rank than the first: follow, and exit."""
+    if launched_rank() == 0:
+        return
+    with quick_imports():
+        from entracte.group import follow_launched
+
+    follow_launched()
 
 
 def read_header(settings: ModelSettings) -> ModelHeader:

@@ -4,6 +4,7 @@ Rank 0 is the leader: the process that has the caller, with an engine like any o
 follow: each opens the same model on its own device and carries out what the leader tells it.
 """
 
+from .launched import follow_launched, launched_followers
 from .leader import Leader
 from .member import ALONE, Alone, Follows, Member, OpenFollower, SharedOrder
 
@@ -15,4 +16,6 @@ __all__ = [
     "Member",
     "OpenFollower",
     "SharedOrder",
+    "follow_launched",
+    "launched_followers",
 ]

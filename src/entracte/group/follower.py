@@ -43,11 +43,15 @@ EXIT_CALLED_OFF = 3
 
 def main() -> None:
     """Follow, in a process that a leader started. Arguments: descriptors of the two sockets."""
-    # Signals of the terminal are for the leader.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     orders, reports = (Connection(int(word)) for word in sys.argv[1:3])
     Follower(orders, reports).run()
+
+
+def ignore_signals() -> None:
+    """Leave the terminal's signals to the leader."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Follower:

@@ -17,7 +17,6 @@ from entracte.parallel import Mesh
 from .connections import RankConnections
 from .failures import error_of, is_reason
 from .follower import EXIT_CALLED_OFF
-from .launch import FollowerProcess
 from .member import OpenFollower, SharedOrder
 from .messages import (
     Alive,
@@ -31,6 +30,7 @@ from .messages import (
     Leave,
     StepEnd,
 )
+from .processes import FollowerProcess, start_child
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Leader:
     """Rank 0, in the process of the caller; a `Member`, used by one thread at a time.
 
     devices: of every rank, in order; this process has the first. open_follower: opens what follows,
-    in its process.
+    in its process. processes: of the followers, where they are not to be started.
     """
 
     rank = 0
@@ -87,11 +87,13 @@ class Leader:
         devices: Sequence[torch.device],
         open_follower: OpenFollower,
         patience: Patience = Patience(),
+        processes: Sequence[FollowerProcess] = (),
     ) -> None:
         self.size = len(devices)
         self.devices = tuple(devices)
         self._open_follower = open_follower
         self._patience = patience
+        self._processes = list(processes)
         self._closed = threading.Event()
         self._changed = threading.Condition()  # guards what follows
         self._followers: list[Following] = []
@@ -169,9 +171,13 @@ class Leader:
         )
         folder, self._number, self._called_off, self._reasons = self._folder.name, 0, False, []
         self._connections = RankConnections(Path(folder), 0, self.size, self.devices[0])
+        processes = self._processes or [start_child() for _ in self.devices[1:]]
+        self._processes = []  # torchrun's, if any, are not started again
         self._followers = [
-            Following(FollowerProcess(), f"rank {rank} ({device})")
-            for rank, device in enumerate(self.devices[1:], start=1)
+            Following(process, f"rank {rank} ({device})")
+            for rank, (process, device) in enumerate(
+                zip(processes, self.devices[1:], strict=True), start=1
+            )
         ]
         for rank, each in enumerate(self._followers, start=1):
             invited = Invitation(

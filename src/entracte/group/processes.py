@@ -1,10 +1,12 @@
-"""Starting followers: child processes of the leader."""
+"""Processes of followers, as the leader has them: children of its own, or torchrun's."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from threading import Lock
 
 from .messages import CallOff, Order
@@ -24,26 +26,23 @@ KILL_SECONDS = 5.0
 
 
 class FollowerProcess:
-    """A follower's process, and the leader's ends of the two sockets."""
+    """A follower's process. orders, reports: the leader's ends of the two sockets.
 
-    def __init__(self) -> None:
-        (self._orders, theirs), (self.reports, reporting) = (
-            multiprocessing.Pipe(),
-            multiprocessing.Pipe(),
-        )
-        descriptors = theirs.fileno(), reporting.fileno()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *map(str, descriptors), *sys.path],
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()  # else we would never see their end
-        reporting.close()
+    child: the process, where it is the leader's own.
+    """
+
+    def __init__(
+        self,
+        orders: Connection,
+        reports: Connection,
+        pid: int,
+        child: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        self.reports = reports
+        self.pid = pid
+        self._orders = orders
+        self._child = child
         self._sending = Lock()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def order(self, order: Order) -> None:
         """Send an order, from any thread. That a process has died is seen at its reports."""
@@ -56,12 +55,15 @@ class FollowerProcess:
             self.reports.send(words)
 
     def kill(self) -> None:
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def how_it_ended(self) -> tuple[int | None, str]:
-        """Its exit code and a description, once its sockets are closed."""
+        """Its exit code, if known, and a description, once its sockets are closed."""
+        if self._child is None:
+            return None, "ended"
         try:
-            code = self._process.wait(KILL_SECONDS)
+            code = self._child.wait(KILL_SECONDS)
         except subprocess.TimeoutExpired:
             return None, "does not answer"
         if code < 0:
@@ -73,3 +75,17 @@ class FollowerProcess:
         """Close the sockets, which ends the process if it still runs."""
         self._orders.close()
         self.reports.close()
+
+
+def start_child() -> FollowerProcess:
+    """Start a follower's process, with the environment of this one."""
+    (orders, theirs), (reports, reporting) = multiprocessing.Pipe(), multiprocessing.Pipe()
+    descriptors = theirs.fileno(), reporting.fileno()
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, descriptors), *sys.path],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+    )
+    theirs.close()  # else we would never see their end
+    reporting.close()
+    return FollowerProcess(orders, reports, child.pid, child)
