@@ -1,0 +1,144 @@
+"""Videos that several processes make together."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from entracte import Engine, Guidance, Request, Residency
+from entracte.checkpoints.model_files import ModelPaths, open_model
+from entracte.cli.main import run
+from entracte.errors import Cancelled
+from entracte.group import Leader, Member
+from entracte.machine.hardware import Hardware, Rates
+from entracte.progress import Progress
+from entracte.residency.simulated import SimulatedAccelerator
+
+CPU = torch.device("cpu")
+SMALL = [
+    "--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "1",
+]  # fmt: skip
+
+# What makes order of sums of float32 in the demonstration model.
+DISTANCE = 1e-3
+
+
+def arguments(model: Path, folder: Path, name: str, *flags: str) -> list[str]:
+    return [
+        *("generate", "--model", str(model), "--prompt", "A street", "--dtype", "float32"),
+        *("--mode", "resident", "--output-path", str(folder / f"{name}.mp4")),
+        *("--latents-path", str(folder / f"{name}.safetensors"), *SMALL, *flags),
+    ]
+
+
+def are_close(one: Path, other: Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(
+        float((first[name] - second[name]).norm() / first[name].norm()) < DISTANCE for name in first
+    )
+
+
+def test_two_devices_make_what_one_does(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments(demo_model, tmp_path, "one", "--device", "cpu")) == 0
+    capsys.readouterr()
+    dump = tmp_path / "dump.json"
+    flags = ["--devices", "cpu", "cpu", "--json", "--perf-dump-path", str(dump)]
+    assert run(arguments(demo_model, tmp_path, "two", *flags)) == 0
+    assert json.loads(capsys.readouterr().out)["output_path"] == str(tmp_path / "two.mp4")
+    assert are_close(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+    (other,) = json.loads(dump.read_text())["ranks"]
+    assert {"denoise", "refine"} <= {stage["name"] for stage in other["steps"]}
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_ranks(demo_model: Path, tmp_path: Path) -> None:
+    assert run(arguments(demo_model, tmp_path, "one", "--device", "cpu")) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    made = subprocess.run(
+        [*launcher, "-m", "entracte", *arguments(demo_model, tmp_path, "two", "--quiet")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    assert are_close(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
+
+
+# A planner for it need not measure the machine.
+HARDWARE = Hardware(
+    "slow",
+    10**11,
+    10**11,
+    Rates(matmul=1e10, merge=1e9, device_copy=1e9, h2d=1e8, d2h=1e8, pageable=1e7, disk=1e7),
+)
+
+
+@dataclass(frozen=True)
+class OpenSimulated:
+    """Opens an engine on a simulated accelerator. fails: it refuses an allocation, once."""
+
+    model: Path
+    fails: bool
+
+    def __call__(self, member: Member, device: torch.device) -> Engine:
+        backend = SimulatedAccelerator()
+        if self.fails:
+            backend.fail("allocate", after=5)
+        return Engine(
+            open_model(str(self.model), ModelPaths(), distilled=False),
+            backend,
+            torch.float32,
+            Residency("auto"),
+            HARDWARE,
+            member=member,
+        )
+
+
+def small() -> Request:
+    guidance = Guidance()
+    return Request(
+        "A street",
+        height=128,
+        width=128,
+        num_frames=9,
+        num_inference_steps=2,
+        video_guidance=guidance,
+        audio_guidance=guidance,
+    )
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_on_one_rank(demo_model: Path) -> None:
+    """All plan more cheaply, and try again; and a cancel then leaves the group able to work."""
+    leader = Leader([CPU, CPU], OpenSimulated(demo_model, fails=True))
+    with OpenSimulated(demo_model, fails=False)(leader, CPU) as engine:
+        before = engine.plan(small())
+        pids = [each.process.pid for each in leader._followers]
+        result = engine.generate(small(), keep_frames=False)
+        assert result.decision is not None
+        cheaper = result.decision.chosen.prediction
+        assert cheaper.peak_device_bytes < before.chosen.prediction.peak_device_bytes
+        assert len(result.followers) == 1
+
+        seen: list[Progress] = []
+        stop = partial(_in_steps, seen)
+        with pytest.raises(Cancelled):
+            engine.generate(small(), progress=seen.append, should_stop=stop)
+        again = engine.generate(small(), keep_frames=False).latents
+        assert all(torch.equal(again[name], result.latents[name]) for name in again)
+        assert [each.process.pid for each in leader._followers] == pids
+
+
+def _in_steps(seen: list[Progress]) -> bool:
+    return bool(seen) and seen[-1].stage == "denoise" and seen[-1].step == 1
