@@ -17,7 +17,7 @@ from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.cli.main import run
 from entracte.errors import Cancelled
 from entracte.group import Leader, Member
-from entracte.machine.hardware import Hardware, Rates
+from entracte.machine.hardware import Hardware, PeerLink, Rates
 from entracte.progress import Progress
 from entracte.residency.simulated import SimulatedAccelerator
 
@@ -75,12 +75,14 @@ def test_torchrun_starts_the_ranks(demo_model: Path, tmp_path: Path) -> None:
     assert are_close(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
 
 
-# A planner for it need not measure the machine.
+# Two devices that a planner need not measure.
 HARDWARE = Hardware(
     "slow",
     10**11,
     10**11,
     Rates(matmul=1e10, merge=1e9, device_copy=1e9, h2d=1e8, d2h=1e8, pageable=1e7, disk=1e7),
+    devices=2,
+    peers=PeerLink(copy=1e9, latency=1e-5, exchange=1e9, direct=False),
 )
 
 

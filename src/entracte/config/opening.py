@@ -48,12 +48,14 @@ def open_engine(
     )
 
 
-def device_names(devices: Sequence[str]) -> list[str]:
-    """The devices in words such as `cuda:0` and `0,1`.
+def names_of(devices: Sequence[str]) -> list[str]:
+    """The devices in words such as `cuda:0` and `0,1`."""
+    return [name.strip() for word in devices for name in word.split(",")]
 
-    Where torchrun started this process, each of its ranks has one by default.
-    """
-    named = [name.strip() for word in devices for name in word.split(",")]
+
+def device_names(devices: Sequence[str]) -> list[str]:
+    """The devices that words name; if none, one for each rank that torchrun started."""
+    named = names_of(devices)
     ranks = launched_ranks()
     if named or ranks == 1:
         return named
