@@ -103,6 +103,7 @@ def test_the_trace_has_the_writing_and_closes(engine: Engine, held: Held, tmp_pa
     assert closure["end_to_end_ms"] == pytest.approx(trace.seconds * 1e3, abs=0.001)
 
 
+@pytest.mark.slow
 def test_frames_of_one_video_at_most_wait(engine: Engine, held: Held, tmp_path: Path) -> None:
     first, second = tmp_path / "first.mp4", tmp_path / "second.mp4"
     writing = begun(engine, held, first)
@@ -134,6 +135,7 @@ def test_a_cancel_ends_the_writing(engine: Engine, held: Held, tmp_path: Path) -
     engine.generate(small(), output_path=tmp_path / "next.mp4")
 
 
+@pytest.mark.slow
 def test_a_cancel_ends_the_wait_for_the_earlier_video(
     engine: Engine, held: Held, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_a_cancel_ends_the_wait_for_the_earlier_video(
     assert [path.name for path in tmp_path.iterdir()] == ["first.mp4"]
 
 
+@pytest.mark.slow
 def test_an_error_is_of_the_video_that_cannot_be_written(
     engine: Engine, held: Held, tmp_path: Path
 ) -> None:
@@ -180,6 +183,7 @@ def test_what_interrupts_a_generation_leaves_no_file(engine: Engine, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_closing_waits_for_the_writing(demo_model: Path, held: Held, tmp_path: Path) -> None:
     engine = Engine.open(demo_model, residency=Residency("resident"))
     writing = begun(engine, held, tmp_path / "video.mp4")

@@ -189,6 +189,7 @@ def with_config(
     return open_checkpoint([SafetensorsFile(tmp_path / "changed.safetensors")])[1]["transformer"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

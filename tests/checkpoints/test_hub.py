@@ -68,7 +68,7 @@ def test_what_is_needed_is_fetched_once(online: FakeHub, tmp_path: Path) -> None
     assert online.asked == []
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("trees", [True, False], ids=["with trees", "without trees"])
 @pytest.mark.parametrize("offline", [True, False], ids=["offline", "hub down"])
 def test_a_cached_model_opens_without_the_hub(

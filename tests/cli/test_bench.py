@@ -16,6 +16,7 @@ def bench(*words: object) -> int:
     return run(["bench", *map(str, words)])
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

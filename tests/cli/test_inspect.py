@@ -144,6 +144,7 @@ KINDS: dict[str, tuple[dict[str, list[int]], dict[str, str], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds_of_adapters(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     shapes, metadata, kind = KINDS[name]

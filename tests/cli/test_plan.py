@@ -188,6 +188,7 @@ def test_modes_of_no_use_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fused, snapshot aggressive, original, dynamic: left out" in out
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -238,6 +239,7 @@ def test_svg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     video = ("--height", "512", "--width", "768")
     shown = planned(capsys, "--gpu", "h200", "x2", *video)

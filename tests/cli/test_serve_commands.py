@@ -323,6 +323,7 @@ def port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.usefixtures("_own_log", "folder")
 @pytest.mark.parametrize(
     ("flags", "words"),

@@ -127,6 +127,7 @@ def test_a_folder_has_colours_to_the_bit(tmp_path: Path) -> None:
     assert np.array_equal(picture, patches(64, 96)[8].numpy())
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("rate", "exact"),
     [

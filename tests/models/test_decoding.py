@@ -63,6 +63,7 @@ def test_a_video(dtype: torch.dtype, close: float, residual: bool) -> None:
         torch.backends.cudnn.allow_tf32 = True
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("samples", [1, 2, 1025])
 def test_an_activation(samples: int) -> None:
     from entracte.models.kernels.decoding import activated

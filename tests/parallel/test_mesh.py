@@ -95,6 +95,7 @@ def distance(made: Tensor, expected: Tensor) -> float:
     return float((made - expected).norm() / expected.norm())
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("size", "row", "plan", "image"),
     [

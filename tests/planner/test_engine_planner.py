@@ -265,6 +265,7 @@ class Scripted(Engine):
         return result
 
 
+@pytest.mark.slow
 def test_a_warm_up_corrects_predictions(demo_model: Path) -> None:
     engine = Scripted.open(demo_model, backend=SimulatedAccelerator(), hardware=SLOW)
     before = engine.plan(small()).chosen.prediction

@@ -200,6 +200,7 @@ def test_the_base_is_read_once_where_no_phase_uses_it_plain() -> None:
     assert set(it.source.reads.values()) == {1}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("name", "nbytes", "merges"),
     [

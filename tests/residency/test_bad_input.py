@@ -151,6 +151,7 @@ def test_a_negative_number_of_sweeps(sweeps: int) -> None:
         perform(make_manager(HostBackend(), Residency()), (WeightPhase(BASE, sweeps),))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("mode", ["resident", "original", "dynamic", "snapshot", "fused"])
 @pytest.mark.parametrize("policy", ["low-vram", "aggressive"])
 def test_a_phase_may_have_no_sweep(mode: Any, policy: Any) -> None:

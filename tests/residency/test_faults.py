@@ -227,6 +227,7 @@ def test_fewer_sweeps_than_declared(wanted: Residency) -> None:
             assert right(perform(manager, phases), phases, wanted)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("wanted", WAYS)
 def test_more_sweeps_than_declared(wanted: Residency) -> None:
     manager = make_manager(SimulatedAccelerator(), wanted)

@@ -73,6 +73,7 @@ def test_the_stack_differs_from_the_base() -> None:
     assert not torch.equal(one, several)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("wanted", MODES, ids=lambda each: f"{each.mode}-{each.resident_blocks}")
 def test_the_plan_counts_every_tensor(wanted: Residency) -> None:
     """The simulated accelerator refuses a byte more than was planned."""
@@ -334,6 +335,7 @@ def test_an_adapter_that_cannot_be_read_fails_its_request_only(
 # Components beside the adapted one.
 
 
+@pytest.mark.sampled(2)
 @torch.inference_mode()
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("place", ["resident", "snapshot", "disk"])

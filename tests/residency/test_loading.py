@@ -81,6 +81,7 @@ def load_anything(manager: DeviceManager, seed: int, loads: int = 60) -> None:
                 assert all(map(torch.equal, found, expected)), buffer.key
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("wanted", WAYS)
 @pytest.mark.parametrize("seed", range(3))
 def test_loads_in_any_order_do_not_race(wanted: Residency, seed: int) -> None:

@@ -145,6 +145,7 @@ def test_a_manager_may_change_its_way_between_requests(backend: Callable[[], Bac
         assert torch.equal(denoise(manager), expected), name_of(wanted)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("wanted", residencies(BLOCKS // 2), ids=name_of)
 def test_experts_take_what_the_plan_says(wanted: Residency) -> None:
     device = SimulatedAccelerator()

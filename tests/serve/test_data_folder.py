@@ -71,6 +71,7 @@ def a_folder_for_a_database(folder: Path) -> None:
     (folder / "entracte.db").mkdir()
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("command", ["serve --model MODEL --port 0", "keys add ann", "jobs list"])
 @pytest.mark.parametrize(
     ("fill", "words"),
@@ -106,6 +107,7 @@ def test_what_is_somebody_elses_is_refused_and_left_alone(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("command", READING)
 @pytest.mark.parametrize("there", [True, False])
 def test_commands_that_read_make_nothing(

@@ -62,6 +62,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         assert process.memory_info().rss - before < 30 * 2**20
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_the_queue_and_its_order(tmp_path: Path) -> None:
     with local(tmp_path / "data", OpenFake(step_s=0.05)) as running:
         asked = [running.create(f"steps {20 + n}")["id"] for n in range(8)]

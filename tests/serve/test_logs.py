@@ -88,6 +88,7 @@ with process_log("json") as (log, stream):
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("last", "code", "after"),
     [

@@ -279,6 +279,7 @@ def test_nothing_but_pixels_is_kept(attacked: Local) -> None:
     assert b"where it was taken" not in kept
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name",
     [

@@ -35,6 +35,7 @@ def health(running: Local) -> tuple[int, dict[str, Any]]:
 # PendingEstimates
 
 
+@pytest.mark.slow
 def test_an_estimate_that_fails_leaves_the_worker_hearing(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
         pid = worker_pid(running)
@@ -82,7 +83,7 @@ def test_a_mistake_costs_one_video_and_no_process(tmp_path: Path) -> None:
 # Openings
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("opening", "words"),
     [
@@ -119,6 +120,7 @@ def ask_until_full(running: Local) -> None:
         supervisor.estimate(Request("x" * 200_000), 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_frozen_process_holds_nobody_up(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
@@ -163,6 +165,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "PROBE_SECONDS", 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_a_locked_database_costs_time_and_no_worker(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
@@ -180,6 +183,7 @@ def test_a_locked_database_costs_time_and_no_worker(tmp_path: Path) -> None:
         assert running.log.getvalue().count('"why": "the database failed: ') < 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 def test_a_damaged_database_is_told_of_and_ends_no_thread(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:

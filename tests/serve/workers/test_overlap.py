@@ -118,6 +118,7 @@ def test_a_device_that_fails_does_not_take_the_written_one_along(shared: Local, 
     assert restarts(shared) == before + 1
 
 
+@pytest.mark.slow
 def test_memory_that_ends_in_writing_lets_the_running_video_end(shared: Local) -> None:
     before = restarts(shared)
     first, second = shared.create("write-exhaust"), shared.create("steps 100")
@@ -127,6 +128,7 @@ def test_memory_that_ends_in_writing_lets_the_running_video_end(shared: Local) -
     assert shared.ended(shared.create()["id"])["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_a_crash_fails_the_video_on_the_device_and_the_written_one_begins_again(
     shared: Local,
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_crash_fails_the_video_on_the_device_and_the_written_one_begins_again(
     assert shared.ended(first["id"])["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_what_crashes_in_writing_is_tried_twice(shared: Local) -> None:
     failed = shared.ended(shared.create("write-crash")["id"])
     assert failed["error"]["code"] == "worker_crashed"
@@ -172,6 +175,7 @@ def test_a_stop_gives_both_back(tmp_path: Path) -> None:
         assert list(running.service.folder.videos.glob("*/*.part")) == []
 
 
+@pytest.mark.slow
 def test_a_database_that_fails_at_a_claim_leaves_the_written_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
