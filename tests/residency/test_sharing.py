@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from entracte.errors import CheckpointError, PeerFailed
-from entracte.residency import DeviceManager, Residency
+from entracte.residency import DeviceManager, Place, Residency
 from entracte.residency.backends.board import open_shared_memory
 from entracte.residency.backends.host import HostBackend
 from entracte.residency.backends.shared import SharedMemory
 
 from .ranks import Meeting, ThreadPeers, as_ranks
-from .toy import ADAPTERS, expected, make_net, make_spec, perform
+from .toy import ADAPTERS, Net, expected, make_net, make_spec, perform
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
 
 RANKS = 3
+X = torch.linspace(-1, 1, 16).view(2, 8).bfloat16()
 SPEC, NET = make_spec(), make_net()  # made once, for threads have one random state
 RIGHT = expected()
 STREAMED = (
@@ -278,6 +279,27 @@ def test_a_file_that_one_rank_cannot_read_ends_all_and_the_next_request_is_right
             peers.exchange(None)
 
     as_ranks(2, work)
+
+
+@pytest.mark.parametrize("place", ["snapshot", "streamed"])
+def test_other_components_may_be_borrowed_by_some_ranks_alone(place: Place) -> None:
+    """Whoever needs a unit first reads it, and nobody waits for a rank that does not come."""
+    reads = [Counter[str]() for _ in range(RANKS)]
+
+    def work(peers: ThreadPeers) -> None:
+        source = CountedSource(reads[peers.rank])
+        specs = [SPEC, replace(SPEC, name="other", sources={"base": source})]
+        wanted = Residency(places={"other": place})
+        backend = HostBackend(peers=peers)
+        with DeviceManager(specs, backend, wanted, adapters=ADAPTERS) as manager:
+            for ranks in ({1}, {0, 1, 2}, {2}):
+                if peers.rank in ranks:
+                    with torch.inference_mode(), manager.borrow("other", Net) as net:
+                        assert torch.equal(net(X), NET(X))
+                peers.exchange(None)
+
+    as_ranks(RANKS, work)
+    assert [set(each.values()) for each in reads] == [set(), {1}, set()]
 
 
 def test_plans_change_and_change_back() -> None:

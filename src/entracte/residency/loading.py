@@ -56,7 +56,7 @@ class WeightLoader:
 
         It then holds, or will hold, the content.
         """
-        if target.shared is None or target.shared.must_be_filled:
+        if target.shared is None or target.shared.must_be_filled():
             return False
         target.join()
         target.expect(AwaitedFill(target.shared, self._pool.recorder, content))
@@ -188,7 +188,18 @@ class WeightLoader:
             source.expect(self._leave_to_reader(target, content, "copy", copy))
 
     def _read_to_host(self, target: Buffer, content: BlockWeights) -> None:
-        self._leave_to_reader(target, content, "read", lambda: self._read(target, content))
+        shared = target.shared
+
+        def read() -> None:
+            filled = False
+            try:
+                self._read(target, content)
+                filled = True
+            finally:
+                if shared is not None:
+                    shared.set_ready() if filled else shared.give_up()
+
+        self._leave_to_reader(target, content, "read", read)
 
     def _read_to_device(self, target: Buffer, content: BlockWeights) -> None:
         """By way of the staging buffer, unless the host can write device memory."""
@@ -226,5 +237,3 @@ class WeightLoader:
         with target.writing_on_host(content):
             self._backend.checks.host_writes(target.memory[: self._reader.nbytes(content)])
             self._reader.read(content, target.memory)
-        if target.shared is not None:
-            target.shared.set_ready()

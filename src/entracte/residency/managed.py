@@ -38,6 +38,7 @@ class ManagedComponent:
         open_adapter: OpenAdapter,
         copies: Stream,
         recorder: ComponentRecorder,
+        together: bool,
     ) -> None:
         self.name = spec.name
         self.once = (WeightPhase(WeightSet(source=next(iter(spec.sources)))),)
@@ -48,7 +49,7 @@ class ManagedComponent:
         self._spec = spec
         self._modules = BoundModules(self._template, self._reader.layouts, spec.blocks, self._sweep)
         self._stored_modules: BoundModules | None = None  # that compute from what is stored
-        self.pool = WeightPool(spec.name, backend, budget, recorder, self._unbind)
+        self.pool = WeightPool(spec.name, together, backend, budget, recorder, self._unbind)
         self._loader = WeightLoader(backend, self.pool, self._reader, copies)
         self._checksum = BaseChecksum(backend)
         self._run: PhaseRun | None = None

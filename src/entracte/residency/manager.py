@@ -59,6 +59,7 @@ class DeviceManager:
                 adapters,
                 backend.copies if spec.name == self.adapted else backend.on_demand,
                 ComponentRecorder(self._recorder, spec.name),
+                together=spec.name == self.adapted,
             )
             for spec in specs
         }

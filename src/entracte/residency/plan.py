@@ -152,9 +152,11 @@ class Plan:
         return BlockWeights(key.index, adapter=str(key.of))
 
     def nbytes(self, tier: Tier, *lifetimes: Lifetime) -> int:
-        """Bytes of all buffers of a tier that exist in the given lifetimes."""
+        """Bytes of all buffers of a tier that exist in the given lifetimes: of this rank's device,
+        or of the host, where ranks share all but their staging buffers.
+        """
         return sum(
-            buffer.nbytes
+            buffer.nbytes * (self.share.ranks if buffer.key == STAGING else 1)
             for buffer in self.buffers
             if buffer.key.tier == tier and buffer.lifetime in lifetimes
         )

@@ -50,18 +50,21 @@ class HostBudget:
 class WeightPool:
     """The buffers of one component, by key. Contents survive a change of plan.
 
+    together: whether all ranks of a group use the component at the same time.
     on_free: called with a buffer before its memory is freed.
     """
 
     def __init__(
         self,
         component: str,
+        together: bool,
         backend: Backend,
         budget: HostBudget,
         recorder: ComponentRecorder,
         on_free: Callable[[Buffer], None],
     ) -> None:
         self._component = component
+        self._together = together
         self._backend = backend
         self.recorder = recorder
         self._budget = budget
@@ -161,7 +164,8 @@ class WeightPool:
         self._budget.count(nbytes, host.pinned)
         shared = None
         if board is not None and host.name is not None:
-            mine = RankShare(peers.rank, peers.size).has(key.index)
+            # All ranks run the adapted component together. Others may be borrowed by some alone.
+            mine = RankShare(peers.rank, peers.size).has(key.index) if self._together else None
             shared = SharedEntry(self._backend, host.name, host, mine)
         return Buffer(key, host.bytes, self.recorder, host.pinned, shared)
 

@@ -13,16 +13,16 @@ from .recorder import ComponentRecorder
 class SharedEntry:
     """A host buffer's entry on the board of the group, and its memory.
 
-    mine: whether this rank fills it.
+    share: whether this rank fills it; None: whoever needs it first does.
     """
 
-    def __init__(self, backend: Backend, name: str, memory: HostMemory, mine: bool) -> None:
+    def __init__(self, backend: Backend, name: str, memory: HostMemory, share: bool | None) -> None:
         assert backend.board is not None
         self.name = name
         self._backend = backend
         self._board = backend.board
         self._memory = memory
-        self._mine = mine
+        self._share = share
         self._pinned: bool | None = None  # unknown
 
     def pin(self, fresh: bool) -> bool:
@@ -34,10 +34,15 @@ class SharedEntry:
             self._pinned = self._memory.pinned and self._backend.pin(self._memory, fresh)
         return self._pinned
 
-    @property
     def must_be_filled(self) -> bool:
         """Whether this rank has to fill it now; else another one does, or it is filled already."""
-        return self._mine and not self._board.is_ready(self.name)
+        if self._share is None:
+            return self._board.claim(self.name)
+        return self._share and not self._board.is_ready(self.name)
+
+    def give_up(self) -> None:
+        """Say that this rank has failed to fill it."""
+        self._board.disclaim(self.name)
 
     def set_ready(self) -> None:
         """Say that it is filled."""

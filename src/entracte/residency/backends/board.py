@@ -21,6 +21,14 @@ class Board(Protocol):
     def join(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Hold an entry; returns its handle. The first who asks makes it: up to 512 bytes."""
 
+    def claim(self, name: str) -> bool:
+        """Whether this rank is to fill an entry that it holds: the first who asks is, until it
+        disclaims it, and none where it is filled.
+        """
+
+    def disclaim(self, name: str) -> None:
+        """Leave the filling of an entry to whoever claims it next."""
+
     def set_ready(self, name: str) -> None:
         """Say that an entry that this rank holds is filled."""
 

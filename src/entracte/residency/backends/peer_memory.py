@@ -41,7 +41,6 @@ class PeerMemory:
         self._driver = ctypes.CDLL("libcuda.so.1")
         self._driver.cuIpcOpenMemHandle_v2.argtypes = (ctypes.c_void_p, _Handle, ctypes.c_uint)
         self._sizes: dict[int, int] = {}  # of what is allocated, by address
-        self._opened: set[int] = set()
 
     def allocate(self, nbytes: int) -> Tensor:
         """Memory [nbytes] uint8. Raises OutOfMemory."""
@@ -90,30 +89,20 @@ class PeerMemory:
                 ctypes.byref(address), handle, _ENABLE_PEER_ACCESS
             )
         _check(code, "opening the memory of another device")
-        self._opened.add(address.value)
         return self._tensor(address.value, int.from_bytes(exported[_HANDLE_BYTES:], "little"))
 
     def close(self, memory: Tensor) -> None:
         """Let go of another process's memory, once no copy reads it."""
-        self._opened.discard(memory.data_ptr())
         with torch.cuda.device(self._device):
             code = self._driver.cuIpcCloseMemHandle(ctypes.c_uint64(memory.data_ptr()))
         _check(code, "closing the memory of another device")
 
-    def copy(self, target: Tensor, source: Tensor, stream: torch.cuda.Stream) -> None:
-        """Copy from another device's memory, in a stream."""
-        with torch.cuda.device(self._device):
-            code = self._driver.cuMemcpyDtoDAsync_v2(
-                ctypes.c_uint64(target.data_ptr()),
-                ctypes.c_uint64(source.data_ptr()),
-                ctypes.c_size_t(target.nbytes),
-                ctypes.c_void_p(stream.cuda_stream),
-            )
-        _check(code, "copying from another device")
-
     def _tensor(self, address: int, nbytes: int) -> Tensor:
         with torch.inference_mode(False), torch.cuda.device(self._device):
-            return torch.as_tensor(_Memory(address, nbytes), device=self._device)
+            memory = torch.as_tensor(_Memory(address, nbytes), device=self._device)
+        if memory.data_ptr() != address:
+            raise DeviceFault("torch copied memory that it was to view")
+        return memory
 
 
 def _check(code: int, doing: str) -> None:

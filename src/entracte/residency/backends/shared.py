@@ -10,7 +10,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from threading import Lock
@@ -26,7 +26,8 @@ from .peers import Peers
 _RECORD, _RECORDS = 1024, 8192
 _TABLE = _RECORD * (_RECORDS + 1)
 _HEAD = struct.Struct("<QQQ")  # records ever used, end of the file, entries made ready so far
-_ENTRY = struct.Struct("<16s?QQ")  # digest of the name, ready, holders by bit, bytes of the handle
+_READY = 255  # else what fills it: the rank and 1, or 0 for nobody
+_ENTRY = struct.Struct("<16sBQQ")  # digest of the name, state, holders by bit, bytes of the handle
 _PIECE = struct.Struct("<QQ")  # where a piece of memory begins, and its bytes
 _HUGE = 1 << 21  # what pieces are aligned to, a huge page
 _PATIENCE = 120.0  # seconds without anything new; reading one block takes less
@@ -68,9 +69,16 @@ class SharedMemory:
             at = self._find(name)
             if at is None:
                 at = self._add(name, make())
-            digest, ready, holders, length = _ENTRY.unpack_from(self._table, at)
-            _ENTRY.pack_into(self._table, at, digest, ready, holders | self._bit, length)
+            digest, state, holders, length = _ENTRY.unpack_from(self._table, at)
+            _ENTRY.pack_into(self._table, at, digest, state, holders | self._bit, length)
             return self._handle(at, length)
+
+    def claim(self, name: str) -> bool:
+        mine = self._peers.rank + 1
+        return self._change_state(name, {0: mine, mine: mine}) == mine
+
+    def disclaim(self, name: str) -> None:
+        self._change_state(name, {self._peers.rank + 1: 0})
 
     def set_ready(self, name: str) -> None:
         with self._locked():
@@ -78,24 +86,24 @@ class SharedMemory:
             if at is None:
                 raise RuntimeError(f"{name} is ready, and is not held")
             digest, _, holders, length = _ENTRY.unpack_from(self._table, at)
-            _ENTRY.pack_into(self._table, at, digest, True, holders, length)
+            _ENTRY.pack_into(self._table, at, digest, _READY, holders, length)
             used, end, made = _HEAD.unpack_from(self._table)
             _HEAD.pack_into(self._table, 0, used, end, made + 1)
 
     def is_ready(self, name: str) -> bool:
         with self._locked():
             at = self._find(name)
-            return at is not None and bool(_ENTRY.unpack_from(self._table, at)[1])
+            return at is not None and bool(_ENTRY.unpack_from(self._table, at)[1] == _READY)
 
     def await_ready(self, name: str) -> bytes:
         def take() -> bytes | None:
             at = self._find(name)
             if at is None:
                 return None
-            digest, ready, holders, length = _ENTRY.unpack_from(self._table, at)
-            if not ready:
+            digest, state, holders, length = _ENTRY.unpack_from(self._table, at)
+            if state != _READY:
                 return None
-            _ENTRY.pack_into(self._table, at, digest, True, holders | self._bit, length)
+            _ENTRY.pack_into(self._table, at, digest, state, holders | self._bit, length)
             return self._handle(at, length)
 
         handle: bytes | None = self._until(take, f"made {name} ready")
@@ -108,7 +116,7 @@ class SharedMemory:
             if at is None:
                 return True
             digest, _, holders, length = _ENTRY.unpack_from(self._table, at)
-            _ENTRY.pack_into(self._table, at, digest, False, holders, length)
+            _ENTRY.pack_into(self._table, at, digest, 0, holders, length)
             return not wait or int(holders) in (0, self._bit)
 
         try:
@@ -122,9 +130,10 @@ class SharedMemory:
             at = self._find(name)
             if at is None:
                 return True
-            digest, ready, holders, length = _ENTRY.unpack_from(self._table, at)
+            digest, state, holders, length = _ENTRY.unpack_from(self._table, at)
             left = holders & ~self._bit
-            _ENTRY.pack_into(self._table, at, digest, ready and left != 0, left, length)
+            state = 0 if state == self._peers.rank + 1 else state
+            _ENTRY.pack_into(self._table, at, digest, state, left, length)
             return bool(left == 0)
 
     def named(self, name: str, nbytes: int) -> Tensor:
@@ -200,6 +209,17 @@ class SharedMemory:
                 raise PeerFailed(f"no rank has {what} for {_PATIENCE:.0f} seconds")
             time.sleep(0.001)
 
+    def _change_state(self, name: str, change: Mapping[int, int]) -> int:
+        """Change an entry's state, if it is one of these; returns what it is then."""
+        with self._locked():
+            at = self._find(name)
+            if at is None:
+                return 0
+            digest, state, holders, length = _ENTRY.unpack_from(self._table, at)
+            state = change.get(state, state)
+            _ENTRY.pack_into(self._table, at, digest, state, holders, length)
+            return int(state)
+
     def _has_failed(self) -> bool:
         try:
             self._peers.check()
@@ -236,7 +256,7 @@ class SharedMemory:
                 raise RuntimeError("the table of what ranks share is full")
             at = (used + 1) * _RECORD
             _HEAD.pack_into(self._table, 0, used + 1, end, made)
-        _ENTRY.pack_into(self._table, at, _digest(name), False, 0, len(handle))
+        _ENTRY.pack_into(self._table, at, _digest(name), 0, 0, len(handle))
         self._table[at + _ENTRY.size : at + _ENTRY.size + len(handle)] = handle
         return at
 

@@ -180,11 +180,15 @@ class SimulatedPeers:
 
 
 class BoardEntry:
-    """An entry of the board. ready: when it was made so. left: when ranks let go of it."""
+    """An entry of the board.
+
+    filler: who claimed it. ready: when it was made so. left: when ranks let go of it.
+    """
 
     def __init__(self, handle: bytes) -> None:
         self.handle = handle
         self.holders: set[int] = set()
+        self.filler: int | None = None
         self.ready: Moment | None = None
         self.left: list[Moment] = []
 
@@ -206,6 +210,17 @@ class SimulatedBoard:
             entry = self._entries[name] = BoardEntry(make())
         entry.holders.add(self._rank)
         return entry.handle
+
+    def claim(self, name: str) -> bool:
+        entry = self._entries[name]
+        if entry.ready is None and entry.filler is None:
+            entry.filler = self._rank
+        return entry.ready is None and entry.filler == self._rank
+
+    def disclaim(self, name: str) -> None:
+        entry = self._entries.get(name)
+        if entry is not None and entry.filler == self._rank:
+            entry.filler = None
 
     def set_ready(self, name: str) -> None:
         self._entries[name].ready = self.machine.current.now()
@@ -240,6 +255,7 @@ class SimulatedBoard:
         if entry is None:
             return True
         entry.holders.discard(self._rank)
+        self.disclaim(name)
         entry.left.append(self.machine.current.now())
         if entry.holders:
             self._turns.change(self._rank)
