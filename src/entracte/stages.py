@@ -71,13 +71,13 @@ class PhaseStages:
         return self.encode_images, self.prepare_latents, self.switch, self.loop
 
 
-# The transformer's efficiency was measured on an H200, where guided steps of 1,536 and 6,144 tokens
-# took 0.277 s and 1.115 s, and unguided ones of 6,144 and 24,576 tokens 0.352 s and 1.927 s
-# (`benchmarks/step.py`, fused). Text and decoders were measured on an H100 of 700 TFLOP/s
-# (`entracte bench`): 768x512 with 121 frames took 0.256 s to decode; a prompt, whose products are
-# counted as those of 1,024 tokens, 66 and 12 ms. The host launches text and the other convolutions
-# more slowly than a GPU computes them.
-TRANSFORMER, ENCODER, CONNECTORS, DECODING, CONVOLUTIONS = 0.755, 0.5, 0.75, 0.75, 0.35
+# Measured on an H200 and an H100 that make products at 776 and 762 TFLOP/s. Guided steps of 1,536
+# tokens took 0.270 and 0.274 s from graphs, and of 6,144 tokens on the H100 1.106 s; unguided ones
+# of 6,144 tokens 0.341 and 0.343 s, and of 24,576 tokens 1.89 s (`benchmarks/step.py`). Decoding
+# 768x512 with 121 frames took 0.256 s; a prompt, whose products are counted as those of 1,024
+# tokens, 66 ms without graphs, and 10 ms in the connectors. The host launches text and the other
+# convolutions more slowly than a GPU computes them.
+TRANSFORMER, ENCODER, CONNECTORS, DECODING, CONVOLUTIONS = 0.83, 0.5, 0.8, 0.7, 0.35
 
 VALIDATE = Stage("validate", Act.PREPARE, on_host=True, row="InputValidation")
 PREPARE_INPUTS = Stage("prepare inputs", Act.PREPARE, on_host=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from entracte import stages
+from entracte.models.kernels.calls import TEXT_BYTES
 from entracte.models.kernels.graphs import pool_bytes
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import SPATIAL_SCALE
@@ -29,7 +30,7 @@ class StageWork:
     phase: the number of the transformer's phase, for its loop.
     block_calls: for a loop, how often a block is called, once for every batch of passes.
     held, pooled: for a loop; see `LoopWork`.
-    from_graphs: its blocks are run from captured graphs.
+    from_graphs: its blocks, or the text encoder's layers, are run from captured graphs.
     exchanges, exchanged: for a loop on several devices; see `LoopWork`.
     """
 
@@ -94,14 +95,18 @@ def loop_work(
 
 
 def with_graphs(work: Sequence[StageWork]) -> tuple[StageWork, ...]:
-    """The same stages, with loops run from graphs where these are captured.
+    """The same stages, with text, and loops where they are captured, run from graphs.
 
     Graphs stay for the next request, so their memory counts in every stage.
     """
     held, pooled = sum(each.held for each in work), max(each.pooled for each in work)
-    kept = held + pool_bytes(pooled) if held else 0
+    kept = TEXT_BYTES + (held + pool_bytes(pooled) if held else 0)
     return tuple(
-        replace(each, activations=each.activations + kept, from_graphs=each.held > 0)
+        replace(
+            each,
+            activations=each.activations + kept,
+            from_graphs=each.held > 0 or each.stage is stages.ENCODE_TEXT,
+        )
         for each in work
     )
 

@@ -13,6 +13,10 @@ from .capture import Capture, PlacedGraphs
 # tokens all layers took 60 ms instead of 62.
 MOST_TOKENS = 512
 
+# What the graphs of all layers for prompts of up to 256 tokens keep on a device, their share of the
+# pool included.
+TEXT_BYTES = 166_000_000
+
 
 class CapturedCalls:
     """`Call` from graphs, with the same bits. What is held, for every shape, are the inputs."""
