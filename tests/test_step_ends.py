@@ -54,3 +54,15 @@ def test_a_cpu_tells_at_once() -> None:
             assert told[-1] == number
         ends.wait()
     assert told == [1, 2, 3]
+
+
+def test_devices_that_go_together_are_told_at_the_same_place_whichever_is_ahead() -> None:
+    trace = Trace(open_backend(torch.device("cpu")))  # whose steps have always passed
+    told: list[tuple[int, int]] = []
+    ends = StepEnds(lambda number, _: told.append((number, enqueued)), in_step=True)
+    enqueued = 0
+    with trace.stage("loop"):
+        for enqueued in (1, 2, 3):
+            ends.enqueued(enqueued, trace.step(), None)
+        ends.wait()
+    assert told == [(1, 2), (2, 3), (3, 3)]

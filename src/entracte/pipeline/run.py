@@ -211,7 +211,7 @@ class Run:
             if self._outputs.preview is not None and picture is not None:
                 self._outputs.preview(Preview(stages.loop.name, step, picture))
 
-        ends = StepEnds(tell)
+        ends = StepEnds(tell, in_step=self._model.mesh is not None)
 
         def on_step(step: int, clean: Tensor) -> None:
             picture = self._picture(clean, grid)

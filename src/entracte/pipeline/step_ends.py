@@ -24,17 +24,20 @@ class StepEnds:
     enqueued, and nothing is late.
 
     tell: called with a step's number, and its preview if there is one.
+    in_step: several devices are told of each step together. Then whether one of them has already
+        done it must not change when it tells: the others could wait for it, and it for them.
     """
 
-    def __init__(self, tell: Callable[[int, Tensor | None], None]) -> None:
+    def __init__(self, tell: Callable[[int, Tensor | None], None], in_step: bool = False) -> None:
         self._tell = tell
+        self._in_step = in_step
         self._latest: EnqueuedStep | None = None
 
     def enqueued(self, number: int, end: EndOfStep, picture: Tensor | None) -> None:
         """Wait for the step before the one that is now enqueued."""
         self.wait()
         self._latest = EnqueuedStep(number, end, picture)
-        if end.passed():
+        if not self._in_step and end.passed():
             self.wait()
 
     def wait(self) -> None:
