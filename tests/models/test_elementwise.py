@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from entracte.models.transformer.elementwise import PLAIN, Elementwise, GatedUpdate
+from entracte.models.transformer.exchange import HeadRoom
 from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.modulation import Modulation, TokenRun, TokenTimesteps
 from entracte.models.transformer.rotary import Rotary
@@ -142,15 +143,35 @@ def test_normed_heads(fused, size, dtype, rotated, seed) -> None:
     assert_close(made[0], plain[0], size=4)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_heads_that_other_devices_attend_for(fused, apart: bool) -> None:
+    """They are the same, wherever they are written."""
+    rows, tokens, heads, half, devices = 2, 5, 6, 24, 3
+    x = random(1, rows, tokens, heads * 2 * half, dtype=HALF)
+    weight = random(2, heads * 2 * half, dtype=HALF)
+    shape = tokens, rows, heads // devices, 2 * half
+    memory = None if apart else x.new_empty((devices, *shape))
+    whole = [x.new_empty(shape) for _ in range(devices)] if memory is None else memory.unbind()
+    parts = [part.transpose(0, 1) for part in whole]
+    addresses = torch.tensor([part.data_ptr() for part in parts], device=DEVICE) if apart else None
+    room = HeadRoom(parts, memory, addresses)
+    for ops in (fused, PLAIN):
+        expected = ops.normed_heads(x.clone(), weight, 1e-6, heads, None).clone()
+        ops.normed_heads(x.clone(), weight, 1e-6, heads, None, room)
+        assert torch.equal(torch.cat(parts, dim=2), expected)
+
+
 @given(SIZES, DTYPES, st.integers(0, 2), st.booleans(), st.integers(0, 99))
 @EXAMPLES
 def test_heads_are_gated_bit_for_bit(fused, size, dtype, kept, transposed, seed) -> None:
     rows, tokens, heads = size
     kept, head_dim = min(kept, rows - 1), 48
     attending = rows - kept
-    out = random(seed, attending, tokens, heads, head_dim, dtype=dtype)
-    if transposed:
-        out = random(seed, attending, heads, tokens, head_dim, dtype=dtype).transpose(1, 2)
+    parts = 2 if heads % 2 == 0 else 1
+    out = random(seed, attending, tokens, parts, heads // parts, head_dim, dtype=dtype)
+    if transposed:  # as it comes from other devices
+        out = random(seed, parts, tokens, attending, heads // parts, head_dim, dtype=dtype)
+        out = out.permute(2, 1, 0, 3, 4)
     values = random(seed + 1, rows, tokens, heads, head_dim, dtype=dtype)
     gates = random(seed + 2, rows, tokens, heads, dtype=dtype)
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from entracte.errors import PeerFailed
@@ -67,27 +66,3 @@ def as_ranks(size: int, work: Callable[[ThreadPeers], T]) -> list[T]:
         for error in sorted(failures, key=lambda each: isinstance(each, PeerFailed)):
             raise error
         return [each.result() for each in tasks]
-
-
-class PipePeers:
-    """One of two ranks in processes, which send each other what they exchange."""
-
-    size = 2
-
-    def __init__(self, rank: int, pipe: Connection) -> None:
-        self.rank = rank
-        self._pipe = pipe
-
-    def exchange(self, value: object) -> list[object]:
-        self._pipe.send(value)
-        try:
-            if not self._pipe.poll(60):
-                raise PeerFailed("the other rank does not answer")
-            other = self._pipe.recv()
-        except EOFError:
-            raise PeerFailed("the other rank has ended") from None
-        return [other, value] if self.rank else [value, other]
-
-    def check(self) -> None:
-        if self._pipe.closed:
-            raise PeerFailed("the other rank has ended")

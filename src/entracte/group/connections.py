@@ -69,6 +69,8 @@ class RankConnections:
         """
         if self._device.type != "cuda":
             return False
+        if self.mesh is not None:
+            self.mesh.break_off()
         for group in self._groups:
             group.abort()
         return True

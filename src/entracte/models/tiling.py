@@ -14,6 +14,8 @@ from .video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 
 Decode = Callable[[Tensor], Tensor]
 
+Spans = list[tuple[int, int]]
+
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
@@ -26,32 +28,47 @@ class Tiling:
 
 
 def decode_tiled(decode: Decode, latent: Tensor, tiling: Tiling) -> Iterator[Tensor]:
-    """Decode [1, channels, frames, h, w] into chunks of [1, 3, pixel frames, height, width].
+    """Decode [1, channels, frames, h, w] into chunks of [1, 3, pixel frames, height, width]."""
+    return blend(map(decode, cut(latent, tiling)), latent, tiling)
 
-    A tile that begins at latent frame s > 0 takes it for the first of a video, which decodes to one
-    pixel frame: its pixel frame j is frame 8s + j of the whole.
+
+def cut(latent: Tensor, tiling: Tiling) -> list[Tensor]:
+    """The tiles of a latent, [1, channels, frames, h, w] each, in the order that `blend` takes."""
+    times, rows, columns = _spans(latent, tiling)
+    return [
+        latent[:, :, start:stop, top:bottom, left:right]
+        for start, stop in times
+        for top, bottom in rows
+        for left, right in columns
+    ]
+
+
+def blend(tiles: Iterator[Tensor], latent: Tensor, tiling: Tiling) -> Iterator[Tensor]:
+    """Blend the pixels of all tiles of a latent, in order, into chunks of frames.
+
+    tiles: [1, 3, frames, height, width] each; may be overwritten. A tile that begins at latent
+    frame s > 0 takes it for the first of a video, which decodes to one pixel frame: its pixel frame
+    j is frame 8s + j of the whole.
     """
-    spans = tile_spans(
-        latent.shape[2], tiling.frames // TEMPORAL_SCALE, tiling.frame_overlap // TEMPORAL_SCALE
-    )
+    times, *_ = _spans(latent, tiling)
     tail: Tensor | None = None  # decoded frames that the next tile is still blended into
-    for number, (start, stop) in enumerate(spans):
-        pixels = _decode_frames(decode, latent[:, :, start:stop], tiling)
+    for number, (start, _) in enumerate(times):
+        pixels = _blend_areas(tiles, latent, tiling)
         if tail is not None:
             shared = tail.shape[2]
             rising = torch.linspace(0, 1, shared, device=pixels.device).view(-1, 1, 1)
             pixels[:, :, :shared] = torch.lerp(
                 tail.float(), pixels[:, :, :shared].float(), rising
             ).to(pixels.dtype)
-        if number + 1 == len(spans):
+        if number + 1 == len(times):
             yield pixels
             return
-        final = (spans[number + 1][0] - start) * TEMPORAL_SCALE
+        final = (times[number + 1][0] - start) * TEMPORAL_SCALE
         yield pixels[:, :, :final]
         tail = pixels[:, :, final:]
 
 
-def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+def tile_spans(length: int, tile: int, overlap: int) -> Spans:
     """[start, stop) of the tiles that cover a length; neighbours share at least `overlap`."""
     spans = []
     start = 0
@@ -61,17 +78,29 @@ def tile_spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     return [*spans, (start, length)]
 
 
-def _decode_frames(decode: Decode, latent: Tensor, tiling: Tiling) -> Tensor:
+def _spans(latent: Tensor, tiling: Tiling) -> tuple[Spans, Spans, Spans]:
+    """Of the tiles, along time, height and width."""
+    frames, height, width = latent.shape[2:]
     size, overlap = tiling.pixels // SPATIAL_SCALE, tiling.pixel_overlap // SPATIAL_SCALE
+    return (
+        tile_spans(frames, tiling.frames // TEMPORAL_SCALE, tiling.frame_overlap // TEMPORAL_SCALE),
+        tile_spans(height, size, overlap),
+        tile_spans(width, size, overlap),
+    )
+
+
+def _blend_areas(tiles: Iterator[Tensor], latent: Tensor, tiling: Tiling) -> Tensor:
+    """The pixels of the frames of the next tiles."""
+    overlap = tiling.pixel_overlap // SPATIAL_SCALE
     height, width = latent.shape[3:]
-    rows, columns = tile_spans(height, size, overlap), tile_spans(width, size, overlap)
+    _, rows, columns = _spans(latent, tiling)
     if len(rows) == len(columns) == 1:
-        return decode(latent)
+        return next(tiles)
 
     total: Tensor | None = None
     for top, bottom in rows:
         for left, right in columns:
-            pixels = decode(latent[:, :, :, top:bottom, left:right])
+            pixels = next(tiles)
             if total is None:
                 shape = (*pixels.shape[:3], height * SPATIAL_SCALE, width * SPATIAL_SCALE)
                 total = torch.zeros(shape, device=pixels.device)

@@ -8,6 +8,7 @@ device wherever its products and attentions do not depend on how many rows and h
 from .layout import ONE_RANK, Layout, Parallel, default_layout, layouts
 from .mesh import Mesh, SpreadTransformer
 from .ranks import Connect, Ranks, connecting
+from .tiles import SpreadTiles
 
 __all__ = [
     "ONE_RANK",
@@ -16,6 +17,7 @@ __all__ = [
     "Mesh",
     "Parallel",
     "Ranks",
+    "SpreadTiles",
     "SpreadTransformer",
     "connecting",
     "default_layout",

@@ -1,7 +1,8 @@
 """How the transformer's work is shared out over several devices."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -17,7 +18,14 @@ from entracte.models.transformer import (
 
 from .layout import Layout
 from .ranks import Connect, Ranks
+from .row_exchange import RowExchange, slots_of
+from .row_memory import RowMemory
 from .sequence import SequenceExchange, part_of, shares
+
+logger = logging.getLogger(__name__)
+
+# Shapes whose exchange keeps memory: as many as a request has phases.
+SHAPES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,12 @@ class Mesh:
     """Ranks that make a video together, in the rows of any layout.
 
     everyone: all ranks, as this one of them sees them. rows: by its length, the row of this rank,
-    for lengths between 1 and all.
+    for lengths between 1 and all. exchanges: those of the last shapes, with their memory.
     """
 
     everyone: Ranks
     rows: Mapping[int, Ranks]
+    exchanges: dict[Hashable, Exchange] = field(default_factory=dict)
 
     @classmethod
     def open(cls, everyone: Ranks, connect: Connect) -> "Mesh":
@@ -40,6 +49,12 @@ class Mesh:
                 number, place = divmod(everyone.rank, row)
                 rows[row] = Ranks(connect(f"row {number} of {row}", place, row))
         return cls(everyone, rows)
+
+    def break_off(self) -> None:
+        """Have no rank waited for any more, from any thread; what is computed is not to be used."""
+        for each in list(self.exchanges.values()):
+            if isinstance(each, RowExchange):
+                each.break_off()
 
     def row(self, layout: Layout) -> Ranks:
         """The ranks that share the video's tokens with this one; `layout.row` is above 1."""
@@ -84,18 +99,23 @@ class SpreadTransformer:
         counts = shares(tokens, layout.row)
         exchange: Exchange = ONE_DEVICE
         if layout.row > 1:
-            exchange = SequenceExchange(self._mesh.row(layout), counts)
-        made = self._transformer(
-            part_of(video, place, counts),
-            audio,
-            passes=rows[number],
+            most = min(rows_at_once, max(map(len, rows)))
+            exchange = self._exchange(counts, most, video, audio)
+        contexts, mine = attended_contexts(rows[number])
+        made: list[Velocity] = self._transformer(
+            with_contexts(part_of(video, place, counts), contexts),
+            with_contexts(audio, contexts),
+            passes=mine,
             rows_at_once=rows_at_once,
             run=run,
             exchange=exchange,
         )
+        if layout.rows == 1:
+            return made
+        own = slice(sum(counts[:place]), sum(counts[: place + 1]))
         channels = made[0].video.shape[2]
         found = everyone.gather(
-            torch.cat([each.video for each in made]),
+            torch.cat([each.video[:, own] for each in made]),
             [[len(row), count, channels] for row in rows for count in counts],
         )
         # Every device of a row has all of its audio; that of the first is taken.
@@ -110,6 +130,49 @@ class SpreadTransformer:
             for at, each in enumerate(row):
                 velocities[each] = Velocity(videos[at : at + 1], sounds[first][at : at + 1])
         return [velocities[each] for each in passes]
+
+    def _exchange(
+        self, counts: list[int], rows: int, video: StreamInput, audio: StreamInput
+    ) -> Exchange:
+        """rows: in a batch at most."""
+        ranks, latent = self._mesh.row(self._layout), video.latent
+        if latent.is_meta or not latent.is_cuda:
+            # What is only counted, on the meta device, is counted as on a GPU.
+            return SequenceExchange(ranks, counts, captured=latent.is_meta)
+        contexts, texts, _ = video.contexts.shape
+        key = ranks, tuple(counts), rows, audio.latent.shape[1], contexts, texts, latent.dtype
+        found = self._mesh.exchanges.pop(key, None)
+        if found is None:
+            while len(self._mesh.exchanges) >= SHAPES:
+                del self._mesh.exchanges[next(iter(self._mesh.exchanges))]
+            slots, nbytes = slots_of(
+                self._transformer.config,
+                ranks,
+                rows,
+                sum(counts),
+                audio.latent.shape[1],
+                (contexts, texts),
+                latent.dtype.itemsize,
+            )
+            try:
+                found = RowExchange(RowMemory(ranks, nbytes, latent.device), counts, slots)
+            except RuntimeError as error:
+                logger.warning("Steps will take longer than they could: %s", error)
+                found = SequenceExchange(ranks, counts)
+        self._mesh.exchanges[key] = found  # the last one used is last
+        return found
+
+
+def attended_contexts(passes: Sequence[Pass]) -> tuple[slice, list[Pass]]:
+    """Which text contexts passes attend to, and the same passes where only these are given."""
+    numbers = [each.context for each in passes]
+    first = min(numbers)
+    moved = [replace(each, context=each.context - first) for each in passes]
+    return slice(first, max(numbers) + 1), moved
+
+
+def with_contexts(stream: StreamInput, contexts: slice) -> StreamInput:
+    return replace(stream, contexts=stream.contexts[contexts])
 
 
 def share_passes(passes: Sequence[Pass], rows: int, layers: int) -> list[list[Pass]]:

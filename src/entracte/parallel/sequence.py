@@ -11,7 +11,14 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from entracte.models.transformer import Rotary, StreamInput, StreamRotary, TokenRun, attend
+from entracte.models.transformer import (
+    Awaited,
+    HeadRoom,
+    Rotary,
+    StreamInput,
+    StreamRotary,
+    TokenRun,
+)
 
 from .ranks import Ranks
 
@@ -44,34 +51,103 @@ def part_of(stream: StreamInput, rank: int, counts: Sequence[int]) -> StreamInpu
     )
 
 
+def whole(ranks: Ranks, x: Tensor, counts: Sequence[int]) -> Tensor:
+    """Every rank's [rows, own tokens, width] in one, [rows, tokens, width]."""
+    rows, _, width = x.shape
+    return torch.cat(ranks.gather(x, [[rows, count, width] for count in counts]), dim=1)
+
+
 class SequenceExchange:
     """The transformer's `Exchange` over some ranks; counts: the video tokens of every rank.
 
-    The number of heads must be a multiple of their number.
+    The number of heads must be a multiple of their number. What is on its way has the tokens first,
+    so that nothing but values is copied beside: heads are written as they are sent, attention reads
+    them as they arrive, and its result is sent as it is.
     """
 
-    def __init__(self, ranks: Ranks, counts: Sequence[int]) -> None:
+    def __init__(self, ranks: Ranks, counts: Sequence[int], captured: bool = False) -> None:
+        self.captured = captured
         self._ranks = ranks
-        self._counts = counts
+        self._counts = tuple(counts)
 
-    def among_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        rows, tokens, heads, head_dim = q.shape
-        out = attend(*self._all_tokens([q, k, v]))
-        mine = [rows, tokens, heads // self._ranks.size, head_dim]
-        told = out.split(list(self._counts), dim=1)
-        parts = self._ranks.exchange(told, [mine] * self._ranks.size)
-        return torch.cat(parts, dim=2)
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SequenceExchange):
+            return NotImplemented
+        return self._ranks is other._ranks and self._counts == other._counts
 
-    def from_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        size, rank = self._ranks.size, self._ranks.rank
-        q = q.chunk(size, dim=2)[rank]
-        out = attend(q, *self._all_tokens([k, v]))
-        return torch.cat(self._ranks.gather(out, [out.shape] * size), dim=2)
+    def __hash__(self) -> int:
+        return hash(self._counts)
 
-    def _all_tokens(self, tensors: list[Tensor]) -> list[Tensor]:
-        """[rows, own tokens, heads, head_dim] each to [rows, all tokens, own heads, head_dim]."""
-        size = self._ranks.size
-        rows, _, heads, head_dim = tensors[0].shape
-        parts = torch.stack(tensors).chunk(size, dim=3)
-        shapes = [[len(tensors), rows, count, heads // size, head_dim] for count in self._counts]
-        return list(torch.cat(self._ranks.exchange(parts, shapes), dim=2).unbind())
+    def room(self, _what: str, rows: int, tokens: int, heads: int, like: Tensor) -> HeadRoom:
+        ranks = self._ranks.size
+        memory = like.new_empty((ranks, tokens, rows, heads // ranks, like.shape[-1]))
+        return HeadRoom(memory.transpose(1, 2).unbind(), memory)
+
+    def tell(self, what: str, heads: Tensor, room: HeadRoom | None) -> Awaited:
+        if room is None:
+            rows, tokens, count, _ = heads.shape
+            room = self.room(what, rows, tokens, count, heads)
+            room.fill(heads)
+        sent = room.memory
+        assert sent is not None
+        received = sent.new_empty((sum(self._counts), *sent.shape[2:]))
+        work = self._ranks.to_all(sent, received, *self._parts(to_tokens=True))
+
+        def pending() -> Tensor:
+            work.wait()
+            return received.transpose(0, 1)
+
+        return pending
+
+    def collect(self, attended: Tensor) -> Awaited:
+        sent = attended.transpose(0, 1).contiguous()
+        ranks, mine = self._ranks.size, self._counts[self._ranks.rank]
+        received = sent.new_empty((ranks, mine, *sent.shape[1:]))
+        work = self._ranks.to_all(sent, received, *self._parts(to_tokens=False))
+
+        def pending() -> Tensor:
+            work.wait()
+            return received.permute(2, 1, 0, 3, 4)
+
+        return pending
+
+    def own(self, heads: Tensor) -> Tensor:
+        return heads.chunk(self._ranks.size, dim=2)[self._ranks.rank]
+
+    def whole(self, x: Tensor) -> Tensor:
+        return whole(self._ranks, x, self._counts)
+
+    def part(self, tokens: Tensor) -> Tensor:
+        count, over = divmod(tokens.shape[1], self._ranks.size)
+        return tokens if over else tokens.narrow(1, self._ranks.rank * count, count)
+
+    def join(self, _what: str, heads: Tensor, tokens: int) -> Awaited:
+        if heads.shape[1] == tokens:
+            return lambda: heads
+        mine = heads.transpose(0, 1).contiguous()
+        received = mine.new_empty((self._ranks.size * len(mine), *mine.shape[1:]))
+        work = self._ranks.all_gather(mine, received)
+
+        def pending() -> Tensor:
+            work.wait()
+            return received.transpose(0, 1)
+
+        return pending
+
+    def gather(self, attended: Tensor) -> Awaited:
+        mine = attended.contiguous()
+        received = mine.new_empty((self._ranks.size, *mine.shape))
+        work = self._ranks.all_gather(mine, received)
+
+        def pending() -> Tensor:
+            work.wait()
+            return received.permute(1, 2, 0, 3, 4)
+
+        return pending
+
+    def _parts(self, to_tokens: bool) -> Sequence[Sequence[int]]:
+        """What is given and received: a part of the heads, and the tokens of a rank."""
+        if len(set(self._counts)) == 1:
+            return ()
+        parts = [1] * self._ranks.size, self._counts
+        return parts if to_tokens else parts[::-1]

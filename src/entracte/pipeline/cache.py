@@ -15,6 +15,9 @@ class Cache(Generic[K, V]):
         self._capacity = capacity
         self._values: OrderedDict[K, V] = OrderedDict()
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._values
+
     def get(self, key: K, make: Callable[[], V]) -> V:
         """The value of a key, made if missing."""
         if key not in self._values:

@@ -1,10 +1,12 @@
 """Decoding the picture and the sound of a video."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
+import torch
 from torch import Tensor
 
 from entracte.binding import BoundRequest
@@ -12,6 +14,7 @@ from entracte.models.audio_vae import AudioVae
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
+from entracte.parallel import SpreadTiles
 from entracte.stages import DECODE_AUDIO, DECODE_VIDEO
 from entracte.trace.trace import Trace
 
@@ -20,7 +23,9 @@ from .latents import (
     Latents,
     OwnStream,
     decode_audio,
+    decode_tile,
     decode_video,
+    frames_of,
     require_finite,
     to_host,
 )
@@ -52,6 +57,7 @@ class Decoding:
     ) -> None:
         self._device = model.device
         self._decoders = model.decoders
+        self._mesh = model.mesh
         self._request = request
         self._outputs = outputs
         self._stages = stages
@@ -67,15 +73,32 @@ class Decoding:
             lent = self._stages.borrow(DECODE_AUDIO, lending)
             vae, vocoder = lent[AudioVae], lent[Vocoder]
             decoders = self._decoders
-            frames = decode_video(lent[VideoVae], picture.video, Tiling(), *size, decoders)
+            ahead = int(picture.video.is_cuda)
             beside = OwnStream(self._device)
-            first = list(islice(frames, int(picture.video.is_cuda)))
+            if self._mesh is None:
+                frames = decode_video(lent[VideoVae], picture.video, Tiling(), *size, decoders)
+                first = list(islice(frames, ahead))
+            else:
+                decode = partial(decode_tile, lent[VideoVae], decoders)
+                tiles = SpreadTiles(self._mesh.everyone, picture.video, Tiling(), decode)
+                frames, first = frames_of(tiles.blended(), *size), []
+                if ahead:
+                    tiles.start()
             with beside.current():
-                audio = decode_audio(vae, vocoder, sound.audio, decoders)
+                audio = self._shared(lambda: decode_audio(vae, vocoder, sound.audio, decoders))
             require_finite(DECODE_AUDIO, audio)
         # By its iterator, which lets go of the list at its end.
         decoded = chain(iter(first), frames)
-        return Begun(decoded, audio, vocoder.sample_rate, ahead=len(first))
+        return Begun(decoded, audio, vocoder.sample_rate, ahead)
+
+    def _shared(self, sound: Callable[[], Tensor]) -> Tensor:
+        """Of several ranks, the last makes the sound: it has the fewest tiles."""
+        if self._mesh is None:
+            return sound()
+        ranks = self._mesh.everyone
+        maker, like = ranks.size - 1, torch.empty(0, device=self._device)
+        made = sound().to(self._device) if ranks.rank == maker else None
+        return ranks.from_rank(maker, made, like).cpu()
 
     def finish(self, begun: Begun) -> Tensor | None:
         """Decode, while earlier frames are being encoded into the output."""

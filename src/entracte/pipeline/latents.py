@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -129,11 +130,20 @@ def decode_video(
     Frames come as soon as no later tile can change them; a GPU may not have made them yet.
     height, width: to crop to, at the centre; None: uncropped.
     """
+    chunks = decode_tiled(partial(decode_tile, vae, decoders), latent, tiling)
+    return frames_of(chunks, height, width)
 
-    def decode(tile: Tensor) -> Tensor:
-        return decoders.video(vae.decoder, vae.denormalise(tile))
 
-    for pixels in decode_tiled(decode, latent, tiling):
+def decode_tile(vae: VideoVae, decoders: Decoders, tile: Tensor) -> Tensor:
+    """Decode normalised latents [1, channels, k+1, h, w] to pixels [1, 3, 8k+1, 32h, 32w]."""
+    return decoders.video(vae.decoder, vae.denormalise(tile))
+
+
+def frames_of(
+    chunks: Iterable[Tensor], height: int | None, width: int | None
+) -> Iterator["DecodedFrames"]:
+    """Pixels, cropped at the centre, as frames; see `decode_video`."""
+    for pixels in chunks:
         yield DecodedFrames.of(_centre(_centre(pixels, -2, height), -1, width))
 
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ from .latents import (
     require_finite,
     upsample,
 )
+from .once import once
 from .open_model import OpenModel
 from .outputs import Generated, Outputs, save_latents
 from .preview import Preview, Previewer
@@ -127,7 +129,7 @@ class Run:
             weights = request.enter_context(self._model.manager.execute(self._plan))
         if self._outputs.preview is not None:
             self._prepare_previews()
-        contexts = [self._context(tokens) for tokens in self._prepared.prompts]
+        contexts = self._contexts()
         made: list[Latents] = []
         for number, each in enumerate(self._resolved.phases):
             start = self._upsample(made[-1]) if made else self._empty(each)
@@ -152,21 +154,32 @@ class Run:
         ]
         return DrawnNoise(NoiseSource(request.seed), sizes, self._model.device)
 
-    def _context(self, tokens: Tensor) -> TextContext:
-        device, calls = self._model.device, self._model.calls
-
-        def make() -> TextContext:
-            self._trace.count("text_encodings")
-            with self._stages.enter(ENCODE_TEXT) as lent:
-                states = encode_text(lent[TextEncoder], tokens, device, calls)
-                require_finite(ENCODE_TEXT, states)
-            with self._stages.enter(CONNECT_TEXT) as lent:
-                context = connect_text(lent[Connectors], states)
-                require_finite(CONNECT_TEXT, context.video, context.audio)
-                return context
-
+    def _contexts(self) -> list[TextContext]:
+        """Of all prompts; ranks share out those that are new."""
+        model, prompts = self._model, self._prepared.prompts
         weights = self._resolved.weights.lent.get("connectors", BASE)
-        return self._model.contexts.get((tuple(tokens.tolist()), weights), make)
+        keys = [(tuple(tokens.tolist()), weights) for tokens in prompts]
+        new = {
+            key: partial(self._encode, tokens)
+            for key, tokens in zip(keys, prompts, strict=True)
+            if key not in model.contexts
+        }
+        like = torch.empty(0, dtype=model.dtype, device=model.device)
+        made = once(model.mesh, list(new.values()), 2, like)
+        told = {key: TextContext(*each) for key, each in zip(new, made, strict=True)}
+        return [model.contexts.get(key, partial(told.__getitem__, key)) for key in keys]
+
+    def _encode(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """A prompt's contexts."""
+        device, calls = self._model.device, self._model.calls
+        self._trace.count("text_encodings")
+        with self._stages.enter(ENCODE_TEXT) as lent:
+            states = encode_text(lent[TextEncoder], tokens, device, calls)
+            require_finite(ENCODE_TEXT, states)
+        with self._stages.enter(CONNECT_TEXT) as lent:
+            context = connect_text(lent[Connectors], states)
+            require_finite(CONNECT_TEXT, context.video, context.audio)
+        return context.video, context.audio
 
     def _empty(self, resolved: ResolvedPhase) -> Latents:
         return empty_latents(
@@ -188,9 +201,19 @@ class Run:
             return []
         stage = phase.stages.encode_images
         with self._stages.enter(stage) as lent:
-            encoded = encode_images(lent[VideoVae], images)
-            require_finite(stage, *(image.latent for image in encoded))
-        return encoded
+            vae = lent[VideoVae]
+
+            def encode(image: FittedImage) -> tuple[Tensor]:
+                (encoded,) = encode_images(vae, [image])
+                return (encoded.latent,)
+
+            work = [partial(encode, image) for image in images]
+            latents = once(self._model.mesh, work, 1, images[0].pixels)
+            require_finite(stage, *(latent for (latent,) in latents))
+        return [
+            EncodedImage(latent, each.frame, each.strength)
+            for (latent,), each in zip(latents, images, strict=True)
+        ]
 
     def _denoise(
         self,

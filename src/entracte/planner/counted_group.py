@@ -29,14 +29,22 @@ class _CountedGroup(ProcessGroup):
     def alltoall_base(
         self,
         _output: Tensor,
-        _input: Tensor,
+        given: Tensor,
         _received: Sequence[int],
         sent: Sequence[int],
         *_options: object,
     ) -> Work:
+        """Count what goes to other ranks; no sizes stand for equal ones."""
+        own = sent[self.rank()] if sent else given.nbytes // self.size()
+        return self._count(given.nbytes - own)
+
+    def _allgather_base(self, _output: Tensor, given: Tensor, *_options: object) -> Work:
         """Count what goes to other ranks."""
+        return self._count(given.nbytes * (self.size() - 1))
+
+    def _count(self, nbytes: int) -> Work:
         self._counts.exchanges += 1
-        self._counts.exchanged += sum(sent) - sent[self.rank()]
+        self._counts.exchanged += nbytes
         return _Done()
 
 

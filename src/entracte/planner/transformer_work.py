@@ -10,7 +10,6 @@ from torch import Tensor
 from entracte.models.connectors import CONTEXT_TOKENS, TextContext
 from entracte.models.kernels.graphs import captured, held_bytes
 from entracte.models.transformer import (
-    ONE_DEVICE,
     Evaluate,
     StreamRotary,
     Sweep,
@@ -220,11 +219,11 @@ class _CountedBlocks:
         (block,) = blocks
         video, audio = sweep.video, sweep.audio
         rows, tokens, _ = batches[0].video.shape
-        if captured(rows, tokens) and sweep.exchange is ONE_DEVICE:
+        if captured(rows, tokens) and sweep.exchange.captured:
             self.held = held_bytes(batches[0], sweep)
 
         def all_batches(index: int) -> None:
-            shared = block.prepare(video, audio)
+            shared = block.prepare(video, audio, exchange=sweep.exchange)
             for batch in batches:
                 rows = batch.rows(index)
                 call = partial(

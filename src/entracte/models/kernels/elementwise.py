@@ -7,6 +7,7 @@ import triton
 from torch import Tensor, nn
 
 from entracte.models.transformer.elementwise import PLAIN, GatedUpdate
+from entracte.models.transformer.exchange import HeadRoom
 from entracte.models.transformer.linear import Linear
 from entracte.models.transformer.modulation import Modulation
 from entracte.models.transformer.rotary import Rotary
@@ -70,19 +71,34 @@ class FusedElementwise:
         return outs
 
     def normed_heads(
-        self, x: Tensor, weight: Tensor, eps: float, heads: int, rotary: Rotary | None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        eps: float,
+        heads: int,
+        rotary: Rotary | None,
+        room: HeadRoom | None = None,
     ) -> Tensor:
         rows, tokens, width = x.shape
         half = width // heads // 2
         cos, sin = (x, x) if rotary is None else (rotary.cos, rotary.sin)
+        split: Tensor = x.unflatten(-1, (heads, -1))
+        to, parts = (split, 1) if room is None else (room.parts[0], len(room.parts))
+        addresses = None if room is None else room.addresses
         normed_heads_kernel[(rows * tokens,)](
             x,
             weight,
             cos,
             sin,
+            to,
+            x if addresses is None else addresses,
+            *to.stride()[:2],
+            0 if room is None or room.memory is None else room.memory.stride(0),
             tokens,
             heads,
             eps,
+            PART=heads // parts,
+            ADDRESSED=addresses is not None,
             HALF=half,
             HEADS=triton.next_power_of_2(heads),
             HALVES=triton.next_power_of_2(half),
@@ -90,7 +106,6 @@ class FusedElementwise:
             num_warps=_warps(width),
             **EXACT,
         )
-        split: Tensor = x.unflatten(-1, (heads, -1))
         return split
 
     def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
@@ -116,12 +131,12 @@ class FusedElementwise:
         return out
 
     def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
-        attending, tokens, heads, head_dim = out.shape
-        rows = len(gates)
+        attending, tokens, parts, part, head_dim = out.shape
+        rows, heads = len(gates), parts * part
         gated = torch.empty((rows, tokens, heads * head_dim), dtype=out.dtype, device=out.device)
         gated_heads_kernel[(rows * tokens,)](
             out,
-            *out.stride()[:3],
+            *out.stride()[:4],
             out if kept is None else kept,
             attending * tokens * heads * head_dim,
             gates,
@@ -129,6 +144,7 @@ class FusedElementwise:
             attending,
             tokens,
             heads,
+            PART=part,
             HEAD_DIM=head_dim,
             HEADS=triton.next_power_of_2(heads),
             PLACES=triton.next_power_of_2(head_dim),

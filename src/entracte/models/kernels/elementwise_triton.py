@@ -115,13 +115,20 @@ def modulated_norm_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def normed_heads_kernel(  # type: ignore[no-untyped-def]
-    x,  # [rows, tokens, heads * 2 * half], in place
+    x,  # [rows, tokens, heads * 2 * half]
     weight,
     cos,  # [tokens, heads, half]
     sin,
+    out,  # [rows, tokens, heads, 2 * half] in parts, heads after heads within one; may be x
+    addresses,  # of the parts
+    row_stride,
+    token_stride,
+    part_stride,
     tokens,
     heads,
     eps,
+    PART: tl.constexpr,  # noqa: N803
+    ADDRESSED: tl.constexpr,  # noqa: N803
     HALF: tl.constexpr,  # noqa: N803
     HEADS: tl.constexpr,  # noqa: N803
     HALVES: tl.constexpr,  # noqa: N803
@@ -154,15 +161,24 @@ def normed_heads_kernel(  # type: ignore[no-untyped-def]
         first = tl.fma(-wide_second, by_sin, first).to(dtype)
         second = (wide_second * by_cos).to(dtype).to(tl.float32)
         second = tl.fma(wide_first, by_sin, second).to(dtype)
-    tl.store(start + columns, first, mask=inside)
-    tl.store(start + columns + HALF, second, mask=inside)
+    number = head // PART
+    if ADDRESSED:
+        at = tl.load(addresses + number, mask=head < heads, other=0)
+        to = at.to(tl.pointer_type(dtype))
+    else:
+        to = out + number * part_stride
+    to += (row // tokens).to(tl.int64) * row_stride + (row % tokens).to(tl.int64) * token_stride
+    to += (head % PART) * (2 * HALF) + place
+    tl.store(to, first, mask=inside)
+    tl.store(to + HALF, second, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def gated_heads_kernel(  # type: ignore[no-untyped-def]
-    attended,  # [attending rows, tokens, heads, head_dim], of any strides but the last
+    attended,  # [attending rows, tokens, parts, heads, head_dim], of any strides but the last
     row_stride,
     token_stride,
+    part_stride,
     head_stride,
     kept,  # [further rows, tokens, heads * head_dim]
     kept_first,  # where they begin in out, in numbers
@@ -171,6 +187,7 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     attending,
     tokens,
     heads,
+    PART: tl.constexpr,  # noqa: N803
     HEAD_DIM: tl.constexpr,  # noqa: N803
     HEADS: tl.constexpr,  # noqa: N803
     PLACES: tl.constexpr,  # noqa: N803
@@ -183,7 +200,8 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     place = tl.arange(0, PLACES)[None, :]
     inside = (head < heads) & (place < HEAD_DIM)
     here = program.to(tl.int64) * (heads * HEAD_DIM) + head * HEAD_DIM + place
-    from_attention = row * row_stride + token * token_stride + head * head_stride + place
+    from_attention = row * row_stride + token * token_stride + place
+    from_attention += (head // PART) * part_stride + (head % PART) * head_stride
     if KEPT:
         if row >= attending:
             values = tl.load(kept + here - kept_first, mask=inside, other=0.0)

@@ -6,15 +6,15 @@ Inputs and results are held by the shape of a sweep.
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from entracte.models.transformer.attention import ONE_DEVICE
 from entracte.models.transformer.block import Block, StreamConditions
 from entracte.models.transformer.elementwise import Elementwise
+from entracte.models.transformer.exchange import Exchange
 from entracte.models.transformer.execution import BlockLoop, Sweep, run_block
 from entracte.models.transformer.lanes import IN_TURN, Lanes
 from entracte.models.transformer.passes import Batch, Pass
@@ -64,9 +64,15 @@ class CapturedBlocks:
 
     def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         rows, tokens, _ = batches[0].video.shape
-        if not captured(rows, tokens) or sweep.exchange is not ONE_DEVICE:
+        if not captured(rows, tokens) or not sweep.exchange.captured:
             return self._loop.run(blocks, batches, sweep)
-        shape = _Shape(sweep.passes, sweep.rows_at_once, _shape(sweep.video), _shape(sweep.audio))
+        shape = _Shape(
+            sweep.passes,
+            sweep.rows_at_once,
+            sweep.exchange,
+            _shape(sweep.video),
+            _shape(sweep.audio),
+        )
         graphs = self._graphs.pop(shape, None)
         if graphs is None:
             while len(self._graphs) >= SHAPES:
@@ -98,6 +104,7 @@ class _Shape:
 
     passes: tuple[Pass, ...]
     rows_at_once: int
+    exchange: Exchange
     video: tuple[object, ...]
     audio: tuple[object, ...]
 
@@ -111,7 +118,7 @@ class _Graphs:
         passes = len(sweep.passes)
         self._x = first.video.new_empty((passes, *first.video.shape[1:]))
         self._y = first.audio.new_empty((passes, *first.audio.shape[1:]))
-        self._sweep = deepcopy(sweep)
+        self._sweep = replace(sweep, video=deepcopy(sweep.video), audio=deepcopy(sweep.audio))
         self._ops = ops
         self._lanes = lanes
         self._graphs = PlacedGraphs(capture)

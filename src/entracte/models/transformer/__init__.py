@@ -1,7 +1,8 @@
 """The LTX-2.3 transformer."""
 
-from .attention import ONE_DEVICE, Exchange, attend
+from .attention import attend
 from .config import TransformerConfig
+from .exchange import ONE_DEVICE, Awaited, Exchange, HeadRoom
 from .execution import RunBlocks, Sweep, run_blocks
 from .model import Evaluate, StreamInput, StreamRotary, Transformer, Velocity
 from .modulation import TokenRun, runs_of
@@ -10,8 +11,10 @@ from .rotary import Rotary
 
 __all__ = [
     "ONE_DEVICE",
+    "Awaited",
     "Evaluate",
     "Exchange",
+    "HeadRoom",
     "Pass",
     "Rotary",
     "RunBlocks",

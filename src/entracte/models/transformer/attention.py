@@ -1,11 +1,10 @@
 """Attention with query/key RMS norm over the full width and a gate for every head."""
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
 from .elementwise import PLAIN, Elementwise
+from .exchange import HeadRoom
 from .linear import Linear, attention
 from .norm import RMSNorm
 from .rotary import Rotary
@@ -15,32 +14,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim]."""
     out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)
-
-
-class Exchange(Protocol):
-    """Attention to the video's tokens, which may be spread over several devices.
-
-    Audio and text tokens are on every device. All tensors are [rows, tokens, heads, head_dim].
-    """
-
-    def among_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Of this device's video tokens to those of all devices; returns its own tokens' heads."""
-
-    def from_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Of all audio tokens, q, to the video tokens of all devices; k and v are this device's."""
-
-
-class OneDevice:
-    """The `Exchange` where all tokens are here."""
-
-    def among_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v)
-
-    def from_video(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v)
-
-
-ONE_DEVICE = OneDevice()
 
 
 class Attention(nn.Module):
@@ -69,26 +42,48 @@ class Attention(nn.Module):
         self.to_gate_logits = Linear(query_dim, heads)
         self.to_out = nn.ModuleList([Linear(width, query_dim)])
 
-    def queries(self, x: Tensor, rotary: Rotary | None = None, ops: Elementwise = PLAIN) -> Tensor:
-        """[rows, tokens, query_dim] -> [rows, tokens, heads, head_dim]"""
-        return ops.normed_heads(self.to_q(x), self.q_norm.weight, self.eps, self.heads, rotary)
+    def queries(
+        self,
+        x: Tensor,
+        rotary: Rotary | None = None,
+        ops: Elementwise = PLAIN,
+        room: HeadRoom | None = None,
+    ) -> Tensor:
+        """[rows, tokens, query_dim] -> [rows, tokens, heads, head_dim], or into the room."""
+        q, weight = self.to_q(x), self.q_norm.weight
+        return ops.normed_heads(q, weight, self.eps, self.heads, rotary, room)
 
-    def keys(self, x: Tensor, rotary: Rotary | None = None, ops: Elementwise = PLAIN) -> Tensor:
-        """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
-        return ops.normed_heads(self.to_k(x), self.k_norm.weight, self.eps, self.heads, rotary)
+    def keys(
+        self,
+        x: Tensor,
+        rotary: Rotary | None = None,
+        ops: Elementwise = PLAIN,
+        room: HeadRoom | None = None,
+    ) -> Tensor:
+        """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim], or into the room."""
+        k, weight = self.to_k(x), self.k_norm.weight
+        return ops.normed_heads(k, weight, self.eps, self.heads, rotary, room)
 
     def values(self, x: Tensor) -> Tensor:
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
         return self.split(self.to_v(x))
 
-    def project(
-        self, heads_out: Tensor, x: Tensor, kept: Tensor | None = None, ops: Elementwise = PLAIN
-    ) -> Tensor:
-        """Gate the heads by the query tokens x, and project to [rows, tokens, query_dim].
+    def gates(self, x: Tensor, ops: Elementwise = PLAIN) -> Tensor:
+        """Of the heads, by the query tokens: [rows, tokens, query_dim] -> [rows, tokens, heads]"""
+        return ops.gates(self.to_gate_logits, x)
 
-        `heads_out` is overwritten. kept: the heads of further rows, which follow it.
+    def project(
+        self,
+        heads_out: Tensor,
+        gates: Tensor,
+        kept: Tensor | None = None,
+        ops: Elementwise = PLAIN,
+    ) -> Tensor:
+        """Gate the heads, and project them to [rows, tokens, query_dim].
+
+        heads_out: [rows, tokens, devices, heads / devices, head_dim], which is overwritten.
+        kept: the heads of further rows, which follow it.
         """
-        gates = ops.gates(self.to_gate_logits, x)
         out: Tensor = self.to_out[0](ops.gated_heads(heads_out, gates, kept))
         return out
 
@@ -98,9 +93,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """Self-attention of x [rows, tokens, query_dim]."""
-        return self.project(
-            attend(self.queries(x, rotary), self.keys(x, rotary), self.values(x)), x
-        )
+        attended = attend(self.queries(x, rotary), self.keys(x, rotary), self.values(x))
+        return self.project(attended.unsqueeze(2), self.gates(x))
 
 
 class FeedForward(nn.Module):

@@ -1,14 +1,15 @@
 """One of the transformer's blocks: two streams, video and audio, that attend to each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .attention import ONE_DEVICE, Attention, Exchange, FeedForward, attend
+from .attention import Attention, FeedForward, attend
 from .config import StreamConfig, TransformerConfig
 from .elementwise import PLAIN, Elementwise, GatedUpdate
+from .exchange import ONE_DEVICE, Awaited, Exchange
 from .lanes import IN_TURN, Lanes, meet
 from .modulation import Modulation, TokenTimesteps
 from .passes import Rows
@@ -44,7 +45,8 @@ class StreamShared:
         adds, [timesteps, width].
     audio_to_video, video_to_audio: the modulation of this stream's part in each direction of
         audio-video attention. cross_gate: [1, width].
-    text_keys, text_values: of the contexts, [contexts, text tokens, heads, head_dim].
+    text_keys, text_values: of the contexts, [contexts, text tokens, heads, head_dim] once they are
+        here.
     """
 
     attention: Modulation
@@ -56,8 +58,8 @@ class StreamShared:
     audio_to_video: Modulation
     video_to_audio: Modulation
     cross_gate: Tensor
-    text_keys: Tensor
-    text_values: Tensor
+    text_keys: Awaited
+    text_values: Awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class Block(nn.Module):
         video: StreamConditions,
         audio: StreamConditions,
         ops: Elementwise = PLAIN,
+        exchange: Exchange = ONE_DEVICE,
         lanes: Lanes = IN_TURN,
     ) -> Shared:
         """What does not depend on the hidden states: modulation, keys and values of the text."""
@@ -113,6 +116,7 @@ class Block(nn.Module):
                 self.audio_prompt_scale_shift_table,
                 self.scale_shift_table_a2v_ca_audio,
                 ops,
+                ONE_DEVICE,
             )
         for_video = _shared(
             self.attn2,
@@ -121,6 +125,7 @@ class Block(nn.Module):
             self.prompt_scale_shift_table,
             self.scale_shift_table_a2v_ca_video,
             ops,
+            exchange,
         )
         return Shared(for_video, for_audio)
 
@@ -147,11 +152,11 @@ class Block(nn.Module):
         v, a = shared.video, shared.audio
         with lanes.audio():
             adding_a = self._self_attention(
-                self.audio_attn1, y, audio, a, rows.audio_attending, ops, attend
+                self.audio_attn1, y, audio, a, rows.audio_attending, ops, ONE_DEVICE
             )
             adding_a = self._text_attention(self.audio_attn2, y, adding_a, a, rows, ops)
         adding_v = self._self_attention(
-            self.attn1, x, video, v, rows.video_attending, ops, exchange.among_video
+            self.attn1, x, video, v, rows.video_attending, ops, exchange
         )
         adding_v = self._text_attention(self.attn2, x, adding_v, v, rows, ops)
         if rows.isolated < len(x):
@@ -171,22 +176,21 @@ class Block(nn.Module):
         shared: StreamShared,
         attending: int,
         ops: Elementwise,
-        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        exchange: Exchange,
     ) -> GatedUpdate | None:
         """Rows from `attending` on keep their own values."""
         (h,) = ops.modulated_norm(x, self.eps, [shared.attention])
         values = attention.values(h)
         if attending:
-            asking = h[:attending]
-            out = attend(
-                attention.queries(asking, conditions.rotary, ops),
-                attention.keys(asking, conditions.rotary, ops),
-                values[:attending],
+            asked = _among(
+                attention, h[:attending], values[:attending], conditions.rotary, ops, exchange
             )
-            kept = values[attending:] if attending < len(x) else None
+            gates = attention.gates(h, ops)
+            out, kept = asked(), values[attending:] if attending < len(x) else None
         else:
-            out, kept = values, None
-        update = attention.project(out, h, kept, ops)
+            gates = attention.gates(h, ops)
+            out, kept = values.unsqueeze(2), None
+        update = attention.project(out, gates, kept, ops)
         return ops.defer(x, GatedUpdate(update, shared.attention_gate, shared.attention.timesteps))
 
     def _text_attention(
@@ -201,10 +205,10 @@ class Block(nn.Module):
         (h,) = ops.modulated_norm(x, self.eps, [shared.text], adding)
         out = attend(
             attention.queries(h, ops=ops),
-            _of_rows(shared.text_keys, rows.contexts),
-            _of_rows(shared.text_values, rows.contexts),
+            _of_rows(shared.text_keys(), rows.contexts),
+            _of_rows(shared.text_values(), rows.contexts),
         )
-        update = attention.project(out, h, ops=ops)
+        update = attention.project(out.unsqueeze(2), attention.gates(h, ops), ops=ops)
         return ops.defer(x, GatedUpdate(update, shared.text_gate, shared.text.timesteps))
 
     def _audio_video_attention(
@@ -234,12 +238,9 @@ class Block(nn.Module):
 
         with lanes.audio():
             attention = self.video_to_audio_attn
-            out = exchange.from_video(
-                attention.queries(audio_asks, audio.cross_rotary, ops),
-                attention.keys(video_tells, video.cross_rotary, ops),
-                attention.values(video_tells),
-            )
-            update = attention.project(out, audio_asks, ops=ops)
+            asked = _of_video(attention, audio_asks, video_tells, video, audio, ops, exchange)
+            gates = attention.gates(audio_asks, ops)
+            update = attention.project(asked(), gates, ops=ops)
             alike = a.attention.timesteps.alike
             adding_a = ops.defer(y, GatedUpdate(update, a.cross_gate, alike, isolated))
 
@@ -249,7 +250,7 @@ class Block(nn.Module):
             attention.keys(audio_tells, audio.cross_rotary, ops),
             attention.values(audio_tells),
         )
-        update = attention.project(out, video_asks, ops=ops)
+        update = attention.project(out.unsqueeze(2), attention.gates(video_asks, ops), ops=ops)
         alike = v.attention.timesteps.alike
         adding_v = ops.defer(x, GatedUpdate(update, v.cross_gate, alike, isolated))
         meet(lanes)  # before the memory that the other lane reads is used again
@@ -268,6 +269,43 @@ class Block(nn.Module):
         return GatedUpdate(update, shared.feed_forward_gate, shared.feed_forward.timesteps)
 
 
+def _among(
+    attention: Attention,
+    x: Tensor,
+    values: Tensor,
+    rotary: Rotary,
+    ops: Elementwise,
+    exchange: Exchange,
+) -> Awaited:
+    """Video tokens attend to each other. What is told is on its way beside the next product."""
+    rows, tokens, heads, _ = values.shape
+    v = exchange.tell("video v", values, None)
+    room = exchange.room("video q", rows, tokens, heads, values)
+    q = exchange.tell("video q", attention.queries(x, rotary, ops, room), room)
+    room = exchange.room("video k", rows, tokens, heads, values)
+    k = exchange.tell("video k", attention.keys(x, rotary, ops, room), room)
+    return exchange.collect(attend(q(), k(), v()))
+
+
+def _of_video(
+    attention: Attention,
+    asking: Tensor,
+    telling: Tensor,
+    video: StreamConditions,
+    audio: StreamConditions,
+    ops: Elementwise,
+    exchange: Exchange,
+) -> Awaited:
+    """Audio tokens attend to the video's."""
+    values = attention.values(telling)
+    rows, tokens, heads, _ = values.shape
+    v = exchange.tell("audio v", values, None)
+    room = exchange.room("audio k", rows, tokens, heads, values)
+    k = exchange.tell("audio k", attention.keys(telling, video.cross_rotary, ops, room), room)
+    q = exchange.own(attention.queries(asking, audio.cross_rotary, ops))
+    return exchange.gather(attend(q, k(), v()))
+
+
 def _shared(
     attention: Attention,
     conditions: StreamConditions,
@@ -275,12 +313,14 @@ def _shared(
     prompt: Tensor,
     cross: Tensor,
     ops: Elementwise,
+    exchange: Exchange,
 ) -> StreamShared:
     timesteps = conditions.timesteps
     rows = (table + conditions.timestep).unbind(1)
     a2v_scale, a2v_shift, v2a_scale, v2a_shift = (cross[:4] + conditions.cross).unbind(1)
     shift, scale = prompt + conditions.prompt
-    text = ops.modulated(conditions.contexts, scale, shift)
+    tokens = conditions.contexts.shape[1]
+    text = ops.modulated(exchange.part(conditions.contexts), scale, shift)
     return StreamShared(
         attention=Modulation(rows[0], rows[1], timesteps),
         attention_gate=rows[2],
@@ -291,8 +331,8 @@ def _shared(
         audio_to_video=Modulation(a2v_shift, a2v_scale, timesteps),
         video_to_audio=Modulation(v2a_shift, v2a_scale, timesteps),
         cross_gate=cross[4:] + conditions.cross_gate,
-        text_keys=attention.keys(text, ops=ops),
-        text_values=attention.values(text),
+        text_keys=exchange.join("text k", attention.keys(text, ops=ops), tokens),
+        text_values=exchange.join("text v", attention.values(text), tokens),
     )
 
 

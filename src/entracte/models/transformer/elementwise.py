@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .exchange import HeadRoom
 from .modulation import Modulation, TokenTimesteps, add_gated, modulate
 from .norm import rms_norm
 from .rotary import Rotary, rotate
@@ -56,11 +57,18 @@ class Elementwise(Protocol):
         """
 
     def normed_heads(
-        self, x: Tensor, weight: Tensor, eps: float, heads: int, rotary: Rotary | None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        eps: float,
+        heads: int,
+        rotary: Rotary | None,
+        room: HeadRoom | None = None,
     ) -> Tensor:
         """RMS norm with a weight [width], split into heads, and rotated if there are angles.
 
-        Returns [rows, tokens, heads, width / heads]; x may be overwritten.
+        Returns [rows, tokens, heads, width / heads]; x may be overwritten. room: is written to
+        instead; what is returned is not to be used then.
         """
 
     def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
@@ -69,8 +77,9 @@ class Elementwise(Protocol):
     def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
         """Heads times their gates, as [rows, tokens, width].
 
-        out: [rows, tokens, heads, head_dim], of any strides; it may be overwritten. kept: further
-        rows that follow it. gates: [all rows, tokens, heads].
+        out: [rows, tokens, parts, heads / parts, head_dim], of any strides; it may be overwritten.
+        kept: further rows that follow it, [rows, tokens, heads, head_dim]. gates:
+        [all rows, tokens, heads].
         """
 
 
@@ -102,16 +111,26 @@ class PlainElementwise:
         return [*(modulate(h, each, in_place=False) for each in earlier), modulate(h, last)]
 
     def normed_heads(
-        self, x: Tensor, weight: Tensor, eps: float, heads: int, rotary: Rotary | None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        eps: float,
+        heads: int,
+        rotary: Rotary | None,
+        room: HeadRoom | None = None,
     ) -> Tensor:
         split: Tensor = rms_norm(x, eps, weight).unflatten(-1, (heads, -1))
-        return split if rotary is None else rotate(split, rotary)
+        made = split if rotary is None else rotate(split, rotary)
+        if room is not None:
+            room.fill(made)
+        return made
 
     def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
         return torch.sigmoid(linear(x)).mul_(2)
 
     def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
-        whole = out if kept is None else torch.cat([out, kept])
+        own = out.flatten(2, 3)
+        whole = own if kept is None else torch.cat([own, kept])
         return whole.mul_(gates.unsqueeze(-1)).flatten(2)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from .attention import ONE_DEVICE, Exchange
 from .block import Block, StreamConditions
 from .elementwise import PLAIN, Elementwise
+from .exchange import ONE_DEVICE, Exchange
 from .lanes import IN_TURN, Lanes
 from .passes import Batch, Pass, join
 
@@ -52,7 +52,7 @@ def run_block(
     """
     video, audio = sweep.video, sweep.audio
     lanes.fork()
-    shared = block.prepare(video, audio, ops, lanes)
+    shared = block.prepare(video, audio, ops, sweep.exchange, lanes)
     done = []
     for batch in batches:
         rows, exchange = batch.rows(index), sweep.exchange

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..component import Component
-from .attention import ONE_DEVICE, Exchange
 from .block import Block, StreamConditions
 from .config import TransformerConfig
+from .exchange import ONE_DEVICE, Exchange
 from .execution import RunBlocks, Sweep, run_blocks
 from .modulation import AdaLayerNormSingle, Modulation, TokenRun, TokenTimesteps, modulate
 from .passes import Pass, first_batches
@@ -129,7 +129,8 @@ class Transformer(Component):
         """Evaluate every pass; returns their velocities in the order of `passes`.
 
         rows_at_once: how many passes share a batch (default: all). run: the loop over the blocks.
-        exchange: how attention reads video tokens of other devices, where `video` has a part.
+        exchange: how attention reads video tokens of other devices, where `video` has a part; the
+            velocities are those of all tokens.
         """
         rows_at_once = rows_at_once or len(passes)
         scale, gate_scale = self.config.timestep_scale, self.config.gate_timestep_scale
@@ -174,7 +175,12 @@ class Transformer(Component):
         velocities: dict[Pass, Velocity] = {}
         for batch in batches:
             video_out = self._output(
-                batch.video, self.scale_shift_table, video_embedded, video_timesteps, self.proj_out
+                batch.video,
+                self.scale_shift_table,
+                video_embedded,
+                video_timesteps,
+                self.proj_out,
+                exchange,
             )
             audio_out = self._output(
                 batch.audio,
@@ -182,6 +188,7 @@ class Transformer(Component):
                 audio_embedded,
                 audio_timesteps,
                 self.audio_proj_out,
+                ONE_DEVICE,
             )
             for row, evaluated in enumerate(batch.passes):
                 velocities[evaluated] = Velocity(video_out[row : row + 1], audio_out[row : row + 1])
@@ -189,9 +196,16 @@ class Transformer(Component):
 
     @staticmethod
     def _output(
-        x: Tensor, table: Tensor, embedded: Tensor, timesteps: TokenTimesteps, projection: nn.Module
+        x: Tensor,
+        table: Tensor,
+        embedded: Tensor,
+        timesteps: TokenTimesteps,
+        projection: nn.Module,
+        exchange: Exchange,
     ) -> Tensor:
+        """For all tokens: the order of sums in so narrow a product depends on their number."""
         shift, scale = (table + embedded[:, None]).unbind(1)
         normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
-        out: Tensor = projection(modulate(normed, Modulation(shift, scale, timesteps)))
+        h = modulate(normed, Modulation(shift, scale, timesteps))
+        out: Tensor = projection(exchange.whole(h))
         return out
