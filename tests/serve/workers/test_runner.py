@@ -69,6 +69,7 @@ def test_a_video_with_steps_previews_and_memory(runner: EngineRunner, tmp_path: 
     assert [(s.step, s.steps) for s in steps if s.stage == "refine"][-1] == (3, 3)
     assert [s.fraction for s in steps] == sorted(s.fraction for s in steps)
     assert (steps[-1].stage, steps[-1].fraction) == ("mux", 1)
+    assert steps[-1].seconds_left == pytest.approx(0, abs=1e-6)
     previews = [each for each in told if isinstance(each, PreviewImage)]
     assert [p.step for p in previews] == [1, 2, 1, 2, 3]
     picture = Image.open(BytesIO(previews[-1].image))

@@ -34,7 +34,7 @@ from entracte.planner.prediction import Prediction
 from entracte.progress import Progress
 from entracte.request import Request
 from entracte.result import Result
-from entracte.stages import Act, stages_of
+from entracte.stages import MUX, Act, stages_of
 from entracte.trace.memory import read_memory
 from entracte.units import MIB
 
@@ -147,7 +147,10 @@ class EngineRunner:
 
 
 class ProgressReporter:
-    """Turns the engine's progress into steps with times. tail: seconds behind the last step."""
+    """Turns the engine's progress into steps with times.
+
+    tail: seconds from the last step until only the file is left to write.
+    """
 
     def __init__(
         self, job_id: str, tail: float, report: Report, memory: Callable[[], MemoryReport]
@@ -168,7 +171,8 @@ class ProgressReporter:
                 self._durations[self._stage] = before + now - self._since
             self._stage, self._since = progress.stage, now
             self._report(self._memory())
-        left = None if progress.seconds_left is None else progress.seconds_left + self._tail
+        tail = 0.0 if progress.stage == MUX.name else self._tail
+        left = None if progress.seconds_left is None else progress.seconds_left + tail
         self._report(
             Step(
                 self._job_id,
