@@ -138,6 +138,7 @@ def test_a_rank_that_fails_frees_those_who_wait() -> None:
 
 def test_the_table_takes_names_again_and_again() -> None:
     shared = SharedMemory.open(ThreadPeers(Meeting(1), 0))
+    assert shared is not None
     for number in range(3):
         for name in map(str, range(50)):
             assert shared.join(name, name.encode) == name.encode()

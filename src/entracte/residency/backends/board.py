@@ -53,8 +53,9 @@ class Board(Protocol):
 
 
 def open_shared_memory(peers: Peers) -> "SharedMemory | None":
-    """The shared memory of a group, opened by all of its ranks now; None for a group of one, and
-    where the system has none. Raises PeerFailed where a rank cannot open it.
+    """The shared memory of a group, opened by all of its ranks now; None for a group of one, where
+    ranks only exchange tensors, and where the system has none. Raises PeerFailed where one cannot
+    open it.
     """
     if peers.size == 1 or sys.platform != "linux":
         return None

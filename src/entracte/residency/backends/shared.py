@@ -37,13 +37,21 @@ class SharedMemory:
     """The shared file of one rank; see `Board`, which it is."""
 
     @classmethod
-    def open(cls, peers: Peers) -> Self:
-        """Open it now, as all other ranks do. Raises PeerFailed where one of them cannot."""
+    def open(cls, peers: Peers) -> Self | None:
+        """Open it now, as all other ranks do; None where they only exchange tensors.
+
+        Raises PeerFailed where one of them cannot.
+        """
         file, failure = -1, ""
         if peers.rank == 0:
             file = os.memfd_create("entracte")
             os.ftruncate(file, _TABLE)
-        process, number = cast(tuple[int, int], peers.exchange((os.getpid(), file))[0])
+        told = peers.exchange((os.getpid(), file))
+        if len(told) < peers.size:
+            if peers.rank == 0:
+                os.close(file)
+            return None
+        process, number = cast(tuple[int, int], told[0])
         try:
             opened = os.open(f"/proc/{process}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
