@@ -335,6 +335,10 @@ def test_this_machine(demo_model: Path) -> None:
         path.stat().st_size for path in demo_model.rglob("*.safetensors")
     )
     assert "problem" not in verdicts(replace(found, nvidia_driver=None))
+
+
+@pytest.mark.slow
+def test_this_machine_for_the_published_model() -> None:
     assert examine(HostBackend(), torch.float32).model_bytes == published("ltx-2.3").nbytes
 
 

@@ -1,5 +1,6 @@
 """A small module with blocks and adapters, on which the device manager is tested."""
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -70,6 +71,18 @@ def build(blocks: int = BLOCKS) -> Net:
         return Net(blocks).bfloat16()
 
 
+@functools.cache
+def _weights(blocks: int) -> dict[str, Tensor]:
+    """Those of `make_net`, whose initialisation takes longer than most requests here."""
+    return make_net(blocks=blocks).state_dict()
+
+
+@functools.cache
+def _linears() -> dict[str, nn.Linear]:
+    modules = build().named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.Linear)}
+
+
 def read_factors(name: str) -> Mapping[str, Factors]:
     """An adapter of every linear; other names are other adapters."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
@@ -81,8 +94,7 @@ def read_factors(name: str) -> Mapping[str, Factors]:
         f"{module_name}.weight": Factors(
             random(2, module.in_features), random(module.out_features, 2) * 0.3
         )
-        for module_name, module in make_net().named_modules()
-        if isinstance(module, nn.Linear)
+        for module_name, module in _linears().items()
     }
 
 
@@ -119,8 +131,7 @@ KINDS = in_memory(read_kinds)
 
 
 def make_spec(blocks: int = BLOCKS) -> ComponentSpec:
-    net = make_net(blocks=blocks)
-    source = TensorSource(net.state_dict())
+    source = TensorSource({name: each.clone() for name, each in _weights(blocks).items()})
     return ComponentSpec("net", lambda: build(blocks), {"base": source}, "blocks")
 
 

@@ -48,7 +48,7 @@ def wait_for(what: Callable[[], Any]) -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {PATIENCE} s")
         time.sleep(pause)
-        pause = min(0.1, 1.2 * pause)  # what takes long is asked for less often
+        pause = min(0.05, 1.2 * pause)  # what takes long is asked for less often
     return found
 
 

@@ -66,7 +66,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
 def test_a_restart_keeps_the_queue_and_its_order(tmp_path: Path) -> None:
     with local(tmp_path / "data", OpenFake(step_s=0.05)) as running:
         asked = [running.create(f"steps {20 + n}")["id"] for n in range(8)]
-        wait_for(lambda: running.video(asked[1])["status"] == "in_progress")
+        wait_for(lambda: running.video(asked[1])["status"] != "queued")
     with local(tmp_path / "data", OpenFake(step_s=0.001)) as again:
         wait_for(lambda: len(again.service.store.ended()) == len(asked))
         jobs = again.service.store.page(None, None, 20, newest_first=False)

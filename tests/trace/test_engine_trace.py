@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entracte import Engine, Guidance, Request, Residency
+from entracte.residency import Row
 from entracte.residency.backends.host import HostBackend, HostStream
 from entracte.residency.backends.protocol import Direction
 from entracte.residency.simulated import SimulatedAccelerator
@@ -44,11 +45,18 @@ def opened(demo_model: Path) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
-def engine(opened: Engine) -> Engine:
-    """With all weights on the device, and merged."""
-    opened.configure(Residency("resident"))
+@pytest.fixture(scope="module")
+def held(opened: Engine) -> list[Row]:
+    """All weights on the device, and merged."""
     opened.generate(small(), keep_frames=False)
+    return opened.residency()
+
+
+@pytest.fixture
+def engine(opened: Engine, held: list[Row]) -> Engine:
+    opened.configure(Residency("resident"))
+    if opened.residency() != held:
+        opened.generate(small(), keep_frames=False)
     return opened
 
 
