@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from entracte import Engine, Guidance, Request, Residency
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.cli.main import run
-from entracte.errors import Cancelled
+from entracte.errors import Cancelled, OutOfMemory
 from entracte.group import Leader, Member
 from entracte.machine.hardware import Hardware, PeerLink, Rates
 from entracte.progress import Progress
-from entracte.residency.simulated import SimulatedAccelerator
+from entracte.residency.backends.host import HostBackend
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -86,17 +87,27 @@ HARDWARE = Hardware(
 )
 
 
+class Refusing(HostBackend):
+    """Refuses an allocation, once, after five others."""
+
+    allocations = 0
+
+    def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:
+        self.allocations += 1
+        if self.allocations == 6:
+            raise OutOfMemory("the device refuses")
+        return super().allocate(nbytes, again)
+
+
 @dataclass(frozen=True)
-class OpenSimulated:
-    """Opens an engine on a simulated accelerator. fails: it refuses an allocation, once."""
+class OpenHere:
+    """Opens an engine; refuses: on a device that does."""
 
     model: Path
-    fails: bool
+    refuses: bool
 
     def __call__(self, member: Member, device: torch.device) -> Engine:
-        backend = SimulatedAccelerator()
-        if self.fails:
-            backend.fail("allocate", after=5)
+        backend = Refusing(peers=member) if self.refuses else HostBackend(peers=member)
         return Engine(
             open_model(str(self.model), ModelPaths(), distilled=False),
             backend,
@@ -123,8 +134,8 @@ def small() -> Request:
 @pytest.mark.slow
 def test_memory_that_runs_out_on_one_rank(demo_model: Path) -> None:
     """All plan more cheaply, and try again; and a cancel then leaves the group able to work."""
-    leader = Leader([CPU, CPU], OpenSimulated(demo_model, fails=True))
-    with OpenSimulated(demo_model, fails=False)(leader, CPU) as engine:
+    leader = Leader([CPU, CPU], OpenHere(demo_model, refuses=True))
+    with OpenHere(demo_model, refuses=False)(leader, CPU) as engine:
         before = engine.plan(small())
         pids = [each.process.pid for each in leader._followers]
         result = engine.generate(small(), keep_frames=False)
