@@ -10,42 +10,17 @@ from entracte.errors import Cancelled, EntracteError, NotFinite, OutOfMemory, Pe
 from entracte.group import Leader
 from entracte.group.leader import Patience
 
-from .work import Steps, Worker, open_worker, refuse, take
+from .work import Steps, carry_out, expected, processes, refuse, started
 
-PATIENCE = Patience()
 CPU = torch.device("cpu")
-
-
-def started(size: int, patience: Patience = PATIENCE) -> Leader:
-    leader = Leader([CPU] * size, open_worker, patience)
-    Worker(leader)
-    leader.wait_until_open()
-    return leader
-
-
-def carry_out(leader: Leader, order: Steps) -> list[object]:
-    """What every rank made."""
-    if leader.restart():
-        Worker(leader)
-    with leader.share(order) as shared:
-        mine = take(leader, order)
-    return [mine, *shared.reports]
-
-
-def expected(size: int, steps: int = 3) -> list[object]:
-    return [sum(range(steps + 1)) * sum(10**rank for rank in range(size))] * size
 
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Leader]:
     """A group of two, for all tests: each leaves it able to work."""
-    leader = started(2)
+    leader = started([CPU] * 2)
     yield leader
     leader.close()
-
-
-def processes(leader: Leader) -> list[int]:
-    return [each.process.pid for each in leader._followers]
 
 
 def test_all_ranks_carry_out_an_order(pair: Leader) -> None:
@@ -105,7 +80,7 @@ def test_an_error_of_the_leader_ends_all(pair: Leader) -> None:
     ],
 )
 def test_a_rank_that_hangs(fault: str, patience: Patience, words: str) -> None:
-    leader = started(2, patience)
+    leader = started([CPU] * 2, patience)
     with pytest.raises(PeerFailed, match=rf"rank 1 \(cpu\) {words}"):
         carry_out(leader, Steps(fault=fault))
     assert carry_out(leader, Steps()) == expected(2)
@@ -116,7 +91,7 @@ def test_a_rank_that_hangs(fault: str, patience: Patience, words: str) -> None:
 @pytest.mark.parametrize("fault", ["raises", "dies"])
 def test_four_ranks(fault: str) -> None:
     """Those that are in an exchange with each other are freed, too."""
-    leader = started(4)
+    leader = started([CPU] * 4)
     assert carry_out(leader, Steps()) == expected(4)
     with pytest.raises(EntracteError, match=r"rank 2 \(cpu\)"):
         carry_out(leader, Steps(fault=fault, faulty=2))
@@ -137,7 +112,7 @@ def test_a_rank_that_does_not_open() -> None:
 @pytest.mark.slow
 def test_followers_end_with_their_leader() -> None:
     """At once, however it ends: their sockets are closed."""
-    leader = started(2)
+    leader = started([CPU] * 2)
     follower = leader._followers[0].process
     follower.close()
     assert follower.how_it_ended() == (0, "ended with exit code 0")

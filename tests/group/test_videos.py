@@ -22,6 +22,8 @@ from entracte.machine.hardware import Hardware, PeerLink, Rates
 from entracte.progress import Progress
 from entracte.residency.backends.host import HostBackend
 
+from .work import processes
+
 CPU = torch.device("cpu")
 SMALL = [
     "--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "1",
@@ -137,7 +139,7 @@ def test_memory_that_runs_out_on_one_rank(demo_model: Path) -> None:
     leader = Leader([CPU, CPU], OpenHere(demo_model, refuses=True))
     with OpenHere(demo_model, refuses=False)(leader, CPU) as engine:
         before = engine.plan(small())
-        pids = [each.process.pid for each in leader._followers]
+        pids = processes(leader)
         result = engine.generate(small(), keep_frames=False)
         assert result.decision is not None
         cheaper = result.decision.chosen.prediction
@@ -150,7 +152,7 @@ def test_memory_that_runs_out_on_one_rank(demo_model: Path) -> None:
             engine.generate(small(), progress=seen.append, should_stop=stop)
         again = engine.generate(small(), keep_frames=False).latents
         assert all(torch.equal(again[name], result.latents[name]) for name in again)
-        assert [each.process.pid for each in leader._followers] == pids
+        assert processes(leader) == pids
 
 
 def _in_steps(seen: list[Progress]) -> bool:
