@@ -103,6 +103,7 @@ class Engine:
         self._member = member
         self._parallel: Parallel = parallel
         self._execution = self._new_execution()
+        self._mesh = member.mesh  # which graphs exchange by
         self._planner = ModelPlanner(
             source,
             dtype,
@@ -572,6 +573,8 @@ class Engine:
         return execution(self.backend.device, self._kernels, transformer)
 
     def _open_model(self, manager: DeviceManager) -> OpenModel:
+        if self._member.mesh is not self._mesh:
+            self._mesh, self._execution = self._member.mesh, self._new_execution()
         return OpenModel(
             manager=manager,
             device=self.backend.device,

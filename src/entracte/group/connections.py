@@ -67,6 +67,8 @@ class RankConnections:
         gloo cannot: there they fail when another rank that takes part closes its connections, or
         ends.
         """
+        if self.mesh is not None:
+            self.mesh.break_off()
         if self._device.type != "cuda":
             return False
         if self.mesh is not None:
