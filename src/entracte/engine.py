@@ -27,8 +27,11 @@ from entracte.machine.torch_device import current, pick_device, pick_devices
 from entracte.media.background_writer import BackgroundWriter
 from entracte.media.output import check_output
 from entracte.models.kernels import Execution, Kernels, execution
+from entracte.models.transformer import TransformerConfig
+from entracte.notices import Notice
 from entracte.orders import EngineOrder, ForgetPrompts, HoldWeights, LoadWeights, MakeVideo
 from entracte.parallel import ONE_RANK, Layout, Parallel, default_layout
+from entracte.pipeline.bits import notices_of_bits
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.lora_cache import Loras
 from entracte.pipeline.model_weights import ModelWeights
@@ -325,6 +328,7 @@ class Engine:
             prepared, plan = self._plan(request, order)
         if order is None:
             order = self._order(prepared.resolved, trace)
+        notices = self._notices_of_bits(prepared.resolved, order)
         trace.exchange_shares = order.exchange_shares
         reporter.begin(prepared.resolved.work)
         before = replace(self.backend.traffic)
@@ -349,7 +353,7 @@ class Engine:
             trace=trace,
             output_path=output_path,
             decision=self._decision,
-            warnings=prepared.resolved.weights.notices,
+            warnings=prepared.resolved.weights.notices + notices,
             followers=tuple(each for each in shared.reports if isinstance(each, Dump)),
         )
 
@@ -514,6 +518,12 @@ class Engine:
     def _grouped(self) -> bool:
         """Whether there are other ranks, for which this one decides."""
         return self._member.size > 1 and not isinstance(self._member, Alone)
+
+    def _notices_of_bits(self, resolved: ResolvedRequest, order: MakeVideo) -> tuple[Notice, ...]:
+        if self._member.rank != 0 or not self._grouped:
+            return ()
+        config = TransformerConfig.from_header(self.source.components["transformer"].config)
+        return notices_of_bits(self.backend, config, self._dtype, resolved, order.layouts)
 
     @property
     def _decided(self) -> Residency | None:

@@ -122,6 +122,11 @@ def _device_memory(device: DeviceFacts) -> int:
     return assumed
 
 
+def identity_of(backend: Backend, dtype: torch.dtype) -> cache.Identity:
+    """The machine and versions that what is found out of them is kept by."""
+    return _identity(backend, dtype, _device_facts(backend))
+
+
 def _identity(backend: Backend, dtype: torch.dtype, device: DeviceFacts) -> cache.Identity:
     return cache.Identity(
         device=device.name,

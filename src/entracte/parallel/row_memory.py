@@ -60,6 +60,7 @@ class RowMemory:
         self._held = torch.zeros(MEETINGS, dtype=torch.int32, device=device)
         self._broken_off = torch.zeros(1, dtype=torch.int32, device=device)
         self._one = torch.ones(1, dtype=torch.int32, pin_memory=True)
+        self._own_stream = torch.cuda.Stream(device, priority=-1)  # that nothing else waits in
         torch.cuda.synchronize(device)  # the flags are zero before any rank writes them
         self._memory = _map_all(ranks, own)
         addresses = [memory.data_ptr() for memory in self._memory]
@@ -87,7 +88,7 @@ class RowMemory:
         )
 
     def break_off(self) -> None:
-        with torch.cuda.stream(torch.cuda.Stream(self.device)):
+        with torch.cuda.stream(self._own_stream):
             self._broken_off.copy_(
                 self._one, non_blocking=True
             )  # no kernel, which may have to wait
