@@ -85,6 +85,7 @@ def streams(model: Transformer, tokens: int) -> tuple[StreamInput, StreamInput]:
 PASSES = [Pass(), Pass(context=1), Pass(skip_video=frozenset([1])), Pass(isolated=True)]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("size", "tokens"), [(2, 18), (4, 18), (4, 16)])
 @pytest.mark.parametrize(
     ("passes", "rows"), [(PASSES, 4), (PASSES, 2), (PASSES[:1], 1), (PASSES[3:], 1)]

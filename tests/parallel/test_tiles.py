@@ -20,6 +20,7 @@ def fake_decode(latent: Tensor) -> Tensor:
     return pixels * torch.linspace(1, 2, pixels.shape[-1]) + pixels.shape[3]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("shape", [(9, 4, 5), (4, 2, 3), (9, 3, 3)])
