@@ -360,7 +360,7 @@ def test_several_gpus() -> None:
     gpus = checked(found, "GPUs")
     assert gpus.verdict == "good"
     assert gpus.found == "2 × NVIDIA H100; all reach each other's memory"
-    assert checked(found, "between GPUs").found == "390 GB/s each way (measured)"
+    assert checked(found, "between GPUs").found == "390 GB/s (measured)"
     together = checked(found, "together")
     assert "1.67 times as fast" in together.found
     assert together.advice == "To use them: --devices cuda:0 cuda:1."

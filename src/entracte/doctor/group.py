@@ -20,7 +20,7 @@ def topology(found: GroupFindings) -> Check:
 def between(found: GroupFindings) -> Check:
     """The link between GPUs."""
     rate, origin = found.peers.copy, "measured" if found.measured else "assumed"
-    words = f"{rate / 1e9:,.0f} GB/s each way ({origin})"
+    words = f"{rate / 1e9:,.0f} GB/s ({origin})"
     slow = (
         "Sharing out guidance passes exchanges little: --parallel guidance." if rate < SLOW else ""
     )

@@ -32,7 +32,7 @@ class Rates:
 class PeerLink:
     """How the GPUs of a machine reach each other.
 
-    copy: bytes per second from one to another, both ways at once.
+    copy: bytes per second from one to another, while as many go the other way.
     latency, exchange: of an all-to-all: its seconds, however small, and the bytes per second that
         each GPU sends while it receives as many.
     direct: they reach each other's memory; otherwise through the host's.

@@ -1,6 +1,5 @@
 """How the devices of a group reach each other."""
 
-import time
 from dataclasses import replace
 
 import torch
@@ -51,9 +50,9 @@ def reach_each_other(devices: int) -> bool:
 
 
 def link_by_copies(rate: float, direct: bool) -> PeerLink:
-    """The link between devices that copy so many bytes per second to each other at once.
+    """The link between devices that copy so many bytes per second to each other.
 
-    direct: they have access to each other's memory. Of an all-to-all, latency and rate follow as on
+    direct: they have access to each other's memory. Of an exchange, latency and rate follow as on
     the cards where both were measured.
     """
     exchange = rate * EXCHANGE_SHARE / PEER_COPY_SHARE
@@ -61,30 +60,21 @@ def link_by_copies(rate: float, direct: bool) -> PeerLink:
 
 
 def copied_per_second() -> float:
-    """Bytes per second between the first two CUDA devices each way, while both ways are busy.
+    """Bytes per second from the second CUDA device to the first.
 
     Raises DeviceFault and OutOfMemory.
     """
-    devices = [torch.device("cuda", number) for number in range(2)]
-    with device_errors("measuring the link between devices"):
-        here, there = (
-            [torch.ones(COPIED, dtype=torch.uint8, device=device) for _ in range(2)]
-            for device in devices
+    here, there = torch.device("cuda", 0), torch.device("cuda", 1)
+    with device_errors("measuring the link between devices"), torch.cuda.device(here):
+        target, source = (
+            torch.ones(COPIED, dtype=torch.uint8, device=device) for device in (here, there)
         )
-        streams = [torch.cuda.Stream(device) for device in devices]
-
-        def both(times: int) -> float:
-            for device in devices:
-                torch.cuda.synchronize(device)
-            began = time.perf_counter()
-            for _ in range(times):
-                with torch.cuda.stream(streams[0]):
-                    here[0].copy_(there[0], non_blocking=True)
-                with torch.cuda.stream(streams[1]):
-                    there[1].copy_(here[1], non_blocking=True)
-            for stream in streams:
-                stream.synchronize()
-            return time.perf_counter() - began
-
-        both(1)
-        return COPIED * COPIES / both(COPIES)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        target.copy_(source)  # lets the one reach the other
+        torch.cuda.synchronize(there)
+        begin.record()
+        for _ in range(COPIES):
+            target.copy_(source, non_blocking=True)
+        end.record()
+        end.synchronize()
+        return COPIED * COPIES / (float(begin.elapsed_time(end)) / 1e3)

@@ -31,7 +31,8 @@ class StageWork:
     block_calls: for a loop, how often a block is called, once for every batch of passes.
     held, pooled: for a loop; see `LoopWork`.
     from_graphs: its blocks, or the text encoder's layers, are run from captured graphs.
-    exchanges, exchanged: for a loop on several devices; see `LoopWork`.
+    exchanges, exchanged: for a loop on several devices; see `LoopWork`. share: of the arithmetic of
+        one device, what the device with most to do has.
     """
 
     stage: Stage
@@ -44,6 +45,7 @@ class StageWork:
     from_graphs: bool = False
     exchanges: int = 0
     exchanged: int = 0
+    share: float = 1.0
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ def loop_work(
         pooled=loop.pooled,
         exchanges=loop.exchanges,
         exchanged=loop.exchanged,
+        share=loop.flops / transformer.loop(phase).flops,
     )
     return replace(work, from_graphs=graphs and loop.held > 0)
 
