@@ -88,7 +88,7 @@ def describe_peers(peers: PeerLink) -> str:
     """How devices reach each other, in words."""
     through = "" if peers.direct else " through the host"
     return (
-        f"copies{through} {peers.copy / 1e9:,.0f} GB/s; all-to-alls {peers.exchange / 1e9:,.0f} "
+        f"copies{through} {peers.copy / 1e9:,.0f} GB/s; exchanges {peers.exchange / 1e9:,.0f} "
         f"GB/s after {peers.latency * 1e6:.0f} us"
     )
 

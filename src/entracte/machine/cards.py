@@ -28,7 +28,7 @@ PEER_COPY_SHARE = 390 / 450
 EXCHANGE_SHARE = 380 / 450
 # Seconds of an exchange of almost nothing: over NVLink a block has five meetings, 4.7 us each, for
 # nine of them, as measured there; the others are assumed.
-NVLINK_LATENCY, PCIE_LATENCY, HOST_LATENCY = 3e-6, 35e-6, 60e-6
+NVLINK_LATENCY, PCIE_LATENCY, HOST_LATENCY = 3e-6, 10e-6, 60e-6
 # Through the host's memory everything is copied twice, over links that all GPUs share.
 THROUGH_HOST = 0.4
 

@@ -9,10 +9,8 @@ from entracte.units import MIB
 
 from .cards import (
     CARDS,
-    EXCHANGE_SHARE,
     HOST_LATENCY,
     NVLINK_LATENCY,
-    PEER_COPY_SHARE,
     card_for_device,
     peer_link,
 )
@@ -52,11 +50,9 @@ def reach_each_other(devices: int) -> bool:
 def link_by_copies(rate: float, direct: bool) -> PeerLink:
     """The link between devices that copy so many bytes per second to each other.
 
-    direct: they have access to each other's memory. Of an exchange, latency and rate follow as on
-    the cards where both were measured.
+    direct: they have access to each other's memory, so exchanges are copies too.
     """
-    exchange = rate * EXCHANGE_SHARE / PEER_COPY_SHARE
-    return PeerLink(rate, NVLINK_LATENCY if direct else HOST_LATENCY, exchange, direct)
+    return PeerLink(rate, NVLINK_LATENCY if direct else HOST_LATENCY, rate, direct)
 
 
 def copied_per_second() -> float:

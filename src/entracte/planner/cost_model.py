@@ -38,7 +38,7 @@ from .schedule_model import (
     loan_wait,
     merge_seconds,
 )
-from .sharing import share_out
+from .sharing import exchanges_captured, share_out
 from .transformer_work import TransformerMeter
 from .work import StageWork, stage_work, with_graphs
 from .workload import Workload
@@ -211,7 +211,7 @@ def costs(
     if_larger = graphs and not hardware.unified
     graphs = graphs and from_graphs(model, hardware)
     layouts = share_out(load, transformer, hardware, calibration, parallel, graphs)
-    work = stage_work(model, load, transformer, layouts)
+    work = stage_work(model, load, transformer, layouts, exchanges_captured(hardware))
     captured = with_graphs(work)
     kept = captured[0].activations - work[0].activations
     if graphs:

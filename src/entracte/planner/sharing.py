@@ -1,5 +1,7 @@
 """How a request's phases are shared out over several devices: the quickest layout of each."""
 
+from dataclasses import replace
+
 from entracte.machine.hardware import Hardware
 from entracte.parallel import ONE_RANK, Layout, Parallel, layouts
 
@@ -33,10 +35,16 @@ def share_out(
 
     def best(phase: PhaseLoad) -> Layout:
         def order(layout: Layout) -> tuple[int, int]:
-            work = loop_work(phase, transformer, layout, graphs)
+            work = loop_work(phase, transformer, layout, exchanges_captured(hardware))
+            work = replace(work, from_graphs=graphs and work.held > 0)
             seconds = calibration.seconds(work, hardware)
             return round(seconds / TICK), work.exchanged
 
         return min(found, key=order)
 
     return tuple(map(best, load.phases))
+
+
+def exchanges_captured(hardware: Hardware) -> bool:
+    """Whether blocks that exchange tensors can be run from graphs: through each other's memory."""
+    return hardware.peers is not None and hardware.peers.direct

@@ -47,6 +47,10 @@ class Tiles:
         )
 
     @property
+    def count(self) -> int:
+        return len(self.frames) * len(self.heights) * len(self.widths)
+
+    @property
     def single(self) -> bool:
         """Whether a tile covers the whole picture."""
         return len(self.heights) == len(self.widths) == 1

@@ -59,7 +59,7 @@ class LoopWork:
         tables.
     exchanges, exchanged: how often devices exchange tensors, and the bytes that each sends.
     held, pooled: for captured graphs, what is held for its shape, and what a block makes at once
-        of their pool; both 0 where none are captured.
+        of their pool; both 0 where none are captured, whatever devices exchange.
     """
 
     flops: float
@@ -219,7 +219,7 @@ class _CountedBlocks:
         (block,) = blocks
         video, audio = sweep.video, sweep.audio
         rows, tokens, _ = batches[0].video.shape
-        if captured(rows, tokens) and sweep.exchange.captured:
+        if captured(rows, tokens):
             self.held = held_bytes(batches[0], sweep)
 
         def all_batches(index: int) -> None:

@@ -62,14 +62,17 @@ def stage_work(
     load: Workload,
     transformer: TransformerMeter,
     layouts: Sequence[Layout] = (),
+    exchanges_captured: bool = False,
 ) -> tuple[StageWork, ...]:
     """All stages that compute enough to be planned, in the order of the run.
 
     layouts: of every phase, on several devices; the work is that of the one with most to do.
+    exchanges_captured: see `loop_work`.
     """
-    work = _Work(model, load, transformer, layouts or (ONE_RANK,) * len(load.phases))
+    layouts = layouts or (ONE_RANK,) * len(load.phases)
+    work = _Work(model, load, transformer, layouts, exchanges_captured)
     work.opening()
-    for number in range(load.new_prompts):
+    for number in range(-(-load.new_prompts // layouts[0].ranks)):  # each by one device
         work.for_a_prompt(number)
     work.contexts_are_there()
     for number in range(len(load.phases)):
@@ -79,22 +82,25 @@ def stage_work(
 
 
 def loop_work(
-    phase: PhaseLoad, transformer: TransformerMeter, layout: Layout, graphs: bool
+    phase: PhaseLoad, transformer: TransformerMeter, layout: Layout, exchanges_captured: bool
 ) -> StageWork:
-    """The loop of a phase by itself."""
+    """The loop of a phase by itself.
+
+    exchanges_captured: whether blocks that exchange tensors can be run from graphs, too.
+    """
     loop = transformer.loop(phase, layout)
-    work = StageWork(
+    captured = layout.row == 1 or exchanges_captured
+    return StageWork(
         stages.PHASES[phase.name].loop,
         loop.flops,
         loop.nbytes,
         block_calls=loop.block_calls,
-        held=loop.held,
-        pooled=loop.pooled,
+        held=loop.held if captured else 0,
+        pooled=loop.pooled if captured else 0,
         exchanges=loop.exchanges,
         exchanged=loop.exchanged,
         share=loop.flops / transformer.loop(phase).flops,
     )
-    return replace(work, from_graphs=graphs and loop.held > 0)
 
 
 def with_graphs(work: Sequence[StageWork]) -> tuple[StageWork, ...]:
@@ -126,9 +132,11 @@ class _Work:
         load: Workload,
         transformer: TransformerMeter,
         layouts: Sequence[Layout],
+        exchanges_captured: bool,
     ) -> None:
         self.found: list[StageWork] = []
         self._layouts = layouts
+        self._exchanges_captured = exchanges_captured
         self._model, self._load, self._costs = model, load, model.costs
         self._transformer = transformer
         self._context = transformer.context_bytes
@@ -185,14 +193,20 @@ class _Work:
         tiles = Tiles.of(last.frames, last.height, last.width, Tiling())
         audio, itemsize = self._costs.decode_audio, self._model.itemsize
         # A GPU begins with the picture; see `Run`.
-        first, *others = decode_work(self._costs.decode_frames, tiles, itemsize)
+        works = decode_work(self._costs.decode_frames, tiles, itemsize)
+        first, *others = works
+        begun, rest = first.flops, sum(each.flops for each in others)
+        if self._layouts[0].ranks > 1:
+            # All devices decode a tile each, in turns; the last one makes the sound meanwhile.
+            begun = (begun + rest) / tiles.count
+            rest = (-(-tiles.count // self._layouts[0].ranks) - 1) * begun
         costs = {
             stages.DECODE_AUDIO: (
-                first.flops + audio.flops_of(frames),
+                begun + audio.flops_of(frames),
                 max(first.nbytes, first.left + audio.nbytes_of(frames)),
             ),
             stages.DECODE_VIDEO: (
-                sum(each.flops for each in others),
+                rest,
                 max(first.left, *(each.nbytes for each in others)) if others else first.left,
             ),
         }
@@ -211,7 +225,7 @@ class _Work:
         cost, places = self._costs.encode_image, phase.height * phase.width
         self._add(
             stage,
-            phase.images * cost.flops_of(places),
+            -(-phase.images // self._layouts[0].ranks) * cost.flops_of(places),
             # One image's pixels are in its cost too.
             (phase.images - 1) * self._video(1, phase)
             + cost.nbytes_of(places)
@@ -223,7 +237,7 @@ class _Work:
         """All steps of a phase."""
         self._left -= self._noise(phase)
         images = phase.images * self._video(1, phase)
-        work = loop_work(phase, self._transformer, self._layouts[number], graphs=False)
+        work = loop_work(phase, self._transformer, self._layouts[number], self._exchanges_captured)
         nbytes = round(self._left + images + work.activations)
         self.found.append(replace(work, stage=stage, activations=nbytes, phase=number))
         self._left += self._latents(phase)
