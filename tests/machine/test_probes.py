@@ -271,7 +271,7 @@ def keep_rates(facts: DeviceFacts) -> None:
 
 def test_a_devices_own_memory(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = DeviceFacts("NVIDIA L4", total=24 * GIB, free=20 * GIB, own=3 * GIB, driver="550")
-    monkeypatch.setattr(survey_module, "device_facts", lambda device: facts)
+    monkeypatch.setattr(survey_module, "device_facts", lambda device, for_peers: facts)
     keep_rates(facts)
     hardware = probe(OnCuda(), torch.bfloat16)
     assert hardware.device_memory == 23 * GIB
@@ -282,7 +282,7 @@ def test_a_devices_own_memory(kept: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_device_that_does_not_answer(
     kept: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def silent(device: torch.device) -> DeviceFacts:
+    def silent(device: torch.device, for_peers: int) -> DeviceFacts:
         raise DeviceFault("asking the device: CUDA error\nfurther lines")
 
     monkeypatch.setattr(survey_module, "device_facts", silent)

@@ -53,14 +53,17 @@ class DeviceFacts:
     link: Link | None = None
 
 
-def device_facts(device: torch.device) -> DeviceFacts:
-    """Facts about the CPU or a CUDA device. Raises DeviceFault if CUDA does not respond."""
+def device_facts(device: torch.device, for_peers: int = 0) -> DeviceFacts:
+    """Facts about the CPU or a CUDA device. Raises DeviceFault if CUDA does not respond.
+
+    for_peers: bytes that this process has there beside torch's.
+    """
     if device.type != "cuda":
         return DeviceFacts(processor_name())
     with device_errors("asking the device"):
         properties = torch.cuda.get_device_properties(device)
         free, total = torch.cuda.mem_get_info(device)
-        own = torch.cuda.memory_reserved(device)
+        own = torch.cuda.memory_reserved(device) + for_peers
     slot = _slot(properties)
     return DeviceFacts(
         name=properties.name,

@@ -97,7 +97,7 @@ def survey(
 
 def _device_facts(backend: Backend) -> DeviceFacts:
     try:
-        return device_facts(backend.device)
+        return device_facts(backend.device, backend.bytes_for_peers)
     except EntracteError as error:
         logger.warning("The device does not say what it is: %s", first_line(error))
         return DeviceFacts("unknown")
@@ -108,7 +108,7 @@ def _after_measuring(backend: Backend, before: DeviceFacts) -> DeviceFacts:
     try:
         with device_errors("giving memory back"):
             torch.cuda.empty_cache()
-        return device_facts(backend.device)
+        return device_facts(backend.device, backend.bytes_for_peers)
     except EntracteError:
         return before
 

@@ -29,16 +29,16 @@ class Memory:
         return self.peak_allocated_mb or self.peak_host_anon_mb
 
 
-def read_memory(device: torch.device) -> Memory:
-    """Memory of this process now."""
+def read_memory(device: torch.device, for_peers: int = 0) -> Memory:
+    """Memory of this process now. for_peers: bytes on the device beside torch's."""
     host = _host_bytes() / MIB
     if device.type != "cuda":
         return Memory(0.0, 0.0, 0.0, 0.0, host)
     return Memory(
-        torch.cuda.memory_allocated(device) / MIB,
-        torch.cuda.memory_reserved(device) / MIB,
-        torch.cuda.max_memory_allocated(device) / MIB,
-        torch.cuda.max_memory_reserved(device) / MIB,
+        (torch.cuda.memory_allocated(device) + for_peers) / MIB,
+        (torch.cuda.memory_reserved(device) + for_peers) / MIB,
+        (torch.cuda.max_memory_allocated(device) + for_peers) / MIB,
+        (torch.cuda.max_memory_reserved(device) + for_peers) / MIB,
         host,
     )
 

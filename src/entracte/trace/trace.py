@@ -125,7 +125,7 @@ class Trace:
             self._end = now()
             span.seconds = self._end - self.zero - span.start
             span.steps = self._step_seconds(span)
-            span.memory = read_memory(device)
+            span.memory = read_memory(device, self._backend.bytes_for_peers)
 
     def host_stage(self, name: str, begin: float, end: float) -> None:
         """Add a stage that was the host's alone, beside whatever the device then did.

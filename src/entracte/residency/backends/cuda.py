@@ -110,6 +110,10 @@ class CudaBackend:
         # Views in modules must not keep the memory alive.
         known.untyped_storage().resize_(0)
 
+    @property
+    def bytes_for_peers(self) -> int:
+        return 0 if self._peer_memory is None else self._peer_memory.nbytes
+
     def allocate_for_peers(self, nbytes: int) -> Tensor:
         """See Backend. It is new memory, which no work uses."""
         return self._among_peers().allocate(nbytes)

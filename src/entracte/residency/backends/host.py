@@ -145,6 +145,10 @@ class HostBackend:
             return
         memory.untyped_storage().resize_(0)
 
+    @property
+    def bytes_for_peers(self) -> int:
+        return 0  # torch has no statistics here
+
     def allocate_for_peers(self, nbytes: int) -> Tensor:
         if self._shared is None:
             raise RuntimeError("this rank has no peers")

@@ -42,6 +42,11 @@ class PeerMemory:
         self._driver.cuIpcOpenMemHandle_v2.argtypes = (ctypes.c_void_p, _Handle, ctypes.c_uint)
         self._sizes: dict[int, int] = {}  # of what is allocated, by address
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated now."""
+        return sum(self._sizes.values())
+
     def allocate(self, nbytes: int) -> Tensor:
         """Memory [nbytes] uint8. Raises OutOfMemory."""
         address = ctypes.c_uint64()

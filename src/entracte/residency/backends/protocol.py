@@ -178,6 +178,10 @@ class Backend(Protocol):
     def free(self, memory: Tensor) -> None:
         """Free device memory. The compute stream must be ordered after all use of it."""
 
+    @property
+    def bytes_for_peers(self) -> int:
+        """Device memory allocated for peers, which statistics of torch's allocator leave out."""
+
     def allocate_for_peers(self, nbytes: int) -> Tensor:
         """Allocate device memory that other ranks may open. Raises OutOfMemory."""
 

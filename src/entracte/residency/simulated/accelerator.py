@@ -115,6 +115,10 @@ class SimulatedAccelerator(Gauges):
     def allocate(self, nbytes: int, again: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
+    @property
+    def bytes_for_peers(self) -> int:
+        return 0  # torch has no statistics here
+
     def allocate_for_peers(self, nbytes: int) -> Tensor:
         return self._allocate("allocate", nbytes, pinned=False)[0]
 
