@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entracte.machine.cards import card
-from entracte.planner.calibration import BLOCK_S, Calibration
+from entracte.planner.calibration import BLOCK_OF_TOKENS, BLOCK_S, Calibration
 from entracte.planner.cost_model import Costs, costs
 from entracte.planner.decision import Decision, decide, describe
 from entracte.planner.forecast import weight_phases
@@ -86,7 +86,7 @@ def row(one: Planned, several: Planned) -> Sequence[str]:
     calls = sum(stage.block_calls for stage, _ in several.costs.stages)
     exchange = several.loops(exchanging=True)
     beyond = several.loops(exchanging=False) - one.loops(exchanging=False) / n - exchange
-    blocks = min(beyond, calls * BLOCK_S * (1 - 1 / n))
+    blocks = min(beyond, calls * BLOCK_S * (1 - BLOCK_OF_TOKENS) * (1 - 1 / n))
     others = [
         c.computing - each.loops(exchanging=False) for each in (one, several) for c in [each.costs]
     ]
