@@ -80,8 +80,9 @@ def measured(case: str, devices: int, result: Result) -> Measured:
     steps = {span.name: sorted(span.steps) for span in trace.spans if span.steps}
     own = max(span.memory.peak_allocated_mb for span in trace.spans if span.memory is not None)
     others = [
-        max(stage.memory.peak_allocated_mb for stage in dump.stages if stage.memory is not None)
+        max((each.memory.device_bytes or 0) for each in dump.recording.stages if each.memory)
         for dump in result.followers
+        if dump.recording is not None
     ]
     return Measured(
         case,
@@ -89,7 +90,7 @@ def measured(case: str, devices: int, result: Result) -> Measured:
         stages,
         {name: each[len(each) // 2] for name, each in steps.items()},
         trace.seconds,
-        [peak / 953.67 for peak in (own, *others)],
+        [own / 953.67, *(peak / 1e9 for peak in others)],
         digest(result.latents),
     )
 

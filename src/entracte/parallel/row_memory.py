@@ -88,7 +88,8 @@ class RowMemory:
         )
 
     def break_off(self) -> None:
-        with torch.cuda.stream(self._own_stream):
+        # Where it was made in inference mode it can be written in no other, in any thread.
+        with torch.cuda.stream(self._own_stream), torch.inference_mode():
             self._broken_off.copy_(
                 self._one, non_blocking=True
             )  # no kernel, which may have to wait
