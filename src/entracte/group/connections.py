@@ -67,15 +67,14 @@ class RankConnections:
         gloo cannot: there they fail when another rank that takes part closes its connections, or
         ends.
         """
-        if self.mesh is not None:
-            self.mesh.break_off()
-        if self._device.type != "cuda":
-            return False
-        if self.mesh is not None:
-            self.mesh.break_off()
-        for group in self._groups:
-            group.abort()
-        return True
+        try:
+            if self.mesh is not None:
+                self.mesh.break_off()
+        finally:
+            if self._device.type == "cuda":
+                for group in self._groups:
+                    group.abort()
+        return self._device.type == "cuda"
 
     def close(self) -> None:
         """Close those for tensors, once no frame of an exchange is left."""
