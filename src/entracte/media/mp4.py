@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import ThreadType
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
@@ -63,6 +64,8 @@ class Mp4Writer:
         self._video = container.add_stream("libx264", rate=rate)
         self._video.pix_fmt = "yuv420p"
         self._video.options = {"crf": CRF, "preset": "medium"}
+        # PyAV's default, threads within a frame, leaves many cores idle.
+        self._video.codec_context.thread_type = ThreadType.FRAME
         _tag_colours(self._video.codec_context)
         self._audio = container.add_stream("aac", rate=sample_rate, layout="stereo")
         self._audio.bit_rate = AUDIO_BITRATE
