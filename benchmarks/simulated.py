@@ -2,9 +2,9 @@
 
 The device manager holds a scaled-down transformer on the simulated accelerator of the tests, whose
 rates are scaled alike (`scaled_model.py`). A request is 30 steps of 4 passes at half resolution,
-the upsampling (14 ms), 3 steps of 1 pass, and the decoding (330 ms). The second request is timed.
+the upsampling (11 ms), 3 steps of 1 pass, and the decoding (256 ms). The second request is timed.
 
-Blocks compute for as long as their linears take at 0.7 of the rate of matrix products. Attention,
+Blocks compute for as long as their linears take at 0.8 of the rate of matrix products. Attention,
 text encoding, and what the other components move are left out. Mode `dynamic` is left out too: how
 fast its narrow products run cannot be told from rates.
 

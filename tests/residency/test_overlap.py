@@ -68,7 +68,7 @@ def test_the_clock_is_that_of_the_full_size() -> None:
     measured = sum(span.end - span.start for span in merges if span.end < timeline.decoded.start)
     assert measured >= REFINEMENTS * BLOCKS * merging(H200) * (1 - SLACK)
     assert sum(timeline.compute) == pytest.approx(
-        28e9 * (STEPS * 4 * SHORT[0] + REFINEMENTS * SHORT[1]) / (0.7 * 790e12)
+        28e9 * (STEPS * 4 * SHORT[0] + REFINEMENTS * SHORT[1]) / (0.8 * 790e12)
     )
     assert BLOCKS * IN + REST.nbytes / H200.link == pytest.approx(0.6905, rel=1e-3)
 
