@@ -171,7 +171,7 @@ def rewritten(path: Path, by: Path) -> None:
     shutil.copyfile(by, path)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "mode"), [(replaced, "fused"), (rewritten, "original")])
 def test_a_file_that_changed_is_read_anew(
     engine: Engine, tmp_path: Path, change: Callable[[Path, Path], None], mode: Mode

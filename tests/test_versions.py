@@ -105,6 +105,7 @@ def test_its_defaults_are_what_is_made(engine: Engine) -> None:
         assert torch.equal(again.latents[name], latent)
 
 
+@pytest.mark.slow
 def test_its_defaults_are_planned_and_predicted(engine: Engine) -> None:
     open_request, given = Request("A quiet street"), Request("A quiet street", **GIVEN)
     assert engine.plan(open_request) == engine.plan(given)

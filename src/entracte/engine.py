@@ -13,6 +13,7 @@ import torch
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import (
+    Cancelled,
     CheckpointError,
     ClosedError,
     EntracteError,
@@ -465,8 +466,10 @@ class Engine:
         with self._one_at_a_time, torch.inference_mode():
             try:
                 return self._follow(order)
-            except BaseException:
+            except BaseException as error:
                 self._contexts = Cache(CACHED_PROMPTS)
+                if not isinstance(error, Cancelled):  # then the group's connections end
+                    self._mesh, self._execution = None, self._new_execution()
                 raise
 
     def _follow(self, order: EngineOrder) -> Dump | None:

@@ -46,6 +46,7 @@ def theirs(diffusers: DiffusersTwoStage) -> DiffusersResult:
     return diffusers.run(REQUEST)
 
 
+@pytest.mark.slow
 def test_the_latents_are_ours(ours: Result, theirs: DiffusersResult) -> None:
     distances = latent_distance(ours.latents, theirs.latents)
     assert max(distances.values()) < FLOAT32, distances

@@ -58,7 +58,7 @@ def test_every_tensor_is_used(demo: ModelSource, name: str) -> None:
         assert not match.left_out
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*COMPONENTS, "text_encoder"])
 def test_weights_are_filled(demo: ModelSource, name: str) -> None:
     model = load_component(demo, name, torch.device("cpu"), torch.bfloat16)

@@ -77,7 +77,7 @@ def flops_of_engine(config: TransformerConfig, passes: tuple[Pass, ...], rows: i
     return counted[0]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("passes", [GUIDED[:1], GUIDED, (SKIPPED,)], ids=len)
 def test_it_computes_what_the_blocks_do(

@@ -86,6 +86,7 @@ def test_a_cached_model_opens_without_the_hub(
     assert len(open_it().components) == 7
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_download_left_is_completed(online: FakeHub, tmp_path: Path) -> None:
     open_it()
     next(tmp_path.glob(f"*/snapshots/*/{LORA}")).unlink()
@@ -93,7 +94,7 @@ def test_what_an_interrupted_download_left_is_completed(online: FakeHub, tmp_pat
     assert source.distilled_lora is not None
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [(500, ""), (503, ""), (429, "")])
 def test_with_a_hub_that_fails_the_cache_serves_as_far_as_it_goes(
     online: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture, failure: tuple[int, str]

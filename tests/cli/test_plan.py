@@ -98,6 +98,7 @@ def test_the_flags_ask_for_the_plan(flags: list[str], capsys: pytest.CaptureFixt
     assert asked == auto
 
 
+@pytest.mark.slow
 def test_a_named_mode_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--gpu", "h200", "--mode", "resident", "--device-memory", "24GiB"]
     err = refused(capsys, *flags)
@@ -258,6 +259,7 @@ def test_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert "times as fast" in told
 
 
+@pytest.mark.slow
 def test_passes_only(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--gpu", "h200", "x2", "--height", "512", "--width", "768", "--parallel", "guidance")
     shown = planned(capsys, *flags)

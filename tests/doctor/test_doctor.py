@@ -329,6 +329,7 @@ def test_no_machine_that_works_is_a_problem() -> None:
 # All of it.
 
 
+@pytest.mark.slow
 def test_this_machine(demo_model: Path) -> None:
     found = examine(HostBackend(), torch.float32, demo_model)
     assert found.model_bytes == sum(

@@ -43,6 +43,7 @@ def test_transformer(oracle: Oracle, float32_transformer: Transformer, rows_at_o
         assert distance(velocity.audio, oracle[f"{call}.{name}.audio.velocity"]) < FLOAT32
 
 
+@pytest.mark.slow
 def test_video_vae(oracle: Oracle, components) -> None:
     vae = components["video_vae"]
     pixels = vae.decode(oracle["module.video_decoder.input"])

@@ -76,6 +76,7 @@ def plenty(opened: Engine) -> Decision:
     return opened.plan(small())
 
 
+@pytest.mark.slow
 def test_with_memory_for_all_nothing_is_brought(
     engine: Engine, expected: dict[str, Tensor], plenty: Decision
 ) -> None:

@@ -73,6 +73,7 @@ def test_units_are_what_the_device_manager_lays_out(
     assert adapter == adapter_figures("transformer", lora.changes("transformer"), figures)
 
 
+@pytest.mark.slow
 def test_merging_takes_two_operations_for_every_number_of_the_product(
     source: ModelSource, figures: ModelFigures
 ) -> None:

@@ -119,6 +119,7 @@ def test_a_refined_grid_finds_the_best_of_many_blocks(
     assert fused(AUTO) == min((found for found in each if found is not None), default=None)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(requests, memory, memory, memory, memory)
 def test_more_memory_is_never_slower(

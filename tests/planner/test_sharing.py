@@ -117,6 +117,7 @@ def test_text_and_tiles_are_shared_out_too() -> None:
     assert 0.5 <= decoding[1] / decoding[0] < 0.6
 
 
+@pytest.mark.slow
 def test_settings_say_what_is_shared() -> None:
     def shared(parallel: str) -> tuple[Layout, ...]:
         return share_out(load(), METER, group("h200", 4), Calibration(), parallel)  # type: ignore[arg-type]
@@ -126,7 +127,7 @@ def test_settings_say_what_is_shared() -> None:
     assert shared("off") == (ONE_RANK, ONE_RANK)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["h200", "h100-80gb", "a100-80gb"])
 def test_more_devices_take_less_time_and_exchange_is_part_of_it(name: str) -> None:
     before = costs_of(group(name, 1), load(1024, 1536)).computing

@@ -96,6 +96,7 @@ def test_dynamic_computes_from_what_is_stored(float8: Path, expected: dict[str, 
     assert 0 < distance(found, expected) < 2e-2
 
 
+@pytest.mark.slow
 def test_auto_finds_a_plan(float8: Path, expected: dict[str, Tensor]) -> None:
     with Engine.open(float8) as engine:
         assert same(latents(engine), expected)

@@ -338,7 +338,7 @@ def wan_factors(name: str) -> Mapping[str, Factors]:
     }
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @backends
 def test_a_lora_on_wan_gives_the_same_bits_in_all_modes(backend: Callable[[], Backend]) -> None:
     detail = WeightSet((Adapter("detail", 0.8),))

@@ -82,7 +82,7 @@ def test_resident_never_waits() -> None:
     assert not kinds["merge"]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("card", [H200, SLOW_MERGES], ids=lambda card: card.name)
 @pytest.mark.parametrize("k", [0, 4, N])
 def test_fused_waits_for_the_merges_alone(k: int, card: Card) -> None:
@@ -117,6 +117,7 @@ def test_streaming_is_hidden_where_a_step_computes_for_longer(m: int) -> None:
     assert waited == pytest.approx(REFINEMENTS * N * merging(H200), rel=0.02)
 
 
+@pytest.mark.slow
 def test_streamed_blocks_that_stay_merged_do_not_stream_in_stage_2() -> None:
     wanted = Residency("fused", resident_blocks=4, merged_blocks=4)
     _, timeline, kinds = second_request(wanted, SHORT)

@@ -123,6 +123,7 @@ def test_commands_that_read_make_nothing(
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_what_is_made_is_private_and_what_is_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     with local(tmp_path) as running:
@@ -155,6 +156,7 @@ def test_traces_of_a_first_start_are_taken(tmp_path: Path, names: tuple[str, ...
     open_database(folder.database).dispose()
 
 
+@pytest.mark.slow
 def test_a_start_removes_only_what_is_ours(tmp_path: Path) -> None:
     with local(tmp_path) as running:
         video = running.ended(running.create()["id"])["id"]
@@ -246,6 +248,7 @@ def test_videos_that_cannot_be_made_room_for(running: Local, picture: str) -> No
     assert running.service.store.waiting() == []
 
 
+@pytest.mark.slow
 def test_what_fails_or_is_cancelled_gives_its_images_back(running: Local, picture: str) -> None:
     failed = running.create("refuse", input_reference=picture)["id"]
     assert running.ended(failed)["error"]["code"] == "model_error"

@@ -122,7 +122,7 @@ def test_the_python_examples(
         namespace["on_webhook"](body + b" ", headers)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("passed_on", ["Host", "nothing"])
 def test_behind_the_proxy_that_is_shown(tmp_path: Path, passed_on: str) -> None:
     """As nginx asks with those lines; and without the name, with --cors-origin in its place."""

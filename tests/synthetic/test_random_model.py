@@ -88,6 +88,7 @@ def test_the_full_one_has_the_published_figures(full: ModelSource) -> None:
     assert figures_of(full, torch.bfloat16) == published("ltx-2.3")
 
 
+@pytest.mark.slow
 def test_the_full_ones_lora_is_on_every_linear(full: ModelSource) -> None:
     assert full.distilled_lora is not None
     shapes = {key: info.shape for key, info in full.distilled_lora[0].tensors.items()}
@@ -192,6 +193,7 @@ def test_latents_depend_on_the_weights(medium: ModelSource, resident: Generated)
     assert not torch.equal(resident[0]["stage1.video_latent"], other["stage1.video_latent"])
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_a_byte_a_token(medium: ModelSource) -> None:
     assert len(Tokenizer(medium.tokenizer, 300_000).encode("abc", truncate=False)) == 4
 
@@ -202,6 +204,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         random_model("medium", tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_fewer_blocks_and_all_else(medium: ModelSource, tmp_path: Path) -> None:
     fewer = random_model("medium", tmp_path, blocks=2)
     transformer = fewer.components["transformer"]

@@ -213,6 +213,7 @@ def test_any_recording(
     assert len(of(trace, "C")) == len({ms for ms, _ in one + other})
 
 
+@pytest.mark.slow
 def test_ranks_are_processes_on_one_axis() -> None:
     """The second began 3 ms after the first, and the third 2 ms before it."""
 

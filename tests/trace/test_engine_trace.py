@@ -100,6 +100,7 @@ def test_parts_are_those_of_the_simulated_accelerator(
         assert (sum(part.stall for part in parts) == 0) == on_the_device
 
 
+@pytest.mark.slow
 def test_off_records_nothing(engine: Engine) -> None:
     trace = engine.generate(small(), keep_frames=False, trace=TraceOptions("off")).trace
     assert trace.record is None
@@ -138,6 +139,7 @@ def test_the_swap_rolls_through_the_blocks(engine: Engine) -> None:
     assert merged_at[-1] < denoise["start_ms"] + denoise["duration_ms"]
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_residency(engine: Engine) -> None:
     engine.configure(Residency("snapshot"))
     dump = perf_dump(engine.generate(small(), keep_frames=False).trace, {}).to_json()
@@ -213,6 +215,7 @@ def test_an_extra_read_of_weights_is_seen_in_its_stage(engine: Engine) -> None:
     assert reading <= {"decode audio", "upsample"}
 
 
+@pytest.mark.slow
 def test_ranges_are_entered_for_every_stage(engine: Engine) -> None:
     told: list[str] = []
 

@@ -142,6 +142,7 @@ def test_with_every_connection_in_use_it_still_says_that_it_lives(tmp_path: Path
         assert alive(running.url)
 
 
+@pytest.mark.slow
 def test_one_address_has_no_more_than_its_share(tmp_path: Path) -> None:
     limits = {"max_connections": 20, "max_connections_per_address": 3}
     with local(tmp_path / "data", **limits) as running, contextlib.ExitStack() as held:
@@ -160,6 +161,7 @@ def test_one_address_has_no_more_than_its_share(tmp_path: Path) -> None:
         assert ask("127.0.0.3") == b"HTTP/1.1 200 OK"
 
 
+@pytest.mark.slow
 def test_a_trusted_proxy_speaks_for_many(tmp_path: Path) -> None:
     limits = {"max_connections_per_address": 2, "trusted_proxy": ("127.0.0.1",)}
     with local(tmp_path / "data", **limits) as running, contextlib.ExitStack() as held:

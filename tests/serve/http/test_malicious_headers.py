@@ -165,6 +165,7 @@ def test_headers_without_end_are_refused(attacked: Local) -> None:
     assert answer is None or answer.status_code in (400, 431)
 
 
+@pytest.mark.slow
 def test_a_mistake_of_ours_is_told_without_its_words_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_mistake_of_ours_is_told_without_its_words_and_counted(
         assert counted in running.client.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_a_database_that_fails_is_told_of_without_the_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

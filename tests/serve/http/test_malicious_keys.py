@@ -186,6 +186,7 @@ def test_a_revoked_key_opens_nothing_any_more(attacked: Local) -> None:
         assert client.get("/session").json()["signed_in"] is False
 
 
+@pytest.mark.slow
 def test_a_key_that_the_command_revokes_opens_nothing_a_second_later(attacked: Local) -> None:
     database = open_database(attacked.service.folder.database)
     of_the_command = KeyStore(database)

@@ -92,6 +92,7 @@ def test_nobody_is_told_unless_that_is_allowed(attacked: Local, url: str) -> Non
     error_of(answer, 400, "url_not_allowed", "webhook_url")
 
 
+@pytest.mark.slow
 def test_an_allowed_host_at_a_private_address_is_not_asked(tmp_path: Path, inside: Served) -> None:
     host = (f"127.0.0.1:{inside.port}", f"localhost:{inside.port}")
     with local(tmp_path / "data", image_host=host, webhook_host=host, allow_http=True) as running:
@@ -160,6 +161,7 @@ def test_a_webhook_is_not_redirected(allowing: Local, pictures: Served, inside: 
     assert not inside.requests
 
 
+@pytest.mark.slow
 def test_an_allowed_webhook_is_told_of_that_video_alone(tmp_path: Path) -> None:
     hooks = Hooks()
     settings = hooks.settings | {"webhook_url": ()}
@@ -174,6 +176,7 @@ def test_an_allowed_webhook_is_told_of_that_video_alone(tmp_path: Path) -> None:
     hooks.close()
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_keeps_only_its_own_waiting(tmp_path: Path) -> None:
     with (
         socket.create_server(("127.0.0.1", 0), backlog=64) as silent,

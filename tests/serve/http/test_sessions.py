@@ -98,7 +98,7 @@ def test_a_revoked_keys_sessions_end(attacked: Local) -> None:
         assert page.get("/session").json()["signed_in"] is False
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("trusted", [True, False])
 def test_behind_tls_the_cookie_is_this_hosts_alone(tmp_path: Path, trusted: bool) -> None:
     proxies = ("127.0.0.1",) if trusted else ()

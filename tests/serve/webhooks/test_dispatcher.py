@@ -26,6 +26,7 @@ def delivery(url: str, owner: str) -> Delivery:
     return Delivery(f"evt_{secrets.token_hex(8)}", url, owner, b"{}", 0)
 
 
+@pytest.mark.slow
 def test_hosts_that_never_answer_keep_nobody_waiting(tmp_path: Path) -> None:
     """One key names a dozen addresses of one; the operator and another key are told at once."""
     hooks = Hooks()

@@ -62,6 +62,7 @@ def test_what_would_be_refused_is_refused_at_once(shared: Local) -> None:
 # Work
 
 
+@pytest.mark.slow
 def test_a_mistake_costs_one_video_and_no_process(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
         pid = worker_pid(running)
@@ -206,7 +207,7 @@ def test_a_damaged_database_is_told_of_and_ends_no_thread(tmp_path: Path) -> Non
         assert "Traceback" not in running.log.getvalue()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_database_that_goes_away_is_noticed(tmp_path: Path, replaced: bool) -> None:

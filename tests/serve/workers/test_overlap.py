@@ -74,6 +74,7 @@ def test_a_worker_whose_device_is_free_is_ready(shared: Local) -> None:
     shared.ended(video["id"])
 
 
+@pytest.mark.slow
 def test_a_key_may_have_a_video_written_beside_the_one_it_runs(tmp_path: Path) -> None:
     with local(tmp_path / "data", max_running_per_key=1) as running:
         videos = overlapping(running)
@@ -104,7 +105,7 @@ def test_a_failure_of_the_writing_is_of_that_video(shared: Local) -> None:
     assert restarts(shared) == before
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["memory", "exhaust"])
 def test_a_device_that_fails_does_not_take_the_written_one_along(shared: Local, end: str) -> None:
     before = restarts(shared)
@@ -149,6 +150,7 @@ def test_what_crashes_in_writing_is_tried_twice(shared: Local) -> None:
     assert shared.ended(shared.create()["id"])["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_draining_finishes_both(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
         first, second = overlapping(running, "steps 200")
@@ -164,6 +166,7 @@ def test_draining_finishes_both(tmp_path: Path) -> None:
         assert running.video(third["id"])["status"] == "queued"
 
 
+@pytest.mark.slow
 def test_a_stop_gives_both_back(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
         videos = overlapping(running)

@@ -81,6 +81,7 @@ def test_a_video_with_steps_previews_and_memory(runner: EngineRunner, tmp_path: 
     assert str(tmp_path) not in repr(told)
 
 
+@pytest.mark.slow
 def test_an_estimate_is_near_once_a_video_was_made(runner: EngineRunner, tmp_path: Path) -> None:
     wanted = asked_for(tmp_path, num_inference_steps=6)
     done = runner.run(job(tmp_path, num_inference_steps=6), lambda _: None, lambda: False)()
@@ -230,6 +231,7 @@ def test_an_output_that_cannot_be_written(runner: EngineRunner, tmp_path: Path) 
     assert str(tmp_path) not in failed.value.message
 
 
+@pytest.mark.slow
 def test_a_failure_of_the_writing_comes_when_it_is_finished(
     runner: EngineRunner, tmp_path: Path
 ) -> None:

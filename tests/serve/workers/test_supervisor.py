@@ -62,6 +62,7 @@ def test_a_running_video_that_is_deleted_leaves_nothing(shared: Local) -> None:
     wait_for(lambda: not folder.exists() and video["id"] not in shared.service.store.known())
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_database_that_fails_costs_neither_a_video_nor_a_worker(
         assert "disk full" in running.log.getvalue()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_refuses_and_recovers(tmp_path: Path) -> None:
     picture = f"data:image/bmp;base64,{base64.b64encode(bitmap()).decode()}"
     with local(tmp_path / "data") as running:
@@ -153,6 +155,7 @@ def test_draining_finishes_what_runs_and_begins_nothing(tmp_path: Path) -> None:
         assert running.client.get("/health").status_code == 503
 
 
+@pytest.mark.slow
 def test_health_follows_the_worker(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
         assert running.client.get("/health").json() == {"status": "ready"}
@@ -171,6 +174,7 @@ def test_a_worker_that_cannot_open_its_engine_says_why(tmp_path: Path) -> None:
         wait_for(lambda: running.client.get("/v1/engine").json()["status"] == "down")
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_queue(tmp_path: Path) -> None:
     with local(tmp_path / "data", OpenFake(step_s=0.03), devices=("a", "b")) as running:
         wait_for(lambda: {w.state for w in running.service.workers()} == {"ready"})
