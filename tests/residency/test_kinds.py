@@ -107,10 +107,10 @@ def wide(change: Change, weight: Tensor, strength: float) -> Tensor:
         case Dora(change=inner):
             directed = wide(inner, weight, 1.0)
             m = t["magnitude"]
-            if m.shape == (1, weight.shape[1]) and m.shape[0] != weight.shape[0]:
-                directed = directed / directed.norm(dim=0, keepdim=True) * m
-            else:
+            if m.ndim == 1 or m.shape == (weight.shape[0], 1):
                 directed = directed / directed.norm(dim=1, keepdim=True) * m.reshape(-1, 1)
+            else:
+                directed = directed / directed.norm(dim=0, keepdim=True) * m
             return w + strength * (directed - w)
 
 

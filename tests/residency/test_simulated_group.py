@@ -36,6 +36,7 @@ from .toy import ADAPTERS, ONE, PHASES, TWO, expected, make_spec, perform
 Fill = Callable[[], None]
 SPEC = make_spec()
 PEER = {"net": "peer"}
+BLOCK = 2_048  # bytes, with alignment
 PEERS = (
     Residency("resident", places=PEER),
     Residency("fused", places=PEER),
@@ -311,7 +312,11 @@ def test_host_memory_is_counted_once_for_all() -> None:
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("wanted", [*PEERS, *STREAMED])
 def test_the_plan_is_what_it_takes(wanted: Residency) -> None:
-    """Of each device, and of the host once for all ranks."""
+    """Of each device, and of the host once for all ranks.
+
+    A rank that merges only its part of a snapshot may take a block less than is planned.
+    """
+    less = BLOCK if wanted.snapshot_policy == "aggressive" else 0
 
     def work(backend: SimulatedAccelerator) -> None:
         manager = DeviceManager([SPEC], backend, wanted, adapters=ADAPTERS)
@@ -319,7 +324,7 @@ def test_the_plan_is_what_it_takes(wanted: Residency) -> None:
         for _ in range(2):
             perform(manager)
             backend.peers.exchange(None)
-        assert backend.peak_device_bytes == plan.device_bytes
+        assert plan.device_bytes - less <= backend.peak_device_bytes <= plan.device_bytes
         assert backend.host_bytes == plan.host_bytes
 
     SimulatedGroup(2).run(work)
