@@ -433,7 +433,7 @@ class Engine:
     def forget_prompts(self) -> None:
         """Clear the cache of encoded prompts, for measurements."""
         with self._one_at_a_time:
-            self._contexts = Cache(CACHED_PROMPTS)
+            self._forget_contexts()
             self._restart()
             with self._sharing(ForgetPrompts()):
                 pass
@@ -467,7 +467,7 @@ class Engine:
             try:
                 return self._follow(order)
             except BaseException as error:
-                self._contexts = Cache(CACHED_PROMPTS)
+                self._forget_contexts()
                 if not isinstance(error, Cancelled):  # then the group's connections end
                     self._mesh, self._execution = None, self._new_execution()
                 raise
@@ -488,7 +488,7 @@ class Engine:
                 self._weights.manager.configure(named(residency))
                 self._wanted = residency
             case ForgetPrompts():
-                self._contexts = Cache(CACHED_PROMPTS)
+                self._forget_contexts()
         return None
 
     def _plan(
@@ -541,8 +541,11 @@ class Engine:
                 yield shared
         except BaseException:
             if self._member.size > 1:
-                self._contexts = Cache(CACHED_PROMPTS)  # or ranks could differ in what they encode
+                self._forget_contexts()  # or ranks could differ in what they encode
             raise
+
+    def _forget_contexts(self) -> None:
+        self._contexts = Cache(CACHED_PROMPTS)
 
     def _restart(self) -> None:
         """Open the backend again, as all ranks do, if the group has lost one."""
@@ -558,7 +561,7 @@ class Engine:
             self._decided or named(self._wanted),
         )
         self._execution = self._new_execution()
-        self._contexts = Cache(CACHED_PROMPTS)
+        self._forget_contexts()
 
     def _writer(
         self, path: Path | None, reporter: Reporter

@@ -259,6 +259,9 @@ class Leader:
             None,
         )
 
+    def _all_gone(self) -> bool:
+        return all(each.state == "gone" for each in self._followers)
+
     def _any(self, *states: FollowerState) -> bool:
         return any(each.state in states for each in self._followers)
 
@@ -329,15 +332,11 @@ class Leader:
         for each in self._followers:
             each.process.order(Leave())
         with self._changed:
-            self._changed.wait_for(
-                lambda: all(e.state == "gone" for e in self._followers), patience
-            )
+            self._changed.wait_for(self._all_gone, patience)
             for each in self._followers:
                 if each.state != "gone":
                     self._kill(each, "did not leave")
-            self._changed.wait_for(
-                lambda: all(e.state == "gone" for e in self._followers), self._patience.leave
-            )
+            self._changed.wait_for(self._all_gone, self._patience.leave)
         for each in self._followers:
             each.process.close()
         self._connections.abort()
