@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
 from torch import Tensor
 
@@ -41,6 +42,9 @@ class AudioVae(Component):
             mel_bins=sizes["mel_bins"],
             double_z=sizes["double_z"],
         )
+        # diffusers takes the width of its layers for the number of features.
+        for name in STATISTICS.values():
+            self.model.register_buffer(name, torch.empty(CHANNELS * MEL_BINS))
         use_quick_convolutions(self)
 
     def decode(self, latents: Tensor) -> Tensor:

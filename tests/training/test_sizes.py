@@ -1,0 +1,7 @@
+from training import sizes
+
+
+def test_all_that_is_shipped_keeps_within_its_bound() -> None:
+    found = sizes.costs()
+    assert sum(each.bytes for each in found) <= sizes.SHIPPED_BYTES
+    assert {each.name for each in found if each.flops} >= {"text encoder", "stage 1", "vocoder"}
