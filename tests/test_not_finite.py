@@ -24,7 +24,8 @@ from entracte.pipeline.latents import require_finite
 from entracte.planner.meta_ops import META
 from entracte.planner.meter import meter
 from entracte.residency.backends.cuda_stream import device_errors
-from entracte.sampling.samplers import Sampler, euler
+from entracte.sampling.euler import euler
+from entracte.sampling.loop import Sampler
 from entracte.sampling.tokens import StreamLatents
 from entracte.stages import DECODE_VIDEO, DENOISE
 from entracte.synthetic.demo import DISTILLED_LORA

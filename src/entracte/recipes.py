@@ -14,7 +14,7 @@ REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
 PipelineName = Literal["two-stage", "one-stage", "distilled"]
 
 # `entracte.sampling.samplers` has the loops.
-SamplerName = Literal["euler"]
+SamplerName = Literal["euler", "gradient-estimating-euler", "ancestral-euler", "res-2s"]
 
 
 @dataclass(frozen=True, slots=True)

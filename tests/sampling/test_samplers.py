@@ -12,10 +12,11 @@ from entracte.models.connectors import TextContext
 from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.planner.workload import Workload
 from entracte.recipes import RECIPES, SamplerName
-from entracte.sampling import samplers
 from entracte.sampling.denoiser import UNGUIDED, Denoiser, GuidancePlan
+from entracte.sampling.euler import euler
+from entracte.sampling.loop import Denoise, OnStep, Sampler
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.samplers import SAMPLERS, Sampler, euler
+from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import (
     StreamLatents,
@@ -93,17 +94,22 @@ def test_euler_needs_no_model() -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_sampler_evaluates_as_often_as_it_says(name: str, steps: int) -> None:
-    calls = 0
+    class Counting:
+        calls = 0
 
-    def denoise(latents: StreamLatents, sigma: Tensor) -> StreamLatents:
-        nonlocal calls
-        calls += 1
-        return latents
+        def __call__(
+            self, latents: StreamLatents, sigma: Tensor, wide: bool = False
+        ) -> StreamLatents:
+            self.calls += 1
+            return latents
 
-    seen: list[int] = []
+        def keep_clean(self, latents: StreamLatents) -> StreamLatents:
+            return latents
+
+    denoise, seen = Counting(), list[int]()
     start = StreamLatents(torch.randn(1, 4, 2), torch.randn(1, 2, 2))
     SAMPLERS[name].loop(denoise, start, shifted_sigmas(steps), 0, stepping(seen))
-    assert calls == SAMPLERS[name].evaluations(steps)
+    assert denoise.calls == SAMPLERS[name].evaluations(steps)
     assert seen == list(range(1, steps + 1))
 
 
@@ -170,11 +176,11 @@ def test_a_sampler_may_draw_noise_in_its_loop(model: Transformer) -> None:
     """Two evaluations a step, noise of its own seed, a float64 state: what later ones need."""
 
     def stochastic(
-        denoise: samplers.Denoise,
+        denoise: Denoise,
         latents: StreamLatents,
         sigmas: Tensor,
         seed: int,
-        on_step: samplers.OnStep,
+        on_step: OnStep,
     ) -> StreamLatents:
         source = NoiseSource(seed + 1)
         state = StreamLatents(*(each.double() for each in latents))

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from entracte.recipes import Guidance
 from entracte.sampling.denoiser import denoised, keep_clean
+from entracte.sampling.euler import euler_step
 from entracte.sampling.guidance import Predictions, guide
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.samplers import euler_step
 from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import (
     VideoGrid,

@@ -80,11 +80,13 @@ class Denoiser:
         self._video = _Stream(video, guidance.video, video_contexts, rotary[0])
         self._audio = _Stream(audio, guidance.audio, audio_contexts, rotary[1])
 
-    def __call__(self, latents: StreamLatents, sigma: Tensor) -> StreamLatents:
+    def __call__(self, latents: StreamLatents, sigma: Tensor, wide: bool = False) -> StreamLatents:
         """The clean latents that `latents` at noise level `sigma` come from.
 
         latents: of any floating dtype, so that a sampler may keep its state in float64; they are
-            rounded to the model's dtype, which the result has. sigma: [1], on their device.
+            rounded to the model's dtype, which the result has. sigma: [1], on their device, in
+            float32 or float64. wide: clean tokens are put into the rounded estimate in float32,
+            which the result then has.
         """
         latents = StreamLatents(*(each.to(self._video.dtype) for each in latents))
         guided = len(self._passes) > 1
@@ -97,8 +99,14 @@ class Denoiser:
         )
         by_name: dict[str, Velocity] = dict(zip(self._passes, velocities, strict=True))
         return StreamLatents(
-            self._video.clean(latents.video, {n: v.video for n, v in by_name.items()}, sigma),
-            self._audio.clean(latents.audio, {n: v.audio for n, v in by_name.items()}, sigma),
+            self._video.clean(latents.video, {n: v.video for n, v in by_name.items()}, sigma, wide),
+            self._audio.clean(latents.audio, {n: v.audio for n, v in by_name.items()}, sigma, wide),
+        )
+
+    def keep_clean(self, latents: StreamLatents) -> StreamLatents:
+        """Latents, float32 or float64, with tokens drawn to what they are to be kept at."""
+        return StreamLatents(
+            self._video.keep_clean(latents.video), self._audio.keep_clean(latents.audio)
         )
 
 
@@ -133,14 +141,20 @@ class _Stream:
             rotary=self._rotary,
         )
 
-    def clean(self, latent: Tensor, velocities: dict[str, Tensor], sigma: Tensor) -> Tensor:
+    def clean(
+        self, latent: Tensor, velocities: dict[str, Tensor], sigma: Tensor, wide: bool
+    ) -> Tensor:
         """The guided estimate from every pass's velocity, with the clean tokens kept."""
         level = self._mask * sigma
         predictions = {
             name: denoised(latent, velocity, level).float() for name, velocity in velocities.items()
         }
         x0 = guide(Predictions(**predictions), self._guidance).to(latent.dtype)
-        return x0 if self._all_noisy else keep_clean(x0, self._clean, self._mask)
+        return self.keep_clean(x0.float() if wide else x0)
+
+    def keep_clean(self, latent: Tensor) -> Tensor:
+        """The latent with tokens drawn to their clean ones, as far as the mask says."""
+        return latent if self._all_noisy else keep_clean(latent, self._clean, self._mask)
 
 
 def denoised(latent: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
@@ -152,5 +166,8 @@ def denoised(latent: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
 
 
 def keep_clean(x0: Tensor, clean: Tensor, mask: Tensor) -> Tensor:
-    """x0 * mask + clean * (1 - mask), in float32, rounded to x0's dtype. mask: [1, tokens, 1]."""
-    return (x0.float() * mask + clean.float() * (1 - mask)).to(x0.dtype)
+    """x0 * mask + clean * (1 - mask), in float32 or x0's wider dtype, rounded to x0's dtype.
+
+    mask: [1, tokens, 1] float32.
+    """
+    return (x0 * mask + clean.float() * (1 - mask)).to(x0.dtype)

@@ -31,6 +31,29 @@ class NoiseSource:
         return torch.randn(1, tokens, channels, generator=self._generator).to(torch.bfloat16)
 
 
+class WhitenedNoise:
+    """Float64 noise whose mean is exactly 0 and whose deviation is 1, for stochastic samplers.
+
+    On the CPU, like all noise. A GPU copies it from pinned memory, so that the host does not wait.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._device = device
+
+    def draw(self, tokens: int, channels: int) -> Tensor:
+        """The next noise, [1, tokens, channels] float64 on the device."""
+        if self._device.type == "meta":
+            return torch.empty(1, tokens, channels, dtype=torch.float64, device=self._device)
+        noise = torch.randn(1, tokens, channels, generator=self._generator, dtype=torch.float64)
+        noise = (noise - noise.mean()) / noise.std()
+        # Over the tokens and channels: at one video the same numbers again, and other roundings.
+        noise = (noise - noise.mean((-2, -1), keepdim=True)) / noise.std((-2, -1), keepdim=True)
+        if self._device.type == "cuda":
+            noise = noise.pin_memory()
+        return noise.to(self._device, non_blocking=True)
+
+
 class DrawnNoise:
     """Noise drawn beforehand, and already on a device.
 

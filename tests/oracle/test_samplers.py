@@ -1,0 +1,104 @@
+"""Samplers, guidance and schedules against the official ones, bit for bit, without a model."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from entracte.recipes import Guidance
+from entracte.sampling.denoiser import keep_clean
+from entracte.sampling.euler import ancestral_euler
+from entracte.sampling.guidance import Predictions, guide
+from entracte.sampling.loop import SamplingLoop
+from entracte.sampling.samplers import SAMPLERS
+from entracte.sampling.tokens import StreamLatents
+
+SEED = 10
+LOOPS: dict[str, SamplingLoop] = {
+    "euler": SAMPLERS["euler"].loop,
+    "gradient_estimation": SAMPLERS["gradient-estimating-euler"].loop,
+    "res2s": SAMPLERS["res-2s"].loop,
+    "ancestral.eta1.0": SAMPLERS["ancestral-euler"].loop,
+    "ancestral.eta0.5": partial(ancestral_euler, eta=0.5),
+}
+CASES = [
+    *((name, levels) for name in ("euler", "gradient_estimation", "res2s")
+      for levels in ("ltx2_5", "stage2", "ltx2_15_latent_16x17x30")),
+    *((f"ancestral.{eta}", levels) for eta in ("eta1.0", "eta0.5")
+      for levels in ("distilled", "stage2")),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict[str, Tensor]:
+    root = Path(__file__).parent.parent / "data" / "pipelines"
+    return load_file(root / "samplers.safetensors")
+
+
+class StandIn:
+    """A denoiser of plain arithmetic, which keeps what it is called with."""
+
+    def __init__(self, recorded: dict[str, Tensor]) -> None:
+        self._recorded = recorded
+        self.calls: list[tuple[StreamLatents, Tensor]] = []
+
+    def __call__(self, latents: StreamLatents, sigma: Tensor, wide: bool = False) -> StreamLatents:
+        rounded = StreamLatents(*(each.bfloat16() for each in latents))
+        self.calls.append((rounded, sigma))
+        return StreamLatents(
+            self._clean("video", rounded.video, sigma, wide),
+            self._clean("audio", rounded.audio, sigma, wide),
+        )
+
+    def keep_clean(self, latents: StreamLatents) -> StreamLatents:
+        return StreamLatents(self._keep("video", latents.video), self._keep("audio", latents.audio))
+
+    def _clean(self, stream: str, x: Tensor, sigma: Tensor, wide: bool) -> Tensor:
+        target = self._recorded[f"sampler.{stream}.target"].float()
+        x0 = (0.6 * x.float() + 0.2 * target - 0.1 * sigma).bfloat16()
+        return self._keep(stream, x0.float() if wide else x0)
+
+    def _keep(self, stream: str, x: Tensor) -> Tensor:
+        clean, mask = (
+            self._recorded[f"sampler.{stream}.{what}"] for what in ("clean_latent", "denoise_mask")
+        )
+        return keep_clean(x, clean, mask)
+
+
+@pytest.mark.parametrize(("name", "levels"), CASES)
+def test_a_sampler_is_the_official_one(recorded: dict[str, Tensor], name: str, levels: str) -> None:
+    denoise = StandIn(recorded)
+    start = StreamLatents(recorded["sampler.video.latent"], recorded["sampler.audio.latent"])
+    final = LOOPS[name](denoise, start, recorded[f"sigmas.{levels}"], SEED, lambda *_: None)
+
+    sampler, _, eta = name.partition(".")
+    prefix = ".".join(filter(None, (sampler, levels, eta)))
+    assert f"{prefix}.call.{len(denoise.calls)}.sigma" not in recorded
+    for number, (latents, sigma) in enumerate(denoise.calls):
+        call = f"{prefix}.call.{number}"
+        assert torch.equal(sigma.float(), recorded[f"{call}.sigma"]), number
+        assert torch.equal(latents.video, recorded[f"{call}.video.latent"]), number
+        assert torch.equal(latents.audio, recorded[f"{call}.audio.latent"]), number
+    assert torch.equal(final.video, recorded[f"{prefix}.final.video"])
+    assert torch.equal(final.audio, recorded[f"{prefix}.final.audio"])
+
+
+GUIDED = {
+    "video": Guidance(cfg=3.0, stg=1.0, rescale=0.7, modality=3.0),
+    "audio": Guidance(cfg=7.0, stg=1.0, rescale=0.7, modality=3.0),
+    "hq_video": Guidance(cfg=3.0, stg=0.0, rescale=0.45, modality=3.0),
+    "hq_audio": Guidance(cfg=7.0, stg=0.0, rescale=1.0, modality=3.0),
+    "no_rescale": Guidance(cfg=4.0, stg=0.5, rescale=0.0, modality=1.0),
+}
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_guidance_is_the_official_one(recorded: dict[str, Tensor], name: str) -> None:
+    parts = ("cond", "uncond", "perturbed", "isolated")
+    predictions = Predictions(*(recorded[f"guider.{part}"].float() for part in parts))
+    assert torch.equal(
+        guide(predictions, GUIDED[name]).bfloat16(), recorded[f"guider.result.{name}"]
+    )
