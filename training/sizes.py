@@ -4,7 +4,6 @@ LTX-2.3 in every respect but width and depth. The configs are those of the publi
 they leave as it was published is read from the one with random weights.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,8 @@ from entracte.sampling.lengths import audio_token_count
 from entracte.sampling.tokens import VideoGrid, audio_spans
 from entracte.synthetic import demo_config as published
 
+from .media_sizes import AUDIO_VAE, UPSAMPLER, VIDEO_VAE, VOCODER
+
 # What the model is trained for and `make demo` makes: 2 s.
 FRAMES = 49
 FRAME_RATE = 24.0
@@ -58,35 +59,6 @@ TRANSFORMER: dict[str, Any] = published.TRANSFORMER | {
 }
 
 LORA_RANK = 8
-
-VIDEO_VAE: dict[str, Any] = published.VIDEO_VAE | {
-    "encoder_base_channels": 24,
-    "decoder_base_channels": 20,
-    "encoder_blocks": [
-        ["res_x", {"num_layers": 1}],
-        ["compress_space_res", {"multiplier": 2}],
-        ["res_x", {"num_layers": 1}],
-        ["compress_time_res", {"multiplier": 2}],
-        ["compress_all_res", {"multiplier": 1}],
-        ["compress_all_res", {"multiplier": 1}],
-    ],
-    "decoder_blocks": [
-        ["res_x", {"num_layers": 1}],
-        ["compress_time", {"multiplier": 1}],
-        ["compress_space", {"multiplier": 2}],
-        ["res_x", {"num_layers": 1}],
-        ["compress_all", {"multiplier": 1}],
-        ["compress_all", {"multiplier": 2}],
-        ["res_x", {"num_layers": 1}],
-    ],
-}
-
-AUDIO_VAE: dict[str, Any] = copy.deepcopy(published.AUDIO_VAE)
-AUDIO_VAE["model"]["params"]["ddconfig"] |= {"ch": 32, "ch_mult": [1, 2, 2]}
-
-VOCODER: dict[str, Any] = published.VOCODER
-
-UPSAMPLER: dict[str, Any] = published.UPSAMPLER
 
 # The vocabulary is that of the world's captions and of the default negative prompt, and bytes.
 GEMMA: dict[str, Any] = published.GEMMA | {
