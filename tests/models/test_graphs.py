@@ -11,6 +11,8 @@ from entracte.models.kernels import graphs
 from entracte.models.kernels.graphs import CapturedBlocks
 from entracte.models.transformer import Pass, RunBlocks, Transformer, run_blocks
 from entracte.models.transformer.elementwise import PLAIN
+from entracte.residency.merge import Factors
+from entracte.residency.unmerged import LoraLinear
 
 from .test_passes import PASSES, inputs, model  # noqa: F401
 
@@ -146,18 +148,15 @@ def test_a_block_whose_linears_add_something_is_not_captured(
     captured: RunBlocks,
     captures: Captures,
 ) -> None:
-    class Adapted(torch.nn.Linear):
-        pass
-
     adapted = copy.deepcopy(model)
-    with torch.device("meta"):
-        linear = Adapted(1, 1)
-    block = adapted.transformer_blocks[1]
-    linear.weight, linear.bias = block.attn1.to_q.weight, block.attn1.to_q.bias
-    block.attn1.to_q = linear
+    attention = adapted.transformer_blocks[1].attn1
+    linear = attention.to_q
+    adds = Factors(torch.randn(2, linear.in_features), torch.randn(linear.out_features, 2))
+    attention.to_q = LoraLinear(linear, [(adds, 1.0)], [])
     for _ in range(2):
         expected = forward(adapted, run_blocks, PASSES)
         assert same(forward(adapted, captured, PASSES), expected)
+    assert not same(expected, forward(model, run_blocks, PASSES))
     assert captures.made == len(adapted.transformer_blocks) - 1
 
 

@@ -18,11 +18,11 @@ Unmerged = Mapping[str, Sequence[tuple[Change, float]]]
 KINDS: Mapping[type[Change], str] = {Hadamard: "LoHa", Kronecker: "LoKr", Dora: "DoRA"}
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(nn.Linear):
     """A linear with adapters applied beside its weight: y = Wx + b + sum of s * B(Ax).
 
-    Full differences of the weight and of the bias are applied in the same way. It has a linear's
-    attributes; `weight` and `bias` are the linear's alone.
+    Full differences of the weight and of the bias are applied in the same way. `weight` and `bias`
+    are the linear's alone.
     """
 
     def __init__(
@@ -31,20 +31,12 @@ class LoraLinear(nn.Module):
         of_weight: Sequence[tuple[Change, float]],
         of_bias: Sequence[tuple[Change, float]],
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # a linear's own would make weights
         self.linear = linear
+        self.weight, self.bias = linear.weight, linear.bias
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self._of_weight = of_weight
         self._of_bias = of_bias
-        self.in_features = linear.in_features
-        self.out_features = linear.out_features
-
-    @property
-    def weight(self) -> Tensor:
-        return self.linear.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]"""
