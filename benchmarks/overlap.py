@@ -36,10 +36,10 @@ def one_by_one(engine: Engine, requests: list[Request], folder: Path) -> list[Re
 
 def overlapped(engine: Engine, requests: list[Request], folder: Path) -> list[Result]:
     computed = [
-        engine.compute(each, output_path=folder / f"{number}.mp4", keep_frames=False)
+        engine.generate(each, output_path=folder / f"{number}.mp4", keep_frames=False, wait=False)
         for number, each in enumerate(requests)
     ]
-    return [each.result() for each in computed]
+    return [each.wait() for each in computed]
 
 
 WAYS: dict[str, Make] = {"one by one": one_by_one, "overlapped": overlapped}

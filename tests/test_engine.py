@@ -84,7 +84,7 @@ def test_previews_show_and_change_nothing(engine: Engine) -> None:
 
 def test_plain_colours_are_known_again(engine: Engine) -> None:
     """Roughly: an encoder with random weights is less linear than a trained one."""
-    with engine._weights.manager.borrow("video_vae", VideoVae) as vae, torch.inference_mode():
+    with engine._model.manager.borrow("video_vae", VideoVae) as vae, torch.inference_mode():
         previewer = Previewer.fit(vae, torch.device("cpu"), torch.bfloat16)
         for colour in [(-0.9, 0.9, 0.0), (0.9, 0.9, 0.9)]:
             pixels = torch.tensor(colour).bfloat16().view(1, 3, 1, 1, 1).expand(1, 3, 1, 64, 64)
@@ -181,7 +181,7 @@ def test_which_phases_sound_is_heard(engine: Engine, pipeline: str, phase: str) 
 
     steps = {"num_inference_steps": None} if pipeline == "distilled" else {}
     result = engine.generate(small(pipeline=pipeline, **steps), keep_frames=False)
-    manager = engine._weights.manager
+    manager = engine._model.manager
     with (
         torch.inference_mode(),
         manager.borrow("audio_vae", AudioVae) as vae,

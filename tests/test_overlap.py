@@ -11,7 +11,7 @@ import torch
 
 from entracte import Engine, Progress, Request, Residency
 from entracte.errors import Cancelled, MediaError
-from entracte.result import ComputedVideo
+from entracte.result import Result
 from entracte.trace.write_dump import perf_dump
 
 PATIENCE = 600.0
@@ -56,9 +56,9 @@ def held() -> Iterator[Held]:
     held.let_go()
 
 
-def begun(engine: Engine, held: Held, path: Path) -> ComputedVideo:
+def begun(engine: Engine, held: Held, path: Path) -> Result:
     """A video that is computed, and not yet written."""
-    writing = engine.compute(small(seed=1), output_path=path, should_stop=held)
+    writing = engine.generate(small(seed=1), output_path=path, should_stop=held, wait=False)
     assert held.reached.wait(PATIENCE)
     assert not path.exists()
     return writing
@@ -79,7 +79,7 @@ def test_the_next_is_computed_while_one_is_written(
     other = engine.generate(small(seed=2))
     assert not path.exists()
     held.let_go()
-    result = writing.result()
+    result = writing.wait()
     assert path.exists()
     assert torch.equal(pixels(path), pixels(tmp_path / "alone.mp4"))
     assert result.frames is not None
@@ -92,7 +92,7 @@ def test_the_trace_has_the_writing_and_closes(engine: Engine, held: Held, tmp_pa
     writing = begun(engine, held, tmp_path / "video.mp4")
     other = engine.generate(small(seed=2)).trace
     held.let_go()
-    trace = writing.result().trace
+    trace = writing.wait().trace
     *_, before, mux = trace.spans
     assert (before.name, mux.name) == ("decode video", "mux")
     # From when the device was free, so beside all of the other one.
@@ -123,14 +123,14 @@ def test_frames_of_one_video_at_most_wait(engine: Engine, held: Held, tmp_path: 
     engine.generate(small(seed=2), output_path=second, progress=note, should_stop=waits)
     assert seen[-2:] == [("decode video", False), ("mux", True)]
     assert second.exists()
-    assert writing.result().output_path == first
+    assert writing.wait().output_path == first
 
 
 def test_a_cancel_ends_the_writing(engine: Engine, held: Held, tmp_path: Path) -> None:
     writing = begun(engine, held, tmp_path / "video.mp4")
     held.let_go(stop=True)
     with pytest.raises(Cancelled):
-        writing.result()
+        writing.wait()
     assert list(tmp_path.iterdir()) == []
     engine.generate(small(), output_path=tmp_path / "next.mp4")
 
@@ -149,7 +149,7 @@ def test_a_cancel_ends_the_wait_for_the_earlier_video(
             should_stop=lambda: stages[-1:] == ["decode video"],
         )
     held.let_go()
-    writing.result()
+    writing.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["first.mp4"]
 
 
@@ -169,7 +169,7 @@ def test_an_error_is_of_the_video_that_cannot_be_written(
 
     assert engine.generate(small(seed=2), output_path=second, progress=go_on)
     with pytest.raises(MediaError, match=r"cannot write .*first\.mp4"):
-        writing.result()
+        writing.wait()
     assert list(tmp_path.iterdir()) == [second]
 
 
@@ -194,4 +194,4 @@ def test_closing_waits_for_the_writing(demo_model: Path, held: Held, tmp_path: P
     held.let_go()
     closing.join(PATIENCE)
     assert (tmp_path / "video.mp4").exists()
-    assert writing.result().frames is not None
+    assert writing.wait().frames is not None

@@ -1,7 +1,8 @@
-"""The result of a generation, and what stands for it until its file is written."""
+"""The result of a generation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor
 
@@ -12,6 +13,17 @@ from entracte.request import Request
 from entracte.stages import MUX
 from entracte.trace.dump import Dump
 from entracte.trace.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """A file that may still be being written, in a thread.
+
+    computed: when the device had done its part, by the clock of its backend.
+    """
+
+    writer: BackgroundWriter
+    computed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +38,7 @@ class Result:
     output_path: the file or folder that was written, if any.
     decision: the planner's, in mode `auto`.
     followers: the dumps of the other ranks' traces, where several devices made it.
+    file: what is being written to `output_path`; see `wait`.
     warnings: how it may differ from the request, such as keys of a LoRA that were left out.
     """
 
@@ -39,28 +52,19 @@ class Result:
     decision: Decision | None = None
     warnings: tuple[Notice, ...] = ()
     followers: tuple[Dump, ...] = ()
+    file: VideoFile | None = None
 
-
-class ComputedVideo:
-    """A video that is computed, and whose file is still being written, in a thread.
-
-    computed: when the device had done its part, by the clock of its backend.
-    """
-
-    def __init__(self, result: Result, file: BackgroundWriter | None, computed: float) -> None:
-        self._result = result
-        self._file = file
-        self._computed = computed
-
-    def result(self) -> Result:
-        """Wait until the file is whole. To be called once; what interrupts it leaves no file.
+    def wait(self) -> Self:
+        """Wait until the output is whole. What interrupts that leaves none.
 
         Raises MediaError if it cannot be written, and Cancelled.
         """
-        if self._file is not None:
-            try:
-                ended = self._file.result()
-            finally:
-                self._file.abandon()
-            self._result.trace.host_stage(MUX.name, self._computed, max(self._computed, ended))
-        return self._result
+        if self.file is None:
+            return self
+        try:
+            ended = self.file.writer.result()
+        finally:
+            self.file.writer.abandon()
+        computed = self.file.computed
+        self.trace.host_stage(MUX.name, computed, max(computed, ended))
+        return replace(self, file=None)

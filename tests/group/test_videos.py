@@ -15,10 +15,13 @@ from torch import Tensor
 
 from entracte import Engine, Guidance, Request, Residency
 from entracte.checkpoints.model_files import ModelPaths, open_model
+from entracte.checkpoints.sources import ModelSource
 from entracte.cli.main import run
 from entracte.errors import Cancelled, OutOfMemory
 from entracte.group import Leader, Member
 from entracte.machine.hardware import Hardware, PeerLink, Rates
+from entracte.pipeline.following import FollowingModel
+from entracte.pipeline.open_model import OpenModel
 from entracte.progress import Progress
 from entracte.residency.backends.host import HostBackend
 
@@ -101,23 +104,20 @@ class Refusing(HostBackend):
         return super().allocate(nbytes, again)
 
 
-@dataclass(frozen=True)
-class OpenHere:
-    """Opens an engine; refuses: on a device that does."""
+@dataclass(frozen=True, slots=True)
+class OpenRefusing:
+    """Opens the model of a follower, on a device that refuses."""
 
     model: Path
-    refuses: bool
 
-    def __call__(self, member: Member, device: torch.device) -> Engine:
-        backend = Refusing(peers=member) if self.refuses else HostBackend(peers=member)
-        return Engine(
-            open_model(str(self.model), ModelPaths(), distilled=False),
-            backend,
-            torch.float32,
-            Residency("auto"),
-            HARDWARE,
-            member=member,
-        )
+    def __call__(self, member: Member, device: torch.device) -> FollowingModel:
+        source, backend = source_of(self.model), Refusing(peers=member)
+        opened = OpenModel(source, backend, torch.float32, Residency("fused"), "auto", member)
+        return FollowingModel(opened, member)
+
+
+def source_of(model: Path) -> ModelSource:
+    return open_model(str(model), ModelPaths(), distilled=False)
 
 
 def small() -> Request:
@@ -136,8 +136,9 @@ def small() -> Request:
 @pytest.mark.slow
 def test_memory_that_runs_out_on_one_rank(demo_model: Path) -> None:
     """All plan more cheaply, and try again; and a cancel then leaves the group able to work."""
-    leader = Leader([CPU, CPU], OpenHere(demo_model, refuses=True))
-    with OpenHere(demo_model, refuses=False)(leader, CPU) as engine:
+    leader = Leader([CPU, CPU], OpenRefusing(demo_model))
+    source, backend, auto = source_of(demo_model), HostBackend(peers=leader), Residency("auto")
+    with Engine(source, backend, torch.float32, auto, HARDWARE, member=leader) as engine:
         before = engine.plan(small())
         pids = processes(leader)
         result = engine.generate(small(), keep_frames=False)

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import Gemma3Config
 
 from entracte import Request
-from entracte.engine import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.models.audio_vae import AudioVae
 from entracte.models.calls import call_plainly
 from entracte.models.connectors import Connectors
@@ -25,11 +24,12 @@ from entracte.models.vocoder import Vocoder
 from entracte.parallel import ONE_RANK
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.conditions import PreparedImage
-from entracte.pipeline.open_model import OpenModel
+from entracte.pipeline.open_model import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.pipeline.outputs import Outputs
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import PreparedRequest
 from entracte.pipeline.run import Run
+from entracte.pipeline.runtime import Runtime
 from entracte.planner.meta_ops import META
 from entracte.planner.meter import Counts, Metered, counting
 from entracte.planner.model_profile import ModelFigures
@@ -133,7 +133,7 @@ def run(found: dict[str, nn.Module], prepared: PreparedRequest) -> list[tuple[st
     """Every stage of a request with new prompts, on an engine that had one of the same sizes."""
     with counting() as counts:
         recorder = Recorder(counts)
-        opened = OpenModel(
+        opened = Runtime(
             manager=Lent(found),  # type: ignore[arg-type]
             device=META,
             dtype=torch.bfloat16,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from entracte.errors import CheckpointError
 
@@ -31,6 +32,25 @@ class ModelPaths:
     gemma_root: Path | None = None
     upsampler: Path | None = None
     distilled_lora: tuple[Path, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: str | Path | tuple[str | Path, ...] | None,
+        gemma_root: str | Path | None,
+        upsampler: str | Path | None,
+        distilled_lora: str | Path | tuple[str | Path, float] | None,
+    ) -> Self:
+        """As callers may give them. A LoRA without a strength has 1."""
+        given = checkpoint if isinstance(checkpoint, tuple) else (checkpoint,)
+        lora = distilled_lora if isinstance(distilled_lora, tuple) else (distilled_lora, 1.0)
+        path, strength = lora
+        return cls(
+            checkpoint=tuple(Path(each) for each in given if each is not None),
+            gemma_root=None if gemma_root is None else Path(gemma_root),
+            upsampler=None if upsampler is None else Path(upsampler),
+            distilled_lora=None if path is None else (Path(path), float(strength)),
+        )
 
 
 def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSource:

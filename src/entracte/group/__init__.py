@@ -4,7 +4,7 @@ Rank 0 is the leader: the process that has the caller, with an engine like any o
 follow: each opens the same model on its own device and carries out what the leader tells it.
 """
 
-from .launched import follow_launched, launched_followers
+from .launched import follow_launched
 from .leader import Leader
 from .member import ALONE, Alone, Follows, Member, OpenFollower, SharedOrder
 
@@ -17,5 +17,4 @@ __all__ = [
     "OpenFollower",
     "SharedOrder",
     "follow_launched",
-    "launched_followers",
 ]

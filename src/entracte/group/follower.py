@@ -61,20 +61,21 @@ class Follower:
     """
 
     devices: tuple[torch.device, ...] = ()
+    leads = False
 
     def __init__(self, orders: Connection, reports: Connection) -> None:
         self._orders = orders
         self._reports = reports
         self._sending = threading.Lock()
         self._steps = 0
-        self._using = 0  # the number of the connections in use
+        self.connections = 0
         self._stopped = False  # by agreement
         self._called_off: CallOff | None = None
         invitation = self._next_order()
         assert isinstance(invitation, Invitation)  # the first
         self.rank, self.size = invitation.rank, invitation.size
         self._device = device = torch.device(invitation.device)
-        self._connections = RankConnections(Path(invitation.folder), self.rank, self.size, device)
+        self._peers = RankConnections(Path(invitation.folder), self.rank, self.size, device)
         self._open_follower = invitation.open_follower
         for loop in (self._listen, self._tell_alive):
             threading.Thread(target=loop, name=f"follower {loop.__name__}", daemon=True).start()
@@ -94,7 +95,7 @@ class Follower:
 
     @property
     def mesh(self) -> Mesh | None:
-        return self._connections.mesh
+        return self._peers.mesh
 
     def restart(self) -> bool:
         return False
@@ -112,19 +113,19 @@ class Follower:
         return word.stop
 
     def exchange(self, value: object) -> list[object]:
-        return self._connections.exchange(value, self.check)
+        return self._peers.exchange(value, self.check)
 
     def check(self) -> None:
-        if self._called_off is not None and self._called_off.connections == self._using:
+        if self._called_off is not None and self._called_off.connections == self.connections:
             raise PeerFailed(self._called_off.reason)
 
     def close(self) -> None:
         pass  # the leader ends the group
 
     def _carry_out(self, opened: Follows, order: Assignment) -> None:
-        self._using, self._stopped = order.connections, False
+        self.connections, self._stopped = order.connections, False
         try:
-            self._connections.use(order.connections, self.check)
+            self._peers.use(order.connections, self.check)
             self.check()
             report = opened.follow(order.order)
         except BaseException as error:  # of any kind: the leader is told
@@ -136,8 +137,8 @@ class Follower:
             self._send(Carried(report))
             return
         # After the error and its frames are gone.
-        self._connections.abort()
-        self._connections.close()
+        self._peers.abort()
+        self._peers.close()
 
     def _fail(self, error: BaseException, ends: bool) -> None:
         likely = is_reason(error)
@@ -170,7 +171,7 @@ class Follower:
             except (EOFError, OSError):
                 os._exit(0)  # the leader is gone, so the work is useless
             self._called_off = words
-            if not self._connections.abort() and words.by_leader:
+            if not self._peers.abort() and words.by_leader:
                 self._exit(
                     EXIT_CALLED_OFF
                 )  # the leader's connections stay for as long as its error's frames do

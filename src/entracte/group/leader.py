@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 
@@ -17,6 +17,7 @@ from entracte.parallel import Mesh
 from .connections import RankConnections
 from .failures import error_of, is_reason
 from .follower import EXIT_CALLED_OFF
+from .launched import launched_followers
 from .member import OpenFollower, SharedOrder
 from .messages import (
     Alive,
@@ -90,6 +91,7 @@ class Leader:
         processes: Sequence[FollowerProcess] = (),
     ) -> None:
         self.size = len(devices)
+        self.leads = self.size > 1
         self.devices = tuple(devices)
         self._open_follower = open_follower
         self._patience = patience
@@ -97,7 +99,7 @@ class Leader:
         self._closed = threading.Event()
         self._changed = threading.Condition()  # guards what follows
         self._followers: list[Following] = []
-        self._number = 0  # of the connections; 0 while ranks open
+        self.connections = 0  # 0 while ranks open
         self._called_off = False  # what is done with them
         self._stopped = False  # by agreement
         self._reasons: list[tuple[EntracteError, bool]] = []  # and whether each is likely
@@ -108,7 +110,24 @@ class Leader:
 
     @property
     def mesh(self) -> Mesh | None:
-        return self._connections.mesh
+        return self._peers.mesh
+
+    @classmethod
+    @contextmanager
+    def opening(
+        cls, devices: Sequence[torch.device], open_follower: OpenFollower
+    ) -> Iterator[Self]:
+        """Start a group, or lead the processes that torchrun started; followers open meanwhile.
+
+        At the end of the block all are open. If it raises, or one of them, there is no group.
+        """
+        leader = cls(devices, open_follower, processes=launched_followers(len(devices)))
+        try:
+            yield leader
+            leader.wait_until_open()
+        except BaseException:
+            leader.close()
+            raise
 
     def wait_until_open(self) -> None:
         """Raises what kept a follower from opening."""
@@ -129,7 +148,7 @@ class Leader:
         self._begin(order)
         shared = SharedOrder()
         try:
-            self._connections.use(self._number, self.check)
+            self._peers.use(self.connections, self.check)
             yield shared
         except BaseException as error:  # of any kind: others wait for this rank
             if self._stopped:  # they have stopped after the same step
@@ -152,7 +171,7 @@ class Leader:
         return stop
 
     def exchange(self, value: object) -> list[object]:
-        return self._connections.exchange(value, self.check)
+        return self._peers.exchange(value, self.check)
 
     def check(self) -> None:
         with self._changed:
@@ -169,8 +188,8 @@ class Leader:
         self._folder = tempfile.TemporaryDirectory(
             prefix="entracte-group-", ignore_cleanup_errors=True
         )
-        folder, self._number, self._called_off, self._reasons = self._folder.name, 0, False, []
-        self._connections = RankConnections(Path(folder), 0, self.size, self.devices[0])
+        folder, self.connections, self._called_off, self._reasons = self._folder.name, 0, False, []
+        self._peers = RankConnections(Path(folder), 0, self.size, self.devices[0])
         processes = self._processes or [start_child() for _ in self.devices[1:]]
         self._processes = []  # torchrun's, if any, are not started again
         self._followers = [
@@ -192,13 +211,13 @@ class Leader:
         """Give an order to all, once all are open."""
         with self._changed:
             self._wait_until_idle()
-            if self._called_off or not self._number:
-                self._number += 1  # connections that are as new
+            if self._called_off or not self.connections:
+                self.connections += 1  # connections that are as new
             self._called_off, self._stopped, self._reasons, self._still = False, False, [], 0.0
             for each in self._followers:
                 each.state, each.report = "busy", None
         for each in self._followers:
-            each.process.order(Assignment(self._number, order))
+            each.process.order(Assignment(self.connections, order))
 
     def _wait_until_idle(self) -> None:
         """Raises why a rank did not open, or PeerFailed if it is gone."""
@@ -243,9 +262,9 @@ class Leader:
             self._called_off = True
             for each in self._followers:
                 if each.state in ("opening", "busy"):
-                    each.process.call_off(CallOff(self._number, reason, by_leader))
+                    each.process.call_off(CallOff(self.connections, reason, by_leader))
                     each.process.order(StepEnd(stop=True))
-        self._connections.abort()
+        self._peers.abort()
 
     def _likeliest(self) -> EntracteError | None:
         """Why the current order failed."""
@@ -339,5 +358,5 @@ class Leader:
             self._changed.wait_for(self._all_gone, self._patience.leave)
         for each in self._followers:
             each.process.close()
-        self._connections.abort()
+        self._peers.abort()
         self._folder.cleanup()

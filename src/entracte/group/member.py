@@ -24,12 +24,17 @@ class Member(Protocol):
     """A process's place in its group.
 
     rank: its number, from 0; 0 leads. size: how many there are. devices: of all of them; empty
-    where only each knows its own.
+    where only each knows its own. leads: whether others carry out its orders.
     """
 
     rank: int
     size: int
     devices: tuple[torch.device, ...]
+    leads: bool
+
+    @property
+    def connections(self) -> int:
+        """The number of the connections that `mesh` exchanges by: with another, these are new."""
 
     @property
     def mesh(self) -> Mesh | None:
@@ -73,6 +78,8 @@ class Alone:
     """A process that nobody controls: with one device, or with a mesh to others of its kind."""
 
     devices: tuple[torch.device, ...] = ()
+    leads = False
+    connections = 0
 
     def __init__(self, mesh: Mesh | None = None) -> None:
         self.mesh = mesh

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from entracte.checkpoints.sources import ModelSource
 from entracte.machine.proofs import keep_answers, known_answers
 from entracte.machine.survey import identity_of
 from entracte.models.connectors import CONTEXT_TOKENS
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 def notices_of_bits(
     backend: Backend,
-    config: TransformerConfig,
     dtype: torch.dtype,
+    source: ModelSource,
     resolved: ResolvedRequest,
     layouts: Sequence[Layout],
 ) -> tuple[Notice, ...]:
@@ -34,6 +35,7 @@ def notices_of_bits(
     shapes = shared_shapes(resolved, layouts)
     if backend.device.type != "cuda" or not shapes:
         return ()
+    config = TransformerConfig.from_header(source.components["transformer"].config)
     identity = identity_of(backend, dtype)
     known = known_answers(identity)
     new = [shape for shape in shapes if str(shape) not in known]

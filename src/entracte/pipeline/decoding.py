@@ -29,8 +29,8 @@ from .latents import (
     require_finite,
     to_host,
 )
-from .open_model import OpenModel
 from .outputs import Outputs
+from .runtime import Runtime
 from .stage_runs import StageRuns
 
 
@@ -49,7 +49,7 @@ class Decoding:
 
     def __init__(
         self,
-        model: OpenModel,
+        model: Runtime,
         request: BoundRequest,
         outputs: Outputs,
         stages: StageRuns,

@@ -56,10 +56,10 @@ from .latents import (
     upsample,
 )
 from .once import once
-from .open_model import OpenModel
 from .outputs import Generated, Outputs, save_latents
 from .preview import Preview, Previewer
 from .resolved import PreparedRequest, ResolvedPhase
+from .runtime import Runtime
 from .stage_runs import StageRuns
 from .step_ends import StepEnds
 
@@ -69,7 +69,7 @@ class Run:
 
     def __init__(
         self,
-        model: OpenModel,
+        model: Runtime,
         prepared: PreparedRequest,
         plan: ManagerPlan,
         layouts: Sequence[Layout],

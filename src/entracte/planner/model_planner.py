@@ -9,7 +9,7 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.machine import probe
 from entracte.machine.hardware import Hardware
 from entracte.machine.peers import with_devices
-from entracte.parallel import Layout, Parallel
+from entracte.parallel import Layout, Parallel, default_layout
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.resolved import ResolvedRequest
 from entracte.residency import AUTO, Backend, OpenAdapter, Residency, WeightPhase
@@ -30,6 +30,7 @@ KEPT_FIGURES = 64
 class ModelPlanner:
     """Decides where an open model's weights live, request by request.
 
+    wanted: where the caller wants them. decision: the one that is carried out, in mode `auto`.
     adapters: what a LoRA does to a component, by the names of both. hardware: None: the backend's
         machine is probed. graphs: blocks may be run from captured graphs.
     """
@@ -40,10 +41,13 @@ class ModelPlanner:
         dtype: torch.dtype,
         adapters: OpenAdapter,
         backend: Backend,
-        hardware: Hardware | None,
+        wanted: Residency,
+        hardware: Hardware | None = None,
         graphs: bool = True,
         parallel: Parallel = "auto",
     ) -> None:
+        self.wanted = wanted
+        self.decision: Decision | None = None
         self._source = source
         self._dtype = dtype
         self._open_adapter = adapters
@@ -64,43 +68,75 @@ class ModelPlanner:
             self._planner = Planner(model, hardware, graphs=self._graphs, parallel=self._parallel)
         return self._planner
 
-    def decide(self, resolved: ResolvedRequest, wanted: Residency) -> Decision:
+    @property
+    def decided(self) -> Residency | None:
+        """How weights are held by the decision."""
+        return None if self.decision is None else self.decision.residency
+
+    def want(self, residency: Residency) -> None:
+        """Have weights held otherwise, from the next request on."""
+        self.wanted, self.decision = residency, None
+
+    def decide(self, resolved: ResolvedRequest) -> Decision:
         """The plan for a request; raises BudgetError, naming the nearest one, where none fits.
 
         All its prompts are assumed to be new, so that there is room when an unseen one comes.
         """
         load = Workload.of(resolved, new_prompts=resolved.prompts)
         phases, lent = resolved.weight_phases, self._lent(resolved)
-        return self.planner.decide(load, phases, self._adapters_of(phases), wanted, lent)
+        return self.planner.decide(load, phases, self._adapters_of(phases), self.wanted, lent)
 
-    def predict(self, resolved: ResolvedRequest, wanted: Residency) -> Prediction | None:
+    def adopt(self, resolved: ResolvedRequest) -> None:
+        """Decide, in mode `auto`, and carry that out. Raises what `decide` does."""
+        if self.wanted.mode == AUTO:
+            self.decision = self.decide(resolved)
+            self.planner.adopt(self.wanted, self.decision)
+
+    def predict(self, resolved: ResolvedRequest) -> Prediction | None:
         """What a request takes under the plan in place; None before there is one."""
         if self._planner is None:
             return None
         load = Workload.of(resolved, new_prompts=resolved.prompts)
         phases, lent = resolved.weight_phases, self._lent(resolved)
-        return self._planner.predict(load, phases, self._adapters_of(phases), wanted, lent)
+        return self._planner.predict(load, phases, self._adapters_of(phases), self.wanted, lent)
 
-    def layouts(self, resolved: ResolvedRequest) -> tuple[Layout, ...]:
-        """How each of a request's phases is shared out over the devices, whatever the mode."""
-        return self.planner.layouts(Workload.of(resolved, new_prompts=resolved.prompts))
+    def layouts(self, resolved: ResolvedRequest, predicted: bool) -> tuple[Layout, ...]:
+        """How each of a request's phases is shared out over the devices.
 
-    def exchange_shares(self, resolved: ResolvedRequest, wanted: Residency) -> dict[str, float]:
+        predicted: the quickest; otherwise as many tokens as can be are shared out, as ranks without
+        a leader can tell themselves. So it is on CPUs in other modes than `auto`: they would be
+        measured for it alone.
+        """
+        ranks = self._backend.peers.size
+        if ranks > 1 and predicted:
+            if self.decision is not None:
+                return self.decision.layouts
+            if not self._backend.unified:
+                load = Workload.of(resolved, new_prompts=resolved.prompts)
+                return self.planner.layouts(load)
+        config = self._source.components[TRANSFORMER].config
+        heads = config["num_attention_heads"], config["audio_num_attention_heads"]
+        return (default_layout(self._parallel, ranks, heads),) * len(resolved.phases)
+
+    def exchange_shares(self, resolved: ResolvedRequest) -> dict[str, float]:
         """By stage, the share of its computing in which devices exchange tensors, as predicted.
 
         Empty before there is a plan.
         """
-        prediction = self.predict(resolved, wanted)
+        prediction = self.predict(resolved)
         stages = () if prediction is None else prediction.stages
         return {s.name: s.exchange_s / (s.seconds - s.stall_s) for s in stages if s.exchange_s}
 
-    def adopt(self, wanted: Residency, decision: Decision) -> None:
-        """Note that a decision is carried out."""
-        self.planner.adopt(wanted, decision)
+    def ran_out(self) -> bool:
+        """Rule out the decision, which ran out of memory, and all plans that need as much.
 
-    def ran_out(self, decision: Decision) -> None:
-        """Rule out a plan that ran out of memory, and all that need as much."""
-        self.planner.ran_out(decision)
+        Returns whether there was one.
+        """
+        if self.decision is None:
+            return False
+        self.planner.ran_out(self.decision)
+        self.decision = None
+        return True
 
     def learn(self, decision: Decision, trace: Trace) -> None:
         """Correct later predictions by what a request took."""

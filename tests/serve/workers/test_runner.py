@@ -211,7 +211,7 @@ def test_errors_have_words_for_clients_without_paths(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Engine, "compute", fail)
+    monkeypatch.setattr(Engine, "generate", fail)
     with pytest.raises(WorkFailed) as failed:
         runner.run(
             job(tmp_path),

@@ -23,7 +23,7 @@ class CapturedCalls:
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._shapes: dict[object, _Shape] = {}
+        self._shapes: dict[object, _CallShape] = {}
 
     def run(self, compute: Compute, module: nn.Module, *inputs: Tensor) -> Tensor:
         if inputs[0].shape[-2] > MOST_TOKENS:
@@ -31,11 +31,11 @@ class CapturedCalls:
         key = (compute, *((each.shape, each.dtype) for each in inputs))
         shape = self._shapes.get(key)
         if shape is None:
-            shape = self._shapes[key] = _Shape(self._capture, inputs)
+            shape = self._shapes[key] = _CallShape(self._capture, inputs)
         return shape.run(compute, module, inputs)
 
 
-class _Shape:
+class _CallShape:
     """The graphs of all modules for inputs of one shape, and the memory that they read."""
 
     def __init__(self, capture: Capture, inputs: tuple[Tensor, ...]) -> None:

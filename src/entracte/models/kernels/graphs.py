@@ -60,13 +60,13 @@ class CapturedBlocks:
         self._lanes = lanes
         self._capture = capture
         self._loop = BlockLoop(ops)
-        self._graphs: dict[_Shape, _Graphs] = {}
+        self._graphs: dict[_SweepShape, _Graphs] = {}
 
     def run(self, blocks: Iterable[Block], batches: list[Batch], sweep: Sweep) -> list[Batch]:
         rows, tokens, _ = batches[0].video.shape
         if not captured(rows, tokens) or not sweep.exchange.captured:
             return self._loop.run(blocks, batches, sweep)
-        shape = _Shape(
+        shape = _SweepShape(
             sweep.passes,
             sweep.rows_at_once,
             sweep.exchange,
@@ -99,7 +99,7 @@ class AudioStream:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class _SweepShape:
     """What the graphs of a sweep have in common beside the weights."""
 
     passes: tuple[Pass, ...]

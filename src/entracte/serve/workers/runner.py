@@ -92,19 +92,20 @@ class EngineRunner:
         with _words_for_clients(names):
             predicted = self._engine.predict(job.request)
             reporter = ProgressReporter(job.job_id, _tail(predicted), report, self._memory)
-            computed = self._engine.compute(
+            computed = self._engine.generate(
                 job.request,
                 output_path=job.output,
                 progress=reporter.note,
                 should_stop=should_stop,
                 keep_frames=False,
                 preview=(lambda seen: report(_preview(job.job_id, seen))) if job.previews else None,
+                wait=False,
             )
         report(self._memory())
 
         def finish() -> Done:
             with _words_for_clients(names):
-                result = computed.result()
+                result = computed.wait()
             took = time.perf_counter() - begun
             self._correction.learn(None if predicted is None else predicted.latency_s, took)
             return _done(job, took, result)

@@ -13,7 +13,7 @@ from entracte.trace.trace import Level
 class MakeVideo:
     """Take part in a video.
 
-    residency: as the leader's planner decided; None unless in mode `auto`. layouts: of the phases.
+    residency: as the leader's planner decided; None: as until now. layouts: of the phases.
     level: of the trace that is reported. cheaper: it is tried again, with less memory.
     exchange_shares: for the trace; see `Trace`.
     """
@@ -28,7 +28,7 @@ class MakeVideo:
 
 @dataclass(frozen=True, slots=True)
 class LoadWeights:
-    """Load weights for a request, with such a residency."""
+    """Load weights for a request. residency: see `MakeVideo`."""
 
     request: Request
     residency: Residency | None
