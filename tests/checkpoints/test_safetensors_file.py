@@ -35,7 +35,7 @@ def test_reads_what_safetensors_wrote(good: Path) -> None:
 def test_reads_into_memory_of_any_dtype(
     good: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("entracte.checkpoints.safetensors_file.CHUNK", 4)  # conversion in parts
+    monkeypatch.setattr("entracte.checkpoints.read_tensor.CHUNK", 4)  # conversion in parts
     out = torch.empty(2, 3, dtype=dtype)
     SafetensorsFile(good).read("a", out)
     assert torch.equal(out, torch.arange(6.0).view(2, 3).to(dtype))

@@ -21,12 +21,12 @@ from .folder import (
 from .gemma_folder import open_gemma
 from .lora import is_lora
 from .lora.describe import describe_lora
+from .model_config import is_model_file
 from .named import expand, is_folder
-from .parts import is_checkpoint
 from .published import is_upsampler, open_checkpoint
-from .safetensors_file import SafetensorsFile
 from .shards import INDEX_SUFFIX, shards_of
 from .sources import ComponentSource, Located
+from .weights_file import WeightsFile, open_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ def describe_path(path: Path) -> list[Description]:
     """
     path = expand(path)
     if path.name.endswith(INDEX_SUFFIX):
-        return [_describe_weights(WeightFiles(tuple(map(SafetensorsFile, shards_of(path)))))]
+        return [_describe_weights(WeightFiles(tuple(map(open_weights, shards_of(path)))))]
     if not is_folder(path):
-        return [_describe_file(SafetensorsFile(path))]
+        return [_describe_file(open_weights(path))]
     if is_adapter_folder(path):
-        return [_describe_file(SafetensorsFile(lora_path(path)))]
+        return [_describe_file(open_weights(lora_path(path)))]
     if is_diffusers_folder(path):
         version, components = open_diffusers(path)
         parts = [_component(component) for component in components.values()]
@@ -89,7 +89,7 @@ def describe_path(path: Path) -> list[Description]:
 
 def _describe_choice(found: Folder) -> Description:
     """What `--model` takes of a folder."""
-    choices: Mapping[str, Callable[[], Iterable[SafetensorsFile | None]]] = {
+    choices: Mapping[str, Callable[[], Iterable[WeightsFile | None]]] = {
         "checkpoint": lambda: choose_checkpoint(found, distilled=False),
         "checkpoint of the distilled pipeline": lambda: choose_checkpoint(found, distilled=True),
         "upsampler": lambda: [choose_upsampler(found)],
@@ -104,7 +104,7 @@ def _describe_choice(found: Folder) -> Description:
     return Description(found.path, "model folder", None, [], facts)
 
 
-def _names(files: Iterable[SafetensorsFile]) -> str:
+def _names(files: Iterable[WeightsFile]) -> str:
     return ", ".join(file.path.name for file in files)
 
 
@@ -118,24 +118,24 @@ def _describe_weights(weights: WeightFiles) -> Description:
     return Description(first.path, "checkpoint in shards", version.name, parts, facts)
 
 
-def _describe_file(file: SafetensorsFile) -> Description:
+def _describe_file(file: WeightsFile) -> Description:
     path = file.path
     every = [Located(file, key) for key in file.tensors]
     if file.quantised is not None:
-        kind = f"quantised file ({file.quantised}), which is not supported yet"
+        kind = f"quantised file ({file.quantised}), which is not supported"
         return Description(path, kind, None, [_part("tensors", every)])
-    if is_checkpoint(file.config):
-        version, components = open_checkpoint([file])
-        parts = [_component(component) for component in components.values()]
-        return Description(path, "checkpoint", version.name, parts)
     if is_upsampler(file):
         asked = ("spatial_upsample", "temporal_upsample", "spatial_scale")
         facts = {name: value for name, value in file.config.items() if name in asked}
         return Description(path, "latent upsampler", None, [_part("upsampler", every)], facts)
+    if is_model_file(file):
+        version, components = open_checkpoint([file])
+        parts = [_component(component) for component in components.values()]
+        return Description(path, "checkpoint", version.name, parts)
     if is_lora(file):
         kind, facts = describe_lora(file)
         return Description(path, kind, None, [_part("tensors", every)], facts)
-    return Description(path, "other safetensors file", None, [_part("tensors", every)])
+    return Description(path, "other file", None, [_part("tensors", every)])
 
 
 def _describe_gemma(root: Path) -> Description:
@@ -155,5 +155,5 @@ def _part(name: str, tensors: Iterable[Located]) -> DescribedPart:
         len(infos),
         sum(info.parameters for info in infos),
         sum(info.nbytes for info in infos),
-        sorted({str(info.dtype).removeprefix("torch.") for info in infos}),
+        sorted({info.kind for info in infos}),
     )

@@ -23,7 +23,7 @@ from .diffusers_configs import (
 from .diffusers_names import connectors_to_published, transformer_to_published
 from .diffusers_vae import vae_config, vae_names
 from .gemma_folder import open_gemma
-from .parts import require_plain
+from .parts import require_readable
 from .safetensors_file import SafetensorsFile
 from .shards import shards
 from .sources import ComponentSource, Located
@@ -67,7 +67,7 @@ def _open(
     config, rename = translated(root, translate), translated(root, names)
     tensors: dict[str, Located] = {}
     for file in map(SafetensorsFile, shards(root, WEIGHTS)):
-        require_plain(file)
+        require_readable(file)
         tensors |= {rename(key): Located(file, key) for key in file.tensors}
     return ComponentSource(component or subfolder, config, tensors)
 

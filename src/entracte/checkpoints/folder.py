@@ -8,29 +8,35 @@ from entracte.errors import CheckpointError
 
 from .gemma_folder import is_gemma
 from .lora import is_lora
+from .model_config import is_model_file
 from .official import newest, newest_of_kind
-from .parts import components_of, is_checkpoint, require_plain
+from .parts import components_of, full_keys, is_checkpoint, require_readable
 from .published import is_upsampler, open_upsampler
-from .safetensors_file import SafetensorsFile
-from .shards import INDEX_SUFFIX, shards_of
+from .shards import INDEX_SUFFIX, SUFFIXES, shards_of
 from .versions import version_name
+from .weights_file import WeightsFile, open_weights
 
-OTHER_FORMATS = ("*.gguf", "*.pt", "*.pth", "*.ckpt", "*.bin")
+OTHER_FORMATS = ("*.pt", "*.pth", "*.ckpt", "*.bin")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFiles:
     """Files that belong together: one, or the shards of one."""
 
-    files: tuple[SafetensorsFile, ...]
+    files: tuple[WeightsFile, ...]
 
     @property
     def name(self) -> str:
         return self.files[0].path.name
 
     @property
+    def keys(self) -> frozenset[str]:
+        """As they are called where all of a model is in one file."""
+        return frozenset(full for file in self.files for full in full_keys(file).values())
+
+    @property
     def components(self) -> frozenset[str]:
-        return components_of(key for file in self.files for key in file.tensors)
+        return components_of(self.keys)
 
 
 @dataclass(slots=True)
@@ -43,10 +49,10 @@ class Folder:
 
     path: Path
     checkpoints: list[WeightFiles] = field(default_factory=list)
-    upsamplers: list[SafetensorsFile] = field(default_factory=list)
-    loras: list[SafetensorsFile] = field(default_factory=list)
+    upsamplers: list[WeightsFile] = field(default_factory=list)
+    loras: list[WeightsFile] = field(default_factory=list)
     gemmas: list[Path] = field(default_factory=list)
-    others: list[SafetensorsFile] = field(default_factory=list)
+    others: list[WeightsFile] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
     chosen: list[str] = field(default_factory=list)
 
@@ -75,7 +81,7 @@ def scan(path: Path) -> Folder:
     seen: set[Path] = set()
     try:
         indices = sorted(path.glob(f"*{INDEX_SUFFIX}"))
-        paths = sorted(path.glob("*.safetensors"))
+        paths = [each for end in SUFFIXES for each in sorted(path.glob(f"*{end}"))]
         others = sorted(each for pattern in OTHER_FORMATS for each in path.glob(pattern))
         configs = sorted(path.glob("*/config.json"))
     except OSError as error:
@@ -86,12 +92,12 @@ def scan(path: Path) -> Folder:
         try:
             members = shards_of(each)
             seen.update(members)
-            _add(found, WeightFiles(tuple(SafetensorsFile(member) for member in members)))
+            _add(found, WeightFiles(tuple(map(open_weights, members))))
         except CheckpointError as error:
             found.unreadable[each] = str(error)
     for each in others:
         try:
-            SafetensorsFile(each)
+            open_weights(each)
         except CheckpointError as error:
             found.unreadable[each] = str(error)
     found.gemmas = [config.parent for config in configs if is_gemma(config.parent)]
@@ -101,20 +107,20 @@ def scan(path: Path) -> Folder:
 def _add(found: Folder, weights: WeightFiles) -> None:
     first = weights.files[0]
     for file in weights.files:
-        require_plain(file)
+        require_readable(file)
         if is_checkpoint(file.config):
             version_name(file.metadata, file.config, file.path)  # raises for others
-    if any(is_checkpoint(file.config) for file in weights.files):
-        found.checkpoints.append(weights)
-    elif is_upsampler(first):
+    if is_upsampler(first):
         found.upsamplers.append(first)
+    elif any(map(is_model_file, weights.files)):
+        found.checkpoints.append(weights)
     elif is_lora(first):
         found.loras.append(first)
     else:
         found.others.extend(weights.files)
 
 
-def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
+def choose_checkpoint(found: Folder, distilled: bool) -> list[WeightsFile]:
     """The files of one model: one with a transformer, and what others add to it.
 
     Raises CheckpointError if there is none, or several that cannot be distinguished.
@@ -137,17 +143,17 @@ def choose_checkpoint(found: Folder, distilled: bool) -> list[SafetensorsFile]:
         kind = "distilled" if distilled else "base"
         found.note_choice(named[0].name, f"the newest {kind} checkpoint", [e.name for e in whole])
     taken = list(named)
-    held = set().union(*(each.components for each in taken))
+    held = set().union(*(each.keys for each in taken))
     for each in found.checkpoints:
-        if each not in whole and not each.components & held:
+        if each not in whole and not each.keys & held:
             taken.append(each)
-            held |= each.components
+            held |= each.keys
         elif each not in whole:
             found.others.extend(each.files)
     return [file for each in taken for file in each.files]
 
 
-def choose_upsampler(found: Folder) -> SafetensorsFile | None:
+def choose_upsampler(found: Folder) -> WeightsFile | None:
     """The newest upsampler that the recipes can use."""
     fitting = []
     for file in found.upsamplers:
@@ -159,13 +165,13 @@ def choose_upsampler(found: Folder) -> SafetensorsFile | None:
     return _newest(found, fitting, "upsampler")
 
 
-def choose_distilled_lora(found: Folder) -> SafetensorsFile | None:
+def choose_distilled_lora(found: Folder) -> WeightsFile | None:
     """The newest LoRA that is called distilled."""
     named = [file for file in found.loras if "distilled" in file.path.name]
     return _newest(found, named, "distilled LoRA")
 
 
-def _newest(found: Folder, files: Sequence[SafetensorsFile], what: str) -> SafetensorsFile | None:
+def _newest(found: Folder, files: Sequence[WeightsFile], what: str) -> WeightsFile | None:
     by_name = {file.path.name: file for file in files}
     if not by_name:
         return None

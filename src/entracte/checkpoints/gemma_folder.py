@@ -10,7 +10,7 @@ from entracte.models import gemma
 
 from .json_file import first_problem, read_json
 from .named import expand, is_folder
-from .parts import require_plain
+from .parts import require_readable
 from .safetensors_file import SafetensorsFile
 from .shards import shards
 from .sources import ComponentSource, Located
@@ -74,7 +74,7 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
     _check_tokenizer(tokenizer or root)
     tensors: dict[str, Located] = {}
     for file in map(SafetensorsFile, shards(root, STEM)):
-        require_plain(file)
+        require_readable(file)
         for key in file.tensors:
             name = gemma.file_to_module(key)
             if name is not None:

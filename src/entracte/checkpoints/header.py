@@ -38,8 +38,8 @@ METADATA = TypeAdapter(dict[str, str], config=ConfigDict(strict=True))
 class Header:
     """What a file says of itself. Needs no torch.
 
-    config: that of the metadata; may be empty. quantised: how the weights are quantised, in words;
-    None where nothing says that they are. data_start: where tensors begin, in bytes from the
+    config: that of the metadata; may be empty. quantised: in which format without a reader, in
+    words; None where nothing says so. data_start: where tensors begin, in bytes from the
     beginning of the file.
     """
 
@@ -75,7 +75,7 @@ def read_header(file: OpenFile) -> Header:
     except ValueError as error:
         raise CheckpointError(f"{file.path}: its config is not JSON: {error}") from None
     dtypes = {name: entry.dtype for name, entry in tensors.items()}
-    quantised = recognise_quantised(dtypes, metadata)
+    quantised = recognise_quantised(dtypes)
     return Header(file.path, metadata, config, quantised, tensors, data_start)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from entracte.errors import CheckpointError
 from entracte.models.component import Component
-from entracte.models.formats import Float8, compute_from_stored
+from entracte.models.formats import compute_from_stored
 from entracte.models.registry import ModelVersion
 from entracte.residency import ComponentSpec, Stored, TensorSpec
 
@@ -53,11 +53,12 @@ def build_component(source: ComponentSource, version: ModelVersion) -> Component
                 f"{source.name}: {_in_file(source, name)} is {list(found[name])}; by the config it "
                 f"is {list(shape)}"
             )
-        dtype = source.tensors[name].info.dtype
-        if not dtype.is_floating_point or dtype is torch.float8_e8m0fnu:
+        info = source.tensors[name].info
+        floats = info.dtype.is_floating_point and info.dtype is not torch.float8_e8m0fnu
+        if info.format is None and not floats:
             raise CheckpointError(
-                f"{source.name}: {_in_file(source, name)} is {str(dtype).removeprefix('torch.')}, "
-                f"quantised without the scales that it needs; {TAKE_BFLOAT16}"
+                f"{source.name}: {_in_file(source, name)} is {info.kind}, quantised without the "
+                f"scales that it needs; {TAKE_BFLOAT16}"
             )
     return module
 
@@ -67,43 +68,48 @@ def _in_file(source: ComponentSource, name: str) -> str:
     return f"{located.key} of {located.file.path}"
 
 
-def stored_formats(source: ComponentSource, version: ModelVersion) -> Mapping[str, Float8]:
-    """The formats of parameters that stay as they are stored until they arrive: those of linears in
+def stored_weights(source: ComponentSource, version: ModelVersion) -> Mapping[str, Stored]:
+    """The parameters that stay as they are stored until they arrive: quantised ones of linears in
     blocks. All else is small, or comes in one piece, and takes the model's dtype as it is read.
     """
     blocks = version.blocks.get(source.name)
-    return {
-        name: Float8(located.info.dtype)
-        for name, located in source.tensors.items()
-        if located.info.dtype.itemsize == 1
-        and len(located.info.shape) == 2
-        and name.endswith(".weight")
-        and blocks is not None
-        and name.startswith(f"{blocks}.")
-    }
+    found = {}
+    for name, located in source.tensors.items():
+        info = located.info
+        of_linear = len(info.shape) == 2 and name.endswith(".weight")
+        in_blocks = blocks is not None and name.startswith(f"{blocks}.")
+        if info.format is not None and info.format.on_device and of_linear and in_blocks:
+            parts = {end: TensorSpec(each.dtype, each.shape) for end, each in info.parts.items()}
+            found[name] = Stored(info.format, parts)
+    return found
 
 
 class FileSource:
     """A component's tensors in files, as a weight source for the device manager.
 
-    dtype: the model's. formats: of the parameters that stay as they are stored.
+    dtype: the model's. stored: of the parameters that stay as they are stored.
     """
 
     def __init__(self, source: ComponentSource, version: ModelVersion, dtype: torch.dtype) -> None:
         self._tensors = source.tensors
-        self.formats = stored_formats(source, version)
+        self.stored = stored_weights(source, version)
+        self._parts = {
+            name + end: (name, end) for name, each in self.stored.items() for end in each.tensors
+        }
         dtype = version.dtype_of(source.name, dtype)
-        specs: dict[str, TensorSpec] = {}
-        for name, located in source.tensors.items():
-            shape, stored = located.info.shape, None
-            if name in self.formats:
-                stored = Stored(self.formats[name], {"": TensorSpec(located.info.dtype, shape)})
-            specs[name] = TensorSpec(dtype, shape, stored=stored)
-        self.specs: Mapping[str, TensorSpec] = specs
+        self.specs: Mapping[str, TensorSpec] = {
+            name: TensorSpec(dtype, located.info.shape, stored=self.stored.get(name))
+            for name, located in source.tensors.items()
+        }
 
     def read(self, name: str, out: Tensor) -> None:
-        """Read a tensor, as the dtype of `out`."""
-        self._tensors[name].read(out)
+        """Read a tensor, as the dtype of `out`; or one of those that are stored of a parameter."""
+        if name in self._parts:
+            parameter, end = self._parts[name]
+            located = self._tensors[parameter]
+            located.file.read_stored(located.key, end, out)
+        else:
+            self._tensors[name].read(out)
 
 
 def component_spec(
@@ -114,7 +120,9 @@ def component_spec(
 
     def build_stored() -> Component:
         module = build_component(source, version)
-        compute_from_stored(module, files.formats)
+        compute_from_stored(
+            module, {name: (each.format, _empty(each)) for name, each in files.stored.items()}
+        )
         return prepare_module(module, device)
 
     return ComponentSpec(
@@ -122,8 +130,16 @@ def component_spec(
         lambda: prepare_module(build_component(source, version), device),
         {"base": files},
         version.blocks.get(source.name),
-        build_stored if files.formats else None,
+        build_stored if files.stored else None,
     )
+
+
+def _empty(stored: Stored) -> dict[str, Tensor]:
+    """Its tensors on the meta device."""
+    return {
+        end: torch.empty(part.shape, dtype=part.dtype, device="meta")
+        for end, part in stored.tensors.items()
+    }
 
 
 def prepare_module(module: Component, device: torch.device) -> Component:

@@ -15,9 +15,9 @@ from .gemma_folder import open_gemma
 from .named import expand, find_folder, is_folder, is_repository, require_named
 from .official import has_all, needed_files, needed_of_gemma
 from .published import open_checkpoint, open_upsampler
-from .safetensors_file import SafetensorsFile
 from .shards import shards_of
 from .sources import ComponentSource, ModelSource
+from .weights_file import WeightsFile, open_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
         components["text_encoder"] = open_gemma(tokenizer)
     check_text_encoder(components["text_encoder"], components.get("connectors"))
     if paths.upsampler is not None:
-        components["upsampler"] = open_upsampler(SafetensorsFile(paths.upsampler))
+        components["upsampler"] = open_upsampler(open_weights(paths.upsampler))
     elif found is not None and (upsampler := choose_upsampler(found)) is not None:
         components["upsampler"] = open_upsampler(upsampler)
     lora = _distilled_lora(paths, found)
@@ -103,17 +103,17 @@ def _folder(model: str, distilled: bool) -> Path:
 
 def _checkpoint_files(
     paths: ModelPaths, found: Folder | None, distilled: bool
-) -> list[SafetensorsFile]:
+) -> list[WeightsFile]:
     if not paths.checkpoint:
         assert found is not None  # there is a model's folder or a checkpoint; see `open_model`
         return choose_checkpoint(found, distilled)
-    files: dict[Path, SafetensorsFile] = {}
+    files: dict[Path, WeightsFile] = {}
     for path in map(expand, paths.checkpoint):
         if is_folder(path):
             chosen = choose_checkpoint(scan(path), distilled)
             files |= {file.path: file for file in chosen}
         else:
-            files |= {each: SafetensorsFile(each) for each in shards_of(path)}
+            files |= {each: open_weights(each) for each in shards_of(path)}
     return list(files.values())
 
 
@@ -139,11 +139,9 @@ def _gemma(found: Folder | None, connectors: ComponentSource | None, from_hub: b
     return hub.find(hub.GEMMA_REPOSITORY, needed_of_gemma, is_whole)
 
 
-def _distilled_lora(
-    paths: ModelPaths, found: Folder | None
-) -> tuple[SafetensorsFile, float] | None:
+def _distilled_lora(paths: ModelPaths, found: Folder | None) -> tuple[WeightsFile, float] | None:
     if paths.distilled_lora is not None:
         path, strength = paths.distilled_lora
-        return SafetensorsFile(path), strength
+        return open_weights(path), strength
     chosen = None if found is None else choose_distilled_lora(found)
     return None if chosen is None else (chosen, 1.0)

@@ -9,16 +9,20 @@ from entracte.errors import CheckpointError
 from entracte.versions import DEFAULTS, Defaults
 
 from .diffusers_configs import is_diffusers_folder, require_ltx, transformer_config, translated
+from .gguf_header import GgufHeader, is_gguf, read_gguf_header
 from .header import Header, read_header
 from .json_file import parse_object
+from .model_config import is_model_file, model_config
 from .named import expand, find_folder, is_folder, require_named
 from .official import MODEL_INDEX, TRANSFORMER_CONFIG, header_of, newest_of_kind
 from .open_file import OpenFile
-from .parts import components_of, is_checkpoint, require_plain
-from .shards import INDEX_SUFFIX, shards_of
+from .parts import components_of, full_keys, require_readable
+from .shards import INDEX_SUFFIX, SUFFIXES, shards_of
 from .versions import version_name
 
 MAX_LAYERS = 1000
+
+AnyHeader = Header | GgufHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ def read_model_header(
 
 
 def _of_paths(paths: Sequence[Path], distilled: bool) -> ModelHeader:
-    headers: dict[Path, Header] = {}
+    headers: dict[Path, AnyHeader] = {}
     for path in map(expand, paths):
         chosen = _checkpoint_of(path, distilled) if is_folder(path) else _headers(shards_of(path))
         headers |= {header.path: header for header in chosen}
@@ -88,14 +92,14 @@ def _of_repository(repository: str, distilled: bool) -> ModelHeader:
     return _of_config(metadata, config, where)
 
 
-def _checkpoint_of(folder: Path, distilled: bool) -> list[Header]:
+def _checkpoint_of(folder: Path, distilled: bool) -> list[AnyHeader]:
     """The headers of a folder's checkpoint, of several that which a pipeline takes."""
-    found: dict[str, list[Header]] = {}
+    found: dict[str, list[AnyHeader]] = {}
     skipped = []
     seen: set[Path] = set()
     try:
         indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
-        files = [*indices, *sorted(folder.glob("*.safetensors"))]
+        files = [*indices, *(each for end in SUFFIXES for each in sorted(folder.glob(f"*{end}")))]
     except OSError as error:
         raise CheckpointError(f"cannot read {folder}: {error.strerror}") from None
     for path in files:
@@ -105,10 +109,8 @@ def _checkpoint_of(folder: Path, distilled: bool) -> list[Header]:
             paths = shards_of(path)
             seen.update(paths)
             headers = _headers(paths)
-            keys = (key for header in headers for key in header.tensors)
-            if "transformer" in components_of(keys) and any(
-                is_checkpoint(header.config) for header in headers
-            ):
+            keys = (full for header in headers for full in full_keys(header).values())
+            if "transformer" in components_of(keys) and any(map(is_model_file, headers)):
                 _of_headers(headers)
                 found[headers[0].path.name] = headers
         except CheckpointError as error:
@@ -122,27 +124,28 @@ def _checkpoint_of(folder: Path, distilled: bool) -> list[Header]:
     return found[newest_of_kind(list(found), distilled)[0]]
 
 
-def _headers(paths: Sequence[Path]) -> list[Header]:
-    headers = [read_header(OpenFile(path)) for path in paths]
-    for header in headers:
-        require_plain(header)
+def _headers(paths: Sequence[Path]) -> list[AnyHeader]:
+    headers = []
+    for file in map(OpenFile, paths):
+        header: AnyHeader = read_gguf_header(file) if is_gguf(file) else read_header(file)
+        require_readable(header)
+        headers.append(header)
     return headers
 
 
-def _of_headers(headers: Sequence[Header]) -> ModelHeader:
-    declaring = [header for header in headers if is_checkpoint(header.config)]
-    if not declaring:
+def _of_headers(headers: Sequence[AnyHeader]) -> ModelHeader:
+    if not any(map(is_model_file, headers)):
         raise CheckpointError(f"{headers[0].path} is not an LTX checkpoint: it has no LTX config")
-    config: dict[str, Any] = {}
-    for header in declaring:
-        config.update(header.config)
-    return _of_config(declaring[0].metadata, config, declaring[0].path)
+    return _checked(*model_config(headers), headers[0].path)
 
 
 def _of_config(
     metadata: Mapping[str, str], config: Mapping[str, Any], where: object
 ) -> ModelHeader:
-    version = version_name(metadata, config, where)
+    return _checked(version_name(metadata, config, where), config, where)
+
+
+def _checked(version: str, config: Mapping[str, Any], where: object) -> ModelHeader:
     transformer = config.get("transformer")
     layers = transformer.get("num_layers") if isinstance(transformer, dict) else None
     if type(layers) is not int or not 0 < layers <= MAX_LAYERS:

@@ -1,6 +1,6 @@
 """The parts of a published checkpoint: whose tensor a key is. Needs no torch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,24 @@ from entracte.errors import CheckpointError
 from .recognise import TAKE_BFLOAT16
 
 CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
+PROJECTION = "text_embedding_projection."
+
+# How the transformer's own names begin.
+TRANSFORMER = (
+    "transformer_blocks.",
+    *(
+        f"{stream}{name}"
+        for stream in ("", "audio_")
+        for name in (
+            "patchify_proj.",
+            "proj_out.",
+            "scale_shift_table",
+            "adaln_single.",
+            "prompt_adaln_single.",
+        )
+    ),
+    "av_ca_",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +49,15 @@ def _parts() -> Iterator[PublishedPart]:
         for connector in CONNECTORS:
             yield PublishedPart("connectors", root + connector, "transformer", connector)
         yield PublishedPart("transformer", root, "transformer")
-    projection = "text_embedding_projection."
-    yield PublishedPart("connectors", projection, "transformer", projection)
+    yield PublishedPart("connectors", PROJECTION, "transformer", PROJECTION)
     yield PublishedPart("video_vae", "vae.", "vae")
     yield PublishedPart("audio_vae", "audio_vae.", "audio_vae")
     yield PublishedPart("vocoder", "vocoder.", "vocoder")
+    # Files of the transformer alone often have no prefix.
+    for connector in CONNECTORS:
+        yield PublishedPart("connectors", connector, "transformer", connector)
+    for name in TRANSFORMER:
+        yield PublishedPart("transformer", name, "transformer", name)
 
 
 PARTS = tuple(_parts())
@@ -56,8 +78,13 @@ def components_of(keys: Iterable[str]) -> frozenset[str]:
     return frozenset(part.component for part in map(part_of, keys) if part is not None)
 
 
+class Shaped(Protocol):
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
 class Weights(Protocol):
-    """A file of weights, or its header. quantised: how, in words; None where nothing says so."""
+    """A file of weights, or its header. quantised: in which format without a reader; None: none."""
 
     @property
     def path(self) -> Path: ...
@@ -65,11 +92,40 @@ class Weights(Protocol):
     @property
     def quantised(self) -> str | None: ...
 
+    @property
+    def metadata(self) -> Mapping[str, str]: ...
 
-def require_plain(file: Weights) -> None:
-    """Raise CheckpointError, by the format's name, for a file with quantised weights."""
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+    @property
+    def tensors(self) -> Mapping[str, Shaped]: ...
+
+
+def full_keys(file: Weights) -> Mapping[str, str]:
+    """What a file's keys are called where all of a model is in one file, by key.
+
+    A file of one VAE, of the vocoder or of the text projection alone may lack their prefixes. Video
+    has convolutions of three dimensions, and sound has none.
+    """
+    vae = "vae." if any(len(each.shape) == 5 for each in file.tensors.values()) else "audio_vae."
+    is_vocoder = any(key.startswith("bwe_generator.") for key in file.tensors)
+
+    def full(key: str) -> str:
+        if is_vocoder:
+            return f"vocoder.{key}"
+        if key.startswith(("decoder.", "encoder.", "per_channel_statistics.")):
+            return vae + key
+        if key.startswith(("video_aggregate_embed.", "audio_aggregate_embed.")):
+            return PROJECTION + key
+        return key
+
+    return {key: full(key) for key in file.tensors}
+
+
+def require_readable(file: Weights) -> None:
+    """Raise CheckpointError, by its name, for a file in a quantised format without a reader."""
     if file.quantised is not None:
         raise CheckpointError(
-            f"{file.path} is quantised ({file.quantised}), which is not supported yet; "
-            f"{TAKE_BFLOAT16}"
+            f"{file.path} is quantised ({file.quantised}), which is not supported; {TAKE_BFLOAT16}"
         )

@@ -8,9 +8,16 @@ from entracte.errors import CheckpointError
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
 from entracte.models.registry import VERSIONS, ModelVersion
 
-from .parts import PublishedPart, components_of, is_checkpoint, part_of, require_plain
+from .model_config import model_config
+from .parts import (
+    PublishedPart,
+    components_of,
+    full_keys,
+    is_checkpoint,
+    part_of,
+    require_readable,
+)
 from .sources import ComponentSource, Located, TensorFile
-from .versions import version_name
 
 # Statistics of training that no part of the model reads.
 UNUSED = ("vae.per_channel_statistics.channel", "vae.per_channel_statistics.mean-of-stds")
@@ -35,42 +42,35 @@ def parameter_name(key: str, part: PublishedPart) -> str:
 def open_checkpoint(files: Sequence[TensorFile]) -> tuple[ModelVersion, dict[str, ComponentSource]]:
     """The version and the components of one model's files; no weight is read.
 
-    Of several files, only one needs to have the config. Raises CheckpointError for files of another
-    model or version, quantised ones, unknown or doubled tensors.
+    Files of another model or version, in formats without a reader, and unknown or doubled tensors
+    raise CheckpointError.
     """
-    config: dict[str, Any] = {}
-    version: ModelVersion | None = None
     for file in files:
-        require_plain(file)
-        if is_checkpoint(file.config):
-            found = VERSIONS[version_name(file.metadata, file.config, file.path)]
-            version = version or found
-            config.update(file.config)
-    for file in files:
-        if not is_checkpoint(file.config) and (not config or not components_of(file.tensors)):
+        require_readable(file)
+        if not is_checkpoint(file.config) and not components_of(full_keys(file).values()):
             raise CheckpointError(f"{file.path} is not an LTX checkpoint: {_what_it_is(file)}")
-    assert version is not None  # or every file was refused
-
+    name, config = model_config(files)
     tensors: dict[str, dict[str, Located]] = {}
     configs: dict[str, str] = {}
     for file in files:
-        for key in file.tensors:
-            if key.startswith(UNUSED):
+        for key, full in full_keys(file).items():
+            if full.startswith(UNUSED):
                 continue
-            part = part_of(key)
+            part = part_of(full)
             if part is None:
-                raise CheckpointError(
-                    f"{file.path} holds {key}, which LTX-{version.name} does not have"
-                )
-            name = parameter_name(key, part)
+                raise CheckpointError(f"{file.path} holds {key}, which LTX-{name} does not have")
+            parameter = parameter_name(full, part)
             located = tensors.setdefault(part.component, {})
-            if name in located:
-                raise CheckpointError(f"{key} is in {located[name].file.path} and in {file.path}")
-            located[name] = Located(file, key)
+            if parameter in located:
+                first = located[parameter].file.path
+                raise CheckpointError(f"{key} is in {first} and in {file.path}")
+            located[parameter] = Located(file, key)
             configs[part.component] = part.config
-    return version, {
-        name: ComponentSource(name, _part_of_config(config, configs[name], located), located)
-        for name, located in tensors.items()
+    return VERSIONS[name], {
+        component: ComponentSource(
+            component, _part_of_config(config, configs[component], located), located
+        )
+        for component, located in tensors.items()
     }
 
 

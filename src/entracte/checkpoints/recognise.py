@@ -4,13 +4,12 @@ Covers what people download. A kind that gets a reader is removed here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 TAKE_BFLOAT16 = "take the bfloat16 weights instead (of the model: ltx-2.3-22b-dev.safetensors)"
 
 # First bytes, what they are the beginning of, and what would be right.
 BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
-    (b"GGUF", "a GGUF file, which is not supported", TAKE_BFLOAT16),
+    (b"GGUF", "a GGUF file", "give it as one of the files of `checkpoint_path`"),
     (
         b"version https://git-lfs",
         "a Git LFS pointer, not the file that it stands for",
@@ -56,70 +55,37 @@ def recognise_bytes(start: bytes) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class QuantisedMark:
-    """What betrays a quantised file: the end of a tensor's name, and its dtype where that matters.
-
-    beside: the dtype of the weight beside it, where that matters.
-    """
-
-    suffix: str
-    what: str
-    dtype: str | None = None
-    beside: str | None = None
-
-
-# The first mark that any tensor bears decides; so those of one kind alone come first.
-MARKS: tuple[QuantisedMark, ...] = (
-    QuantisedMark(".weight_scale_2", "nvfp4 (ModelOpt, Comfy)"),
-    QuantisedMark(".torchao_nvfp4", "nvfp4 (torchao)"),
-    QuantisedMark(".weight_global_scale", "nvfp4"),
-    QuantisedMark(".input_global_scale", "nvfp4"),
-    QuantisedMark(".weight_packed", "a packed format (compressed-tensors)"),
-    QuantisedMark(".weight_scale", "mxfp8", dtype="F8_E8M0"),
-    QuantisedMark(".weight_scale", "mxfp8", dtype="U8", beside="F8_E4M3"),
-    QuantisedMark(".weight_scale", "int8 with scales", beside="I8"),
-    QuantisedMark(".weight_scale", "a packed format with scales", beside="U8"),
-    QuantisedMark("scaled_fp8", "Comfy's scaled fp8"),
-    QuantisedMark(".scale_weight", "Comfy's scaled fp8"),
-    QuantisedMark(".scale_input", "Comfy's scaled fp8"),
-    QuantisedMark(".weight_scale", "scaled fp8"),
-    QuantisedMark(".weight_scale_inv", "scaled fp8"),
-    QuantisedMark(".input_scale", "scaled fp8"),
-    QuantisedMark(".comfy_quant", "Comfy's mixed precision"),
-    QuantisedMark(".weight._data", "quanto"),
-    QuantisedMark(".weight._scale", "quanto"),
-    QuantisedMark(".quant_state.bitsandbytes__nf4", "nf4 (bitsandbytes)"),
-    QuantisedMark(".quant_state.bitsandbytes__fp4", "fp4 (bitsandbytes)"),
-    QuantisedMark(".weight.absmax", "4 bits (bitsandbytes)"),
-    QuantisedMark(".SCB", "int8 (bitsandbytes)"),
-    QuantisedMark(".qweight", "GPTQ or AWQ"),
-    QuantisedMark(".qzeros", "GPTQ or AWQ"),
-)
+# What the ends of tensors' names betray: formats that no reader knows. See `quantised` for others.
+MARKS: Mapping[str, str] = {
+    ".weight_global_scale": "nvfp4 of compressed-tensors",
+    ".input_global_scale": "nvfp4 of compressed-tensors",
+    ".weight_packed": "a packed format (compressed-tensors)",
+    ".weight_scale_inv": "fp8 with a scale for every block (DeepSeek)",
+    ".weight._data": "quanto",
+    ".weight._scale": "quanto",
+    ".quant_state.bitsandbytes__nf4": "nf4 (bitsandbytes)",
+    ".quant_state.bitsandbytes__fp4": "fp4 (bitsandbytes)",
+    ".weight.absmax": "4 bits (bitsandbytes)",
+    ".SCB": "int8 (bitsandbytes)",
+    ".qweight": "GPTQ or AWQ",
+    ".qzeros": "GPTQ or AWQ",
+}
 METADATA_MARK = "_quantization_metadata"
 
-# Dtypes that are only found in quantised files, and that torch cannot hold as weights.
+# Dtypes that torch cannot hold.
 DTYPES: Mapping[str, str] = {
     "F4": "4-bit floats (F4)",
     "F6_E2M3": "6-bit floats (F6_E2M3)",
     "F6_E3M2": "6-bit floats (F6_E3M2)",
-    "F8_E8M0": "mxfp8 (scales in F8_E8M0)",
 }
 
 
-def recognise_quantised(dtypes: Mapping[str, str], metadata: Mapping[str, str]) -> str | None:
-    """How a file's weights are quantised, in words; None where nothing says that they are.
+def recognise_quantised(dtypes: Mapping[str, str]) -> str | None:
+    """The format of a file's weights, in words, if no reader knows it; None where none is betrayed.
 
     dtypes: of every tensor, by name, as the header has them.
     """
-    for mark in MARKS:
-        for name, dtype in dtypes.items():
-            if not name.endswith(mark.suffix) or mark.dtype not in (None, dtype):
-                continue
-            weight = dtypes.get(name.removesuffix(mark.suffix) + ".weight")
-            if mark.beside in (None, weight):
-                return mark.what
-    for dtype, what in DTYPES.items():
-        if dtype in dtypes.values():
+    for end, what in MARKS.items():
+        if any(name.endswith(end) for name in dtypes):
             return what
-    return "a quantised format" if METADATA_MARK in metadata else None
+    return next((what for dtype, what in DTYPES.items() if dtype in dtypes.values()), None)

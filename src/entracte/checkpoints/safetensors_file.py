@@ -1,9 +1,7 @@
 """One safetensors file: its header as data, its tensors read directly into their destination."""
 
-import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,7 +12,10 @@ from entracte.errors import CheckpointError
 
 from .header import HeaderEntry, read_header
 from .open_file import OpenFile
+from .quantised import recognise_weights
+from .read_tensor import read_tensor
 from .recognise import TAKE_BFLOAT16
+from .tensor_info import TensorInfo, read_expanded
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -37,25 +38,6 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     }
 )
 
-# Numbers converted at a time where memory has another dtype than the file: as many as torch
-# converts in the calling thread. More would wake all of its threads for every chunk, and a larger
-# buffer would leave holes in the heap of the reader thread.
-CHUNK = 2**15
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor as the header describes it; `start` counts from the beginning of the file."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    start: int
-    nbytes: int
-
-    @property
-    def parameters(self) -> int:
-        return prod(self.shape)
-
 
 class SafetensorsFile:
     """A header, and tensors on demand. bytes_taken: how many bytes were read.
@@ -72,10 +54,13 @@ class SafetensorsFile:
         self.metadata = header.metadata
         self.config = header.config
         self.quantised = header.quantised
-        self.tensors: Mapping[str, TensorInfo] = {
+        self._stored = {
             name: self._info(name, entry, header.data_start)
             for name, entry in header.tensors.items()
         }
+        self.tensors: Mapping[str, TensorInfo] = self._stored
+        if self.quantised is None:
+            self.tensors = recognise_weights(path, self._stored, self.metadata, self._small)
 
     def _info(self, name: str, entry: HeaderEntry, data_start: int) -> TensorInfo:
         dtype = DTYPES.get(entry.dtype)
@@ -91,32 +76,31 @@ class SafetensorsFile:
             )
         return info
 
+    def _small(self, name: str) -> Tensor:
+        """A stored tensor in memory."""
+        out = torch.empty(self._stored[name].shape, dtype=self._stored[name].dtype)
+        self._read(self._stored[name], out)
+        return out
+
     def read(self, name: str, out: Tensor) -> None:
         """Read the named tensor into `out`, contiguous host memory of its shape and of any dtype.
 
         Raises CheckpointChanged if the file is not what it was when it was opened.
         """
         info = self.tensors[name]
+        if info.converts:
+            self._read(info, out)
+        else:
+            read_expanded(info, partial(self.read_stored, name), out)
+
+    def read_stored(self, name: str, end: str, out: Tensor) -> None:
+        """Read one of a quantised weight's tensors, by the end of its name, as it is stored."""
+        self._read(self.tensors[name].parts[end], out)
+
+    def _read(self, info: TensorInfo, out: Tensor) -> None:
         self.bytes_taken += info.nbytes
-        if info.nbytes == 0:
-            return
-        numbers = out.view(-1)
-        if out.dtype == info.dtype:
-            self._file.read_into(_memory(numbers), info.start)
-            return
-        chunk = torch.empty(min(CHUNK, len(numbers)), dtype=info.dtype)
-        for first in range(0, len(numbers), CHUNK):
-            part = numbers[first : first + CHUNK]
-            read = chunk[: len(part)]
-            self._file.read_into(_memory(read), info.start + first * info.dtype.itemsize)
-            part.copy_(read)
+        read_tensor(self._file, info, out)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
         self._file.check_unchanged()
-
-
-def _memory(flat: Tensor) -> memoryview:
-    """A tensor's bytes, by address: after `Tensor.numpy` its storage could not be resized."""
-    array = ctypes.c_ubyte * flat.nbytes
-    return memoryview(array.from_address(flat.data_ptr())).cast("B")

@@ -11,6 +11,7 @@ from entracte.errors import CheckpointError
 from .json_file import first_problem, read_json
 
 SUFFIX = ".safetensors"
+SUFFIXES = (SUFFIX, ".gguf")
 INDEX_SUFFIX = ".safetensors.index.json"
 NUMBERED = re.compile(r"(.+)-(\d+)-of-(\d+)")
 

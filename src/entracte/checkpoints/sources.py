@@ -10,14 +10,14 @@ from torch import Tensor
 
 from entracte.models.registry import ModelVersion
 
-from .safetensors_file import TensorInfo
+from .tensor_info import TensorInfo
 
 
 class TensorFile(Protocol):
     """A file of tensors by key, or what is read as if it were one.
 
     path: what messages call it. tensors, metadata, config: its header; they may be empty.
-    quantised: how its weights are quantised, in words; None where nothing says that they are.
+    quantised: in which format without a reader, in words; None where nothing says so.
     """
 
     @property
@@ -40,6 +40,9 @@ class TensorFile(Protocol):
 
         Raises CheckpointError if the file cannot be read, or was changed since it was opened.
         """
+
+    def read_stored(self, name: str, end: str, out: Tensor) -> None:
+        """Read one of a quantised weight's tensors, by the end of its name, as it is stored."""
 
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if the file was changed or replaced since it was opened."""

@@ -12,11 +12,11 @@ from entracte.notices import Notice
 from entracte.residency import Change, Changes
 
 from ..adapter_folder import lora_path
+from ..adapter_keys import QUANTISED
 from ..safetensors_file import SafetensorsFile
 from ..sources import TensorFile
 from .changes import Changed, GroupReader
 from .config import read_settings
-from .keys import QUANTISED
 from .names import Names
 from .parts import TensorSlice
 from .sorting import first_of, sort_keys

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from entracte.errors import LoraError
 
+from ..adapter_keys import is_adapter_key, split_key
 from ..sources import Located, TensorFile
 from .changes import Group
-from .keys import is_adapter_key, split_key
 from .names import TEXT_ENCODER, Names
 
 NO_MODULE = "keys of modules that the model does not have"

@@ -1,18 +1,17 @@
-"""Weights in float8 without scales: what is stored are the numbers themselves."""
+"""Weights in float8: numbers themselves, or times one scale for all or for every row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from entracte.models.transformer.linear import Linear, quicker_in_float32
+from .rows import by_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Float8:
-    """A float8 dtype. All its numbers are numbers of bfloat16 too, so that expanding is exact."""
+    """A float8 dtype without scales. Expanding is exact: its numbers are bfloat16's too."""
 
     dtype: torch.dtype
 
@@ -24,25 +23,44 @@ class Float8:
     def elementwise(self) -> bool:
         return True
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out`, in its dtype."""
         # On a GPU `out.copy_` takes 1.8 times as long for float8, to the same bits.
         torch._foreach_copy_([out], [stored[""]])
 
-    def linear(self, plain: nn.Linear) -> nn.Linear:
-        """A linear like a plain one that keeps its weight in float8."""
-        return Float8Linear(plain, self.dtype)
 
+@dataclass(frozen=True, slots=True)
+class ScaledFloat8:
+    """w = number * scale, in float32 and rounded once.
 
-class Float8Linear(Linear):
-    """x W^T + b with W in float8, which is widened to the dtype of x at every use."""
+    Stored: "", [out, in] of the dtype, or uint8 with its bytes; "_scale", a floating-point number
+    for all, or [out] or [out, 1].
+    """
 
-    def __init__(self, plain: nn.Linear, dtype: torch.dtype) -> None:
-        super().__init__(plain.in_features, plain.out_features, plain.bias is not None)
-        self.weight = nn.Parameter(self.weight.to(dtype), requires_grad=False)
+    dtype: torch.dtype
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]"""
-        if quicker_in_float32(x):
-            return super().forward(x)
-        return F.linear(x, self.weight.to(x.dtype), self.bias)
+    @property
+    def name(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')} with scales"
+
+    @property
+    def elementwise(self) -> bool:
+        return False
+
+    @property
+    def on_device(self) -> bool:
+        return True
+
+    def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
+        """Write the stored weight into `out` [out, in]."""
+        numbers = stored[""].view(self.dtype)
+        scale = stored["_scale"].float().view(-1, 1)
+
+        def rows(first: int, last: int) -> Tensor:
+            return numbers[first:last].float() * (scale if len(scale) == 1 else scale[first:last])
+
+        by_rows(rows, out)

@@ -1,0 +1,116 @@
+"""Weights with a scale for every few inputs: nvfp4 and mxfp8.
+
+Their scales mostly lie in the *blocked* layout, in which cuBLAS reads them: tiles of 128 rows and 4
+columns one after another, row by row of tiles, padded with zeros. In a tile the scale of row r and
+column c is at ((r % 32) * 4 + r // 32) * 4 + c.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .rows import by_rows
+
+NVFP4_GROUP = 16
+MXFP8_GROUP = 32
+
+TILE_ROWS = 128
+TILE_COLUMNS = 4
+
+
+def blocked_shape(rows: int, columns: int) -> tuple[int, int]:
+    """The shape of a blocked layout of [rows, columns] scales, with its padding."""
+    return -(-rows // TILE_ROWS) * TILE_ROWS, -(-columns // TILE_COLUMNS) * TILE_COLUMNS
+
+
+def unblocked(scales: Tensor, rows: int, columns: int) -> Tensor:
+    """Scales in the blocked layout, in whatever shape, as [rows, columns]."""
+    height, width = blocked_shape(rows, columns)
+    quarter = TILE_ROWS // 4
+    tiles = scales.reshape(height // TILE_ROWS, width // TILE_COLUMNS, quarter, 4, TILE_COLUMNS)
+    return tiles.permute(0, 3, 2, 1, 4).reshape(height, width)[:rows, :columns]
+
+
+@dataclass(frozen=True, slots=True)
+class Nvfp4:
+    """w = e2m1 * (scale of 16 inputs * scale of all), in float32 and rounded once.
+
+    Stored: "", [out, in / 2] uint8, two numbers a byte; "_scale", float8_e4m3fn or uint8 with its
+    bytes, of every 16 inputs; "_scale_2", one floating-point number.
+    high_first: whether a byte's high four bits are the first number (Comfy, Lightricks) or the
+        second (torchao, ModelOpt).
+    blocked: whether scales are in the blocked layout, or [out, in / 16].
+    """
+
+    high_first: bool
+    blocked: bool
+
+    @property
+    def name(self) -> str:
+        return "nvfp4"
+
+    @property
+    def elementwise(self) -> bool:
+        return False
+
+    @property
+    def on_device(self) -> bool:
+        return True
+
+    def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
+        """Write the stored weight into `out` [out, in]."""
+        packed, groups = stored[""], out.shape[1] // NVFP4_GROUP
+        scales = stored["_scale"].view(torch.float8_e4m3fn)
+        if self.blocked:
+            scales = unblocked(scales, len(out), groups)
+        of_all = stored["_scale_2"].float().view(1, 1)
+
+        def rows(first: int, last: int) -> Tensor:
+            scale = scales[first:last].float() * of_all
+            numbers = e2m1(packed[first:last], self.high_first).view(-1, groups, NVFP4_GROUP)
+            return (numbers * scale.unsqueeze(2)).flatten(1)
+
+        by_rows(rows, out)
+
+
+def e2m1(packed: Tensor, high_first: bool) -> Tensor:
+    """Two 4-bit floats a byte, [rows, bytes], to [rows, 2 * bytes] float32."""
+    low, high = packed & 15, packed >> 4
+    codes = torch.stack((high, low) if high_first else (low, high), 2).flatten(1).short()
+    # Sign, exponent and mantissa where float16 has them; its exponent counts from 14 lower.
+    return ((codes & 8) << 12 | (codes & 7) << 9).view(torch.float16).float() * 2.0**14
+
+
+@dataclass(frozen=True, slots=True)
+class Mxfp8:
+    """w = number * power of two of 32 inputs, in float32 and rounded once.
+
+    Stored: "", [out, in] float8_e4m3fn or uint8 with its bytes; "_scale", float8_e8m0fnu or uint8
+    with its bytes, of every 32 inputs, in the blocked layout.
+    """
+
+    @property
+    def name(self) -> str:
+        return "mxfp8"
+
+    @property
+    def elementwise(self) -> bool:
+        return False
+
+    @property
+    def on_device(self) -> bool:
+        return True
+
+    def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
+        """Write the stored weight into `out` [out, in]."""
+        groups = out.shape[1] // MXFP8_GROUP
+        numbers = stored[""].view(torch.float8_e4m3fn)
+        scales = unblocked(stored["_scale"].view(torch.float8_e8m0fnu), len(out), groups)
+
+        def rows(first: int, last: int) -> Tensor:
+            wide = numbers[first:last].float().view(-1, groups, MXFP8_GROUP)
+            return (wide * scales[first:last].float().unsqueeze(2)).flatten(1)
+
+        by_rows(rows, out)
