@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,7 +10,7 @@ from entracte import Guidance, ImageCondition, Request, binding
 from entracte.binding import BoundRequest, bind, require_possible
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
-from entracte.versions import DEFAULTS_2_3
+from entracte.versions import DEFAULTS_2_3, TWO_STAGE_2_3
 
 SHORT = replace(DEFAULTS_2_3, num_frames=9, seed=3)
 
@@ -24,15 +25,19 @@ def test_defaults_are_the_versions() -> None:
     assert two.audio_guidance.cfg == 7.0
     assert two.negative_prompt == one.negative_prompt != ""
     assert two.audio_tokens == round(121 / 24 * 25)
+    hq = bind(Request("a", pipeline="hq"), DEFAULTS_2_3)
+    assert (hq.height, hq.width, hq.num_inference_steps) == (1088, 1920, 15)
+    assert hq.video_guidance == Guidance(cfg=3.0, modality=3.0, rescale=0.45)
+    assert hq.audio_guidance == Guidance(cfg=7.0, modality=3.0, rescale=1.0)
     short = bind(Request("a"), SHORT)
     assert (short.num_frames, short.seed, short.height) == (9, 3, 1024)
 
 
-@pytest.mark.parametrize("pipeline", ["two-stage", "one-stage", "distilled"])
+@pytest.mark.parametrize("pipeline", get_args(PipelineName))
 def test_nothing_that_matters_stays_unset(pipeline: PipelineName) -> None:
     bound = bind(Request("a", pipeline=pipeline, images=(ImageCondition("a.png"),)), DEFAULTS_2_3)
     unset = {name for name, value in bound if value is None} - {"guidance_batch"}
-    steps = {"num_inference_steps"} if pipeline == "distilled" else set()
+    steps = {"num_inference_steps"} if pipeline.startswith("distilled") else set()
     assert unset == {"output_height", "output_width"} | steps
     assert [image.crf for image in bound.images] == [33]
 
@@ -48,11 +53,11 @@ def test_what_is_given_stays() -> None:
 
 def test_guidance_is_overridden_scale_by_scale() -> None:
     bound = bind(Request("a", video_guidance=GuidanceOverrides(cfg=1.5, rescale=0.0)), DEFAULTS_2_3)
-    assert bound.video_guidance == replace(DEFAULTS_2_3.video_guidance, cfg=1.5, rescale=0.0)
-    assert bound.audio_guidance == DEFAULTS_2_3.audio_guidance
+    assert bound.video_guidance == replace(TWO_STAGE_2_3.video_guidance, cfg=1.5, rescale=0.0)
+    assert bound.audio_guidance == TWO_STAGE_2_3.audio_guidance
 
 
-@pytest.mark.parametrize("pipeline", ["two-stage", "one-stage", "distilled"])
+@pytest.mark.parametrize("pipeline", get_args(PipelineName))
 def test_a_bound_request_can_be_asked_for_again(pipeline: PipelineName) -> None:
     bound = bind(Request("a", pipeline=pipeline), DEFAULTS_2_3)
     assert bind(bound, SHORT) == bound

@@ -55,7 +55,7 @@ def test_none_means_unset() -> None:
         ({"num_inference_steps": 8, "pipeline": "distilled"}, "11 fixed steps; leave it out"),
         (
             {"pipeline": "three-stage"},
-            "'three-stage' is not one of two-stage, one-stage, distilled",
+            "'three-stage' is not one of two-stage, hq, one-stage, keyframes",
         ),
         ({"prompt": "  "}, "prompt: is empty"),
         ({"prompt": "caf\udce9"}, "prompt: is not Unicode text at character 4; is it in UTF-8?"),

@@ -22,7 +22,7 @@ from entracte.planner.workload import Workload, recipe_weights
 from entracte.residency import Adapter
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.synthetic.demo import CHECKPOINT
-from entracte.versions import DEFAULTS
+from entracte.versions import DEFAULTS, RecipeDefaults
 
 from .planner.test_engine_planner import SLOW
 
@@ -38,12 +38,16 @@ GIVEN = {
     "video_guidance": Guidance(cfg=2.0),
     "audio_guidance": Guidance(cfg=2.5, rescale=0.5),
 }
+OF_RECIPE = {field.name for field in fields(RecipeDefaults)}
 SMALL = replace(
     LTX_2_3.defaults,
-    sizes={"two-stage": (128, 64), "one-stage": (64, 64), "distilled": (128, 64)},
+    recipes={
+        name: RecipeDefaults(**{field: GIVEN[field] for field in OF_RECIPE})
+        for name in LTX_2_3.defaults.recipes
+    },
     stg_depth=0.25,
     image_crf=20,
-    **{name: value for name, value in GIVEN.items() if name not in ("height", "width")},
+    **{name: value for name, value in GIVEN.items() if name not in OF_RECIPE},
 )
 LTX_2_9 = replace(LTX_2_3, name="2.9", defaults=SMALL)
 

@@ -39,21 +39,21 @@ def bind(request: Request, defaults: Defaults) -> BoundRequest:
 
     Raises RequestError where they contradict what it gives.
     """
-    height, width = defaults.sizes[request.pipeline]
+    of_recipe = defaults.recipes[request.pipeline]
     values: dict[str, Any] = {
         "negative_prompt": defaults.negative_prompt,
-        "height": height,
-        "width": width,
+        "height": of_recipe.height,
+        "width": of_recipe.width,
         "num_frames": defaults.num_frames,
         "frame_rate": defaults.frame_rate,
-        "num_inference_steps": defaults.num_inference_steps if request.recipe.guided else None,
+        "num_inference_steps": of_recipe.num_inference_steps,
         "seed": defaults.seed,
     }
     values |= {name: value for name, value in request if value is not None}
     values["images"] = tuple(_bind_image(image, defaults.image_crf) for image in request.images)
     for name, given, default in (
-        ("video_guidance", request.video_guidance, defaults.video_guidance),
-        ("audio_guidance", request.audio_guidance, defaults.audio_guidance),
+        ("video_guidance", request.video_guidance, of_recipe.video_guidance),
+        ("audio_guidance", request.audio_guidance, of_recipe.audio_guidance),
     ):
         values[name] = _bind_guidance(given, default)
     return BoundRequest(**values)

@@ -32,6 +32,7 @@ from entracte.planner.decision import Decision
 from entracte.planner.model_planner import ModelPlanner, named
 from entracte.planner.prediction import Prediction
 from entracte.progress import ProgressCallback, Reporter
+from entracte.recipes import prefers_distilled
 from entracte.request import Request
 from entracte.residency import (
     AUTO,
@@ -125,7 +126,7 @@ class Engine:
             open_model,
             None if model is None else str(model),
             ModelPaths.of(checkpoint_path, gemma_root, spatial_upsampler_path, distilled_lora),
-            distilled=pipeline == "distilled",
+            distilled=prefers_distilled(pipeline),
         )
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")

@@ -11,7 +11,9 @@ from entracte.stages import PHASES, PhaseStages
 DISTILLED = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
 REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
 
-PipelineName = Literal["two-stage", "one-stage", "distilled"]
+PipelineName = Literal[
+    "two-stage", "hq", "one-stage", "keyframes", "distilled", "distilled-one-stage"
+]
 
 # `entracte.sampling.samplers` has the loops.
 SamplerName = Literal["euler", "gradient-estimating-euler", "ancestral-euler", "res-2s"]
@@ -59,6 +61,8 @@ class Phase:
     guided: whether guidance passes are made.
     distilled: how much of the distilled LoRA's given strength is merged in.
     sampler: the loop over the noise levels.
+    shifted_by_size: of the requested steps' schedule, whether it is shifted by the number of video
+        tokens, instead of as for 4,096.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Phase:
     guided: bool
     distilled: float
     sampler: SamplerName = "euler"
+    shifted_by_size: bool = False
 
     @property
     def noise_scale(self) -> float:
@@ -88,6 +93,9 @@ class Recipe:
     size_multiple: what height and width must be multiples of.
     label, description: for people.
     audio_phase: the phase whose audio is decoded; later phases' audio only steers the video.
+    appends_first_image: whether the tokens of an image at frame 0 are appended, as those of later
+        ones are, instead of taking the place of the first frame's.
+    distilled_checkpoint: whether it is made for a distilled checkpoint, rather than a base one.
     """
 
     name: PipelineName
@@ -96,6 +104,8 @@ class Recipe:
     phases: tuple[Phase, ...]
     audio_phase: int
     size_multiple: int
+    appends_first_image: bool = False
+    distilled_checkpoint: bool = False
 
     def rendered(self, side: int) -> int:
         """The next side that can be rendered, from which `side` pixels are cut."""
@@ -114,6 +124,11 @@ class Recipe:
         return any(phase.distilled for phase in self.phases)
 
 
+TWO_STAGES = (
+    Phase("stage1", divisor=2, sigmas=None, guided=True, distilled=0.0),
+    Phase("stage2", divisor=1, sigmas=REFINEMENT, guided=False, distilled=1.0),
+)
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
@@ -122,9 +137,33 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 name="two-stage",
                 label="Two stages",
                 description="The first act at half size, then a short second act at full size.",
+                phases=TWO_STAGES,
+                audio_phase=0,
+                size_multiple=64,
+            ),
+            Recipe(
+                name="hq",
+                label="High quality",
+                description="Two acts of a second-order sampler, with part of the distilled LoRA "
+                "in both.",
                 phases=(
-                    Phase("stage1", divisor=2, sigmas=None, guided=True, distilled=0.0),
-                    Phase("stage2", divisor=1, sigmas=REFINEMENT, guided=False, distilled=1.0),
+                    Phase(
+                        "stage1",
+                        divisor=2,
+                        sigmas=None,
+                        guided=True,
+                        distilled=0.25,
+                        sampler="res-2s",
+                        shifted_by_size=True,
+                    ),
+                    Phase(
+                        "stage2",
+                        divisor=1,
+                        sigmas=REFINEMENT,
+                        guided=False,
+                        distilled=0.5,
+                        sampler="res-2s",
+                    ),
                 ),
                 audio_phase=0,
                 size_multiple=64,
@@ -136,6 +175,16 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 phases=(Phase("stage1", divisor=1, sigmas=None, guided=True, distilled=0.0),),
                 audio_phase=0,
                 size_multiple=32,
+            ),
+            Recipe(
+                name="keyframes",
+                label="Between pictures",
+                description="As with two stages, but the video goes through its images, the first "
+                "one too, without being cut to them.",
+                phases=TWO_STAGES,
+                audio_phase=0,
+                size_multiple=64,
+                appends_first_image=True,
             ),
             # The checkpoint itself is a distilled one, so nothing is merged.
             Recipe(
@@ -149,7 +198,23 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 ),
                 audio_phase=1,
                 size_multiple=64,
+                distilled_checkpoint=True,
+            ),
+            Recipe(
+                name="distilled-one-stage",
+                label="Distilled, one stage",
+                description="One short act at full size with a fixed number of steps and no "
+                "guidance. Needs a distilled checkpoint.",
+                phases=(Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=0.0),),
+                audio_phase=0,
+                size_multiple=32,
+                distilled_checkpoint=True,
             ),
         )
     }
 )
+
+
+def prefers_distilled(pipeline: str) -> bool:
+    """Whether a pipeline, by its name, is made for a distilled checkpoint."""
+    return pipeline in RECIPES and RECIPES[pipeline].distilled_checkpoint

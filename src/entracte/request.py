@@ -128,10 +128,10 @@ class Request(_Checked, RequestFields):
 
     `RequestFields` declares and describes most fields. Beyond that:
 
-    height, width: multiples of 64, or 32 in the one-stage pipeline.
+    height, width: multiples of 64, or 32 in pipelines of one stage.
     frame_rate: a number, a Fraction, or text. 23.976, 29.97, 59.94 and similar rates mean the
         x/1001 that they are rounded from.
-    num_inference_steps: None in the distilled pipeline, whose steps are fixed.
+    num_inference_steps: None in the distilled pipelines, whose steps are fixed.
     seed: the video is the same on any machine with identical arithmetic.
     video_guidance, audio_guidance: all scales, or with `GuidanceOverrides` some of them.
     output_height, output_width: even pixels of the file, cropped to the centre; None: all of them.

@@ -8,7 +8,7 @@ on the page.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
@@ -70,7 +70,7 @@ Prompt = Annotated[
 ]
 Pipeline = Annotated[
     Given,
-    Field(description="The pipeline: two-stage, one-stage or distilled."),
+    Field(description=f"The pipeline: {', '.join(get_args(PipelineName))}."),
     Offer("model", "NAME", label="Pipeline"),
 ]
 

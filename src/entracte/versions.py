@@ -4,28 +4,39 @@ How a model of a version is built is in `entracte.models.registry`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from entracte.recipes import Guidance, PipelineName
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeDefaults:
+    """What a request leaves open in one pipeline.
+
+    height, width: in pixels. num_inference_steps: None where they are fixed.
+    """
+
+    height: int
+    width: int
+    num_inference_steps: int | None
+    video_guidance: Guidance
+    audio_guidance: Guidance
+
+
+@dataclass(frozen=True, slots=True)
 class Defaults:
     """What a request leaves open, for one version of the model.
 
-    sizes: height and width in pixels, by pipeline.
+    recipes: what differs by pipeline.
     stg_depth: where self-attention is skipped, as a share of the transformer's depth.
     image_crf: the quality at which conditioning images are re-compressed.
     """
 
-    sizes: Mapping[PipelineName, tuple[int, int]]
+    recipes: Mapping[PipelineName, RecipeDefaults]
     num_frames: int
     frame_rate: float
-    num_inference_steps: int
     seed: int
-    video_guidance: Guidance
-    audio_guidance: Guidance
     stg_depth: float
     image_crf: int
     negative_prompt: str
@@ -35,16 +46,33 @@ class Defaults:
         return (round(self.stg_depth * layers),)
 
 
+VIDEO_GUIDANCE = Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7)
+AUDIO_GUIDANCE = replace(VIDEO_GUIDANCE, cfg=7.0)
+
+TWO_STAGE_2_3 = RecipeDefaults(1024, 1536, 30, VIDEO_GUIDANCE, AUDIO_GUIDANCE)
+
 DEFAULTS_2_3 = Defaults(
-    sizes=MappingProxyType(
-        {"two-stage": (1024, 1536), "one-stage": (512, 768), "distilled": (1024, 1536)}
+    recipes=MappingProxyType(
+        {
+            "two-stage": TWO_STAGE_2_3,
+            "hq": RecipeDefaults(
+                height=1088,
+                width=1920,
+                num_inference_steps=15,
+                video_guidance=Guidance(cfg=3.0, modality=3.0, rescale=0.45),
+                audio_guidance=Guidance(cfg=7.0, modality=3.0, rescale=1.0),
+            ),
+            "one-stage": replace(TWO_STAGE_2_3, height=512, width=768),
+            "keyframes": TWO_STAGE_2_3,
+            "distilled": replace(TWO_STAGE_2_3, num_inference_steps=None),
+            "distilled-one-stage": replace(
+                TWO_STAGE_2_3, height=512, width=768, num_inference_steps=None
+            ),
+        }
     ),
     num_frames=121,
     frame_rate=24.0,
-    num_inference_steps=30,
     seed=10,
-    video_guidance=Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7),
-    audio_guidance=Guidance(cfg=7.0, stg=1.0, modality=3.0, rescale=0.7),
     stg_depth=28 / 48,
     image_crf=33,
     negative_prompt=(

@@ -1,5 +1,6 @@
 """Samplers, guidance and schedules against the official ones, bit for bit, without a model."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from entracte.sampling.euler import ancestral_euler
 from entracte.sampling.guidance import Predictions, guide
 from entracte.sampling.loop import SamplingLoop
 from entracte.sampling.samplers import SAMPLERS
+from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import StreamLatents
 
 SEED = 10
@@ -84,6 +86,22 @@ def test_a_sampler_is_the_official_one(recorded: dict[str, Tensor], name: str, l
         assert torch.equal(latents.audio, recorded[f"{call}.audio.latent"]), number
     assert torch.equal(final.video, recorded[f"{prefix}.final.video"])
     assert torch.equal(final.audio, recorded[f"{prefix}.final.audio"])
+
+
+def test_schedules_are_the_official_ones(recorded: dict[str, Tensor]) -> None:
+    """But for a single step, which here goes the whole way from noise."""
+    names = [name for name in recorded if name.startswith(("sigmas.default", "sigmas.latent"))]
+    names.remove("sigmas.default_tokens.1")
+    assert len(names) == 23
+    for name in names:
+        _, size, steps = name.split(".")
+        places = size.removeprefix("latent_").split("x")
+        tokens = USUAL_TOKENS if size == "default_tokens" else math.prod(map(int, places))
+        if recorded[name].isnan().any():
+            with pytest.raises(ValueError, match="63,240 tokens are too many"):
+                shifted_sigmas(int(steps), tokens)
+        else:
+            assert torch.equal(shifted_sigmas(int(steps), tokens), recorded[name]), name
 
 
 GUIDED = {

@@ -142,6 +142,31 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
+    ("pipeline", "backend", "count"),
+    [
+        ("hq", "host", 2),
+        *(slow("hq", "host", 36), slow("hq", "simulated", 8)),
+        *(slow("keyframes", "host", 4), slow("keyframes", "simulated", 2)),
+        *(slow("distilled-one-stage", "host", 4), slow("distilled-one-stage", "simulated", 2)),
+    ],
+)
+def test_every_recipe_gives_the_same_bits_in_every_mode(
+    engines: dict[str, Engine], pipeline: str, backend: str, count: int
+) -> None:
+    """Of `hq`, both acts have merged weights, and not the same ones; of others, none may have."""
+    values: dict[str, object] = {"pipeline": pipeline}
+    if pipeline.startswith("distilled"):
+        values["num_inference_steps"] = None
+    engine = engines[backend]
+    engine.configure(Residency())
+    wanted = latents(engine, **values)
+    for residency in random.Random(count).sample(EXACT, count):
+        engine.configure(residency)
+        assert same(latents(engine, **values), wanted), residency
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize(
     ("backend", "number"),
     [
         *(("host", 1), ("host", 3), ("simulated", 0), ("simulated", 2)),

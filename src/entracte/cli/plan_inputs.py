@@ -154,12 +154,13 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
     from entracte.checkpoints.named import is_repository
     from entracte.planner.model_profile import PUBLISHED as PUBLISHED_FIGURES
     from entracte.planner.model_profile import figures_of, published
+    from entracte.recipes import prefers_distilled
 
     if options.model == PUBLISHED:
         return published(options.model)
     if is_repository(options.model) and options.model in PUBLISHED_FIGURES:
         return published(options.model)  # what is in the hub's cache would say the same
-    source = open_model(options.model, ModelPaths(), distilled=options.pipeline == "distilled")
+    source = open_model(options.model, ModelPaths(), distilled=prefers_distilled(options.pipeline))
     return figures_of(source, torch.bfloat16)
 
 

@@ -10,6 +10,7 @@ from entracte.checkpoints.named import find_folder
 from entracte.errors import RequestError
 from entracte.imports import quick_imports
 from entracte.launcher import launched_rank, launched_ranks
+from entracte.recipes import prefers_distilled
 from entracte.validation import shown_value
 
 from .base import flag_name
@@ -76,7 +77,7 @@ def follow_if_launched() -> None:
 
 def read_header(settings: ModelSettings) -> ModelHeader:
     """What the model of settings is, without opening it; raises CheckpointError for a bad one."""
-    distilled = settings.pipeline == "distilled"
+    distilled = prefers_distilled(settings.pipeline)
     return read_model_header(settings.model, settings.checkpoint_path or (), distilled)
 
 

@@ -67,16 +67,17 @@ def prepare_latents(
     images: Sequence[EncodedImage],
     noise: Noise,
     noise_scale: float,
+    appends_first_image: bool = False,
 ) -> tuple[Tokens, Tokens]:
     """Video and audio tokens of a phase, noised.
 
-    The image at frame 0 replaces the first frame's tokens; others are appended. Noise is drawn
-    for the video, appended tokens included, and then for the audio.
+    The image at frame 0 replaces the first frame's tokens, unless it is appended like the others.
+    Noise is drawn for the video, appended tokens included, and then for the audio.
     """
     video = plain_tokens(video_tokens(start.video), grid.spans())
     for image in images:
         tokens = video_tokens(image.latent)
-        if image.frame == 0:
+        if image.frame == 0 and not appends_first_image:
             video = replace_first_frame(video, tokens, image.strength)
         else:
             video = append_image(video, tokens, image.strength, grid.frame_spans(image.frame))
@@ -90,7 +91,7 @@ def noise_sizes(
 ) -> list[tuple[int, int]]:
     """Tokens and channels of the noise that `prepare_latents` draws.
 
-    appended: the number of images after the first frame.
+    appended: the number of images whose tokens are appended.
     """
     video = grid.tokens + appended * grid.frame_tokens
     return [(video, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from entracte.binding import BoundRequest, bind_to_model
 from entracte.checkpoints.sources import ModelSource
-from entracte.errors import CheckpointError
+from entracte.errors import CheckpointError, RequestError
 from entracte.models.gemma import Tokenizer
 from entracte.notices import Notice
 from entracte.recipes import Phase, Recipe
@@ -15,7 +15,7 @@ from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
 from entracte.sampling.samplers import SAMPLERS
-from entracte.sampling.schedules import shifted_sigmas
+from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 from entracte.versions import Defaults
 
@@ -80,7 +80,14 @@ def _resolve_phase(
     sigmas = phase.sigmas
     if sigmas is None:
         assert bound.num_inference_steps is not None  # only fixed phases have no number of steps
-        sigmas = tuple(shifted_sigmas(bound.num_inference_steps).tolist())
+        tokens = grid.tokens if phase.shifted_by_size else USUAL_TOKENS
+        try:
+            sigmas = tuple(shifted_sigmas(bound.num_inference_steps, tokens).tolist())
+        except ValueError as error:
+            raise RequestError(
+                f"height, width, num_frames: {error}, as the {bound.pipeline} pipeline's is; ask "
+                "for fewer pixels or frames"
+            ) from None
     return ResolvedPhase(
         phase=phase,
         grid=grid,
@@ -113,8 +120,8 @@ class Resolver:
     def prepare(self, request: Request) -> PreparedRequest:
         """Resolve a request, tokenise its prompts and read its images. Raises MediaError, too."""
         resolved = self.resolve(request)
-        if request.recipe.name == "distilled" and not request.loras:
-            self._warn_of_base_checkpoint()
+        if request.recipe.distilled_checkpoint and not request.loras:
+            self._warn_of_base_checkpoint(request.recipe)
         return PreparedRequest(
             resolved, self.tokens(resolved), prepare_images(resolved.request.images)
         )
@@ -142,12 +149,13 @@ class Resolver:
                 settings=("distilled_lora",),
             )
 
-    def _warn_of_base_checkpoint(self) -> None:
+    def _warn_of_base_checkpoint(self, recipe: Recipe) -> None:
         located = next(iter(self._source.components["transformer"].tensors.values()))
         if "-dev" in located.file.path.name:
             logger.warning(
-                "the distilled pipeline is given a base checkpoint; use a distilled one, or add "
-                "the distilled LoRA to the request's"
+                "the %s pipeline is given a base checkpoint; use a distilled one, or add the "
+                "distilled LoRA to the request's",
+                recipe.name,
             )
 
     def _weights_of(self, request: Request) -> RequestWeights:

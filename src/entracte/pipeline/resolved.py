@@ -93,8 +93,9 @@ class ResolvedRequest:
 
     @property
     def appended_images(self) -> tuple[int, ...]:
-        """The frames of the images whose tokens are appended: those after the first frame."""
-        return tuple(image.frame for image in self.request.images if image.frame > 0)
+        """The frames of the images whose tokens are appended to the video's, in order."""
+        every = self.request.recipe.appends_first_image
+        return tuple(image.frame for image in self.request.images if every or image.frame > 0)
 
     @property
     def weight_phases(self) -> list[WeightPhase]:

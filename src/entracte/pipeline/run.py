@@ -227,7 +227,14 @@ class Run:
         resolved = self._resolved.phases[number]
         grid, stages = resolved.grid, resolved.phase.stages
         with self._stages.enter(stages.prepare_latents):
-            video, audio = prepare_latents(start, grid, images, noise, resolved.phase.noise_scale)
+            video, audio = prepare_latents(
+                start,
+                grid,
+                images,
+                noise,
+                resolved.phase.noise_scale,
+                self._request.recipe.appends_first_image,
+            )
 
         def tell(step: int, picture: Tensor | None) -> None:
             self._reporter.step(step, resolved.steps, resolved.step_work)

@@ -88,7 +88,6 @@ def resolve(
             raise RequestRefused(f"{name} has over {limit:,} characters.", name, "too_long")
     defaults = model.defaults
     pipeline = fields.pipeline or settings.pipeline
-    recipe = RECIPES[pipeline]
     width, height = _size(fields, settings)
     fps = fields.frame_rate or defaults.frame_rate
     frames = fields.num_frames
@@ -108,8 +107,9 @@ def resolve(
         "pipeline": pipeline,
         "negative_prompt": defaults.negative_prompt,
     }
-    if recipe.guided:
-        usual["num_inference_steps"] = defaults.num_inference_steps
+    steps = defaults.recipes[pipeline].num_inference_steps
+    if steps is not None:
+        usual["num_inference_steps"] = steps
     found = {"size": f"{width}x{height}", "seconds": f"{seconds:g}"} | usual | given
     _require_steps(found, settings)
     _require_loras(fields.loras or (), settings)
