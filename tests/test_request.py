@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entracte import Guidance, ImageCondition, LoraSpec, Request
+from entracte import Guidance, ImageCondition, LoraSpec, Request, SoundCondition
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
 
@@ -27,6 +27,7 @@ def test_what_is_not_given_stays_unset() -> None:
         "output_width",
         "truncate_prompt",
         "guidance_batch",
+        "sound",
     }
 
 
@@ -46,6 +47,11 @@ def test_none_means_unset() -> None:
         ({"output_width": 1600, "width": 1536}, "output_width: 1600 cannot be cut from 1536"),
         ({"num_frames": 120}, r"120 is not of the form 8k \+ 1; nearest: 113 and 121"),
         ({"num_frames": 1, "frame_rate": 120}, "too short for any sound"),
+        (
+            {"pipeline": "audio-to-video"},
+            "sound: the audio-to-video pipeline makes a video",
+        ),
+        ({"sound": SoundCondition("a.wav")}, "sound: the two-stage pipeline makes its own"),
         ({"frame_rate": 0}, "frame_rate: must be at least 0.1"),
         ({"frame_rate": float("nan")}, "frame_rate: .*finite"),
         ({"seed": -1}, "seed: must be at least 0, not -1"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from entracte.errors import EntracteError
     from entracte.progress import Progress
     from entracte.recipes import Guidance
-    from entracte.request import ImageCondition, LoraSpec, Request
+    from entracte.request import ImageCondition, LoraSpec, Request, SoundCondition
     from entracte.residency import Residency
     from entracte.result import Result
 
@@ -29,6 +29,7 @@ __all__ = [
     "Request",
     "Residency",
     "Result",
+    "SoundCondition",
     "__version__",
 ]
 
@@ -42,6 +43,7 @@ _HOMES = {
     "Request": "entracte.request",
     "Residency": "entracte.residency",
     "Result": "entracte.result",
+    "SoundCondition": "entracte.request",
 }
 
 

@@ -12,7 +12,13 @@ DISTILLED = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.
 REFINEMENT = (0.909375, 0.725, 0.421875, 0.0)
 
 PipelineName = Literal[
-    "two-stage", "hq", "one-stage", "keyframes", "distilled", "distilled-one-stage"
+    "two-stage",
+    "hq",
+    "one-stage",
+    "keyframes",
+    "audio-to-video",
+    "distilled",
+    "distilled-one-stage",
 ]
 
 # `entracte.sampling.samplers` has the loops.
@@ -95,6 +101,7 @@ class Recipe:
     audio_phase: the phase whose audio is decoded; later phases' audio only steers the video.
     appends_first_image: whether the tokens of an image at frame 0 are appended, as those of later
         ones are, instead of taking the place of the first frame's.
+    takes_sound: whether the sound is given, and only the picture is made.
     distilled_checkpoint: whether it is made for a distilled checkpoint, rather than a base one.
     """
 
@@ -105,6 +112,7 @@ class Recipe:
     audio_phase: int
     size_multiple: int
     appends_first_image: bool = False
+    takes_sound: bool = False
     distilled_checkpoint: bool = False
 
     def rendered(self, side: int) -> int:
@@ -185,6 +193,16 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 audio_phase=0,
                 size_multiple=64,
                 appends_first_image=True,
+            ),
+            Recipe(
+                name="audio-to-video",
+                label="From sound",
+                description="As with two stages, but the picture is made for a sound that is "
+                "given.",
+                phases=TWO_STAGES,
+                audio_phase=0,
+                size_multiple=64,
+                takes_sound=True,
             ),
             # The checkpoint itself is a distilled one, so nothing is merged.
             Recipe(

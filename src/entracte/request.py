@@ -80,10 +80,7 @@ class ImageCondition(_Checked):
     @field_validator("path")
     @classmethod
     def _is_a_path(cls, path: Path) -> Path:
-        # Of `https://`, a path keeps one slash.
-        if str(path).startswith(("http:/", "https:/", "data:")):
-            raise ValueError("is a URL; images are read from files, so download it first")
-        return path
+        return _on_disk(path, "images")
 
     if TYPE_CHECKING:  # a path may be given as text
 
@@ -94,6 +91,27 @@ class ImageCondition(_Checked):
             strength: float = 1.0,
             crf: int | None = None,
         ) -> None: ...
+
+
+class SoundCondition(_Checked):
+    """A sound that the picture is made for, and that the video has: a file with two channels.
+
+    start: the second of the file at which the video begins.
+    """
+
+    positional = ("path", "start")
+
+    path: Path
+    start: FiniteFloat = Field(default=0.0, ge=0)
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, path: Path) -> Path:
+        return _on_disk(path, "sounds")
+
+    if TYPE_CHECKING:
+
+        def __init__(self, path: str | PathLike[str], start: float = 0.0) -> None: ...
 
 
 class LoraSpec(_Checked):
@@ -134,6 +152,7 @@ class Request(_Checked, RequestFields):
     num_inference_steps: None in the distilled pipelines, whose steps are fixed.
     seed: the video is the same on any machine with identical arithmetic.
     video_guidance, audio_guidance: all scales, or with `GuidanceOverrides` some of them.
+    sound: of the audio-to-video pipeline; the video has it, unchanged.
     output_height, output_width: even pixels of the file, cropped to the centre; None: all of them.
 
     Raises RequestError where a value is out of range or given values contradict each other.
@@ -144,6 +163,7 @@ class Request(_Checked, RequestFields):
     prompt: Prompt[str]
     pipeline: Pipeline[PipelineName] = "two-stage"
     images: tuple[ImageCondition, ...] = ()
+    sound: SoundCondition | None = None
     loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
     video_guidance: Guidance | GuidanceOverrides | None = None
     audio_guidance: Guidance | GuidanceOverrides | None = None
@@ -165,6 +185,7 @@ class Request(_Checked, RequestFields):
             num_inference_steps: int | None = None,
             seed: int | None = None,
             images: Sequence[ImageCondition] = (),
+            sound: SoundCondition | None = None,
             loras: Sequence[LoraSpec] = (),
             video_guidance: Guidance | GuidanceOverrides | None = None,
             audio_guidance: Guidance | GuidanceOverrides | None = None,
@@ -229,6 +250,12 @@ class Request(_Checked, RequestFields):
                 f"num_inference_steps: the {self.pipeline} pipeline has {steps} fixed steps; "
                 "leave it out"
             )
+        if recipe.takes_sound and self.sound is None:
+            raise ValueError(f"sound: the {self.pipeline} pipeline makes a video for one; give it")
+        if self.sound is not None and not recipe.takes_sound:
+            raise ValueError(
+                f"sound: the {self.pipeline} pipeline makes its own; audio-to-video takes one"
+            )
         for name, side, cut in (
             ("height", self.height, self.output_height),
             ("width", self.width, self.output_width),
@@ -287,6 +314,13 @@ class Request(_Checked, RequestFields):
     @property
     def recipe(self) -> Recipe:
         return RECIPES[self.pipeline]
+
+
+def _on_disk(path: Path, what: str) -> Path:
+    # Of `https://`, a path keeps one slash.
+    if str(path).startswith(("http:/", "https:/", "data:")):
+        raise ValueError(f"is a URL; {what} are read from files, so download it first")
+    return path
 
 
 def _nearest(value: int, multiple: int, offset: int) -> str:

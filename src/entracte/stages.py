@@ -101,6 +101,14 @@ CONNECT_TEXT = Stage(
     efficiency=CONNECTORS,
     row="TextConnector",
 )
+ENCODE_SOUND = Stage(
+    "encode sound",
+    Act.PREPARE,
+    "Listening to the sound",
+    uses=("audio_vae",),
+    efficiency=CONVOLUTIONS,
+    row="TimestepPreparation",
+)
 UPSAMPLE = Stage(
     "upsample",
     Act.INTERVAL,
@@ -164,16 +172,19 @@ PHASES: Mapping[str, PhaseStages] = MappingProxyType(
     }
 )
 
-# The order of a run: what comes first, for every new prompt, between two phases, and last.
+# The order of a run: what comes first, for every new prompt, for a given sound,
+# between two phases, and last.
 OPENING = (VALIDATE, PREPARE_INPUTS, LOAD_WEIGHTS, PREPARE_PREVIEWS)
 FOR_A_PROMPT = (ENCODE_TEXT, CONNECT_TEXT)
+FOR_SOUND = (ENCODE_SOUND,)
 BETWEEN_PHASES = (UPSAMPLE,)
 CLOSING = (DECODE_AUDIO, DECODE_VIDEO, MUX)
 
 
-def stages_of(phases: Iterable[str] = PHASES) -> tuple[Stage, ...]:
+def stages_of(phases: Iterable[str] = PHASES, takes_sound: bool = True) -> tuple[Stage, ...]:
     """The stages of a run through these phases, each once, in the order of the run."""
     found = [*OPENING, *FOR_A_PROMPT]
+    found += FOR_SOUND if takes_sound else ()
     for number, phase in enumerate(phases):
         found += BETWEEN_PHASES if number else ()
         found += PHASES[phase].in_order

@@ -64,6 +64,8 @@ DEFAULTS_2_3 = Defaults(
             ),
             "one-stage": replace(TWO_STAGE_2_3, height=512, width=768),
             "keyframes": TWO_STAGE_2_3,
+            # What is given is not guided.
+            "audio-to-video": replace(TWO_STAGE_2_3, audio_guidance=Guidance()),
             "distilled": replace(TWO_STAGE_2_3, num_inference_steps=None),
             "distilled-one-stage": replace(
                 TWO_STAGE_2_3, height=512, width=768, num_inference_steps=None

@@ -28,6 +28,7 @@ from entracte.residency.backends.host import HostBackend
 from .work import processes
 
 CPU = torch.device("cpu")
+SOUND = Path(__file__).parent.parent / "data" / "pipelines" / "audio48.wav"
 SMALL = [
     "--height", "128", "--width", "128", "--num-frames", "9", "--num-inference-steps", "1",
 ]  # fmt: skip
@@ -49,6 +50,21 @@ def are_close(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(
         float((first[name] - second[name]).norm() / first[name].norm()) < DISTANCE for name in first
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["hq", "keyframes", "audio-to-video", "distilled-one-stage"])
+def test_two_devices_make_every_recipe(demo_model: Path, tmp_path: Path, pipeline: str) -> None:
+    flags = ["--pipeline", pipeline]
+    if pipeline == "audio-to-video":
+        flags += ["--sound", str(SOUND)]
+    for name, devices in (("one", ("--device", "cpu")), ("two", ("--devices", "cpu", "cpu"))):
+        given = arguments(demo_model, tmp_path, name, *flags, *devices)
+        if pipeline.startswith("distilled"):
+            at = given.index("--num-inference-steps")
+            del given[at : at + 2]
+        assert run(given) == 0
+    assert are_close(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
 
 
 def test_two_devices_make_what_one_does(

@@ -1,6 +1,7 @@
 """The recorded cases of further recipes through the engine, and their noise and noise levels."""
 
 import json
+import wave
 from typing import Any
 
 import pytest
@@ -8,10 +9,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from entracte import Engine, Guidance, ImageCondition, LoraSpec, Request
+from entracte import Engine, Guidance, ImageCondition, LoraSpec, Request, SoundCondition
+from entracte.media.read_sound import read_sound
+from entracte.models.audio_vae import AudioVae
+from entracte.models.mel import log_mel
+from entracte.pipeline.conditions import encode_sound
 from entracte.pipeline.latents import noise_sizes
 from entracte.sampling.noise import NoiseSource, WhitenedNoise
 from entracte.sampling.res_2s import MIDDLE_SEED, STEP_SEED
+from tests.components import load_component
 
 from .oracle import ROOT, distance
 
@@ -23,13 +29,15 @@ IMAGES = {"image.png": ROOT / "image.png", "image2.png": DATA / "image2.png"}
 PIPELINES = {
     "two_stage_hq": "hq",
     "keyframe_interpolation": "keyframes",
+    "a2vid_two_stage": "audio-to-video",
     "two_stage": "two-stage",
     "one_stage": "one-stage",
     "distilled": "distilled",
 }
-CASES = ("hq", "hq_i2v", "interpolate", "one_stage_lora", "distilled_lora", "two_stage_lora")
+LORA_CASES = ("one_stage_lora", "distilled_lora", "two_stage_lora")
+CASES = ("hq", "hq_i2v", "interpolate", "a2v", "a2v_image", *LORA_CASES)
 
-QUICK = ("hq", "interpolate")
+QUICK = ("hq", "a2v_image")
 
 
 class Pack:
@@ -70,6 +78,9 @@ class Pack:
             loras=tuple(
                 LoraSpec(LORAS[path], strength) for path, strength in case.get("loras", ())
             ),
+            sound=SoundCondition(DATA / case["audio"], case["audio_start_time"])
+            if "audio" in case
+            else None,
             video_guidance=guidance(case.get("video_guidance")),
             audio_guidance=guidance(case.get("audio_guidance")),
         )
@@ -97,7 +108,38 @@ def test_latents_and_forwards(pack: Pack, engine: Engine, name: str) -> None:
     assert result.trace.counts["forwards"] == pack.case(name)["forwards"]
     for latent, value in result.latents.items():
         assert distance(value, pack[f"{name}.{latent}"]) < pack.tolerance(name, latent), latent
-    assert result.audio.shape[-1] == pack.case(name)["waveform_shape"][-1]
+    if pack.case(name).get("audio") is None:
+        assert result.audio.shape[-1] == pack.case(name)["waveform_shape"][-1]
+    assert result.sample_rate == pack.case(name)["sample_rate"]
+
+
+@pytest.mark.parametrize("name", ["a2v", "a2v_image"])
+def test_sound_as_it_is_heard(pack: Pack, engine: Engine, name: str) -> None:
+    """The whole file, as the official pipeline reads it, and then what a request reads of it."""
+    case = pack.case(name)
+    path, start = DATA / case["audio"], case["audio_start_time"]
+    sound = read_sound(path, start, 10.0)
+    assert [*sound.samples.shape] == case["waveform_shape"]
+    with wave.open(str(path)) as file:
+        data = file.readframes(file.getnframes())
+    samples = torch.frombuffer(bytearray(data), dtype=torch.int16).view(-1, 2).T / 2**15
+    assert torch.equal(sound.samples, samples[:, round(start * sound.rate) :])
+    mel = log_mel(sound.samples, sound.rate)
+    assert distance(mel, pack[f"{name}.audio.mel"]) < 1e-5
+
+    prepared = engine.prepare(pack.request(name))
+    assert prepared.sound is not None
+    assert torch.equal(
+        prepared.sound.heard.samples, sound.samples[:, : round(17 / 24 * sound.rate)]
+    )
+    source = engine.source.components["audio_vae"]
+    vae = load_component(source, torch.device("cpu"), torch.bfloat16)
+    assert isinstance(vae, AudioVae)
+    latents = pack[f"{name}.audio.latent"]
+    assert distance(encode_sound(vae, mel.bfloat16(), latents.shape[2]), latents) < 2e-2
+    tokens = prepared.resolved.request.audio_tokens
+    heard = encode_sound(vae, prepared.sound.mel.bfloat16(), tokens)
+    assert distance(heard, latents[:, :, :tokens]) < 2e-2
 
 
 @pytest.mark.parametrize("name", CASES)

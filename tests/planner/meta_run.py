@@ -11,11 +11,13 @@ from torch import nn
 from transformers import Gemma3Config
 
 from entracte import Request
+from entracte.media.read_sound import Sound
 from entracte.models.audio_vae import AudioVae
 from entracte.models.calls import call_plainly
 from entracte.models.connectors import Connectors
 from entracte.models.decoders import PLAIN
 from entracte.models.gemma import TextEncoder
+from entracte.models.mel import BINS
 from entracte.models.registry import LTX_2_3
 from entracte.models.transformer import Transformer, TransformerConfig, run_blocks
 from entracte.models.upsampler import Upsampler
@@ -23,7 +25,7 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.parallel import ONE_RANK
 from entracte.pipeline.cache import Cache
-from entracte.pipeline.conditions import PreparedImage
+from entracte.pipeline.conditions import PreparedImage, PreparedSound
 from entracte.pipeline.open_model import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.pipeline.outputs import Outputs
 from entracte.pipeline.resolve import resolve
@@ -34,7 +36,7 @@ from entracte.planner.meta_ops import META
 from entracte.planner.meter import Counts, Metered, counting
 from entracte.planner.model_profile import ModelFigures
 from entracte.planner.stage_laws import trace_stages
-from entracte.planner.workload import recipe_weights
+from entracte.planner.workload import Workload, recipe_weights
 from entracte.progress import Reporter
 from entracte.residency.backends.host import HostBackend
 from entracte.synthetic import demo_config
@@ -166,12 +168,17 @@ def rotary_tables(transformer: Any, prepared: PreparedRequest) -> Any:
 
 
 def prepared(request: Request, layers: int) -> PreparedRequest:
-    """As the engine prepares a request, whose images are black."""
+    """As the engine prepares a request, whose images are black and whose sound is silent."""
     weights = recipe_weights(request.recipe)
     resolved = resolve(request, LTX_2_3.defaults, layers, weights)
     black = np.zeros((64, 64, 3), np.uint8)
+    sound = None
+    if request.sound is not None:
+        heard = Workload.of(resolved, 0).heard
+        sound = PreparedSound(Sound(torch.zeros(2, 1), 1), torch.zeros(1, 2, heard, BINS))
     return PreparedRequest(
         resolved,
         prompts=tuple(torch.arange(1024) + number for number in range(resolved.prompts)),
         images=tuple(PreparedImage(black, image.frame, 1.0) for image in request.images),
+        sound=sound,
     )

@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from entracte import Engine, Guidance, LoraSpec, Request, Residency
+from entracte import Engine, Guidance, LoraSpec, Request, Residency, SoundCondition
 from entracte.errors import BudgetError, Cancelled, DeviceFault, OutOfMemory, ResidencyError
 from entracte.models.kernels import Kernels
 from entracte.residency import Backend
 from entracte.residency.backends.host import HostBackend
 from entracte.residency.simulated import SimulatedAccelerator
 from entracte.synthetic.demo import DISTILLED_LORA
+
+SOUND = Path(__file__).parent.parent / "data" / "pipelines" / "audio48.wav"
 
 BLOCKS = 4
 DIALS = (None, 0, 1, 2, BLOCKS)
@@ -147,6 +149,7 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
         ("hq", "host", 2),
         *(slow("hq", "host", 36), slow("hq", "simulated", 8)),
         *(slow("keyframes", "host", 4), slow("keyframes", "simulated", 2)),
+        *(slow("audio-to-video", "host", 4), slow("audio-to-video", "simulated", 2)),
         *(slow("distilled-one-stage", "host", 4), slow("distilled-one-stage", "simulated", 2)),
     ],
 )
@@ -155,6 +158,8 @@ def test_every_recipe_gives_the_same_bits_in_every_mode(
 ) -> None:
     """Of `hq`, both acts have merged weights, and not the same ones; of others, none may have."""
     values: dict[str, object] = {"pipeline": pipeline}
+    if pipeline == "audio-to-video":
+        values["sound"] = SoundCondition(SOUND)
     if pipeline.startswith("distilled"):
         values["num_inference_steps"] = None
     engine = engines[backend]

@@ -23,7 +23,7 @@ from entracte.request_fields import (
 from entracte.validation import plain
 
 if TYPE_CHECKING:
-    from entracte.request import ImageCondition
+    from entracte.request import ImageCondition, SoundCondition
 
 GROUPS = {
     "model": "model files (explicit paths override the contents of --model)",
@@ -174,6 +174,18 @@ def image_condition(values: list[Any]) -> "ImageCondition":
         return ImageCondition(**dict(zip(names, values, strict=False)))
     except RequestError as error:
         raise RequestError(f"--image {values[0]}: {error}") from None
+
+
+def sound_condition(values: list[Any]) -> "SoundCondition":
+    """What `--sound` was given; raises RequestError."""
+    from entracte.request import SoundCondition
+
+    if not 1 <= len(values) <= 2:
+        raise RequestError(f"--sound takes PATH [START]; it was given {len(values)} values")
+    try:
+        return SoundCondition(*values)
+    except RequestError as error:
+        raise RequestError(f"--sound {values[0]}: {error}") from None
 
 
 # Fields of a request whose flags have other names.

@@ -26,6 +26,15 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
             "PATH [FRAME [STRENGTH [CRF]]]",
         ),
     ] = None
+    sound: Annotated[
+        list[Number] | None,
+        Flag(
+            "request",
+            "make the video for a sound, from a second of it on (default: 0); with --pipeline "
+            "audio-to-video",
+            "PATH [START]",
+        ),
+    ] = None
     lora: Annotated[
         list[list[Number]] | None,
         Flag("request", "merge a LoRA in all stages; may be repeated", "PATH [STRENGTH]"),

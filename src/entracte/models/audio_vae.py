@@ -47,6 +47,17 @@ class AudioVae(Component):
             self.model.register_buffer(name, torch.empty(CHANNELS * MEL_BINS))
         use_quick_convolutions(self)
 
+    def encode(self, mel: Tensor) -> Tensor:
+        """Log-mel [1, 2, frames, 64] to normalised latents [1, 8, ceil(frames / 4), 16].
+
+        The means of the distribution that the encoder predicts.
+        """
+        means: Tensor = self.model.encoder(mel)[:, :CHANNELS]
+        tokens = means.transpose(1, 2).flatten(2)
+        tokens = (tokens - self.model.latents_mean) / self.model.latents_std
+        latents: Tensor = tokens.unflatten(2, (CHANNELS, MEL_BINS)).transpose(1, 2)
+        return latents
+
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents [1, 8, frames, 16] to log-mel [1, 2, 4*frames - 3, 64]."""
         tokens = latents.transpose(1, 2).flatten(2)  # [1, frames, 128]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from entracte.binding import BoundRequest
+from entracte.media.read_sound import Sound
 from entracte.models.audio_vae import AudioVae
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import VideoVae
@@ -63,10 +64,12 @@ class Decoding:
         self._stages = stages
         self._trace = trace
 
-    def begin(self, sound: Latents, picture: Latents, lending: ExitStack) -> Begun:
+    def begin(
+        self, sound: Latents, picture: Latents, lending: ExitStack, given: Sound | None = None
+    ) -> Begun:
         """Decode the sound; a GPU begins with the picture, and decodes the sound beside it.
 
-        lending: ends the loans.
+        lending: ends the loans. given: the sound, where it is not made.
         """
         size = self._request.output_height, self._request.output_width
         with self._stages.note(DECODE_AUDIO):
@@ -84,6 +87,8 @@ class Decoding:
                 frames, first = frames_of(tiles.blended(), *size), []
                 if ahead:
                     tiles.start()
+            if given is not None:
+                return Begun(chain(iter(first), frames), given.samples, given.rate, ahead)
             with beside.current():
                 audio = self._shared(lambda: decode_audio(vae, vocoder, sound.audio, decoders))
             require_finite(DECODE_AUDIO, audio)

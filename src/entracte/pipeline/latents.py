@@ -26,6 +26,7 @@ from entracte.sampling.tokens import (
     append_image,
     audio_spans,
     audio_tokens,
+    frozen_tokens,
     plain_tokens,
     replace_first_frame,
     video_tokens,
@@ -68,8 +69,9 @@ def prepare_latents(
     noise: Noise,
     noise_scale: float,
     appends_first_image: bool = False,
+    sound_is_given: bool = False,
 ) -> tuple[Tokens, Tokens]:
-    """Video and audio tokens of a phase, noised.
+    """Video and audio tokens of a phase, noised. sound_is_given: by `start`, and stays.
 
     The image at frame 0 replaces the first frame's tokens, unless it is appended like the others.
     Noise is drawn for the video, appended tokens included, and then for the audio.
@@ -82,7 +84,8 @@ def prepare_latents(
         else:
             video = append_image(video, tokens, image.strength, grid.frame_spans(image.frame))
     audio_start = audio_tokens(start.audio)
-    audio = plain_tokens(audio_start, audio_spans(audio_start.shape[1]))
+    tokens_of = frozen_tokens if sound_is_given else plain_tokens
+    audio = tokens_of(audio_start, audio_spans(audio_start.shape[1]))
     return _noised(video, noise, noise_scale), _noised(audio, noise, noise_scale)
 
 

@@ -10,7 +10,7 @@ from entracte.checkpoints.sources import ModelSource
 from entracte.errors import CheckpointError, RequestError
 from entracte.models.gemma import Tokenizer
 from entracte.notices import Notice
-from entracte.recipes import Phase, Recipe
+from entracte.recipes import Guidance, Phase, Recipe
 from entracte.request import Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import UNGUIDED, GuidancePlan
@@ -19,7 +19,7 @@ from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 from entracte.versions import Defaults
 
-from .conditions import prepare_images
+from .conditions import prepare_images, prepare_sound
 from .lora_cache import Loras, OpenLora
 from .resolved import PreparedRequest, RequestWeights, ResolvedPhase, ResolvedRequest
 
@@ -44,7 +44,8 @@ def resolve(
     Raises RequestError where a value contradicts them.
     """
     bound = bind_to_model(request, defaults, layers)
-    guidance = GuidancePlan(bound.video_guidance, bound.audio_guidance)
+    audio_guidance = Guidance() if bound.recipe.takes_sound else bound.audio_guidance
+    guidance = GuidancePlan(bound.video_guidance, audio_guidance)
     grids = [_grid(bound, phase) for phase in bound.recipe.phases]
     room = max(BATCH_TOKENS, *(grid.tokens for grid in grids)) if on_gpu else 0
     phases = tuple(
@@ -118,12 +119,18 @@ class Resolver:
         return resolve(request, self._defaults, self._layers, weights, self._on_gpu)
 
     def prepare(self, request: Request) -> PreparedRequest:
-        """Resolve a request, tokenise its prompts and read its images. Raises MediaError, too."""
+        """Resolve a request, tokenise its prompts, and read its images and sound.
+
+        Raises MediaError, too.
+        """
         resolved = self.resolve(request)
         if request.recipe.distilled_checkpoint and not request.loras:
             self._warn_of_base_checkpoint(request.recipe)
         return PreparedRequest(
-            resolved, self.tokens(resolved), prepare_images(resolved.request.images)
+            resolved,
+            self.tokens(resolved),
+            prepare_images(resolved.request.images),
+            prepare_sound(resolved.request),
         )
 
     def tokens(self, resolved: ResolvedRequest) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from entracte.residency import WeightPhase, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.sampling.tokens import VideoGrid
 
-from .conditions import PreparedImage
+from .conditions import PreparedImage, PreparedSound
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +118,4 @@ class PreparedRequest:
     resolved: ResolvedRequest
     prompts: tuple[Tensor, ...]
     images: tuple[PreparedImage, ...]
+    sound: PreparedSound | None = None

@@ -3,12 +3,15 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from entracte.errors import NotFinite
+from entracte.media.read_sound import Sound
+from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
 from entracte.models.transformer import Evaluate, StreamRotary, Transformer
@@ -30,6 +33,7 @@ from entracte.sampling.tokens import (
 )
 from entracte.stages import (
     CONNECT_TEXT,
+    ENCODE_SOUND,
     ENCODE_TEXT,
     LOAD_WEIGHTS,
     PREPARE_INPUTS,
@@ -43,6 +47,7 @@ from .conditions import (
     FittedImage,
     connect_text,
     encode_images,
+    encode_sound,
     encode_text,
     fit_images,
 )
@@ -112,8 +117,12 @@ class Run:
     def _decode(self, sound: Latents, picture: Latents) -> tuple[Begun, Tensor | None]:
         decoding = Decoding(self._model, self._request, self._outputs, self._stages, self._trace)
         with ExitStack() as lending:
-            begun = decoding.begin(sound, picture, lending)
+            begun = decoding.begin(sound, picture, lending, self._given_sound)
             return begun, decoding.finish(begun)
+
+    @property
+    def _given_sound(self) -> Sound | None:
+        return None if self._prepared.sound is None else self._prepared.sound.heard
 
     def _phases(self, request: ExitStack, latents: dict[str, Tensor]) -> list[Latents]:
         """The latents of every phase, copied into `latents` by name, too.
@@ -125,14 +134,18 @@ class Run:
         with self._stages.enter(PREPARE_INPUTS):
             images = deque(map(self._fit_images, self._resolved.phases))
             noise = self._draw_noise()
+            given = self._prepared.sound
+            mel = None if given is None else given.mel.to(self._model.device, self._model.dtype)
         with self._stages.enter(LOAD_WEIGHTS):
             weights = request.enter_context(self._model.manager.execute(self._plan))
         if self._outputs.preview is not None:
             self._prepare_previews()
         contexts = self._contexts()
+        sound = self._encode_sound(mel)
+        del mel
         made: list[Latents] = []
         for number, each in enumerate(self._resolved.phases):
-            start = self._upsample(made[-1]) if made else self._empty(each)
+            start = self._upsample(made[-1]) if made else self._empty(each, sound)
             # Popped, so that none stays on the device once it is encoded.
             encoded = self._encode_images(each.phase, images.popleft())
             made.append(self._denoise(number, weights, start, encoded, noise, contexts))
@@ -181,14 +194,27 @@ class Run:
             require_finite(CONNECT_TEXT, context.video, context.audio)
         return context.video, context.audio
 
-    def _empty(self, resolved: ResolvedPhase) -> Latents:
-        return empty_latents(
+    def _encode_sound(self, mel: Tensor | None) -> Tensor | None:
+        """The latents of the sound that is given, if one is."""
+        if mel is None:
+            return None
+        with self._stages.enter(ENCODE_SOUND) as lent:
+            vae, tokens = lent[AudioVae], self._request.audio_tokens
+            work = [lambda: (encode_sound(vae, mel, tokens),)]
+            ((latent,),) = once(self._model.mesh, work, 1, mel)
+            require_finite(ENCODE_SOUND, latent)
+        return latent
+
+    def _empty(self, resolved: ResolvedPhase, sound: Tensor | None) -> Latents:
+        """What the first phase starts from. sound: the given one's latents."""
+        empty = empty_latents(
             resolved.grid,
             self._model.latent_channels,
             self._request.audio_tokens,
             self._model.device,
             self._model.dtype,
         )
+        return empty if sound is None else replace(empty, audio=sound)
 
     def _upsample(self, previous: Latents) -> Latents:
         with self._stages.enter(UPSAMPLE) as lent:
@@ -234,6 +260,7 @@ class Run:
                 noise,
                 resolved.phase.noise_scale,
                 self._request.recipe.appends_first_image,
+                self._prepared.sound is not None,
             )
 
         def tell(step: int, picture: Tensor | None) -> None:
@@ -255,7 +282,7 @@ class Run:
                     self._spread(transformer, self._layouts[number]),
                     video,
                     audio,
-                    contexts[: resolved.contexts],
+                    self._heard(contexts[: resolved.contexts]),
                     self._rotary(transformer, grid, video, audio),
                     resolved.guidance,
                     resolved.rows_at_once,
@@ -271,6 +298,12 @@ class Run:
                 require_finite(stages.loop, *made)
         self._trace.count("forwards", resolved.forwards)
         return Latents(video_latent(made.video, grid), audio_latent(made.audio))
+
+    def _heard(self, contexts: list[TextContext]) -> list[TextContext]:
+        """Of a given sound nothing is to be avoided, so it attends to the prompt alone."""
+        if self._prepared.sound is None:
+            return contexts
+        return [TextContext(each.video, contexts[0].audio) for each in contexts]
 
     def _spread(self, transformer: Transformer, layout: Layout) -> Evaluate:
         mesh = self._model.mesh

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from entracte.errors import CheckpointError
+from entracte.media.read_sound import CHANNELS as SOUND_CHANNELS
+from entracte.models import mel
 from entracte.models.audio_vae import CHANNELS, MEL_BINS, AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import MAX_TOKENS, TextEncoder
@@ -48,6 +50,7 @@ class StageCosts:
     """Laws, each with its size. Bytes are of the model's dtype, results included.
 
     encode_text, connect_text: prompts, however long; as much memory as the longest one takes.
+    encode_sound: frames of the mel spectrogram.
     encode_image: places of the latent grid, height times width; its pixels included.
     upsample: places of the smaller latent grid, frames times height times width.
     decode_frames: latent frames, for one place (height, width) of a tile. A single latent frame
@@ -57,6 +60,7 @@ class StageCosts:
 
     encode_text: Cost
     connect_text: Cost
+    encode_sound: Cost
     encode_image: Cost
     upsample: Cost
     decode_frames: Cost
@@ -74,6 +78,7 @@ C = TypeVar("C", bound=nn.Module)
 SIDE = 16
 FRAMES = 8
 AUDIO_TOKENS = 64
+MEL_FRAMES = 256
 
 # Two, because a decoded video has fewer than eight frames for every latent one: the first is one.
 FEW_FRAMES, MANY_FRAMES = 2, 10
@@ -109,6 +114,9 @@ def trace_stages(
     return StageCosts(
         encode_text=_traced(lambda: encoder(tokens), 1),
         connect_text=_traced(lambda: connectors(empty(*states)), 1),
+        encode_sound=_traced(
+            lambda: audio_vae.encode(empty(1, SOUND_CHANNELS, MEL_FRAMES, mel.BINS)), MEL_FRAMES
+        ),
         encode_image=_traced(
             lambda: vae.encode(empty(1, 3, 1, SIDE * SPATIAL_SCALE, SIDE * SPATIAL_SCALE)),
             SIDE * SIDE,

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from entracte import stages
+from entracte.media.read_sound import CHANNELS as SOUND_CHANNELS
+from entracte.models import mel
 from entracte.models.kernels.calls import TEXT_BYTES
 from entracte.models.kernels.graphs import pool_bytes
 from entracte.models.tiling import Tiling
@@ -75,6 +77,7 @@ def stage_work(
     for number in range(-(-load.new_prompts // layouts[0].ranks)):  # each by one device
         work.for_a_prompt(number)
     work.contexts_are_there()
+    work.sound()
     for number in range(len(load.phases)):
         work.phase(number)
     work.closing()
@@ -148,6 +151,7 @@ class _Work:
         self._left += sum(
             self._noise(phase) + phase.images * self._pixels(phase) for phase in load.phases
         )
+        self._left += self._mel()
         self._started_from = 0  # the latents that the last phase started from
 
     def opening(self) -> None:
@@ -167,6 +171,23 @@ class _Work:
 
     def contexts_are_there(self) -> None:
         self._left += min(self._contexts, self._load.new_prompts) * self._context
+
+    def sound(self) -> None:
+        """One that is given, from its spectrogram to latents, which stay."""
+        if not self._load.heard:
+            return
+        cost, nbytes = self._costs.encode_sound, self._mel()
+        for stage in stages.FOR_SOUND:
+            # The spectrogram is in its cost, too.
+            self._add(
+                stage,
+                cost.flops_of(self._load.heard),
+                cost.nbytes_of(self._load.heard) - nbytes,
+            )
+        self._left -= nbytes
+
+    def _mel(self) -> int:
+        return self._load.heard * SOUND_CHANNELS * mel.BINS * self._model.itemsize
 
     def phase(self, number: int) -> None:
         """A phase, and what stands between it and the one before."""
@@ -192,6 +213,7 @@ class _Work:
         frames = mel_frames(self._load.audio_tokens)
         tiles = Tiles.of(last.frames, last.height, last.width, Tiling())
         audio, itemsize = self._costs.decode_audio, self._model.itemsize
+        made = 0.0 if self._load.heard else 1.0
         # A GPU begins with the picture; see `Run`.
         works = decode_work(self._costs.decode_frames, tiles, itemsize)
         first, *others = works
@@ -202,8 +224,8 @@ class _Work:
             rest = (-(-tiles.count // self._layouts[0].ranks) - 1) * begun
         costs = {
             stages.DECODE_AUDIO: (
-                begun + audio.flops_of(frames),
-                max(first.nbytes, first.left + audio.nbytes_of(frames)),
+                begun + made * audio.flops_of(frames),
+                max(first.nbytes, first.left + made * audio.nbytes_of(frames)),
             ),
             stages.DECODE_VIDEO: (
                 rest,

@@ -1,13 +1,16 @@
 """What is to be computed: a request's sizes, without its contents."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from entracte.models import mel
 from entracte.models.transformer import Pass
+from entracte.pipeline.conditions import MORE_SOUND
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import RequestWeights, ResolvedPhase, ResolvedRequest
-from entracte.recipes import Recipe, SamplerName
-from entracte.request import ImageCondition, Request
+from entracte.recipes import RECIPES, Recipe, SamplerName
+from entracte.request import ImageCondition, Request, SoundCondition
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.versions import DEFAULTS_2_3, Defaults
@@ -52,6 +55,7 @@ class Workload:
 
     new_prompts: how many prompts have to be encoded, because no earlier request did.
     frames, height, width: of the video, in pixels.
+    heard: frames of the mel spectrogram of a sound that is given; 0 where it is made.
     """
 
     phases: tuple[PhaseLoad, ...]
@@ -59,6 +63,7 @@ class Workload:
     frames: int
     height: int
     width: int
+    heard: int = 0
 
     @property
     def audio_tokens(self) -> int:
@@ -69,7 +74,15 @@ class Workload:
         """A resolved request's."""
         request = resolved.request
         phases = tuple(_phase_load(resolved, phase) for phase in resolved.phases)
-        return cls(phases, new_prompts, request.num_frames, request.height, request.width)
+        seconds = float(request.num_frames / request.frame_rate) + MORE_SOUND
+        return cls(
+            phases,
+            new_prompts,
+            request.num_frames,
+            request.height,
+            request.width,
+            0 if request.sound is None else math.ceil(seconds * mel.RATE / mel.HOP) + 1,
+        )
 
     @classmethod
     def of_sizes(
@@ -106,6 +119,7 @@ class Workload:
             "num_inference_steps": steps,
             "guidance_batch": guidance_batch,
             "images": tuple(ImageCondition("any", frame=number) for number in range(images)),
+            "sound": SoundCondition("any") if RECIPES[pipeline].takes_sound else None,
         }
         request = Request(**given)
         resolved = resolve(request, defaults, layers, recipe_weights(request.recipe), on_gpu)

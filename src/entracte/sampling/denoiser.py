@@ -36,15 +36,17 @@ class GuidancePlan:
         passes = {"conditioned": Pass()}
         if any(stream.cfg != 1 for stream in streams):
             passes["unconditioned"] = Pass(context=1)
-        skipped = Pass(
-            skip_video=frozenset(self.video.stg_blocks or ()),
-            skip_audio=frozenset(self.audio.stg_blocks or ()),
-        )
-        if any(stream.stg != 0 for stream in streams) and skipped.first_skip is not None:
+        skipped = Pass(skip_video=_skipped(self.video), skip_audio=_skipped(self.audio))
+        if skipped.first_skip is not None:
             passes["skipped"] = skipped
         if any(stream.modality != 1 for stream in streams):
             passes["isolated"] = Pass(isolated=True)
         return passes
+
+
+def _skipped(guidance: Guidance) -> frozenset[int]:
+    """The blocks in which a stream's self-attention is skipped, if it is guided by that."""
+    return frozenset(guidance.stg_blocks or ()) if guidance.stg != 0 else frozenset()
 
 
 UNGUIDED = GuidancePlan(Guidance(), Guidance())
@@ -122,6 +124,7 @@ class _Stream:
         self._all_noisy = bool((tokens.mask == 1).all())
         distinct, self._runs = runs_of(tokens.mask.tolist())
         self._distinct = torch.tensor(distinct, device=tokens.latent.device)
+        self._frozen = tokens.frozen
         self._guidance = guidance
         self._contexts = contexts
         self._rotary = rotary
@@ -136,7 +139,7 @@ class _Stream:
             latent=latent.contiguous() if contiguous else latent,
             timesteps=self._distinct * sigma,
             runs=self._runs,
-            sigma=sigma,
+            sigma=torch.zeros_like(sigma) if self._frozen else sigma,
             contexts=self._contexts,
             rotary=self._rotary,
         )

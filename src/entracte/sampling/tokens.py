@@ -84,12 +84,15 @@ class Tokens:
     mask: how much each token is denoised, from 0 (stays clean) to 1; [tokens] float32 on the CPU,
         rounded to bfloat16, as the official pipeline stores it.
     spans: [axes, tokens, 2], see `VideoGrid.spans`.
+    frozen: whether the stream is given, and no part of it is made: its noise level is 0 at every
+        step.
     """
 
     latent: Tensor
     clean: Tensor
     mask: Tensor
     spans: Tensor
+    frozen: bool = False
 
     @property
     def positions(self) -> Tensor:
@@ -107,6 +110,11 @@ class Tokens:
 def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
     """Tokens that are all denoised. latent: [1, tokens, channels]."""
     return Tokens(latent, torch.zeros_like(latent), torch.ones(latent.shape[1]), spans)
+
+
+def frozen_tokens(latent: Tensor, spans: Tensor) -> Tokens:
+    """Tokens that are given, and stay. latent: [1, tokens, channels]."""
+    return Tokens(latent, latent, torch.zeros(latent.shape[1]), spans, frozen=True)
 
 
 def replace_first_frame(tokens: Tokens, image: Tensor, strength: float) -> Tokens:

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from entracte.checkpoints.model_header import ModelHeader
 from entracte.config.serve import ServeSettings
-from entracte.recipes import RECIPES
+from entracte.recipes import RECIPES, Recipe
 from entracte.request_fields import (
     MAX_FRAMES,
     MAX_SIDE,
@@ -152,7 +152,8 @@ def engine_view(
 def stage_list() -> StageList:
     """The stages that are reported, in the order of the longest pipeline."""
     of_pipeline = {
-        name: stages_of(phase.name for phase in recipe.phases) for name, recipe in RECIPES.items()
+        name: stages_of((phase.name for phase in recipe.phases), recipe.takes_sound)
+        for name, recipe in served_recipes().items()
     }
     return StageList(
         data=[
@@ -206,8 +207,13 @@ def _pipelines() -> list[ChoiceView]:
             description=recipe.description,
             excludes=[] if recipe.guided else ["num_inference_steps"],
         )
-        for recipe in RECIPES.values()
+        for recipe in served_recipes().values()
     ]
+
+
+def served_recipes() -> dict[str, Recipe]:
+    """The recipes that clients can ask for: sounds cannot be sent."""
+    return {name: recipe for name, recipe in RECIPES.items() if not recipe.takes_sound}
 
 
 def _worker_view(worker: WorkerSnapshot, key: Key) -> WorkerView:
