@@ -2,17 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from entracte import Guidance, ImageCondition, Request, binding
+from entracte import Guidance, ImageCondition, Request, SoundCondition, binding
 from entracte.binding import BoundRequest, bind, require_possible
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
 from entracte.versions import DEFAULTS_2_3, TWO_STAGE_2_3
 
 SHORT = replace(DEFAULTS_2_3, num_frames=9, seed=3)
+
+
+def asked(pipeline: PipelineName, **values: Any) -> Request:
+    """A request of a pipeline, with what it needs."""
+    sound = SoundCondition("a.wav") if pipeline == "audio-to-video" else None
+    return Request("a", pipeline=pipeline, sound=sound, **values)
 
 
 def test_defaults_are_the_versions() -> None:
@@ -35,8 +41,9 @@ def test_defaults_are_the_versions() -> None:
 
 @pytest.mark.parametrize("pipeline", get_args(PipelineName))
 def test_nothing_that_matters_stays_unset(pipeline: PipelineName) -> None:
-    bound = bind(Request("a", pipeline=pipeline, images=(ImageCondition("a.png"),)), DEFAULTS_2_3)
-    unset = {name for name, value in bound if value is None} - {"guidance_batch"}
+    request = asked(pipeline, images=(ImageCondition("a.png"),))
+    bound = bind(request, DEFAULTS_2_3)
+    unset = {name for name, value in bound if value is None} - {"guidance_batch", "sound"}
     steps = {"num_inference_steps"} if pipeline.startswith("distilled") else set()
     assert unset == {"output_height", "output_width"} | steps
     assert [image.crf for image in bound.images] == [33]
@@ -59,11 +66,11 @@ def test_guidance_is_overridden_scale_by_scale() -> None:
 
 @pytest.mark.parametrize("pipeline", get_args(PipelineName))
 def test_a_bound_request_can_be_asked_for_again(pipeline: PipelineName) -> None:
-    bound = bind(Request("a", pipeline=pipeline), DEFAULTS_2_3)
+    bound = bind(asked(pipeline), DEFAULTS_2_3)
     assert bind(bound, SHORT) == bound
     other = bound.model_copy(update={"seed": 4})
     assert isinstance(other, BoundRequest)
-    assert other == bind(Request("a", pipeline=pipeline, seed=4), DEFAULTS_2_3)
+    assert other == bind(asked(pipeline, seed=4), DEFAULTS_2_3)
 
 
 @pytest.mark.parametrize(
