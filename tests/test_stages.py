@@ -83,7 +83,7 @@ def test_a_stage_is_declared_and_entered_and_found_everywhere(
     demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages, "CLOSING", (HUM, *stages.CLOSING))
-    monkeypatch.setattr("entracte.engine.Run", HummingRun)
+    monkeypatch.setattr("entracte.pipeline.open_model.Run", HummingRun)
     with open_engine(demo_model) as engine:
         result, reported = generate(engine, small())
     spans = [span.name for span in result.trace.spans]

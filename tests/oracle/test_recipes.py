@@ -2,6 +2,7 @@
 
 import json
 import wave
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from entracte import Engine, Guidance, ImageCondition, LoraSpec, Request, SoundC
 from entracte.media.read_sound import read_sound
 from entracte.models.audio_vae import AudioVae
 from entracte.models.mel import log_mel
-from entracte.pipeline.conditions import encode_sound
-from entracte.pipeline.latents import noise_sizes
+from entracte.pipeline.conditions import EncodedImage, encode_sound
+from entracte.pipeline.latents import Latents, empty_latents, noise_sizes, prepare_latents
 from entracte.sampling.noise import NoiseSource, WhitenedNoise
 from entracte.sampling.res_2s import MIDDLE_SEED, STEP_SEED
 from tests.components import load_component
@@ -54,6 +55,16 @@ class Pack:
     def case(self, name: str) -> dict[str, Any]:
         case: dict[str, Any] = self._expected["cases"][name]
         return case
+
+    def first_calls(self, name: str) -> list[int]:
+        """Of every act, the number of the first call of the transformer."""
+        prefix, suffix = f"{name}.forward.", ".video.sigma"
+        calls = sorted(
+            int(each.removeprefix(prefix).removesuffix(suffix))
+            for each in self.names
+            if each.startswith(prefix) and each.endswith(suffix)
+        )
+        return [call for call in calls if call == 0 or call - 1 not in calls]
 
     def tolerance(self, case: str, name: str) -> float:
         """Three times what the official code moves by on another CPU, at least 2 %."""
@@ -111,6 +122,42 @@ def test_latents_and_forwards(pack: Pack, engine: Engine, name: str) -> None:
     if pack.case(name).get("audio") is None:
         assert result.audio.shape[-1] == pack.case(name)["waveform_shape"][-1]
     assert result.sample_rate == pack.case(name)["sample_rate"]
+
+
+@pytest.mark.parametrize("name", ["hq", "hq_i2v", "interpolate", "a2v", "a2v_image"])
+def test_what_each_act_begins_with(pack: Pack, engine: Engine, name: str) -> None:
+    """Bit for bit: noised tokens, their noise levels and positions, from recorded latents."""
+    resolved = engine.prepare(pack.request(name)).resolved
+    request, cpu = resolved.request, torch.device("cpu")
+    noise, images = NoiseSource(request.seed), iter(range(9))
+    first_calls = pack.first_calls(name)
+    assert len(first_calls) == 2
+    for phase, call in zip(resolved.phases, first_calls, strict=True):
+        if phase.phase.divisor == 2:
+            start = empty_latents(phase.grid, 128, request.audio_tokens, cpu, torch.bfloat16)
+            if request.sound is not None:
+                start = replace(start, audio=pack[f"{name}.stage1.audio_latent"])
+        else:
+            start = Latents(pack[f"{name}.upsampler.output"], pack[f"{name}.stage1.audio_latent"])
+        encoded = [
+            EncodedImage(pack[f"{name}.image.{next(images)}.latent"], image.frame, image.strength)
+            for image in request.images
+        ]
+        tokens = prepare_latents(
+            start,
+            phase.grid,
+            encoded,
+            noise,
+            phase.phase.noise_scale,
+            request.recipe.appends_first_image,
+            request.sound is not None,
+        )
+        for stream, each in zip(("video", "audio"), tokens, strict=True):
+            recorded = f"{name}.forward.{call}.{stream}"
+            assert torch.equal(each.latent, pack[f"{recorded}.latent"])
+            levels = each.mask * torch.tensor(phase.sigmas[0])
+            assert torch.equal(levels, pack[f"{recorded}.timesteps"][0, :, 0])
+            assert torch.equal(each.spans, pack[f"{recorded}.positions"][0])
 
 
 @pytest.mark.parametrize("name", ["a2v", "a2v_image"])

@@ -16,7 +16,16 @@ from entracte.sampling.guidance import Predictions, guide
 from entracte.sampling.loop import SamplingLoop
 from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
-from entracte.sampling.tokens import StreamLatents
+from entracte.sampling.tokens import (
+    StreamLatents,
+    VideoGrid,
+    append_image,
+    audio_spans,
+    plain_tokens,
+    replace_first_frame,
+    video_tokens,
+    window_tokens,
+)
 
 SEED = 10
 LOOPS: dict[str, SamplingLoop] = {
@@ -102,6 +111,37 @@ def test_schedules_are_the_official_ones(recorded: dict[str, Tensor]) -> None:
                 shifted_sigmas(int(steps), tokens)
         else:
             assert torch.equal(shifted_sigmas(int(steps), tokens), recorded[name]), name
+
+
+GRID = VideoGrid(3, 2, 3, 25.0)
+LAYOUTS = {
+    "first_frame_0.9": lambda video, image: replace_first_frame(video, image, 0.9),
+    "keyframe_8_0.9": lambda video, image: append_image(video, image, 0.9, GRID.frame_spans(8)),
+    "keyframe_0_0.7": lambda video, image: append_image(video, image, 0.7, GRID.frame_spans(0)),
+    "keyframe_16_1.0": lambda video, image: append_image(video, image, 1.0, GRID.frame_spans(16)),
+    "region_0.1_0.3": lambda video, _: window_tokens(video.latent, video.spans, 0.1, 0.3),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYOUTS, "audio_plain", "audio_region_0.2_0.5"])
+def test_tokens_are_laid_out_as_the_official_ones(recorded: dict[str, Tensor], name: str) -> None:
+    if name in LAYOUTS:
+        plain = plain_tokens(torch.zeros(1, GRID.tokens, 16).bfloat16(), GRID.spans())
+        tokens = LAYOUTS[name](plain, video_tokens(recorded["conditioning.image_latent"]))
+    else:
+        latent, spans = torch.zeros(1, 20, 128).bfloat16(), audio_spans(20)
+        tokens = plain_tokens(latent, spans)
+        if name != "audio_plain":
+            tokens = window_tokens(latent, spans, 0.2, 0.5)
+    official = {
+        what: recorded[f"conditioning.{name}.{what}"]
+        for what in ("latent", "clean_latent", "denoise_mask", "positions")
+    }
+    assert torch.equal(tokens.mask, official["denoise_mask"][0, :, 0])
+    assert torch.equal(tokens.spans, official["positions"][0])
+    if "region" not in name:  # there it is what is given, and here zeros
+        assert torch.equal(tokens.latent, official["latent"])
+        assert torch.equal(tokens.clean, official["clean_latent"])
 
 
 GUIDED = {

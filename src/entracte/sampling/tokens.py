@@ -81,8 +81,7 @@ class Tokens:
 
     latent: the noisy state, [1, tokens, channels].
     clean: what tokens with a mask below 1 are drawn to, like `latent`.
-    mask: how much each token is denoised, from 0 (stays clean) to 1; [tokens] float32 on the CPU,
-        rounded to bfloat16, as the official pipeline stores it.
+    mask: how much each token is denoised, from 0 (stays clean) to 1; [tokens] float32 on the CPU.
     spans: [axes, tokens, 2], see `VideoGrid.spans`.
     frozen: whether the stream is given, and no part of it is made: its noise level is 0 at every
         step.
@@ -112,23 +111,31 @@ def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
     return Tokens(latent, torch.zeros_like(latent), torch.ones(latent.shape[1]), spans)
 
 
+def window_tokens(latent: Tensor, spans: Tensor, start: float, end: float) -> Tokens:
+    """Tokens that are made anew where they meet a window of seconds, and stay elsewhere."""
+    inside = (spans[0, :, 1] > start) & (spans[0, :, 0] < end)
+    return Tokens(latent, latent, inside.float(), spans)
+
+
 def frozen_tokens(latent: Tensor, spans: Tensor) -> Tokens:
     """Tokens that are given, and stay. latent: [1, tokens, channels]."""
     return Tokens(latent, latent, torch.zeros(latent.shape[1]), spans, frozen=True)
 
 
 def replace_first_frame(tokens: Tokens, image: Tensor, strength: float) -> Tokens:
-    """Tokens whose first frame is the image's: [1, frame tokens, channels]."""
+    """Tokens whose first frame is drawn to the image's: [1, frame tokens, channels]."""
     count = image.shape[1]
-    latent, clean, mask = tokens.latent.clone(), tokens.clean.clone(), tokens.mask.clone()
-    latent[:, :count] = image
+    clean, mask = tokens.clean.clone(), tokens.mask.clone()
     clean[:, :count] = image
-    mask[:count] = _rounded(1 - strength)
-    return Tokens(latent, clean, mask, tokens.spans)
+    mask[:count] = 1 - strength
+    return replace(tokens, clean=clean, mask=mask)
 
 
 def append_image(tokens: Tokens, image: Tensor, strength: float, spans: Tensor) -> Tokens:
-    """Tokens followed by an image's, [1, image tokens, channels], that stand at `spans`."""
+    """Tokens followed by an image's, [1, image tokens, channels], that stand at `spans`.
+
+    Their mask is rounded to bfloat16, as the official pipeline does it.
+    """
     count = image.shape[1]
     return Tokens(
         torch.cat([tokens.latent, torch.zeros_like(image)], dim=1),
@@ -139,10 +146,13 @@ def append_image(tokens: Tokens, image: Tensor, strength: float, spans: Tensor) 
 
 
 def add_noise(tokens: Tokens, noise: Tensor, scale: float) -> Tokens:
-    """Mix noise in at a scale of 0 to 1, where the mask lets it. noise: like the latent."""
-    mixed = torch.lerp(tokens.latent, noise, scale)
-    mask = tokens.level_mask().to(mixed.dtype)
-    return tokens.with_latent(torch.lerp(tokens.clean, mixed, mask))
+    """Mix noise in at a scale of 0 to 1, where the mask lets it. noise: like the latent.
+
+    In float32, rounded once.
+    """
+    mixed = torch.lerp(tokens.latent.float(), noise.float(), scale)
+    noised = torch.lerp(tokens.clean.float(), mixed, tokens.level_mask())
+    return tokens.with_latent(noised.to(tokens.latent.dtype))
 
 
 def video_tokens(latent: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def stage_list() -> StageList:
     """The stages that are reported, in the order of the longest pipeline."""
     of_pipeline = {
         name: stages_of((phase.name for phase in recipe.phases), recipe.takes_sound)
-        for name, recipe in served_recipes().items()
+        for name, recipe in RECIPES.items()
     }
     return StageList(
         data=[
