@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entracte.checkpoints.tensor_info import TensorInfo
+from entracte.checkpoints.tensor_info import TensorInfo, read_expanded
+from entracte.models.formats import Format
+
+from .random_formats import FLOAT8_POWER, fill
 
 DTYPE = torch.bfloat16
 SEED = 23
@@ -50,6 +54,12 @@ class Numbers:
     def __init__(self) -> None:
         self._buffers: dict[int, Tensor] = {}
 
+    @cached_property
+    def bytes(self) -> Tensor:
+        """[BUFFER_NUMBERS] random bytes, not to be written to."""
+        generator = torch.Generator().manual_seed(SEED)
+        return torch.randint(256, (BUFFER_NUMBERS,), generator=generator, dtype=torch.uint8)
+
     def below(self, power: int) -> Tensor:
         """[BUFFER_NUMBERS] numbers between -2**power and 2**power, not to be written to."""
         if power not in self._buffers:
@@ -64,6 +74,7 @@ class RandomFile:
 
     Names are published keys; the values are of the size that torch would begin a training with, so
     that a model of them computes finite numbers. `numbers` may be shared by several files.
+    formats: of the weights that are quantised, by key.
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class RandomFile:
         numbers: Numbers,
         config: Mapping[str, Any] = MappingProxyType({}),
         metadata: Mapping[str, str] = MappingProxyType({}),
+        formats: Mapping[str, Format] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.quantised: str | None = None
@@ -80,17 +92,28 @@ class RandomFile:
         self.config = config
         self._numbers = numbers
         self.tensors: Mapping[str, TensorInfo] = {
-            key: TensorInfo(DTYPE, shape, 0, math.prod(shape) * DTYPE.itemsize)
+            key: _quantised(formats[key], shape) if key in formats else _info(DTYPE, shape)
             for key, shape in shapes.items()
         }
 
     def read(self, name: str, out: Tensor) -> None:
         """Copy the named tensor into `out`, of its shape and of any dtype."""
-        out.copy_(self._view(name))
+        info = self.tensors[name]
+        if info.format is None:
+            out.copy_(self._view(name))
+        else:
+            read_expanded(info, partial(self.read_stored, name), out)
 
     def read_stored(self, name: str, end: str, out: Tensor) -> None:
-        """Not called: none is quantised."""
-        raise KeyError(f"{name}{end}, {list(out.shape)}")
+        """Write one of a quantised weight's tensors, by the end of its name."""
+        info = self.tensors[name]
+        assert info.format is not None
+        power = values_of(name, info.shape)
+        assert isinstance(power, int)  # matrices have no constant values
+        start = zlib.crc32(f"{name}{end}".encode()) % (BUFFER_NUMBERS // 2)
+        floats = end == "" and info.dtype.is_floating_point
+        numbers = self._numbers.below(FLOAT8_POWER) if floats else self._numbers.bytes
+        fill(info.format, end, _rows(numbers, start, info.parts[end].shape), out, power)
 
     def check_unchanged(self) -> None:
         """Nothing can change it."""
@@ -122,10 +145,23 @@ def values_of(key: str, shape: tuple[int, ...]) -> float | int:
     return power + LORA_POWER if ".lora_B." in key else power
 
 
+def _info(dtype: torch.dtype, shape: tuple[int, ...]) -> TensorInfo:
+    return TensorInfo(dtype, shape, 0, math.prod(shape) * dtype.itemsize)
+
+
+def _quantised(weight_format: Format, shape: tuple[int, ...]) -> TensorInfo:
+    rows, columns = shape
+    parts = {end: _info(*part) for end, part in weight_format.parts(rows, columns).items()}
+    nbytes = sum(part.nbytes for part in parts.values())
+    return TensorInfo(parts[""].dtype, shape, 0, nbytes, weight_format, parts)
+
+
 def _rows(buffer: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:
     """A view whose rows (the first axis) begin as far apart as the buffer allows, at most a row's
     length: those of a large tensor overlap, and still no two are the same.
     """
+    if not shape:
+        return buffer[0]
     length = math.prod(shape[1:])
     apart = min(length, (len(buffer) - start - length) // max(1, shape[0] - 1))
     row = buffer[start : start + length].view(shape[1:])

@@ -10,6 +10,8 @@ from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.errors import MediaError
 from entracte.models import gemma
+from entracte.models.formats import Format
+from entracte.models.formats.schemes import format_in
 
 from .demo import write_tokenizer
 from .random_file import Numbers, RandomFile
@@ -24,7 +26,9 @@ SIZES: Mapping[RandomSize, Callable[[], ModelSizes]] = MappingProxyType(
 VERSION = "2.3.0"
 
 
-def random_model(size: RandomSize, folder: Path, blocks: int | None = None) -> ModelSource:
+def random_model(
+    size: RandomSize, folder: Path, blocks: int | None = None, weights: str | None = None
+) -> ModelSource:
     """LTX-2.3 with all its components and its distilled LoRA, with random weights.
 
     They are views of a few small buffers, the same every time; what reads them copies from memory.
@@ -33,6 +37,7 @@ def random_model(size: RandomSize, folder: Path, blocks: int | None = None) -> M
         12B, 71 GB and a LoRA of 8; "medium" is one of 0.4 GB that a CPU can run.
     folder: for the tokenizer's two small files; created if missing.
     blocks: how many the transformer has, instead of all.
+    weights: how the transformer's are stored, one of `SCHEMES` (default: bfloat16).
 
     Raises MediaError if the system refuses to write them.
     """
@@ -52,6 +57,7 @@ def random_model(size: RandomSize, folder: Path, blocks: int | None = None) -> M
         numbers,
         sizes.config,
         {"model_version": VERSION},
+        {} if weights is None else _formats(sizes, weights),
     )
     version, components = open_checkpoint([checkpoint])
     components["upsampler"] = open_upsampler(
@@ -67,6 +73,12 @@ def random_model(size: RandomSize, folder: Path, blocks: int | None = None) -> M
     lora = _lora_shapes(components["transformer"], sizes.lora_rank)
     distilled = RandomFile(folder / "random-distilled-lora", lora, numbers)
     return ModelSource(version, components, folder, (distilled, 1.0))
+
+
+def _formats(sizes: ModelSizes, weights: str) -> dict[str, Format]:
+    prefix, layers = "model.diffusion_model.", sizes.config["transformer"]["num_layers"]
+    found = {key: format_in(weights, key.removeprefix(prefix), layers) for key in sizes.checkpoint}
+    return {key: each for key, each in found.items() if each is not None}
 
 
 def _lora_shapes(transformer: ComponentSource, rank: int) -> TensorShapes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rows import by_rows
+from .rows import Part, by_rows
 
 NVFP4_GROUP = 16
 MXFP8_GROUP = 32
@@ -59,6 +59,16 @@ class Nvfp4:
     def on_device(self) -> bool:
         return True
 
+    def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
+        """What is stored of a weight [rows, columns]."""
+        groups = columns // NVFP4_GROUP
+        scales = blocked_shape(rows, groups) if self.blocked else (rows, groups)
+        return {
+            "": (torch.uint8, (rows, columns // 2)),
+            "_scale": (torch.float8_e4m3fn, scales),
+            "_scale_2": (torch.float32, ()),
+        }
+
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""
         packed, groups = stored[""], out.shape[1] // NVFP4_GROUP
@@ -102,6 +112,14 @@ class Mxfp8:
     @property
     def on_device(self) -> bool:
         return True
+
+    def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
+        """What is stored of a weight [rows, columns]."""
+        scales = blocked_shape(rows, columns // MXFP8_GROUP)
+        return {
+            "": (torch.float8_e4m3fn, (rows, columns)),
+            "_scale": (torch.float8_e8m0fnu, scales),
+        }
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rows import by_rows
+from .rows import Part, by_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Float8:
     @property
     def on_device(self) -> bool:
         return True
+
+    def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
+        """What is stored of a weight [rows, columns]."""
+        return {"": (self.dtype, (rows, columns))}
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out`, in its dtype."""
@@ -54,6 +58,10 @@ class ScaledFloat8:
     @property
     def on_device(self) -> bool:
         return True
+
+    def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
+        """What is stored of a weight [rows, columns], with one scale for all."""
+        return {"": (self.dtype, (rows, columns)), "_scale": (torch.float32, ())}
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from .rows import by_rows
+from .rows import Part, by_rows
 
 # Of a block's bytes, [blocks, nbytes] uint8, to its numbers, [blocks, size] float32.
 DecodeBlocks = Callable[[Tensor], Tensor]
@@ -163,6 +163,11 @@ class Ggml:
     def on_device(self) -> bool:
         """Whether it is expanded where it is needed; rare types are so on the host alone."""
         return self.type in TYPES
+
+    def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
+        """What is stored of a weight [rows, columns] in one of `TYPES`."""
+        kind = TYPES[self.type]
+        return {"": (torch.uint8, (rows, columns // kind.size * kind.nbytes))}
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored tensor into `out` [..., columns]: in float32, then rounded once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .rows import by_rows
+from .rows import Part, by_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class Int8:
     @property
     def on_device(self) -> bool:
         return True
+
+    def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
+        """What is stored of a weight [rows, columns], with a scale for every row."""
+        return {"": (torch.int8, (rows, columns)), "_scale": (torch.float32, (rows, 1))}
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

@@ -1,8 +1,12 @@
-"""Expanding a matrix some rows at a time, so that what is in float32 meanwhile stays small."""
+"""Expanding a matrix some rows at a time, so that little of it is in float32 at once."""
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+
+# The dtype and the shape of a stored tensor.
+Part = tuple[torch.dtype, tuple[int, ...]]
 
 # Numbers of a piece: 16 MiB in float32.
 PIECE = 2**22
