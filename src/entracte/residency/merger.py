@@ -13,7 +13,7 @@ from entracte.residency.backends.protocol import Backend, MergeProgram
 from .buffer import Buffer
 from .buffer_key import BlockWeights
 from .formats import Expansion
-from .layout import AdapterLayout
+from .layout import ALIGNMENT, AdapterLayout
 from .merge import WeightMerge
 from .unit_reader import UnitReader
 
@@ -137,7 +137,9 @@ class Merger:
         untouched: list[tuple[int, int, int]] = []
         joined = False
         for entry in to_layout.entries:
-            name, end = entry.names[0], entry.start + entry.nbytes
+            name = entry.names[0]
+            # With the zeros behind it, so that equal weights are equal memory.
+            end = entry.start + -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
             changes = tuple(
                 (each[name], by) for each, by in factors for name in entry.names if name in each
             )
