@@ -5,10 +5,29 @@ What is stored is moved as opaque bytes; only its format knows what they mean.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class StoredTiles(Protocol):
+    """How a kernel reads a weight tile by tile, expanded, instead of from bfloat16.
+
+    read: a Triton function of the four numbers, which lie where `merge_table` says, the tile's
+        first row and column, its rows and columns counted from there, the weight's rows and
+        columns, and the two constants; to the tile in float32, which is what `expand` has before
+        it is rounded.
+    """
+
+    @property
+    def read(self) -> Any: ...
+
+    @property
+    def constants(self) -> tuple[int, int]: ...
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int]: ...
 
 
 class WeightFormat(Protocol):
@@ -31,6 +50,9 @@ class WeightFormat(Protocol):
         `out`. The work is queued in the current stream.
         """
 
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> StoredTiles | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
@@ -39,6 +61,13 @@ class Expansion:
     format: WeightFormat
     stored: Mapping[str, Tensor]
     out: Tensor
+
+    @property
+    def tiles(self) -> StoredTiles | None:
+        """How a kernel reads it; None where `carry_out` must do it."""
+        if self.out.dtype is not torch.bfloat16 or self.out.ndim != 2:
+            return None
+        return self.format.tiles(self.stored, self.out.shape[1])
 
     def carry_out(self) -> None:
         """Queue it in the current stream."""

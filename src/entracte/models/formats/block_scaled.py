@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
+from .tiles import TileReader, tiles_of
 
 NVFP4_GROUP = 16
 MXFP8_GROUP = 32
@@ -69,6 +70,10 @@ class Nvfp4:
             "_scale_2": (torch.float32, ()),
         }
 
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+        return tiles_of(self, stored, columns)
+
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""
         packed, groups = stored[""], out.shape[1] // NVFP4_GROUP
@@ -120,6 +125,10 @@ class Mxfp8:
             "": (torch.float8_e4m3fn, (rows, columns)),
             "_scale": (torch.float8_e8m0fnu, scales),
         }
+
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+        return tiles_of(self, stored, columns)
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
+from .tiles import TileReader, tiles_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class Float8:
     def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
         """What is stored of a weight [rows, columns]."""
         return {"": (self.dtype, (rows, columns))}
+
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+        return tiles_of(self, stored, columns)
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out`, in its dtype."""
@@ -62,6 +67,10 @@ class ScaledFloat8:
     def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
         """What is stored of a weight [rows, columns], with one scale for all."""
         return {"": (self.dtype, (rows, columns)), "_scale": (torch.float32, ())}
+
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+        return tiles_of(self, stored, columns)
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
+from .tiles import TileReader, tiles_of
 
 # Of a block's bytes, [blocks, nbytes] uint8, to its numbers, [blocks, size] float32.
 DecodeBlocks = Callable[[Tensor], Tensor]
@@ -168,6 +169,10 @@ class Ggml:
         """What is stored of a weight [rows, columns] in one of `TYPES`."""
         kind = TYPES[self.type]
         return {"": (torch.uint8, (rows, columns // kind.size * kind.nbytes))}
+
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+        return tiles_of(self, stored, columns)
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored tensor into `out` [..., columns]: in float32, then rounded once."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
+from .tiles import TileReader, tiles_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,10 @@ class Int8:
     def parts(self, rows: int, columns: int) -> Mapping[str, Part]:
         """What is stored of a weight [rows, columns], with a scale for every row."""
         return {"": (torch.int8, (rows, columns)), "_scale": (torch.float32, (rows, 1))}
+
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+        """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+        return tiles_of(self, stored, columns)
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

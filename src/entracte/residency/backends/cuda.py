@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entracte.errors import OutOfMemory
 from entracte.residency.formats import Expansion, join_neighbours
-from entracte.residency.kernels.merge_table import fits
+from entracte.residency.kernels.groups import KernelWork, group_for_kernel
 from entracte.residency.merge import WeightMerge
 
 from .board import Board, open_shared_memory
@@ -150,20 +150,20 @@ class CudaBackend:
         expansions: Sequence[Expansion] = (),
     ) -> MergeProgram:
         """See Backend. The host does not wait, but the first merges compile a kernel: seconds."""
-        fused: FusedMerges | None = None
-        able = []
+        fused: tuple[FusedMerges, ...] = ()
+        work = KernelWork([], list(merges), list(expansions))
         if self._fused is not None:
-            able = [each for each in merges if each.weight.device == self.device and fits(each)]
-        if self._fused is not None and able:
             with device_errors("preparing merges"), torch.cuda.stream(self._merges):
-                fused = self._fused(able, self.device)
-        chosen = set(map(id, able))
-        plain = tuple(each for each in merges if id(each) not in chosen)
+                work = group_for_kernel(merges, expansions, self.device)
+                fused = tuple(
+                    self._fused(each.merges, self.device, stored=each.stored)
+                    for each in work.groups
+                )
         return CudaMergeProgram(
             fused,
-            plain,
+            tuple(work.merges),
             tuple(copies),
-            tuple(join_neighbours(expansions)),
+            tuple(join_neighbours(work.expansions)),
             len(merges),
             len(expansions),
             self._merges,
@@ -198,9 +198,7 @@ class CudaBackend:
             self._shared.close()
 
 
-def _fused_merges(
-    device: torch.device,
-) -> "Callable[[Sequence[WeightMerge], torch.device], FusedMerges] | None":
+def _fused_merges(device: torch.device) -> "type[FusedMerges] | None":
     """The class that prepares fused merges; None, with a warning, if unavailable."""
     with torch.cuda.device(device):
         multiplies_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)

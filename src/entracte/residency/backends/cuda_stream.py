@@ -93,12 +93,13 @@ class CudaMark:
 class CudaMergeProgram:
     """Merges, after copies (target, source) and expansions.
 
-    fused: one launch for all merges that the kernel can do. plain: the other merges.
+    fused: one launch for all merges that the kernel can do, of weights in bfloat16, and one for
+    those of every format that it reads by itself. plain: the other merges.
     count: the number of both. expanded: the number of weights that are expanded, several of them
     perhaps by one operation. home: the stream that it was prepared in, and must be used in.
     """
 
-    fused: "FusedMerges | None"
+    fused: "tuple[FusedMerges, ...]"
     plain: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
     expansions: tuple[Expansion, ...]
@@ -151,8 +152,8 @@ class CudaStream:
                 target.copy_(source, non_blocking=True)
             for expansion in program.expansions:
                 expansion.carry_out()
-            if program.fused is not None:
-                program.fused.launch()
+            for launch in program.fused:
+                launch.launch()
             for each in program.plain:
                 merge(each.weight, each.adapters, out=each.out)
         with self._lock:

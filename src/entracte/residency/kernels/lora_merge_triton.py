@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from entracte.residency.formats import StoredTiles
 from entracte.residency.merge import WeightMerge
 
 from .merge_table import ADAPTER_FIELDS, WEIGHT_FIELDS, MergeTable, MergeTiling
@@ -69,6 +70,30 @@ def _product(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def read_bfloat16(  # type: ignore[no-untyped-def]
+    numbers,
+    row,
+    column,
+    rows,
+    columns,
+    height,
+    width,
+    A: tl.constexpr,  # noqa: ARG001, N803
+    B: tl.constexpr,  # noqa: ARG001, N803
+):
+    """A tile of a weight in bfloat16, float32."""
+    weight = tl.load(numbers).to(tl.pointer_type(tl.bfloat16))
+    first = row.to(tl.int64) * width + column
+    places = rows[:, None] * width + columns[None, :]
+    # Weights are not needed again: they should not drive the factors out of the cache.
+    return tl.load(
+        tl.multiple_of(weight + first + places, [1, 16]),
+        mask=(row + rows < height)[:, None] & (column + columns < width)[None, :],
+        eviction_policy="evict_first",
+    ).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _merge_tiles(  # type: ignore[no-untyped-def]
     numbers,  # see merge_table
     tiles,
@@ -81,11 +106,14 @@ def _merge_tiles(  # type: ignore[no-untyped-def]
     STAGES: tl.constexpr,  # noqa: N803
     SCALED: tl.constexpr,  # noqa: N803
     SEVERAL: tl.constexpr,  # noqa: N803
+    MERGED: tl.constexpr,  # noqa: N803
+    READ: tl.constexpr,  # noqa: N803
+    A: tl.constexpr,  # noqa: N803
+    B: tl.constexpr,  # noqa: N803
 ):
-    """One tile of one weight."""
+    """One tile of one weight. MERGED: whether weights have adapters. READ, A, B: how it is read."""
     tile = tl.program_id(0)
     fields = numbers + tl.load(tiles + tile) * FIELDS
-    weight = tl.load(fields).to(tl.pointer_type(tl.bfloat16))
     out = tl.load(fields + 1).to(tl.pointer_type(tl.bfloat16))
     row_count = tl.load(fields + 2).to(tl.int32)
     column_count = tl.multiple_of(tl.load(fields + 3).to(tl.int32), 8)
@@ -100,30 +128,27 @@ def _merge_tiles(  # type: ignore[no-untyped-def]
     row = (group * GROUP + within % height) * ROWS
     column = (within // height) * COLUMNS
 
-    delta = _product(
-        adapter, row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, SCALED
-    ).to(tl.bfloat16)
-    if SEVERAL:
-        count = tl.load(fields + 6).to(tl.int32)
-        for further in range(1, count):
-            this = adapter + further * ADAPTER_FIELDS
-            product = _product(
-                this, row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, False
-            )
-            delta = (delta.to(tl.float32) + _strength(this) * product).to(tl.bfloat16)
+    if MERGED:
+        delta = _product(
+            adapter, row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, SCALED
+        ).to(tl.bfloat16)
+        if SEVERAL:
+            count = tl.load(fields + 6).to(tl.int32)
+            for further in range(1, count):
+                this = adapter + further * ADAPTER_FIELDS
+                product = _product(
+                    this, row, column, row_count, column_count, ROWS, COLUMNS, DEPTH, STAGES, False
+                )
+                delta = (delta.to(tl.float32) + _strength(this) * product).to(tl.bfloat16)
 
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     inside = (row + rows < row_count)[:, None] & (column + columns < column_count)[None, :]
+    after = READ(fields, row, column, rows, columns, row_count, column_count, A, B).to(tl.bfloat16)
+    if MERGED:
+        after = (after.to(tl.float32) + delta.to(tl.float32)).to(tl.bfloat16)
     first = row.to(tl.int64) * column_count + column
     places = rows[:, None] * column_count + columns[None, :]
-    # Weights are not needed again: they should not drive the factors out of the cache.
-    before = tl.load(
-        tl.multiple_of(weight + first + places, [1, 16]),
-        mask=inside,
-        eviction_policy="evict_first",
-    )
-    after = (before.to(tl.float32) + delta.to(tl.float32)).to(tl.bfloat16)
     tl.store(
         tl.multiple_of(out + first + places, [1, 16]),
         after,
@@ -135,6 +160,8 @@ def _merge_tiles(  # type: ignore[no-untyped-def]
 class FusedMerges:
     """Merges that `merge_table.fits` accepts, to be launched repeatedly on the same memory.
 
+    stored: how their weights are read, if that is as they are stored: in one way for all, which
+    must all have adapters, or none must; what they merge into is then what is written alone.
     Only addresses are kept. Preparing copies the table to the device in the current stream without
     waiting; the first of its kind compiles the kernel, which takes seconds.
     """
@@ -144,8 +171,9 @@ class FusedMerges:
         merges: Sequence[WeightMerge],
         device: torch.device,
         tiling: MergeTiling = DEFAULT_TILING,
+        stored: Sequence[StoredTiles] = (),
     ) -> None:
-        table = MergeTable.of(merges, tiling)
+        table = MergeTable.of(merges, tiling, stored)
         self._numbers = _upload(table.numbers, device)
         self._tiles = _upload(table.tiles, device)
         self._grid = (table.tiles.numel(),)
@@ -159,6 +187,10 @@ class FusedMerges:
             "STAGES": tiling.stages,
             "SCALED": table.scaled,
             "SEVERAL": table.several,
+            "MERGED": bool(merges[0].adapters),
+            "READ": stored[0].read if stored else read_bfloat16,
+            "A": stored[0].constants[0] if stored else 0,
+            "B": stored[0].constants[1] if stored else 0,
             "num_warps": tiling.warps,
         }
         _merge_tiles.warmup(self._numbers, self._tiles, grid=(1,), **self._options)

@@ -4,7 +4,8 @@ The numbers are one flat int64 table. First come WEIGHT_FIELDS of every weight, 
 of every adapter of every weight, weight by weight:
 
     weight   address of the weight, address of out, rows, columns, its first tile,
-             where in the table its first adapter is, number of adapters
+             where in the table its first adapter is, number of adapters, and, of one that is read
+             as it is stored, the other three numbers of its `StoredTiles`
     adapter  address of down, address of up, rank, bits of the float32 strength * scale
 """
 
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from entracte.residency.formats import StoredTiles
 from entracte.residency.merge import Factors, WeightMerge
 
-WEIGHT_FIELDS = 7
+WEIGHT_FIELDS = 10
 ADAPTER_FIELDS = 4
 VECTOR = 8  # bfloat16 numbers per load
 VECTOR_BYTES = 16
@@ -52,17 +54,26 @@ class MergeTable:
     several: bool
 
     @classmethod
-    def of(cls, merges: Sequence[WeightMerge], tiling: MergeTiling) -> "MergeTable":
-        """Write the table, on the CPU, for merges that `fits` accepts; there must be one."""
+    def of(
+        cls,
+        merges: Sequence[WeightMerge],
+        tiling: MergeTiling,
+        stored: Sequence[StoredTiles] = (),
+    ) -> "MergeTable":
+        """Write the table, on the CPU, for merges that the kernel can do; there must be one.
+
+        stored: how their weights are read, where that is as they are stored.
+        """
         weights: list[int] = []
         adapters: list[int] = []
         counts: list[int] = []
         scaled = False
-        for each in merges:
+        for place, each in enumerate(merges):
             rows, columns = each.weight.shape
+            address, *own = stored[place].numbers if stored else (each.weight.data_ptr(), 0, 0, 0)
             first_adapter = len(merges) * WEIGHT_FIELDS + len(adapters)
-            weights += [each.weight.data_ptr(), each.out.data_ptr(), rows, columns]
-            weights += [sum(counts), first_adapter, len(each.adapters)]
+            weights += [address, each.out.data_ptr(), rows, columns]
+            weights += [sum(counts), first_adapter, len(each.adapters), *own]
             counts.append(-(-rows // tiling.rows) * -(-columns // tiling.columns))
             for factors, strength in _low_rank(each):
                 by = strength * factors.scale
@@ -83,7 +94,12 @@ def fits(merge: WeightMerge) -> bool:
 
     All its adapters must be low-rank ones.
     """
-    if not merge.adapters or merge.weight.shape != merge.out.shape:
+    return bool(merge.adapters) and fits_tiles(merge)
+
+
+def fits_tiles(merge: WeightMerge) -> bool:
+    """The same, also for none: where the weight is to be expanded at least."""
+    if merge.weight.shape != merge.out.shape:
         return False
     pairs = _low_rank(merge)
     if len(pairs) < len(merge.adapters):
