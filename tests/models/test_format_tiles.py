@@ -7,7 +7,6 @@ import triton.language as tl
 from torch import Tensor
 
 from entracte.models.formats import Float8, Format, Ggml, Int8, Mxfp8, Nvfp4, ScaledFloat8
-from entracte.models.formats.tiles import tiles_of
 from entracte.synthetic.random_file import Numbers, RandomFile
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +51,7 @@ def stored_tensors(weight_format: Format, shape: tuple[int, int]) -> dict[str, T
 
 
 def read_by_kernel(weight_format: Format, stored: dict[str, Tensor], out: Tensor) -> None:
-    tiles = tiles_of(weight_format, stored, out.shape[1])
+    tiles = weight_format.tiles(stored, out.shape[1])
     assert tiles is not None
     address, *own = tiles.numbers
     numbers = torch.tensor([address, 0, 0, 0, 0, 0, 0, *own], device=DEVICE)
@@ -92,4 +91,4 @@ def test_scales_of_rows() -> None:
 def test_what_is_left_to_the_plain_expression() -> None:
     for weight_format in (Int8(16), Ggml("Q2_K"), Ggml("Q3_K")):
         stored = stored_tensors(weight_format, (16, 256))
-        assert tiles_of(weight_format, stored, 256) is None
+        assert weight_format.tiles(stored, 256) is None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
-from .tiles import TileReader, tiles_of
+from .tiles import TileReader, address_of
 
 NVFP4_GROUP = 16
 MXFP8_GROUP = 32
@@ -72,7 +72,15 @@ class Nvfp4:
 
     def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
-        return tiles_of(self, stored, columns)
+        from . import tiles_triton  # Triton may be missing
+
+        groups, of_all = columns // NVFP4_GROUP, stored["_scale_2"]
+        if of_all.dtype is not torch.float32:
+            return None
+        across = -(-groups // TILE_COLUMNS) if self.blocked else groups
+        constants = int(self.high_first), int(self.blocked)
+        own = stored["_scale"].data_ptr(), of_all.data_ptr(), across
+        return TileReader(tiles_triton.read_nvfp4, constants, (address_of(stored), *own))
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""
@@ -128,7 +136,11 @@ class Mxfp8:
 
     def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
-        return tiles_of(self, stored, columns)
+        from . import tiles_triton  # Triton may be missing
+
+        across = -(-columns // (MXFP8_GROUP * TILE_COLUMNS))
+        own = stored["_scale"].data_ptr(), across, 0
+        return TileReader(tiles_triton.read_mxfp8, (0, 0), (address_of(stored), *own))
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

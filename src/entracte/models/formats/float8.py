@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
-from .tiles import TileReader, tiles_of
+from .tiles import TileReader, address_of, row_scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,12 @@ class Float8:
         """What is stored of a weight [rows, columns]."""
         return {"": (self.dtype, (rows, columns))}
 
-    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:  # noqa: ARG002
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
-        return tiles_of(self, stored, columns)
+        from . import tiles_triton  # Triton may be missing
+
+        constants = int(self.dtype is torch.float8_e5m2), 0
+        return TileReader(tiles_triton.read_float8, constants, (address_of(stored), 0, 0, 0))
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out`, in its dtype."""
@@ -68,9 +71,14 @@ class ScaledFloat8:
         """What is stored of a weight [rows, columns], with one scale for all."""
         return {"": (self.dtype, (rows, columns)), "_scale": (torch.float32, ())}
 
-    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:  # noqa: ARG002
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
-        return tiles_of(self, stored, columns)
+        from . import tiles_triton  # Triton may be missing
+
+        scale, constants = row_scales(stored), (int(self.dtype is torch.float8_e5m2), 1)
+        if scale is None:
+            return None
+        return TileReader(tiles_triton.read_float8, constants, (address_of(stored), *scale, 0))
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
-from .tiles import TileReader, tiles_of
+from .tiles import TileReader, address_of
 
 # Of a block's bytes, [blocks, nbytes] uint8, to its numbers, [blocks, size] float32.
 DecodeBlocks = Callable[[Tensor], Tensor]
@@ -170,9 +170,22 @@ class Ggml:
         kind = TYPES[self.type]
         return {"": (torch.uint8, (rows, columns // kind.size * kind.nbytes))}
 
-    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:  # noqa: ARG002
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
-        return tiles_of(self, stored, columns)
+        from . import tiles_triton  # Triton may be missing
+
+        numbers = address_of(stored), 0, 0, 0
+        match self.type:
+            case "Q8_0":
+                return TileReader(tiles_triton.read_ggml_32, (8, 0), numbers)
+            case "Q4_0" | "Q4_1" | "Q5_0" | "Q5_1":
+                constants = int(self.type[1]), int(self.type[3])
+                return TileReader(tiles_triton.read_ggml_32, constants, numbers)
+            case "Q4_K" | "Q5_K":
+                return TileReader(tiles_triton.read_ggml_45, (int(self.type[1]), 0), numbers)
+            case "Q6_K":
+                return TileReader(tiles_triton.read_ggml_6, (0, 0), numbers)
+        return None
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored tensor into `out` [..., columns]: in float32, then rounded once."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .rows import Part, by_rows
-from .tiles import TileReader, tiles_of
+from .tiles import TileReader, address_of, row_scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,14 @@ class Int8:
         """What is stored of a weight [rows, columns], with a scale for every row."""
         return {"": (torch.int8, (rows, columns)), "_scale": (torch.float32, (rows, 1))}
 
-    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
+    def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:  # noqa: ARG002
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
-        return tiles_of(self, stored, columns)
+        from . import tiles_triton  # Triton may be missing
+
+        scale = row_scales(stored)
+        if scale is None or self.group is not None:
+            return None
+        return TileReader(tiles_triton.read_int8, (0, 0), (address_of(stored), *scale, 0))
 
     def expand(self, stored: Mapping[str, Tensor], out: Tensor) -> None:
         """Write the stored weight into `out` [out, in]."""
