@@ -75,6 +75,15 @@ def test_ranks_have_their_shares() -> None:
     assert dearest == pytest.approx(2 / (3 + 20 / 48), rel=0.03)
 
 
+@pytest.mark.parametrize("layout", [Layout(2, 1), Layout(3, 1), Layout(4, 1)])
+def test_the_row_that_is_metered_has_most_to_do(layout: Layout) -> None:
+    guided = replace(load().phases[0], steps=1, evaluations=1, name="")
+    works = [METER._metered(guided, layout, rank) for rank in range(layout.ranks)]
+    found = METER.loop(guided, layout)
+    assert found.flops == max(work.flops for work in works)
+    assert found.nbytes == max(work.nbytes for work in works)
+
+
 def test_what_is_not_shared_out_costs_what_it_does_alone() -> None:
     """Stage 2 has one pass: where only passes are shared, every rank makes it."""
     stage2 = load().phases[1]

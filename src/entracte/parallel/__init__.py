@@ -6,7 +6,7 @@ device wherever its products and attentions do not depend on how many rows and h
 """
 
 from .layout import ONE_RANK, Layout, Parallel, default_layout, layouts
-from .mesh import Mesh, SpreadTransformer
+from .mesh import Mesh, SpreadTransformer, row_cost, share_passes
 from .ranks import Connect, Ranks, connecting
 from .tiles import SpreadTiles
 
@@ -22,4 +22,6 @@ __all__ = [
     "connecting",
     "default_layout",
     "layouts",
+    "row_cost",
+    "share_passes",
 ]

@@ -175,21 +175,25 @@ def with_contexts(stream: StreamInput, contexts: slice) -> StreamInput:
     return replace(stream, contexts=stream.contexts[contexts])
 
 
+def row_cost(row: Sequence[Pass], layers: int) -> float:
+    """What a row of devices computes for some passes, in blocks of one pass.
+
+    A pass that skips costs what follows its first skip where its twin is in the same row.
+    """
+    return sum(
+        layers - each.first_skip if each.first_skip is not None and each.twin(row) else layers
+        for each in row
+    )
+
+
 def share_passes(passes: Sequence[Pass], rows: int, layers: int) -> list[list[Pass]]:
     """Passes to rows of devices, so that the dearest row costs least.
 
-    A pass that skips costs what follows its first skip where its twin is in the same row. Where
-    there are more rows than passes, they are shared out more than once.
+    Where there are more rows than passes, they are shared out more than once.
     """
 
-    def cost(row: Sequence[Pass]) -> float:
-        return sum(
-            layers - each.first_skip if each.first_skip is not None and each.twin(row) else layers
-            for each in row
-        )
-
     def dearest(found: list[list[Pass]]) -> tuple[float, float]:
-        costs = [cost(row) for row in found]
+        costs = [row_cost(row, layers) for row in found]
         return max(costs), sum(costs)
 
     found = min(_partitions(list(passes), min(rows, len(passes))), key=dearest)

@@ -20,7 +20,7 @@ from entracte.models.transformer.block import Block
 from entracte.models.transformer.config import StreamConfig
 from entracte.models.transformer.passes import Batch, Rows
 from entracte.models.transformer.rotary import Rotary
-from entracte.parallel import ONE_RANK, Layout, SpreadTransformer
+from entracte.parallel import ONE_RANK, Layout, SpreadTransformer, row_cost, share_passes
 from entracte.pipeline.cache import Cache
 from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.samplers import SAMPLERS
@@ -120,11 +120,26 @@ class TransformerMeter:
         )
 
     def _dearest(self, phase: PhaseLoad, layout: Layout) -> LoopWork:
-        """The loop on the device that has most to do: in its row, the first one has."""
-        firsts = range(0, layout.ranks, layout.row)
-        works = [self._metered(phase, layout, rank) for rank in firsts]
-        dearest = max(works, key=lambda work: (work.flops, work.block_calls))
-        return replace(dearest, nbytes=max(work.nbytes for work in works))
+        """The loop on the device that has most to do: in its row, the first one has.
+
+        Only rows are metered that can be the dearest or take most memory.
+        """
+        layers = self.config.layers
+        rows = share_passes(list(phase.guidance.passes().values()), layout.rows, layers)
+
+        def cost(number: int) -> tuple[float, int]:
+            row = rows[number]
+            left_out = sum(each.first_skip is not None or each.isolated for each in row)
+            return row_cost(row, layers), -left_out
+
+        dearest = max(range(layout.rows), key=cost)
+        largest = max(range(layout.rows), key=lambda number: (len(rows[number]), *cost(number)))
+        works = [
+            self._metered(phase, layout, number * layout.row)
+            for number in sorted({dearest, largest})
+        ]
+        dear = max(works, key=lambda work: (work.flops, work.block_calls))
+        return replace(dear, nbytes=max(work.nbytes for work in works))
 
     @torch.inference_mode(False)
     def _metered(self, phase: PhaseLoad, layout: Layout, rank: int) -> LoopWork:
