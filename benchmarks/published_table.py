@@ -12,10 +12,11 @@ from time import process_time
 from entracte.machine.cards import card
 from entracte.planner.calibration import Calibration
 from entracte.planner.candidates import Way
-from entracte.planner.cost_model import costs, predict
+from entracte.planner.costs import costs
 from entracte.planner.decision import decide
 from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
+from entracte.planner.prediction import predict
 from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.workload import Workload
 from entracte.residency import AUTO, BASE, Adapter, Residency, WeightPhase, WeightSet

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from entracte.machine.cards import card
 from entracte.planner.calibration import BLOCK_OF_TOKENS, BLOCK_S, Calibration
-from entracte.planner.cost_model import Costs, costs
+from entracte.planner.costs import Costs, costs
 from entracte.planner.decision import Decision, decide, describe
 from entracte.planner.forecast import weight_phases
 from entracte.planner.limits import limits_of

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from entracte.machine.hardware import Hardware, Rates
-from entracte.planner.cost_model import Costs
+from entracte.planner.costs import Costs
 from entracte.planner.schedule_model import Sweeps, merge_seconds
 from entracte.planner.work import StageWork
 from entracte.residency import (

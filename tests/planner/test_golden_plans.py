@@ -9,10 +9,11 @@ import pytest
 
 from entracte.machine.cards import card
 from entracte.planner.calibration import Calibration
-from entracte.planner.cost_model import costs, predict
+from entracte.planner.costs import costs
 from entracte.planner.decision import describe
 from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
+from entracte.planner.prediction import predict
 from entracte.planner.search import Search
 from entracte.planner.transformer_work import TransformerMeter
 from entracte.planner.workload import Workload

@@ -10,7 +10,7 @@ from entracte.models.kernels import Execution, execution
 from entracte.models.kernels.calls import TEXT_BYTES
 from entracte.models.kernels.graphs import pool_bytes
 from entracte.planner.calibration import Calibration
-from entracte.planner.cost_model import Costs, costs
+from entracte.planner.costs import Costs, costs
 from entracte.planner.forecast import weight_phases
 from entracte.planner.model_profile import published
 from entracte.planner.transformer_work import TransformerMeter

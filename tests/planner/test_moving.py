@@ -6,12 +6,12 @@ import pytest
 
 from entracte.machine.cards import card
 from entracte.planner.candidates import Way
-from entracte.planner.cost_model import predict
 from entracte.planner.decision import Decision, Option
 from entracte.planner.limits import DEVICE_RESERVE, limits_of
 from entracte.planner.model_profile import published
 from entracte.planner.moving import PINNED, is_worth_moving, moving_seconds
 from entracte.planner.planner import Measured, Planner
+from entracte.planner.prediction import predict
 from entracte.planner.workload import Workload
 from entracte.residency import BASE, Adapter, Residency, WeightPhase, WeightSet
 

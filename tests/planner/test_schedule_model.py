@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entracte.planner.candidates import Way
-from entracte.planner.cost_model import latency, predict
+from entracte.planner.latency import latency
+from entracte.planner.prediction import predict
 from entracte.planner.schedule_model import Held
 from entracte.residency.policy import Place, Residency
 

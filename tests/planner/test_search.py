@@ -12,7 +12,7 @@ from entracte.errors import BudgetError
 from entracte.machine.cards import card
 from entracte.machine.hardware import Hardware
 from entracte.planner.candidates import families, placements
-from entracte.planner.cost_model import Costs, predict
+from entracte.planner.costs import Costs
 from entracte.planner.decision import arguments, decide
 from entracte.planner.forecast import forecast
 from entracte.planner.limits import (
@@ -22,6 +22,7 @@ from entracte.planner.limits import (
     Limits,
     Reserve,
 )
+from entracte.planner.prediction import predict
 from entracte.planner.search import TICK, PlanRank, Search, rank, same_bits
 from entracte.residency.policy import Residency
 

@@ -1,6 +1,7 @@
 """How phases are shared out over several devices, and what that is predicted to take."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,16 +10,17 @@ from entracte.machine.hardware import Hardware, PeerLink
 from entracte.machine.peers import with_devices
 from entracte.parallel import ONE_RANK, Layout
 from entracte.planner.calibration import Calibration
-from entracte.planner.cost_model import Costs, costs
+from entracte.planner.costs import Costs, costs
 from entracte.planner.decision import decide
 from entracte.planner.forecast import weight_phases
 from entracte.planner.group import compare
 from entracte.planner.limits import limits_of
 from entracte.planner.model_profile import published
+from entracte.planner.planner import Planner
 from entracte.planner.sharing import share_out
-from entracte.planner.transformer_work import TransformerMeter
-from entracte.planner.workload import Workload
-from entracte.residency import AUTO, Residency
+from entracte.planner.transformer_work import LoopWork, TransformerMeter
+from entracte.planner.workload import PhaseLoad, Workload
+from entracte.residency import AUTO, Plan, Residency
 from entracte.units import GIB
 
 MODEL = published("ltx-2.3")
@@ -26,12 +28,15 @@ METER = TransformerMeter.of(MODEL)
 WIDTH, TEXT, AUDIO, ITEM = 4096, 1024, 126, 2
 
 
-def load(height: int = 512, width: int = 768, images: int = 0) -> Workload:
+def load(
+    height: int = 512, width: int = 768, images: int = 0, steps: int | None = None
+) -> Workload:
     return Workload.of_sizes(
         layers=MODEL.transformer.layers,
         height=height,
         width=width,
         images=images,
+        steps=steps,
         on_gpu=True,
         defaults=MODEL.version.defaults,
     )
@@ -82,6 +87,32 @@ def test_the_row_that_is_metered_has_most_to_do(layout: Layout) -> None:
     found = METER.loop(guided, layout)
     assert found.flops == max(work.flops for work in works)
     assert found.nbytes == max(work.nbytes for work in works)
+
+
+def test_each_layout_is_metered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And plans for other numbers of steps are made from what is known."""
+    metered: list[Layout] = []
+    made: list[str] = []
+    meter, plan = TransformerMeter._metered, Costs._make_plan
+
+    def counted(self: TransformerMeter, phase: PhaseLoad, layout: Layout, rank: int) -> LoopWork:
+        metered.append(layout)
+        return meter(self, phase, layout, rank)
+
+    def noted(self: Costs, name: str, *how: Any) -> Plan:
+        made.append(name)
+        return plan(self, name, *how)
+
+    monkeypatch.setattr(TransformerMeter, "_metered", counted)
+    monkeypatch.setattr(Costs, "_make_plan", noted)
+    planner = Planner(MODEL, group("h200", 4))
+    for steps in (30, 20):
+        work = load(steps=steps)
+        phases = weight_phases("two-stage", work, MODEL)
+        planner.decide(work, phases, {}, Residency(AUTO))
+        assert sorted(metered, key=str) == [Layout(n, 4 // n) for n in (1, 1, 2, 2, 4, 4)]
+        assert (made != []) == (steps == 30)
+        made.clear()
 
 
 def test_what_is_not_shared_out_costs_what_it_does_alone() -> None:

@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
 
     with quick_imports():
         from entracte.planner.calibration import Calibration
-        from entracte.planner.cost_model import costs
+        from entracte.planner.costs import costs
         from entracte.planner.decision import decide
         from entracte.planner.forecast import weight_phases
         from entracte.planner.group import compare

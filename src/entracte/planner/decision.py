@@ -11,10 +11,10 @@ from entracte.residency import AUTO, Mode, Residency, SnapshotPolicy
 from entracte.units import duration, size
 
 from .candidates import Family, Way
-from .cost_model import Costs, predict
+from .costs import Costs
 from .limits import NOTHING, Limits
 from .model_profile import TRANSFORMER
-from .prediction import Prediction
+from .prediction import Prediction, predict
 from .search import TICK, Choice, PlanRank, Search, rank
 
 MODES: tuple[tuple[Mode, SnapshotPolicy], ...] = (

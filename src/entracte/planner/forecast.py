@@ -8,7 +8,7 @@ from entracte.recipes import RECIPES
 from entracte.residency import AUTO, Residency, WeightPhase
 
 from .calibration import Calibration
-from .cost_model import Costs, costs
+from .costs import Costs, costs
 from .decision import Decision, decide
 from .group import GroupGain, compare
 from .limits import limits_of

@@ -16,7 +16,7 @@ from entracte.residency import AUTO, Backend, OpenAdapter, Residency, WeightPhas
 from entracte.trace.trace import Trace
 from entracte.units import MIB
 
-from .cost_model import Lent
+from .costs import Lent
 from .decision import Decision
 from .model_profile import TRANSFORMER, AdapterFigures, adapter_figures, figures_of
 from .planner import Measured, Planner

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from entracte.residency import BufferKey, Plan
 
-from .cost_model import Costs
+from .costs import Costs
 from .model_profile import TRANSFORMER
 from .prediction import Prediction
 

@@ -11,12 +11,13 @@ from entracte.residency import AUTO, Residency, WeightPhase, WeightSet
 from entracte.units import duration, size
 
 from .calibration import Calibration
-from .cost_model import OWN, Costs, Lent, costs, from_graphs, predict
+from .costs import OWN, Costs, Lent, costs, from_graphs
 from .decision import Decision, Option, decide, describe, named_plan
+from .footprint import Plans
 from .limits import Limits, limits_of
 from .model_profile import AdapterFigures, ModelFigures
 from .moving import is_worth_moving, moving_seconds
-from .prediction import Prediction
+from .prediction import Prediction, predict
 from .sharing import share_out
 from .transformer_work import TransformerMeter
 from .workload import Workload
@@ -60,6 +61,7 @@ class Planner:
         self.hardware = hardware
         self.calibration = calibration or Calibration()
         self._transformer = TransformerMeter.of(model)
+        self._plans = Plans()
         self._graphs = graphs
         self._parallel = parallel
         self._ceiling: int | None = None  # a plan that needs this much of the device has failed
@@ -140,6 +142,7 @@ class Planner:
             lent,
             self._graphs,
             self._parallel,
+            self._plans,
         )
 
     def layouts(self, load: Workload) -> tuple[Layout, ...]:

@@ -1,4 +1,4 @@
-"""What the planner predicts of one plan, as data."""
+"""What a request takes under one plan, in time and memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from entracte.residency import Place
 
 from .candidates import Way
+from .costs import Costs
+from .footprint import Loaned
+from .latency import waits
+from .model_profile import TRANSFORMER
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +55,40 @@ class Prediction:
     def exchange_s(self) -> float:
         """Seconds in which devices exchange tensors."""
         return sum(stage.exchange_s for stage in self.stages)
+
+
+def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:
+    """Predict everything about one plan."""
+    transformer, held = c.held(way)
+    loans = {name: c.loan(name, places.get(name, "resident")) for name in c.others}
+    device, host = Loaned.of([stage for stage, _ in c.stages], c.loops, places, loans).peaks(
+        transformer
+    )
+    found, switch = waits(c, held, places)
+    stages = []
+    for number, ((stage, seconds), wait) in enumerate(zip(c.stages, found, strict=True)):
+        inside = transformer.phases if number in c.loops else 0
+        weights = {TRANSFORMER: transformer.always + inside}
+        for name, loan in loans.items():
+            taken = loan.footprint
+            weights[name] = taken.always + (taken.on_loan if name in stage.loans else 0)
+        stages.append(
+            StagePrediction(
+                stage.name,
+                seconds + wait,
+                wait,
+                weights,
+                stage.activations,
+                c.exchanging[number] if c.exchanging else 0.0,
+            )
+        )
+    return Prediction(
+        way,
+        dict(places),
+        tuple(stages),
+        latency_s=sum(stage.seconds for stage in stages),
+        stall_s=max(0.0, sum(found) - switch),
+        switch_s=switch,
+        peak_device_bytes=device,
+        peak_host_bytes=host,
+    )

@@ -12,7 +12,9 @@ import numpy as np
 from entracte.residency import Place, Residency
 
 from .candidates import Family, Way, families, placements
-from .cost_model import Costs, Footprint, Loaned, latency, latency_alone, peaks
+from .costs import Costs
+from .footprint import Footprint, Loaned, peaks
+from .latency import latency, latency_alone
 from .limits import Int64s, Limits
 from .model_profile import TRANSFORMER
 from .schedule_model import Held
@@ -134,8 +136,7 @@ class Search:
     def _held(self, way: Way) -> tuple[Footprint, Held]:
         """What the device manager's plan takes, and what it means for the schedule."""
         if way not in self._planned:
-            plan = self._c.plan(way)
-            self._planned[way] = Footprint.of(plan), Held.of(plan)
+            self._planned[way] = self._c.held(way)
         return self._planned[way]
 
     def _latency_alone(self, way: Way) -> tuple[float, bool]:
@@ -166,12 +167,13 @@ def _loaned(c: Costs, wanted: Residency) -> list[Loaned]:
     """The other components, at all places that `wanted` leaves open."""
     found = []
     loans = {}
+    stages = [stage for stage, _ in c.stages]
     for places in placements(c.others, wanted.places):
         for name, place in places.items():
             if (name, place) not in loans:
                 loans[name, place] = c.loan(name, place)
         at_places = {name: loans[name, place] for name, place in places.items()}
-        found.append(Loaned.of(c, places, at_places))
+        found.append(Loaned.of(stages, c.loops, places, at_places))
     return found
 
 

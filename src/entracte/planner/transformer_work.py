@@ -58,6 +58,7 @@ class LoopWork:
     nbytes: the most in use at once, beside weights, the contexts that it is given and its rotary
         tables.
     exchanges, exchanged: how often devices exchange tensors, and the bytes that each sends.
+    share: of the video's tokens in all passes, those that this device has.
     held, pooled: for captured graphs, what is held for its shape, and what a block makes at once
         of their pool; both 0 where none are captured, whatever devices exchange.
     """
@@ -69,6 +70,7 @@ class LoopWork:
     pooled: int = 0
     exchanges: int = 0
     exchanged: int = 0
+    share: float = 1.0
 
 
 class TransformerMeter:
@@ -125,7 +127,8 @@ class TransformerMeter:
         Only rows are metered that can be the dearest or take most memory.
         """
         layers = self.config.layers
-        rows = share_passes(list(phase.guidance.passes().values()), layout.rows, layers)
+        passes = list(phase.guidance.passes().values())
+        rows = share_passes(passes, layout.rows, layers)
 
         def cost(number: int) -> tuple[float, int]:
             row = rows[number]
@@ -139,7 +142,8 @@ class TransformerMeter:
             for number in sorted({dearest, largest})
         ]
         dear = max(works, key=lambda work: (work.flops, work.block_calls))
-        return replace(dear, nbytes=max(work.nbytes for work in works))
+        share = row_cost(rows[dearest], layers) / row_cost(passes, layers) / layout.row
+        return replace(dear, nbytes=max(work.nbytes for work in works), share=share)
 
     @torch.inference_mode(False)
     def _metered(self, phase: PhaseLoad, layout: Layout, rank: int) -> LoopWork:

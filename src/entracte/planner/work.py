@@ -33,8 +33,7 @@ class StageWork:
     block_calls: for a loop, how often a block is called, once for every batch of passes.
     held, pooled: for a loop; see `LoopWork`.
     from_graphs: its blocks, or the text encoder's layers, are run from captured graphs.
-    exchanges, exchanged: for a loop on several devices; see `LoopWork`. share: of the arithmetic of
-        one device, what the device with most to do has.
+    exchanges, exchanged, share: for a loop on several devices; see `LoopWork`.
     """
 
     stage: Stage
@@ -102,7 +101,7 @@ def loop_work(
         pooled=loop.pooled if captured else 0,
         exchanges=loop.exchanges,
         exchanged=loop.exchanged,
-        share=loop.flops / transformer.loop(phase).flops,
+        share=loop.share,
     )
 
 

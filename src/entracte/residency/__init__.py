@@ -17,7 +17,16 @@ from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
 from .plan import SLOTS, Plan, RankShare, Sizes, make_plan, spread
-from .policy import AUTO, MODES, Mode, Place, Residency, SnapshotPolicy, resolve_policy
+from .policy import (
+    AUTO,
+    MODES,
+    ComponentPolicy,
+    Mode,
+    Place,
+    Residency,
+    SnapshotPolicy,
+    resolve_policy,
+)
 from .recorder import BlockRun, Record, Transfer
 from .spec import (
     BASE,
@@ -51,6 +60,7 @@ __all__ = [
     "BufferKey",
     "Change",
     "Changes",
+    "ComponentPolicy",
     "ComponentSpec",
     "ConcurrentUse",
     "CudaStream",

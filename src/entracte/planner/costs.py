@@ -1,16 +1,15 @@
-"""The cost model: what a request takes, in time and memory, under a plan on a machine."""
+"""What a request costs on a machine, whatever the plan: stages, times, and sizes of weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-
-import numpy as np
 
 from entracte.machine.hardware import Hardware
 from entracte.models.kernels import graphs_pay
 from entracte.parallel import Layout, Parallel
 from entracte.residency import (
     BASE,
+    ComponentPolicy,
     Place,
     Plan,
     RankShare,
@@ -25,57 +24,15 @@ from entracte.residency import (
 
 from .calibration import BESIDE_COPIES, Calibration, sustained
 from .candidates import Way
-from .limits import Bytes
+from .footprint import Footprint, Loan, PlanKey, Plans
 from .model_profile import TRANSFORMER, ModelFigures
-from .prediction import Prediction, StagePrediction
-from .schedule_model import (
-    BusyUntil,
-    CopiedBytes,
-    Held,
-    Loops,
-    Sweeps,
-    expand_seconds,
-    loan_wait,
-    merge_seconds,
-)
+from .schedule_model import CopiedBytes, Held, Sweeps, expand_seconds, loan_wait, merge_seconds
 from .sharing import exchanges_captured, share_out
 from .transformer_work import TransformerMeter
 from .work import StageWork, stage_work, with_graphs
 from .workload import Workload
 
 ANY = Residency()  # without limits
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """Bytes of a plan's buffers.
-
-    On the device: always, as long as the plan stands; run, while the component is on loan; phases,
-    from the beginning of the first phase to the end of the last; prepare, while weight sets are
-    made. host: on the host.
-    """
-
-    always: int
-    run: int
-    phases: int
-    prepare: int
-    host: int
-
-    @property
-    def on_loan(self) -> int:
-        """Bytes of the device beside `always` while a component of one weight set is on loan."""
-        return self.run + self.prepare
-
-    @classmethod
-    def of(cls, plan: Plan) -> "Footprint":
-        found = {"always": 0, "run": 0, "phase": 0, "prepare": 0}
-        host = 0
-        for buffer in plan.buffers:
-            if buffer.key.tier == "host":
-                host += buffer.nbytes
-            else:
-                found[buffer.lifetime] += buffer.nbytes
-        return cls(found["always"], found["run"], found["phase"], found["prepare"], host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +51,6 @@ OWN: Mapping[str, Lent] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Loan:
-    """A component beside the transformer at a place.
-
-    waits: seconds that all stages wait for it, when nothing else uses the link.
-    """
-
-    footprint: Footprint
-    waits: float
-
-
-@dataclass(frozen=True, slots=True)
 class Costs:
     """Everything that is the same for all plans of one request on one machine.
 
@@ -114,6 +60,7 @@ class Costs:
     layouts: of every phase, on several devices. exchanging: by stage, how many of its seconds it
         exchanges tensors with other devices.
     graphs: bytes that graphs take on a device that is large enough for them, if this one is not.
+    plans: those that are known already.
     """
 
     stages: tuple[tuple[StageWork, float], ...]
@@ -125,6 +72,7 @@ class Costs:
     layouts: tuple[Layout, ...] = ()
     exchanging: tuple[float, ...] = ()
     graphs: int = 0
+    plans: Plans = field(default_factory=Plans)
     copied: Mapping[str, CopiedBytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,26 +116,38 @@ class Costs:
 
     def plan(self, way: Way) -> Plan:
         """The plan that the device manager will make for the transformer."""
-        return self._plan(TRANSFORMER, self.phases, way.residency({}, ANY))
+        return self._make_plan(*self._transformer(way))
+
+    def held(self, way: Way) -> tuple[Footprint, Held]:
+        """What that plan takes, and what it means for the schedule."""
+        return self.plans.get(self._transformer(way), self._make_plan)
 
     def plan_of_other(self, name: str, place: Place) -> Plan:
         """The plan that it will make for another component."""
-        phases = (WeightPhase(self.lent[name].weights if name in self.lent else BASE),)
-        return self._plan(name, phases, Residency(places={name: place}))
+        return self._make_plan(*self._other(name, place))
 
-    def loan(self, name: str, place: Place) -> "Loan":
+    def loan(self, name: str, place: Place) -> Loan:
         """Another component at a place."""
         waits = sum(
             loan_wait(self.copied[name], place, seconds / len(stage.loans), self.hardware)
             for stage, seconds in self.stages
             if name in stage.loans
         )
-        return Loan(Footprint.of(self.plan_of_other(name, place)), waits)
+        footprint, _ = self.plans.get(self._other(name, place), self._make_plan)
+        return Loan(footprint, waits)
 
-    def _plan(self, name: str, phases: tuple[WeightPhase, ...], wanted: Residency) -> Plan:
-        policy = resolve_policy(name, name == TRANSFORMER, wanted)
+    def _transformer(self, way: Way) -> PlanKey:
+        policy = resolve_policy(TRANSFORMER, True, way.residency({}, ANY))
+        return TRANSFORMER, distinct(self.phases), policy
+
+    def _other(self, name: str, place: Place) -> PlanKey:
+        weights = self.lent[name].weights if name in self.lent else BASE
+        return name, (weights,), resolve_policy(name, False, Residency(places={name: place}))
+
+    def _make_plan(self, name: str, sets: tuple[WeightSet, ...], policy: ComponentPolicy) -> Plan:
         # The first rank of a group has most, where its share of the blocks does not divide.
         share = RankShare(0, self.hardware.devices)
+        phases = tuple(WeightPhase(weights) for weights in sets)
         return make_plan(name, self.sizes[name], phases, policy, self.hardware.unified, share)
 
 
@@ -201,11 +161,13 @@ def costs(
     lent: Mapping[str, Lent] = OWN,
     graphs: bool = True,
     parallel: Parallel = "auto",
+    plans: Plans | None = None,
 ) -> Costs:
     """Prepare predictions. `phases` are the transformer's, and name adapters of the model.
 
     graphs: blocks may be run from captured graphs, which then are where they pay.
     parallel: how the work may be shared out, where there are several devices.
+    plans: of the model on the machine, from earlier requests.
     """
     hardware = sustained(hardware)
     if_larger = graphs and not hardware.unified
@@ -268,6 +230,7 @@ def costs(
         layouts=layouts,
         exchanging=exchanging,
         graphs=kept if if_larger and not graphs else 0,
+        plans=Plans() if plans is None else plans,
     )
 
 
@@ -275,143 +238,3 @@ def from_graphs(model: ModelFigures, hardware: Hardware) -> bool:
     """Whether a machine runs the transformer's blocks from captured graphs, if it may."""
     nbytes = sum(model.units[TRANSFORMER])
     return not hardware.unified and graphs_pay(nbytes, hardware.device_memory)
-
-
-def waits(c: Costs, held: Held, places: Mapping[str, Place]) -> tuple[list[float], float]:
-    """What every stage of a request waits for weights, and its switches together.
-
-    The second of two requests, one right after the other: weights may be under way when it begins.
-    """
-    loops = Loops(c.copied[TRANSFORMER], held, c.sweeps, c.hardware)
-    clock = BusyUntil()
-    found: list[float] = []
-    switch = 0.0
-    for _ in range(2):
-        found = []
-        clock = loops.begin(clock)
-        for stage, seconds in c.stages:
-            began = clock.now
-            for name in stage.loans:
-                place = places.get(name, "resident")
-                if place != "resident":
-                    w, each = c.copied[name], seconds / len(stage.loans)
-                    wait = loan_wait(w, place, each, c.hardware)
-                    clock = clock.brought(w.stored / c.hardware.rates.h2d, wait)
-            if stage.phase is None:
-                clock = clock.computed(seconds)
-            else:
-                clock = loops.run(stage.phase, clock)
-            found.append(max(0.0, clock.now - began - seconds))
-        switch = loops.switch
-    return found, switch
-
-
-def latency(c: Costs, held: Held, places: Mapping[str, Place]) -> float:
-    """Seconds of a whole request."""
-    found, _ = waits(c, held, places)
-    return sum(found) + c.computing
-
-
-def latency_alone(c: Costs, held: Held) -> tuple[float, bool]:
-    """Seconds of a request with all other components on the device.
-
-    Also whether other components' weights wait for the transformer's; otherwise waits add up.
-    """
-    loops = Loops(c.copied[TRANSFORMER], held, c.sweeps, c.hardware)
-    if loops.linked:
-        return latency(c, held, {}), True
-    clock = BusyUntil()
-    for number in range(len(c.sweeps)):
-        clock = loops.run(number, clock)
-    between = sum(seconds for stage, seconds in c.stages if stage.phase is None)
-    return clock.now + between, False
-
-
-@dataclass(frozen=True, slots=True)
-class Loaned:
-    """The components beside the transformer, at given places.
-
-    waits: seconds that all stages wait for them. always, host: bytes, for good. outside, inside:
-    the most bytes that a stage takes of the device for its loans and activations, before and after
-    the phases, and from the first loop to the last.
-    """
-
-    places: Mapping[str, Place]
-    waits: float
-    always: int
-    host: int
-    outside: int
-    inside: int
-
-    @classmethod
-    def of(cls, c: Costs, places: Mapping[str, Place], loans: Mapping[str, Loan]) -> "Loaned":
-        """loans: the components at those places."""
-        loops = c.loops
-        outside = inside = 0
-        for number, (stage, _) in enumerate(c.stages):
-            on_loan = sum(loans[name].footprint.on_loan for name in stage.loans)
-            if number in loops:
-                inside = max(inside, stage.activations + on_loan)
-            else:
-                outside = max(outside, stage.activations + on_loan)
-        return cls(
-            places,
-            sum(each.waits for each in loans.values()),
-            sum(each.footprint.always for each in loans.values()),
-            sum(each.footprint.host for each in loans.values()),
-            outside,
-            inside,
-        )
-
-    def peaks(self, transformer: Footprint) -> tuple[int, int]:
-        """The most bytes of the device and of the host at any time, with the transformer's."""
-        device, host = peaks(transformer, self.always, self.host, self.outside, self.inside)
-        return int(device), int(host)
-
-
-def peaks(
-    transformer: Footprint, always: Bytes, host: Bytes, outside: Bytes, inside: Bytes
-) -> tuple[Bytes, Bytes]:
-    """The most bytes of the device and of the host at any time, with other components at places.
-
-    always, host, outside, inside: of the others, as in `Loaned`.
-    """
-    most = np.maximum(transformer.prepare + transformer.phases, outside)
-    most = np.maximum(most, inside + transformer.phases)
-    return transformer.always + always + most, transformer.host + host
-
-
-def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:
-    """Predict everything about one plan."""
-    plan = c.plan(way)
-    transformer = Footprint.of(plan)
-    loans = {name: c.loan(name, places.get(name, "resident")) for name in c.others}
-    device, host = Loaned.of(c, places, loans).peaks(transformer)
-    found, switch = waits(c, Held.of(plan), places)
-    stages = []
-    for number, ((stage, seconds), wait) in enumerate(zip(c.stages, found, strict=True)):
-        inside = transformer.phases if number in c.loops else 0
-        weights = {TRANSFORMER: transformer.always + inside}
-        for name, loan in loans.items():
-            taken = loan.footprint
-            weights[name] = taken.always + (taken.on_loan if name in stage.loans else 0)
-        stages.append(
-            StagePrediction(
-                stage.name,
-                seconds + wait,
-                wait,
-                weights,
-                stage.activations,
-                c.exchanging[number] if c.exchanging else 0.0,
-            )
-        )
-    return Prediction(
-        way,
-        dict(places),
-        tuple(stages),
-        latency_s=sum(stage.seconds for stage in stages),
-        stall_s=max(0.0, sum(found) - switch),
-        switch_s=switch,
-        peak_device_bytes=device,
-        peak_host_bytes=host,
-    )
