@@ -102,7 +102,7 @@ def test_every_rank_makes_what_one_makes(
     def work(mesh: Mesh) -> tuple[list[Velocity], list[int]]:
         ranks = mesh.everyone
         slots, nbytes = slots_of(
-            model.config, ranks, rows, tokens, AUDIO_TOKENS, (2, TEXT), torch.float32.itemsize
+            model.config, size, rows, tokens, AUDIO_TOKENS, (2, TEXT), torch.float32.itemsize
         )
         if ranks.rank == 0:
             memory.extend(torch.full((nbytes,), 0xFF, dtype=torch.uint8) for _ in range(size))

@@ -19,6 +19,7 @@ from entracte.planner.model_profile import published
 from entracte.planner.planner import Planner
 from entracte.planner.sharing import share_out
 from entracte.planner.transformer_work import LoopWork, TransformerMeter
+from entracte.planner.work import stage_work
 from entracte.planner.workload import PhaseLoad, Workload
 from entracte.residency import AUTO, Plan, Residency
 from entracte.units import GIB
@@ -87,6 +88,23 @@ def test_the_row_that_is_metered_has_most_to_do(layout: Layout) -> None:
     found = METER.loop(guided, layout)
     assert found.flops == max(work.flops for work in works)
     assert found.nbytes == max(work.nbytes for work in works)
+
+
+def test_memory_that_ranks_write_into_is_in_the_plan() -> None:
+    """q, k, v and the heads of the video, k and v and heads for audio, k and v of the text; by
+    shapes. It stays for the next request, so every stage has it.
+    """
+    work, layouts = load(), (Layout(1, 2), Layout(1, 2))
+    expected = 0
+    for phase in work.phases:
+        rows, tokens = phase.rows_at_once, phase.video_tokens
+        video = rows * (4 * tokens + 2) * WIDTH // 2
+        audio = rows * (2 * tokens * WIDTH // 2 // 2 + AUDIO * WIDTH // 2)
+        text = phase.contexts * 2 * TEXT * WIDTH
+        expected += (video + audio + text) * ITEM
+    with_it, without = (stage_work(MODEL, work, METER, layouts, each) for each in (True, False))
+    for one, other in zip(with_it, without, strict=True):
+        assert one.activations - other.activations == pytest.approx(expected, abs=100_000)
 
 
 def test_each_layout_is_metered_once(monkeypatch: pytest.MonkeyPatch) -> None:

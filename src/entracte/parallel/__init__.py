@@ -8,6 +8,7 @@ device wherever its products and attentions do not depend on how many rows and h
 from .layout import ONE_RANK, Layout, Parallel, default_layout, layouts
 from .mesh import Mesh, SpreadTransformer, row_cost, share_passes
 from .ranks import Connect, Ranks, connecting
+from .row_exchange import slots_of
 from .tiles import SpreadTiles
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "layouts",
     "row_cost",
     "share_passes",
+    "slots_of",
 ]

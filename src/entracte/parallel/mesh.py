@@ -147,7 +147,7 @@ class SpreadTransformer:
                 del self._mesh.exchanges[next(iter(self._mesh.exchanges))]
             slots, nbytes = slots_of(
                 self._transformer.config,
-                ranks,
+                ranks.size,
                 rows,
                 sum(counts),
                 audio.latent.shape[1],

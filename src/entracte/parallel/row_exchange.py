@@ -14,7 +14,6 @@ from torch import Tensor
 
 from entracte.models.transformer import Awaited, HeadRoom, TransformerConfig
 
-from .ranks import Ranks
 from .row_memory import ALIGNMENT, Mapped
 from .sequence import whole
 
@@ -161,7 +160,7 @@ class RowExchange:
 
 def slots_of(
     config: TransformerConfig,
-    ranks: Ranks,
+    ranks: int,
     rows: int,
     tokens: int,
     audio: int,
@@ -175,9 +174,9 @@ def slots_of(
     """
     video, sound = config.video.width, config.audio.width
     numbers = {
-        **{f"video {what}": rows * tokens * video // ranks.size for what in "qkv"},
-        "out": rows * (tokens + ranks.size) * video // ranks.size,
-        **{f"audio {what}": rows * tokens * sound // ranks.size for what in "kv"},
+        **{f"video {what}": rows * tokens * video // ranks for what in "qkv"},
+        "out": rows * (tokens + ranks) * video // ranks,
+        **{f"audio {what}": rows * tokens * sound // ranks for what in "kv"},
         "audio out": rows * audio * sound,
         **{f"text {what}": prod(texts) * video for what in "kv"},
     }

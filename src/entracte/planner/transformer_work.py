@@ -20,7 +20,7 @@ from entracte.models.transformer.block import Block
 from entracte.models.transformer.config import StreamConfig
 from entracte.models.transformer.passes import Batch, Rows
 from entracte.models.transformer.rotary import Rotary
-from entracte.parallel import ONE_RANK, Layout, SpreadTransformer, row_cost, share_passes
+from entracte.parallel import ONE_RANK, Layout, SpreadTransformer, row_cost, share_passes, slots_of
 from entracte.pipeline.cache import Cache
 from entracte.sampling.denoiser import Denoiser
 from entracte.sampling.samplers import SAMPLERS
@@ -104,6 +104,23 @@ class TransformerMeter:
         """Of a phase's rotary tables."""
         tables = [each for s in self._rotary(phase) for each in (s.own, s.cross)]
         return sum(table.cos.nbytes + table.sin.nbytes for table in tables)
+
+    def row_bytes(self, phase: PhaseLoad, layout: Layout) -> int:
+        """Of the memory that ranks which share tokens write into, on each of them."""
+        if layout.row == 1 or phase.video_tokens < layout.row:
+            return 0
+        passes = list(phase.guidance.passes().values())
+        rows = share_passes(passes, layout.rows, self.config.layers)
+        _, nbytes = slots_of(
+            self.config,
+            layout.row,
+            min(phase.rows_at_once, max(map(len, rows))),
+            phase.video_tokens,
+            phase.audio_tokens,
+            (phase.contexts, CONTEXT_TOKENS),
+            self._dtype.itemsize,
+        )
+        return nbytes
 
     def loop(self, phase: PhaseLoad, layout: Layout = ONE_RANK) -> LoopWork:
         """What the loop of a phase takes of a device, where it is shared out in a layout."""

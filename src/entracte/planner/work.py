@@ -146,6 +146,8 @@ class _Work:
         # The engine keeps the tables of its last shapes, so a second request finds all of them.
         self._left = sum(map(transformer.rotary_bytes, load.phases))
         self._left += max(0, self._contexts - load.new_prompts) * self._context
+        if exchanges_captured:  # through memory that is kept, as the tables are
+            self._left += sum(map(transformer.row_bytes, load.phases, layouts))
         # Inputs are there from the beginning, until they are used.
         self._left += sum(
             self._noise(phase) + phase.images * self._pixels(phase) for phase in load.phases
