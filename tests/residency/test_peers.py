@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from entracte.errors import PeerFailed, ResidencyError
-from entracte.residency import BASE, Adapter, DeviceManager, Residency, WeightPhase, WeightSet
+from entracte.residency import BASE, Adapter, DeviceManager, Residency, Row, WeightPhase, WeightSet
 from entracte.residency.backends.host import HostBackend
+from entracte.residency.spec import distinct
 
 from .ranks import ThreadPeers, as_ranks
 from .toy import ADAPTERS, ONE, PHASES, TWO, expected, make_spec, perform
@@ -54,6 +55,25 @@ def test_ranks_have_the_bits_of_one(wanted: Residency, ranks: int) -> None:
     for results in [each for both in found for each in both]:
         right = found[0][0] if wanted.mode == "dynamic" else RIGHT
         assert all(map(torch.equal, results, right))
+
+
+def test_rows_say_what_peers_hold_and_what_is_held_for_them() -> None:
+    def work(peers: ThreadPeers) -> tuple[list[Row], set[int | None]]:
+        with of_group(peers, MODES[0]) as manager:
+            with manager.recording() as record:
+                together(peers, manager)
+            rows = manager.residency()
+            peers.exchange(None)
+            return rows, {each.peer for each in record.transfers}
+
+    found = as_ranks(2, work)
+    for rank, (rows, copied_from) in enumerate(found):
+        lent = {(each.content, each.units, each.nbytes) for each in rows if each.for_peers}
+        theirs = [each for each in found[1 - rank][0] if each.where == "peer"]
+        assert lent == {(each.content, each.units, each.nbytes) for each in theirs}
+        assert len(lent) == len(distinct(PHASES))
+        assert all(each.where == "device" for each in rows if each.for_peers)
+        assert copied_from == {None, 1 - rank}
 
 
 @pytest.mark.parametrize("wanted", MODES[:2])

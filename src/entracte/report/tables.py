@@ -47,7 +47,8 @@ def transfer_table(recording: Recording) -> str:
     """Work on weights by lane; empty if there was none."""
     found: dict[tuple[str, str, str, str], list[tuple[float, int]]] = {}
     for each in recording.transfers:
-        kind: tuple[str, str, str, str] = (each.lane, each.what, each.component, each.weights)
+        what = each.what if each.peer is None else f"{each.what} from rank {each.peer}"
+        kind: tuple[str, str, str, str] = (each.lane, what, each.component, each.weights)
         found.setdefault(kind, []).append((each.duration_ms, each.nbytes))
     if not found:
         return ""

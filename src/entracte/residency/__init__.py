@@ -44,7 +44,7 @@ from .spec import (
     distinct,
     in_memory,
 )
-from .usage import Row, Where
+from .usage import OwnMemory, Row, Where
 
 __all__ = [
     "AUTO",
@@ -80,6 +80,7 @@ __all__ = [
     "Mode",
     "NoPeers",
     "OpenAdapter",
+    "OwnMemory",
     "Peers",
     "PhaseRun",
     "Place",

@@ -111,12 +111,14 @@ class Buffer:
         """Work in a stream that reads; `join` is called first, except in the pending task."""
         return Reading(self, stream)
 
-    def writing(self, stream: Stream, content: BlockWeights) -> "Writing":
+    def writing(
+        self, stream: Stream, content: BlockWeights, source: BufferKey | None = None
+    ) -> "Writing":
         """Work in a stream that writes; `join` is called first, except in the pending task.
 
-        The buffer holds `content` if nothing is raised.
+        The buffer holds `content` if nothing is raised. source: what it is copied from.
         """
-        return Writing(self, stream, content)
+        return Writing(self, stream, content, source)
 
     def begin_writing(self, stream: Stream) -> None:
         """Let later work in this stream write; until `end_writing` the contents are undefined."""
@@ -180,10 +182,13 @@ class Reading:
 class Writing:
     """See `Buffer.writing`. Work enqueued before an error is ordered like any other."""
 
-    __slots__ = ("_begin", "_buffer", "_content", "_stream")
+    __slots__ = ("_begin", "_buffer", "_content", "_source", "_stream")
 
-    def __init__(self, buffer: Buffer, stream: Stream, content: BlockWeights) -> None:
+    def __init__(
+        self, buffer: Buffer, stream: Stream, content: BlockWeights, source: BufferKey | None
+    ) -> None:
         self._buffer = buffer
+        self._source = source
         self._stream = stream
         self._content = content
 
@@ -196,5 +201,10 @@ class Writing:
         buffer.end_writing(self._stream, self._content if raised is None else None)
         if self._begin is not None:
             buffer.recorder.transferred(
-                self._stream, self._begin, buffer.key, buffer.memory.nbytes, self._content
+                self._stream,
+                self._begin,
+                buffer.key,
+                buffer.memory.nbytes,
+                self._content,
+                self._source,
             )

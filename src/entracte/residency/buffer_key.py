@@ -43,7 +43,8 @@ class BlockWeights:
 class BufferKey:
     """A buffer's name. `index`: the unit, or the number of the slot.
 
-    of: which copy of the weights on the device, which weight set's on the host, whose factors.
+    of: which copy of the weights on the device, which weight set's on the host, which rank's among
+    peers, whose factors.
     """
 
     tier: Tier

@@ -177,7 +177,7 @@ class WeightLoader:
         direction: Direction = "peer" if source.key.tier == "peer" else "in"
 
         def copy() -> None:
-            with source.reading(copies), target.writing(copies, content):
+            with source.reading(copies), target.writing(copies, content, source.key):
                 copies.copy(target.memory[:nbytes], source.memory[:nbytes], direction)
 
         source.join()

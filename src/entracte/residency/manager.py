@@ -157,7 +157,7 @@ class DeviceManager:
         return [
             row
             for name, held in self._components.items()
-            for row in residency_rows(name, held.pool)
+            for row in residency_rows(name, held.pool, held.pool.peer_copies.rows)
         ]
 
     def release(self) -> None:

@@ -1,5 +1,7 @@
 """Copies from the other devices of a group."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from entracte.errors import ResidencyError
@@ -10,6 +12,14 @@ from .buffer import Buffer
 from .buffer_key import BlockWeights, BufferKey
 from .recorder import ComponentRecorder
 from .sharing import PeerOffer
+
+
+@dataclass(slots=True)
+class _Mapped:
+    """Memory of another rank. content: what was last copied from it."""
+
+    memory: Tensor
+    content: BlockWeights
 
 
 class PeerCopies:
@@ -27,7 +37,7 @@ class PeerCopies:
         self._component = component
         self._recorder = recorder
         self._exported: dict[BufferKey, bytes] = {}
-        self._mapped: dict[bytes, Tensor] = {}  # by handle
+        self._mapped: dict[bytes, _Mapped] = {}  # by handle
         self._held: dict[BlockWeights, Buffer] = {}
         self._leaving: Task | None = None
 
@@ -54,19 +64,26 @@ class PeerCopies:
             self._board.withdraw(_of_memory(handle), wait)
             self._board.leave(_of_memory(handle))
 
-    def get(self, content: BlockWeights) -> Buffer:
+    @property
+    def rows(self) -> list[tuple[BlockWeights, int]]:
+        """What other ranks hold of what this one copies, with its bytes."""
+        return [(each.content, each.memory.nbytes) for each in self._mapped.values()]
+
+    def get(self, content: BlockWeights, rank: int) -> Buffer:
         """The buffer of another rank; waits until that offers it. Raises PeerFailed."""
         buffer = self._held.get(content)
         if buffer is None:
             self._join()
             with self._recorder.host_waits(content, "copy"):
                 handle = self._board.await_ready(self._of(content))
-            memory = self._mapped.get(handle)
-            if memory is None:
+            mapped = self._mapped.get(handle)
+            if mapped is None:
                 self._board.join(_of_memory(handle), bytes)
-                memory = self._mapped[handle] = self._backend.open_peer(handle)
-            key = BufferKey("peer", "weights", content.unit)
-            buffer = self._held[content] = Buffer(key, memory, self._recorder, pinned=True)
+                mapped = _Mapped(self._backend.open_peer(handle), content)
+                self._mapped[handle] = mapped
+            mapped.content = content
+            key = BufferKey("peer", "weights", content.unit, rank)
+            buffer = self._held[content] = Buffer(key, mapped.memory, self._recorder, pinned=True)
         return buffer
 
     def leave(self) -> None:
@@ -90,8 +107,8 @@ class PeerCopies:
         """Let go of all memory of other ranks."""
         self.leave()
         self._join()
-        for handle, memory in self._mapped.items():
-            self._backend.close_peer(memory)
+        for handle, mapped in self._mapped.items():
+            self._backend.close_peer(mapped.memory)
             self._board.leave(_of_memory(handle))
         self._mapped.clear()
 

@@ -192,7 +192,7 @@ class WeightPool:
         plan = self._plan
         if plan is None or content.unit in plan.resident or not plan.is_among_peers(content):
             return None
-        return self.peer_copies.get(content)
+        return self.peer_copies.get(content, plan.share.owner(content.unit))
 
     def offer_to_peers(self) -> None:
         """Let other ranks copy what the plan keeps here for them."""

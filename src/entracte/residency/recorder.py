@@ -30,7 +30,7 @@ class BufferState:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Weights were loaded into a buffer."""
+    """Weights were loaded into a buffer. source: the buffer that they were copied from."""
 
     component: str
     key: BufferKey
@@ -40,6 +40,15 @@ class Transfer:
     nbytes: int
     begin: Mark
     end: Mark
+    source: BufferKey | None = None
+
+    @property
+    def peer(self) -> int | None:
+        """The rank that they were copied from, if another one."""
+        if self.source is None or self.source.tier != "peer":
+            return None
+        assert isinstance(self.source.of, int)
+        return self.source.of
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +170,13 @@ class ComponentRecorder:
             record.waits.append(Wait(self._component, unit, cause, begins, end))
 
     def transferred(
-        self, stream: Stream, begin: Mark, key: BufferKey, nbytes: int, content: BlockWeights
+        self,
+        stream: Stream,
+        begin: Mark,
+        key: BufferKey,
+        nbytes: int,
+        content: BlockWeights,
+        source: BufferKey | None = None,
     ) -> None:
         """Note that loading weights into a buffer was enqueued."""
         recorder = self._recorder
@@ -169,7 +184,7 @@ class ComponentRecorder:
             return
         what, lane, end = self.work_of(stream), recorder.lanes[id(stream)], stream.mark()
         recorder.record.transfers.append(
-            Transfer(self._component, key, content, what, lane, nbytes, begin, end)
+            Transfer(self._component, key, content, what, lane, nbytes, begin, end, source)
         )
         if recorder.backend.unified:
             # There the compute thread itself does the work at once.

@@ -120,11 +120,13 @@ def _threads(recording: Recording) -> Iterator[tuple[str, list[ThreadSpan]]]:
             "component": t.component,
             "unit": t.unit,
             "weights": t.weights,
+            "from rank": t.peer,
             "bytes": t.nbytes,
             "rate GB/s": round(t.nbytes / t.duration_ms / 1e6, 3) if t.duration_ms else None,
         }
         where = t.component if t.unit is None else f"{t.component} {t.unit}"
-        lanes.setdefault(t.lane, []).append(_event(f"{t.what} {where}", t, **args))
+        source = "" if t.peer is None else f" from rank {t.peer}"
+        lanes.setdefault(t.lane, []).append(_event(f"{t.what} {where}{source}", t, **args))
     for lane in sorted(lanes, key=lambda lane: (lane not in LANES, _place_of(lane), lane)):
         yield f"lane: {lane}", lanes[lane]
 

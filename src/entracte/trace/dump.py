@@ -121,7 +121,10 @@ class DumpedWait(DumpedSpan):
 
 
 class DumpedTransfer(DumpedSpan):
-    """A copy, merge or read of weights; `lane` is the queue that did it."""
+    """A copy, merge or read of weights; `lane` is the queue that did it.
+
+    peer: the rank that they were copied from, if another one.
+    """
 
     what: Literal["copy", "merge", "read"]
     lane: str
@@ -129,6 +132,7 @@ class DumpedTransfer(DumpedSpan):
     unit: NonNegativeInt | None
     weights: Literal["base", "merged", "factors"]
     nbytes: NonNegativeInt = Field(alias="bytes")
+    peer: NonNegativeInt | None = None
 
 
 class DumpedBlock(DumpedSpan):

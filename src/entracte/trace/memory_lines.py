@@ -2,17 +2,17 @@
 
 from collections import defaultdict
 
-from entracte.residency import BufferKey, Record, Where
+from entracte.residency import BufferKey, OwnMemory, Record
 
 from .clock import Moments
 
 # By component and place: the times at which the number of bytes changed, and the number then.
-MemoryLines = dict[str, dict[Where, list[tuple[float, int]]]]
+MemoryLines = dict[str, dict[OwnMemory, list[tuple[float, int]]]]
 
 
 def memory_lines(record: Record, moments: Moments) -> MemoryLines:
     """Staircases in bytes from 0 s on, times in seconds as `moments` has them."""
-    now: dict[tuple[str, Where], int] = defaultdict(int)
+    now: dict[tuple[str, OwnMemory], int] = defaultdict(int)
     for buffer in record.buffers:
         now[buffer.component, _where(buffer.key, buffer.pinned)] += buffer.nbytes
     lines = {kind: [(0.0, nbytes)] for kind, nbytes in now.items()}
@@ -49,7 +49,7 @@ def peak_on_device(lines: MemoryLines, begin: float, end: float) -> int:
     return peak
 
 
-def _where(key: BufferKey, pinned: bool) -> Where:
+def _where(key: BufferKey, pinned: bool) -> OwnMemory:
     if key.tier == "device":
         return "device"
     return "pinned" if pinned else "pageable"

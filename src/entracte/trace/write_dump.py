@@ -205,6 +205,7 @@ def _transfers(transfers: Sequence[Transfer], moments: Moments) -> tuple[DumpedT
                     unit=each.content.unit,
                     weights=_weights(each.content),
                     bytes=each.nbytes,
+                    peer=each.peer,
                 )
             )
     return tuple(sorted(found, key=lambda transfer: transfer.start_ms))

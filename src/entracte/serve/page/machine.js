@@ -38,7 +38,7 @@ function memoryOf(worker) {
       name: NAMES[component] ?? component,
       colour: colourOf(component, unknown),
       device: sum(mine.filter((row) => row.where === "device")),
-      host: sum(mine.filter((row) => row.where !== "device")),
+      host: sum(mine.filter((row) => row.where === "pinned" || row.where === "pageable")),
       content: contentWords(mine),
     };
   });

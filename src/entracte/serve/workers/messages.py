@@ -89,7 +89,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """Weights of a component. where: device, pinned or pageable."""
+    """Weights of a component. where: device, pinned, pageable, or peer: on the group's others."""
 
     component: str
     where: str
