@@ -260,6 +260,15 @@ def test_several_gpus(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_what_gpus_hold_for_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--gpu", "h100-80gb", "x2", "--mode", "resident", "--place", "transformer=peer"]
+    assert run(["plan", *flags, "--height", "512", "--width", "768"]) == 0
+    told = capsys.readouterr().out
+    assert "transformer: each GPU holds 37.1 GB for the others, and copies 37.1 GB" in told
+    assert "no plan fits one" in told
+
+
+@pytest.mark.slow
 def test_passes_only(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--gpu", "h200", "x2", "--height", "512", "--width", "768", "--parallel", "guidance")
     shown = planned(capsys, *flags)

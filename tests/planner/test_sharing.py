@@ -238,6 +238,8 @@ def test_blocks_among_the_devices_of_a_group() -> None:
     saved = whole.peak_device_bytes - named.peak_device_bytes
     slots = 3 * max(MODEL.units["transformer"][:-1])
     assert both_sets / 2 - slots <= saved <= both_sets / 2
+    assert named.for_peers_bytes + named.at_peers_bytes == both_sets
+    assert whole.for_peers_bytes == whole.at_peers_bytes == 0
     assert 1 < named.latency_s / whole.latency_s < 1.03
     auto = Residency(AUTO)
     chosen = decide(c, auto, limits)

@@ -326,5 +326,8 @@ def test_the_plan_is_what_it_takes(wanted: Residency) -> None:
             backend.peers.exchange(None)
         assert plan.device_bytes - less <= backend.peak_device_bytes <= plan.device_bytes
         assert backend.host_bytes == plan.host_bytes
+        net, rows = plan.components["net"], manager.residency()
+        assert sum(row.nbytes for row in rows if row.for_peers) == net.bytes_for_peers
+        assert sum(row.nbytes for row in rows if row.where == "peer") == net.bytes_at_peers
 
     SimulatedGroup(2).run(work)

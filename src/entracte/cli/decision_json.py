@@ -38,6 +38,8 @@ def option_json(option: Option) -> dict[str, Any]:
         "exchange_s": p.exchange_s,
         "peak_device_bytes": p.peak_device_bytes,
         "peak_host_bytes": p.peak_host_bytes,
+        "for_peers_bytes": p.for_peers_bytes,
+        "at_peers_bytes": p.at_peers_bytes,
         "fits": option.fits,
         "reason": option.reason,
         "stages": [_stage_json(stage) for stage in p.stages],

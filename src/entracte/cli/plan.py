@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> None:
 
     hardware, wanted = heed_memory(find_machine(options), wanted)
     model = find_model(options)
-    check_wanted(wanted, model)
+    check_wanted(wanted, model, hardware.devices)
     load = build_workload(options, model, on_gpu=not hardware.unified)
     phases = weight_phases(options.pipeline, load, model)
     meter = TransformerMeter.of(model)

@@ -53,11 +53,11 @@ def build_wanted(options: argparse.Namespace) -> "Residency":
     )
 
 
-def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
+def check_wanted(wanted: "Residency", model: "ModelFigures", devices: int) -> None:
     """Raise ResidencyError where the wishes contradict the model, as the device manager does."""
     from entracte.planner.model_planner import named
     from entracte.planner.model_profile import TRANSFORMER
-    from entracte.residency import BASE, Sizes, WeightPhase, make_plan, resolve_policy
+    from entracte.residency import BASE, RankShare, Sizes, WeightPhase, make_plan, resolve_policy
 
     for name in wanted.places:
         if name not in model.units:
@@ -65,7 +65,8 @@ def check_wanted(wanted: "Residency", model: "ModelFigures") -> None:
             raise ResidencyError(f"no component {name!r} to place; there are {known}")
     for name, units in model.units.items():
         policy = resolve_policy(name, name == TRANSFORMER, named(wanted))
-        make_plan(name, Sizes(units, {}), (WeightPhase(BASE),), policy, unified=False)
+        phases, share = (WeightPhase(BASE),), RankShare(0, devices)
+        make_plan(name, Sizes(units, {}), phases, policy, unified=False, share=share)
 
 
 def find_machine(options: argparse.Namespace) -> "Hardware":

@@ -183,4 +183,9 @@ def _places(prediction: Prediction) -> str:
     for name, place in prediction.places.items():
         found.setdefault(place, []).append(name)
     words = [f"{place}: {', '.join(names)}" for place, names in sorted(found.items())]
+    if prediction.for_peers_bytes:
+        words.append(
+            f"transformer: each GPU holds {size(prediction.for_peers_bytes)} for the others, and "
+            f"copies {size(prediction.at_peers_bytes)} of theirs"
+        )
     return "; ".join(words) if words else "no other component"

@@ -25,7 +25,8 @@ class Footprint:
 
     On the device: always, as long as the plan stands; run, while the component is on loan; phases,
     from the beginning of the first phase to the end of the last; prepare, while weight sets are
-    made. host: on the host.
+    made. host: on the host. for_peers: of the device, what other devices of the group copy from.
+    at_peers: what they hold, and this one copies.
     """
 
     always: int
@@ -33,6 +34,8 @@ class Footprint:
     phases: int
     prepare: int
     host: int
+    for_peers: int = 0
+    at_peers: int = 0
 
     @property
     def on_loan(self) -> int:
@@ -48,7 +51,8 @@ class Footprint:
                 host += buffer.nbytes
             else:
                 found[buffer.lifetime] += buffer.nbytes
-        return cls(found["always"], found["run"], found["phase"], found["prepare"], host)
+        lifetimes = found["always"], found["run"], found["phase"], found["prepare"]
+        return cls(*lifetimes, host, plan.bytes_for_peers, plan.bytes_at_peers)
 
 
 class Plans:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from entracte.errors import BudgetError
+from entracte.errors import BudgetError, ResidencyError
 from entracte.machine.hardware import Hardware
 from entracte.parallel import Layout
 from entracte.units import duration
@@ -59,7 +59,7 @@ def compare(
     """What the devices of a machine gain. plan: decides for a machine, as it did for this one."""
     try:
         alone = plan(hardware.alone()).chosen.prediction.latency_s
-    except BudgetError:
+    except (BudgetError, ResidencyError):  # or it is asked for what one device cannot have
         alone = None
     phases = zip(load.phases, decision.layouts, strict=True)
     layouts = tuple((p.name, layout, describe_layout(layout, p)) for p, layout in phases)

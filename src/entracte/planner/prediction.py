@@ -40,6 +40,8 @@ class Prediction:
     latency_s: the whole request. stall_s: what it waits for weights, switches apart. switch_s: what
     it waits for weights between the loops.
     peak_host_bytes: of weights; other host memory is in the planner's reserve.
+    for_peers_bytes, at_peers_bytes: what each of several devices holds for the others to copy, and
+    what it copies of theirs.
     """
 
     way: Way
@@ -50,6 +52,8 @@ class Prediction:
     switch_s: float
     peak_device_bytes: int
     peak_host_bytes: int
+    for_peers_bytes: int = 0
+    at_peers_bytes: int = 0
 
     @property
     def exchange_s(self) -> float:
@@ -91,4 +95,6 @@ def predict(c: Costs, way: Way, places: Mapping[str, Place]) -> Prediction:
         switch_s=switch,
         peak_device_bytes=device,
         peak_host_bytes=host,
+        for_peers_bytes=transformer.for_peers,
+        at_peers_bytes=transformer.at_peers,
     )

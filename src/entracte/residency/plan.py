@@ -83,6 +83,7 @@ class Plan:
     places: for every weight set, the buffer of every unit; None is a slot.
     expanded: the units that are stored in another form than they are computed with.
     share: of the group's work, where the component's home is `peer` or its host memory is shared.
+    bytes_at_peers: of what other devices hold, and this one copies.
     """
 
     component: str
@@ -95,6 +96,12 @@ class Plan:
     buffers: tuple[BufferPlan, ...]
     expanded: frozenset[int] = frozenset()
     share: RankShare = WHOLE
+    bytes_at_peers: int = 0
+
+    @property
+    def bytes_for_peers(self) -> int:
+        """Bytes of this device that others copy from."""
+        return sum(buffer.nbytes for buffer in self.buffers if buffer.for_peers)
 
     @property
     def copied_from(self) -> Mapping[int, int]:
@@ -219,7 +226,11 @@ def make_plan(
         largest = max([*sizes.at_rest, *(max(each) for each in sizes.factors.values())])
         staging = BufferPlan(STAGING, largest, "always" if policy.stays else "run")
         buffers = (*buffers, staging)
-    return replace(plan, buffers=buffers)
+    # In mode resident each set is among the devices, else the base, as it is stored.
+    whole = [len(sets) * nbytes for nbytes in sizes.units]
+    copied = whole if policy.mode == "resident" else sizes.at_rest
+    at_peers = sum(copied[unit] for unit in plan.copied_from)
+    return replace(plan, buffers=buffers, bytes_at_peers=at_peers)
 
 
 def spread(candidates: "range | tuple[int, ...] | list[int]", count: int) -> tuple[int, ...]:
