@@ -24,6 +24,8 @@ OPTION = {
     "exchange_s",
     "peak_device_bytes",
     "peak_host_bytes",
+    "for_peers_bytes",
+    "at_peers_bytes",
     "fits",
     "reason",
     "stages",
