@@ -284,3 +284,14 @@ def test_so_many_gpus_are_not_in_a_machine(capsys: pytest.CaptureFixture[str]) -
 
 def test_devices_are_this_machine_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert "as in x2" in refused(capsys, "--gpu", "h200", "--devices", "cuda:0", "cuda:1")
+
+
+def test_weights_that_are_quantised(demo_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = ("--gpu", "rtx-4090", "--host-memory", "64GiB")
+    plain = planned(capsys, *card)["chosen"]
+    quantised = planned(capsys, *card, "--weights", "nvfp4", "--text-weights", "gguf-q4_k_m")
+    assert quantised["chosen"]["latency_s"] < plain["latency_s"]
+    assert run(["plan", *card, "--weights", "fp3"]) == 2
+    assert "fp8, fp8-plain, nvfp4" in capsys.readouterr().err
+    assert run(["plan", *card, "--model", str(demo_model), "--weights", "fp8"]) == 2
+    assert "say themselves how its weights are stored" in capsys.readouterr().err

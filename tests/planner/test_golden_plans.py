@@ -3,6 +3,7 @@
 After such a decision: `python -m tests.planner.test_golden_plans` writes them anew.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from entracte.planner.calibration import Calibration
 from entracte.planner.costs import costs
 from entracte.planner.decision import describe
 from entracte.planner.limits import limits_of
-from entracte.planner.model_profile import published
+from entracte.planner.model_profile import ModelFigures, published, with_weights
 from entracte.planner.prediction import predict
 from entracte.planner.search import Search
 from entracte.planner.transformer_work import TransformerMeter
@@ -36,6 +37,12 @@ CARDS = (
     "rtx-5080",
 )
 HOSTS = (32, 64, 128)
+
+# Cards of 8 to 32 GB, for which bfloat16 is too much.
+QUANTISED = Path(__file__).parent / "golden_plans_quantised.txt"
+SMALL_CARDS = ("rtx-4060", "rtx-4070", "rtx-5080", "rtx-4090", "rtx-5090")
+SMALL_HOSTS = (16, 32, 64)
+WEIGHTS = ("fp8", "nvfp4", "gguf-q4_k_m")
 PHASES = (
     WeightPhase(BASE, 30),
     WeightPhase(WeightSet((Adapter("distilled", 1.0),)), 3),
@@ -45,11 +52,11 @@ MODEL = published("ltx-2.3")
 TRANSFORMER = TransformerMeter.of(MODEL)
 
 
-def plan(name: str, gibibytes: int) -> str:
+def plan(name: str, gibibytes: int, model: ModelFigures = MODEL) -> str:
     """The plan for 768x512 and 121 frames."""
     load = Workload.of_sizes(layers=48, height=512, width=768, on_gpu=True)
     hardware = card(name, gibibytes * 2**30)
-    c = costs(MODEL, load, PHASES, hardware, Calibration(), TRANSFORMER)
+    c = costs(model, load, PHASES, hardware, Calibration(), TRANSFORMER)
     best = Search(c, AUTO, limits_of(hardware, AUTO)).best()
     if best is None:
         return "none"
@@ -76,6 +83,24 @@ def test_plans_are_those_that_were_looked_at(name: str) -> None:
     assert {host: plan(name, host) for host in HOSTS} == {
         host: wanted[name, host] for host in HOSTS
     }
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("name", SMALL_CARDS)
+def test_plans_of_quantised_weights_are_those_that_were_looked_at(name: str, weights: str) -> None:
+    found = [quantised_line(name, weights, host) for host in SMALL_HOSTS]
+    assert set(found) <= set(QUANTISED.read_text().splitlines())
+
+
+def quantised_line(name: str, weights: str, host: int) -> str:
+    """With the text encoder in the same format."""
+    return f"{weights} {name} {host} {plan(name, host, quantised_model(weights))}"
+
+
+@lru_cache
+def quantised_model(weights: str) -> ModelFigures:
+    return with_weights(with_weights(MODEL, "transformer", weights), "text_encoder", weights)
 
 
 @pytest.mark.parametrize("name", ["h200", "b200"])
@@ -105,6 +130,14 @@ def main() -> None:
     lines = [f"{name} {host} {plan(name, host)}" for name in CARDS for host in HOSTS]
     GOLDEN.write_text("\n".join(lines) + "\n")
     print(GOLDEN.read_text())
+    lines = [
+        quantised_line(name, weights, host)
+        for weights in WEIGHTS
+        for name in SMALL_CARDS
+        for host in SMALL_HOSTS
+    ]
+    QUANTISED.write_text("\n".join(lines) + "\n")
+    print(QUANTISED.read_text())
 
 
 if __name__ == "__main__":

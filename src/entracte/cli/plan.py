@@ -47,6 +47,15 @@ def add_parser(commands: Any) -> None:
         default=PUBLISHED,
         help=f"a folder, a hub repository, or {PUBLISHED}, which needs no files",
     )
+    parser.add_argument(
+        "--weights",
+        metavar="FORMAT",
+        help=f"how {PUBLISHED} stores its transformer: fp8, nvfp4, mxfp8, int8, gguf-q4_k_m, "
+        "gguf-q8_0, … (default: bfloat16); other models' files say it themselves",
+    )
+    parser.add_argument(
+        "--text-weights", metavar="FORMAT", help="the same of the text encoder (default: bfloat16)"
+    )
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
     machine.add_argument(
         "--gpu",

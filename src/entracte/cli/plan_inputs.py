@@ -154,13 +154,24 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
     from entracte.checkpoints.model_files import ModelPaths, open_model
     from entracte.checkpoints.named import is_repository
     from entracte.planner.model_profile import PUBLISHED as PUBLISHED_FIGURES
-    from entracte.planner.model_profile import figures_of, published
+    from entracte.planner.model_profile import figures_of, published, with_weights
     from entracte.recipes import prefers_distilled
 
-    if options.model == PUBLISHED:
-        return published(options.model)
-    if is_repository(options.model) and options.model in PUBLISHED_FIGURES:
-        return published(options.model)  # what is in the hub's cache would say the same
+    asked = {"transformer": options.weights, "text_encoder": options.text_weights}
+    given = {component: weights for component, weights in asked.items() if weights is not None}
+    known = options.model == PUBLISHED or (
+        is_repository(options.model) and options.model in PUBLISHED_FIGURES
+    )
+    if known:  # what is in the hub's cache would say the same
+        found = published(options.model)
+        for component, weights in given.items():
+            found = with_weights(found, component, weights)
+        return found
+    if given:
+        raise RequestError(
+            f"--weights and --text-weights are for {PUBLISHED}, which is planned without files; "
+            f"those of {options.model} say themselves how its weights are stored"
+        )
     source = open_model(options.model, ModelPaths(), distilled=prefers_distilled(options.pipeline))
     return figures_of(source, torch.bfloat16)
 

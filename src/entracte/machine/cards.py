@@ -151,6 +151,8 @@ CARDS: tuple[Card, ...] = (
         ("4070-ti-super",),
     ),
     Card("rtx-4070", 11.6, 504e9, 58.3e12, GEN4, ("NVIDIA GeForce RTX 4070",), ("4070",)),
+    # Its slot has half the lanes.
+    Card("rtx-4060", 7.6, 272e9, 30.2e12, GEN4 / 2, ("NVIDIA GeForce RTX 4060",), ("4060",)),
     Card("rtx-3090-ti", 23.6, 1.008e12, 80e12, GEN4, ("NVIDIA GeForce RTX 3090 Ti",), ("3090-ti",)),
     Card("rtx-3090", 23.6, 936e9, 71e12, GEN4, ("NVIDIA GeForce RTX 3090",), ("3090",)),
 )

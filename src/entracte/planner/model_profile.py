@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from itertools import groupby
 from types import MappingProxyType
@@ -14,16 +14,31 @@ from entracte.checkpoints.loading import FileSource, build_component, prepare_mo
 from entracte.checkpoints.lora import ADAPTED, open_lora
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
+from entracte.models.formats.schemes import SCHEMES, format_in
+from entracte.models.gemma import file_to_module
 from entracte.models.registry import VERSIONS, ModelVersion
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
-from entracte.residency import AdapterLayout, Changes, MemoryAdapter, as_stored, lay_out
+from entracte.residency import (
+    AdapterLayout,
+    Changes,
+    MemoryAdapter,
+    TensorSpec,
+    UnitLayout,
+    as_stored,
+    lay_out,
+    unit_of,
+)
+from entracte.synthetic.random_sizes import full_sizes
 
 from .meta_ops import META
 from .stage_laws import Cost, StageCosts, trace_stages
 
 TRANSFORMER = "transformer"
 DISTILLED = "distilled"
+
+# How the transformer's keys begin in the published file.
+PREFIX = "model.diffusion_model."
 
 # Models whose figures come with the package: their names, and the file in `published/`.
 PUBLISHED: Mapping[str, str] = MappingProxyType(
@@ -121,6 +136,45 @@ def published(name: str) -> ModelFigures:
         raise RequestError(f"no figures are known of {name!r}; known: {', '.join(PUBLISHED)}")
     file = files("entracte.planner") / "published" / PUBLISHED[name]
     return from_json(json.loads(file.read_text()))
+
+
+def with_weights(model: ModelFigures, component: str, scheme: str) -> ModelFigures:
+    """A published model's figures with a component's weights stored in a format.
+
+    component: "transformer" or "text_encoder". scheme: one of `models.formats.schemes.SCHEMES`.
+    Raises RequestError for others.
+    """
+    if scheme not in SCHEMES:
+        raise RequestError(f"weights are stored as {', '.join(SCHEMES)}; not {scheme!r:.40}")
+    blocks, count = model.version.blocks[component], len(model.units[component]) - 1
+    tensors: dict[int, dict[str, TensorSpec]] = {}
+    quantised = set()
+    for name, shape in _published_shapes(component).items():
+        unit = unit_of(name, blocks, count)
+        found = format_in(scheme, name, blocks, count)
+        parts = {"": (torch.bfloat16, shape)} if found is None else found.parts(*shape)
+        if found is not None:
+            quantised.add(unit)
+        for end, part in parts.items():
+            tensors.setdefault(unit, {})[name + end] = TensorSpec(*part)
+    stored = {
+        unit: UnitLayout.of([((name,), spec) for name, spec in tensors[unit].items()]).nbytes
+        for unit in sorted(quantised)
+    }
+    return replace(model, stored={**model.stored, component: stored})
+
+
+def _published_shapes(component: str) -> dict[str, tuple[int, ...]]:
+    """Of the parameters of the published model, by name."""
+    sizes = full_sizes()
+    if component != TRANSFORMER:
+        named = {file_to_module(key): shape for key, shape in sizes.gemma.items()}
+        return {name: shape for name, shape in named.items() if name is not None}
+    return {
+        key.removeprefix(PREFIX): shape
+        for key, shape in sizes.checkpoint.items()
+        if key.startswith(PREFIX) and "connector" not in key
+    }
 
 
 def to_json(model: ModelFigures) -> dict[str, Any]:

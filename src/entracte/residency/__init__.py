@@ -12,7 +12,7 @@ from .backends.protocol import Backend, Direction, Event, HostMemory, Mark, Stre
 from .budget import ConcurrentUse, ManagerPlan
 from .buffer_key import BlockWeights, BufferKey
 from .formats import WeightFormat
-from .layout import AdapterLayout, as_stored, lay_out
+from .layout import AdapterLayout, UnitLayout, as_stored, lay_out, unit_of
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
@@ -96,6 +96,7 @@ __all__ = [
     "TensorSource",
     "TensorSpec",
     "Transfer",
+    "UnitLayout",
     "WeightFormat",
     "WeightMerge",
     "WeightPhase",
@@ -111,4 +112,5 @@ __all__ = [
     "open_backend",
     "resolve_policy",
     "spread",
+    "unit_of",
 ]

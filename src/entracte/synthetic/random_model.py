@@ -11,7 +11,7 @@ from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.errors import MediaError
 from entracte.models import gemma
 from entracte.models.formats import Format
-from entracte.models.formats.schemes import format_in
+from entracte.models.formats.schemes import TRANSFORMER, format_in
 
 from .demo import write_tokenizer
 from .random_file import Numbers, RandomFile
@@ -77,7 +77,10 @@ def random_model(
 
 def _formats(sizes: ModelSizes, weights: str) -> dict[str, Format]:
     prefix, layers = "model.diffusion_model.", sizes.config["transformer"]["num_layers"]
-    found = {key: format_in(weights, key.removeprefix(prefix), layers) for key in sizes.checkpoint}
+    found = {
+        key: format_in(weights, key.removeprefix(prefix), TRANSFORMER, layers)
+        for key in sizes.checkpoint
+    }
     return {key: each for key, each in found.items() if each is not None}
 
 

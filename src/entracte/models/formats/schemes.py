@@ -1,7 +1,8 @@
-"""Which of the transformer's weights published files store in which format.
+"""Which weights published files store in which format.
 
-They quantise the linears of all blocks but the first two and the last two. GGUF files quantise all
-blocks; their mixes give some linears more bits.
+They quantise the linears of the transformer's blocks, but for the first two and the last two, and
+those of the text encoder's. GGUF files quantise all blocks; their mixes give some linears more
+bits.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +13,11 @@ import torch
 from . import Float8, Format, Ggml, Int8, Mxfp8, Nvfp4, ScaledFloat8
 from .ggml import TYPES
 
-BLOCKS = "transformer_blocks."
+TRANSFORMER = "transformer_blocks"
 GATES = "to_gate_logits"
 
 # Of GGUF's mixes "_M", those that the given type is too coarse for, and what they are in.
-IMPORTANT = ("to_v.weight", "net.2.weight")
+IMPORTANT = ("to_v.weight", "net.2.weight", "v_proj.weight", "down_proj.weight")
 MIXES = {"q4_k_m": ("Q4_K", "Q6_K"), "q5_k_m": ("Q5_K", "Q6_K"), "q3_k_m": ("Q3_K", "Q5_K")}
 
 # A weight's format, by its name in its block; None: bfloat16.
@@ -48,16 +49,18 @@ SCHEMES: Mapping[str, Choose] = MappingProxyType(
 )
 
 
-def format_in(scheme: str, parameter: str, blocks: int) -> Format | None:
-    """The format of one of the transformer's parameters; None: bfloat16.
+def format_in(scheme: str, parameter: str, blocks: str, count: int) -> Format | None:
+    """The format of one of a component's parameters; None: bfloat16.
 
-    scheme: one of `SCHEMES`. parameter: as the transformer calls it. blocks: how many it has.
+    scheme: one of `SCHEMES`. parameter: as the component calls it. blocks: the name of its list of
+    blocks. count: how many it has.
     """
-    number, _, name = parameter.removeprefix(BLOCKS).partition(".")
-    if not parameter.startswith(BLOCKS) or not _is_linear(name):
+    number, _, name = parameter.removeprefix(f"{blocks}.").partition(".")
+    if not parameter.startswith(f"{blocks}.") or not _is_linear(name):
         return None
-    ends = 0 if scheme.startswith("gguf-") or blocks < 8 else 2
-    return SCHEMES[scheme](name) if ends <= int(number) < blocks - ends else None
+    whole = scheme.startswith("gguf-") or blocks != TRANSFORMER or count < 8
+    ends = 0 if whole else 2
+    return SCHEMES[scheme](name) if ends <= int(number) < count - ends else None
 
 
 def _is_linear(name: str) -> bool:
