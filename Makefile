@@ -50,11 +50,12 @@ serve: $(READY)
 	$(BIN)/entracte demo-model demo-model
 	$(BIN)/entracte serve --model demo-model --default-size 384x256 --default-seconds 1
 
+# Python compiles what it imports; pip would compile everything, on one core.
 $(READY): pyproject.toml constraints.txt tests/serve/openai-2.30.0.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/openai-2.30.0 --upgrade \
-		--requirement tests/serve/openai-2.30.0.txt
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --upgrade \
+		--target $(VENV)/openai-2.30.0 --requirement tests/serve/openai-2.30.0.txt
 	touch $(READY)
 
 clean:

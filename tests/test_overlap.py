@@ -126,6 +126,7 @@ def test_frames_of_one_video_at_most_wait(engine: Engine, held: Held, tmp_path: 
     assert writing.wait().output_path == first
 
 
+@pytest.mark.slow
 def test_a_cancel_ends_the_writing(engine: Engine, held: Held, tmp_path: Path) -> None:
     writing = begun(engine, held, tmp_path / "video.mp4")
     held.let_go(stop=True)

@@ -48,6 +48,7 @@ def test_dumps_that_are_there_are_kept(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "fused.json").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("modes", "repeats"), [(["resident"], 1), (["resident", "snapshot low-vram"], 2)]

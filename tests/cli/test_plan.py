@@ -223,6 +223,7 @@ def test_refused(flags: list[str], words: str, capsys: pytest.CaptureFixture[str
     assert words in refused(capsys, *flags)
 
 
+@pytest.mark.slow
 def test_svg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "plan.svg"
     command = ["plan", "--gpu", "rtx-4090", "--svg", str(path)]

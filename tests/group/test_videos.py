@@ -67,6 +67,7 @@ def test_two_devices_make_every_recipe(demo_model: Path, tmp_path: Path, pipelin
     assert are_close(tmp_path / "one.safetensors", tmp_path / "two.safetensors")
 
 
+@pytest.mark.slow
 def test_two_devices_make_what_one_does(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def witness(float32_transformer: Transformer) -> LTX2VideoTransformer3DModel:
     return model.eval()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("evaluated", "options"),
     [

@@ -102,6 +102,7 @@ def test_smaller_devices_get_the_same_video(
     assert decision.chosen.prediction.peak_device_bytes <= limit
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_run_is_predicted(engine: Engine) -> None:
     engine.forget_prompts()
     result = engine.generate(small(), keep_frames=False)

@@ -94,6 +94,7 @@ def test_fused_waits_for_the_merges_alone(k: int, card: Card) -> None:
     assert not kinds["copy in"]
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", ["fused", "snapshot"])
 @pytest.mark.parametrize("m", [0, 4])

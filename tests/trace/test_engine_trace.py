@@ -160,6 +160,7 @@ def test_memory_is_that_of_the_residency(engine: Engine) -> None:
 # Faults, made on purpose
 
 
+@pytest.mark.slow
 def test_a_sleep_of_the_host_is_seen_in_its_stage(engine: Engine, tmp_path: Path) -> None:
     def dawdle(progress: object) -> None:
         if vars_of(progress) == ("refine", 2):

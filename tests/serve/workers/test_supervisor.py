@@ -89,6 +89,7 @@ def test_a_stop_gives_the_running_video_back(tmp_path: Path) -> None:
         assert {job.status for job in again.service.store.page(other, None, 9)} == {"completed"}
 
 
+@pytest.mark.slow
 def test_a_database_that_fails_costs_neither_a_video_nor_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def bitmap() -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_draining_finishes_what_runs_and_begins_nothing(tmp_path: Path) -> None:
     with local(tmp_path / "data") as running:
         first, second = running.create("steps 60"), running.create()
@@ -167,6 +169,7 @@ def test_health_follows_the_worker(tmp_path: Path) -> None:
         wait_for(lambda: running.client.get("/health").status_code == 200)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_open_its_engine_says_why(tmp_path: Path) -> None:
     with local(tmp_path / "data", OpenFake(opening="refuse"), ready=False) as running:
         words = wait_for(lambda: running.service.startup_error)
