@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from entracte.models.transformer import (
+    HeadRoom,
     Pass,
     StreamInput,
     TokenRun,
@@ -40,6 +41,10 @@ class ThreadMemory:
     def view(self, rank: int, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         nbytes = torch.Size(shape).numel() * dtype.itemsize
         return self.memory[rank][start : start + nbytes].view(dtype).view(*shape)
+
+    def copy(self, x: Tensor, to: HeadRoom) -> None:
+        for part, given in zip(to.parts, x, strict=True):
+            part.copy_(given.view(part.shape))
 
     def meet(self, meeting: int) -> None:
         self.meetings.append(meeting)

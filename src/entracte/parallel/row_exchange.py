@@ -1,7 +1,8 @@
 """Sequence parallelism by writing into each other's memory, within the streams of a block.
 
-The kernel that makes heads writes them where they are attended for; so nothing is launched for an
-exchange but flags that say it is done, and all of it can be captured in a graph.
+The kernel that norms heads writes them where they are attended for, and one that leaves most of the
+GPU to the products beside it copies what is not normed. Flags say when it is done; all of it can be
+captured in a graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,23 +47,19 @@ class RowExchange:
     def room(self, what: str, rows: int, tokens: int, heads: int, like: Tensor) -> HeadRoom:
         shape = sum(self._counts), rows, heads // self._ranks.size, like.shape[-1]
         places = slice(self._first, self._first + tokens)
-        parts = [
-            self._memory.view(rank, self._slots[what], shape, like.dtype)[places].transpose(0, 1)
-            for rank in range(self._ranks.size)
-        ]
-        key = what, shape, tokens
-        if key not in self._addresses:
-            pointers = [part.data_ptr() for part in parts]
-            self._addresses[key] = torch.tensor(pointers, dtype=torch.int64, device=like.device)
-        return HeadRoom(parts, None, self._addresses[key])
+        return self._room(
+            what,
+            [memory[places].transpose(0, 1) for memory in self._of_all(what, shape, like.dtype)],
+        )
 
     def tell(self, what: str, heads: Tensor, room: HeadRoom | None) -> Awaited:
         rows, tokens, count, head_dim = heads.shape
-        lane = AUDIO if what.startswith("audio") else VIDEO
+        lane = _lane(what)
         if room is None:
             room = self.room(what, rows, tokens, count, heads)
+            split = heads.unflatten(2, (self._ranks.size, -1)).permute(2, 0, 1, 3, 4)
             with self._beside(lane):
-                room.fill(heads)
+                self._memory.copy(split.flatten(3), room)
         self._unmet[lane] = True
         shape = sum(self._counts), rows, count // self._ranks.size, head_dim
 
@@ -109,25 +106,26 @@ class RowExchange:
     def whole(self, x: Tensor) -> Tensor:
         return whole(self._ranks, x, self._counts)
 
-    def part(self, tokens: Tensor) -> Tensor:
-        self._memory.meet(VIDEO)  # the first of a block
+    def part(self, what: str, tokens: Tensor) -> Tensor:
+        self._memory.meet(_lane(what))  # the first of a block
         count, over = divmod(tokens.shape[1], self._ranks.size)
         return tokens if over else tokens.narrow(1, self._ranks.rank * count, count)
 
     def join(self, what: str, heads: Tensor, tokens: int) -> Awaited:
-        mine = heads.shape[1]
+        mine, lane = heads.shape[1], _lane(what)
         if mine == tokens:
             return lambda: heads
         shape = heads.shape[0], tokens, *heads.shape[2:]
-        first = self._ranks.rank * mine
-        with self._beside(VIDEO):
-            for rank in range(self._ranks.size):
-                to = self._memory.view(rank, self._slots[what], shape, heads.dtype)
-                to[:, first : first + mine].copy_(heads)
-        self._unmet[VIDEO] = True
+        here = slice(self._ranks.rank * mine, (self._ranks.rank + 1) * mine)
+        room = self._room(
+            what, [memory[:, here] for memory in self._of_all(what, shape, heads.dtype)]
+        )
+        with self._beside(lane):
+            self._memory.copy(heads.flatten(2).expand(self._ranks.size, -1, -1, -1), room)
+        self._unmet[lane] = True
 
         def awaited() -> Tensor:
-            self._meet(VIDEO)
+            self._meet(lane)
             return self._own(what, shape, heads.dtype)
 
         return awaited
@@ -135,6 +133,22 @@ class RowExchange:
     def break_off(self) -> None:
         """See `RowMemory.break_off`."""
         self._memory.break_off()
+
+    def _of_all(self, what: str, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+        """What every rank has in a slot."""
+        return [
+            self._memory.view(rank, self._slots[what], shape, dtype)
+            for rank in range(self._ranks.size)
+        ]
+
+    def _room(self, what: str, parts: Sequence[Tensor]) -> HeadRoom:
+        key = what, parts[0].shape
+        if key not in self._addresses:
+            pointers = [part.data_ptr() for part in parts]
+            self._addresses[key] = torch.tensor(
+                pointers, dtype=torch.int64, device=self._memory.device
+            )
+        return HeadRoom(parts, None, self._addresses[key])
 
     def _own(self, what: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return self._memory.view(self._ranks.rank, self._slots[what], shape, dtype)
@@ -158,6 +172,10 @@ class RowExchange:
             self._memory.meet(lane)
 
 
+def _lane(what: str) -> int:
+    return AUDIO if what.startswith("audio") else VIDEO
+
+
 def slots_of(
     config: TransformerConfig,
     ranks: int,
@@ -178,7 +196,8 @@ def slots_of(
         "out": rows * (tokens + ranks) * video // ranks,
         **{f"audio {what}": rows * tokens * sound // ranks for what in "kv"},
         "audio out": rows * audio * sound,
-        **{f"text {what}": prod(texts) * video for what in "kv"},
+        **{f"video text {what}": prod(texts) * video for what in "kv"},
+        **{f"audio text {what}": prod(texts) * sound for what in "kv"},
     }
     slots, end = {}, 0
     for what, count in numbers.items():

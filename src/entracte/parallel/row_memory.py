@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from entracte.models.transformer import HeadRoom
+
 from .ranks import Ranks
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,10 @@ HANDLE_BYTES = 1024
 
 # Ranks meet in each lane of a block on its own.
 MEETINGS = 2
+
+# Copies to other GPUs are limited by the link. More programs would keep more of the GPU from the
+# products beside them.
+COPYING_PROGRAMS = 16
 
 # A flag is looked at about once a microsecond: after some ten minutes a rank is given up.
 TRIES = 2**29
@@ -33,6 +39,9 @@ class Mapped(Protocol):
 
     def view(self, rank: int, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A tensor in a rank's memory, from byte `start` on."""
+
+    def copy(self, x: Tensor, to: HeadRoom) -> None:
+        """Copy every x[i] of [ranks, rows, tokens, width] to the part of rank i."""
 
     def meet(self, meeting: int) -> None:
         """What follows comes after all that was before it on any rank.
@@ -71,6 +80,11 @@ class RowMemory:
         first = self._flags_bytes + start
         nbytes = prod(shape) * dtype.itemsize
         return self._memory[rank][first : first + nbytes].view(dtype).view(*shape)
+
+    def copy(self, x: Tensor, to: HeadRoom) -> None:
+        from entracte.models.kernels.copies import copy_to
+
+        copy_to(x, to, COPYING_PROGRAMS)
 
     def meet(self, meeting: int) -> None:
         from entracte.models.kernels.meeting_triton import meeting_kernel

@@ -117,7 +117,7 @@ class SequenceExchange:
     def whole(self, x: Tensor) -> Tensor:
         return whole(self._ranks, x, self._counts)
 
-    def part(self, tokens: Tensor) -> Tensor:
+    def part(self, _what: str, tokens: Tensor) -> Tensor:
         count, over = divmod(tokens.shape[1], self._ranks.size)
         return tokens if over else tokens.narrow(1, self._ranks.rank * count, count)
 

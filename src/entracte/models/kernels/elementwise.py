@@ -24,6 +24,10 @@ from .elementwise_triton import (
 # How many tokens one program makes the gates of. The order of a sum depends on it.
 GATE_TOKENS = 32
 
+# How many pieces of a token's width are on their way to it at once: little else hides that a
+# program waits for each.
+GATE_STAGES = 5
+
 
 class FusedElementwise:
     """`Elementwise` in one kernel for each operation.
@@ -103,6 +107,7 @@ class FusedElementwise:
             HEADS=triton.next_power_of_2(heads),
             HALVES=triton.next_power_of_2(half),
             ROTATED=rotary is not None,
+            ALIGNED=1 if room is None else room.aligned(half),
             num_warps=_warps(width),
             **EXACT,
         )
@@ -126,6 +131,7 @@ class FusedElementwise:
             HEADS=max(16, triton.next_power_of_2(heads)),
             DEPTH=128,
             num_warps=4,
+            num_stages=GATE_STAGES,
             **EXACT,
         )
         return out

@@ -133,8 +133,12 @@ def normed_heads_kernel(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr,  # noqa: N803
     HALVES: tl.constexpr,  # noqa: N803
     ROTATED: tl.constexpr,  # noqa: N803
+    ALIGNED: tl.constexpr,  # noqa: N803
 ):
-    """RMS norm with a weight; then the halves of each head rotate against each other."""
+    """RMS norm with a weight; then the halves of each head rotate against each other.
+
+    ALIGNED: bytes, of where each half of a head is in the parts.
+    """
     row = tl.program_id(0)
     head = tl.arange(0, HEADS)[:, None]
     place = tl.arange(0, HALVES)[None, :]
@@ -169,6 +173,8 @@ def normed_heads_kernel(  # type: ignore[no-untyped-def]
         to = out + number * part_stride
     to += (row // tokens).to(tl.int64) * row_stride + (row % tokens).to(tl.int64) * token_stride
     to += (head % PART) * (2 * HALF) + place
+    if ADDRESSED:
+        to = tl.multiple_of(to, [1, ALIGNED])  # which an address in a table does not tell
     tl.store(to, first, mask=inside)
     tl.store(to + HALF, second, mask=inside)
 

@@ -116,7 +116,8 @@ class Block(nn.Module):
                 self.audio_prompt_scale_shift_table,
                 self.scale_shift_table_a2v_ca_audio,
                 ops,
-                ONE_DEVICE,
+                exchange,
+                "audio",
             )
         for_video = _shared(
             self.attn2,
@@ -126,6 +127,7 @@ class Block(nn.Module):
             self.scale_shift_table_a2v_ca_video,
             ops,
             exchange,
+            "video",
         )
         return Shared(for_video, for_audio)
 
@@ -314,13 +316,14 @@ def _shared(
     cross: Tensor,
     ops: Elementwise,
     exchange: Exchange,
+    stream: str,
 ) -> StreamShared:
     timesteps = conditions.timesteps
     rows = (table + conditions.timestep).unbind(1)
     a2v_scale, a2v_shift, v2a_scale, v2a_shift = (cross[:4] + conditions.cross).unbind(1)
     shift, scale = prompt + conditions.prompt
     tokens = conditions.contexts.shape[1]
-    text = ops.modulated(exchange.part(conditions.contexts), scale, shift)
+    text = ops.modulated(exchange.part(f"{stream} text", conditions.contexts), scale, shift)
     return StreamShared(
         attention=Modulation(rows[0], rows[1], timesteps),
         attention_gate=rows[2],
@@ -331,8 +334,8 @@ def _shared(
         audio_to_video=Modulation(a2v_shift, a2v_scale, timesteps),
         video_to_audio=Modulation(v2a_shift, v2a_scale, timesteps),
         cross_gate=cross[4:] + conditions.cross_gate,
-        text_keys=exchange.join("text k", attention.keys(text, ops=ops), tokens),
-        text_values=exchange.join("text v", attention.values(text), tokens),
+        text_keys=exchange.join(f"{stream} text k", attention.keys(text, ops=ops), tokens),
+        text_values=exchange.join(f"{stream} text v", attention.values(text), tokens),
     )
 
 

@@ -6,9 +6,12 @@ tokens. Audio and text tokens are on every device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Protocol
 
 from torch import Tensor
+
+VECTOR = 16  # bytes that a thread of a GPU writes at once
 
 # What was asked for, once it is here.
 Awaited = Callable[[], Tensor]
@@ -27,6 +30,14 @@ class HeadRoom:
     memory: Tensor | None
     addresses: Tensor | None = None
 
+    def aligned(self, count: int) -> int:
+        """A power of two of bytes, at most 16, that runs of so many numbers in any part begin at a
+        multiple of: how much a kernel may write at once.
+        """
+        part = self.parts[0]
+        steps = count, *part.stride()[:-1]
+        return gcd(VECTOR, part.data_ptr(), *(step * part.itemsize for step in steps))
+
     def fill(self, heads: Tensor) -> None:
         """Copy heads [rows, tokens, heads, head_dim]."""
         split = heads.unflatten(2, (len(self.parts), -1))
@@ -40,7 +51,8 @@ class HeadRoom:
 class Exchange(Protocol):
     """All tensors are [rows, tokens, heads, head_dim] unless another shape is told.
 
-    captured: whether it can be a part of CUDA graphs. what: names a tensor of a block.
+    captured: whether it can be a part of CUDA graphs. what: names a tensor of a block; those in
+        audio's lane begin with "audio".
     """
 
     captured: bool
@@ -66,8 +78,11 @@ class Exchange(Protocol):
     def whole(self, x: Tensor) -> Tensor:
         """Hidden states of the device's video tokens, [rows, tokens, width], for those of all."""
 
-    def part(self, tokens: Tensor) -> Tensor:
-        """Of tokens that all devices have, [rows, tokens, width], those that this one computes."""
+    def part(self, what: str, tokens: Tensor, /) -> Tensor:
+        """Of tokens that all devices have, [rows, tokens, width], those that this one computes.
+
+        A block asks for it first, in each lane.
+        """
 
     def join(self, what: str, heads: Tensor, tokens: int, /) -> Awaited:
         """The heads of a `part` of so many tokens for those of all of them."""
@@ -98,7 +113,7 @@ class OneDevice:
     def whole(self, x: Tensor) -> Tensor:
         return x
 
-    def part(self, tokens: Tensor) -> Tensor:
+    def part(self, _what: str, tokens: Tensor) -> Tensor:
         return tokens
 
     def join(self, _what: str, heads: Tensor, _tokens: int) -> Awaited:
