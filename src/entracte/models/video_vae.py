@@ -95,6 +95,11 @@ class VideoEncoder(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """The means of the latents' distribution."""
+        return self.moments(pixels)[:, :-1]
+
+    def moments(self, pixels: Tensor) -> Tensor:
+        """The means, and as the last channel the log variance, common to all."""
         p = self.patch
         x = pixels.unflatten(4, (-1, p)).unflatten(3, (-1, p))  # [b, c, f, h, p, w, p]
         x = x.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
@@ -102,7 +107,7 @@ class VideoEncoder(nn.Module):
         for block in self.down_blocks:
             x = block(x)
         out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
-        return out[:, :-1]  # the last channel is the log variance, common to all
+        return out
 
 
 class VideoDecoder(nn.Module):

@@ -1,0 +1,185 @@
+"""The loop that every component is trained with: bounded by time, seeded, resumable, logged."""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+# What is left of a run's time at its end for its last report.
+CLOSING_SECONDS = 8.0
+
+Losses = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """How a component is optimised.
+
+    warmup: steps over which the learning rate rises, at the start of every run: the optimizer's
+        moments are kept only where there is room for them.
+    decay: the part of a run's time, at its end, in which the learning rate falls to zero.
+    reports: seconds from one report and checkpoint to the next.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    warmup: int = 100
+    decay: float = 0.35
+    reports: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call of a command: how long, and where its checkpoint, its log and its pictures are.
+
+    steps: at most as many in this run, for a test.
+    smoke: with the batches of a test, which a CPU computes in a second.
+    """
+
+    folder: Path
+    minutes: float
+    steps: int | None
+    device: torch.device
+    seed: int
+    smoke: bool
+
+
+def command(description: str) -> argparse.ArgumentParser:
+    """The flags that every command has; `parse` reads them."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--folder", type=Path, default=Path("train"), help="of checkpoints")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long, in all")
+    parser.add_argument("--steps", type=int, help="at most as many")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="tiny batches, for a test")
+    return parser
+
+
+def parse(options: argparse.Namespace) -> Run:
+    device = torch.device(options.device)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return Run(
+        options.folder, options.minutes, options.steps, device, options.seed, options.smoke
+    )
+
+
+def save_weights(path: Path, module: nn.Module, dtype: torch.dtype, step: int) -> None:
+    """Write a module's parameters and buffers."""
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    temporary = path.with_suffix(".part")
+    save_file(tensors, temporary, {"step": str(step)})
+    temporary.replace(path)
+
+
+def load_weights(path: Path, module: nn.Module) -> int:
+    """Read what `save_weights` wrote into a module; returns the step."""
+    with safe_open(path, framework="pt") as file:
+        module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return int(file.metadata()["step"])
+
+
+def train(
+    name: str,
+    module: nn.Module,
+    loss: Callable[[int], Losses],
+    report: Callable[[int], Mapping[str, float]],
+    loop: Loop,
+    run: Run,
+) -> int:
+    """Train the parameters of a module that require gradients; returns the step reached.
+
+    loss: the terms of a step's loss, already weighted; their sum is minimised. Steps are counted
+        over all runs, so that a run that goes on sees other scenes.
+    report: figures for the log, after a step; it may draw pictures.
+    """
+    started = time.monotonic()
+    checkpoint, moments = run.folder / f"{name}.safetensors", run.folder / f"{name}.optimizer.pt"
+    parameters = [each for each in module.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=loop.learning_rate,
+        betas=loop.betas,
+        weight_decay=loop.weight_decay,
+        fused=run.device.type == "cuda",
+    )
+    step = load_weights(checkpoint, module) if checkpoint.exists() else 0
+    if moments.exists():
+        saved = torch.load(moments, map_location=run.device, weights_only=True)
+        if saved["step"] == step and saved["count"] == len(parameters):
+            optimizer.load_state_dict(saved["optimizer"])
+
+    def save() -> None:
+        save_weights(checkpoint, module, torch.float16, step)
+        torch.save(
+            {"step": step, "count": len(parameters), "optimizer": optimizer.state_dict()}, moments
+        )
+
+    first, reported = step, started
+    seconds = 60 * run.minutes - (0 if run.smoke else CLOSING_SECONDS)
+    begun = started
+    sums: dict[str, Tensor] = {}
+    counted = 0
+    while run.steps is None or step - first < run.steps:
+        now = time.monotonic()
+        if now - started > seconds:
+            break
+        done = (now - begun) / max(1.0, started + seconds - begun)
+        warm = min(1.0, (step - first + 1) / loop.warmup)
+        falling = min(1.0, (1 - done) / loop.decay)
+        for group in optimizer.param_groups:
+            group["lr"] = loop.learning_rate * warm * max(0.0, falling)
+        terms = loss(step)
+        total = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(parameters, loop.clip)
+        # A step that is not finite is left out: one bad batch must not end a run.
+        for each in parameters:
+            if each.grad is not None:
+                each.grad.nan_to_num_(0.0, 0.0, 0.0)
+        optimizer.step()
+        step += 1
+        counted += 1
+        for term, value in {**terms, "norm": norm}.items():
+            sums[term] = sums.get(term, torch.zeros_like(value)) + value.detach()
+        if step == first + 1:
+            begun = time.monotonic()  # what was compiled is
+        if time.monotonic() - reported > loop.reports:
+            reported = time.monotonic()
+            means = {term: float(value) / counted for term, value in sums.items()}
+            _log(run, name, step, started, means | dict(report(step)))
+            save()
+            sums, counted = {}, 0
+    means = {term: float(value) / counted for term, value in sums.items()}
+    _log(run, name, step, started, means | dict(report(step)))
+    save()
+    return step
+
+
+def _log(run: Run, name: str, step: int, started: float, values: Mapping[str, float]) -> None:
+    line = {"step": step, "seconds": round(time.monotonic() - started, 1)} | {
+        key: float(f"{value:.4g}") if math.isfinite(value) else str(value)
+        for key, value in values.items()
+    }
+    print(name, json.dumps(line), flush=True)
+    with (run.folder / f"{name}.log").open("a") as file:
+        file.write(json.dumps(line) + "\n")
