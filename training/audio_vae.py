@@ -33,7 +33,7 @@ class Settings:
     squares: float = 0.25
     changes: float = 1.0
     kl: float = 1e-3
-    loop: Loop = Loop(learning_rate=2e-3)
+    loop: Loop = Loop(learning_rate=2e-3)  # noqa: RUF009
 
 
 SETTINGS = Settings()
@@ -85,20 +85,19 @@ def difference(made: Tensor, wanted: Tensor, settings: Settings) -> dict[str, Te
 def fit(run: Run) -> AudioVae:
     """Train for one run, from the checkpoint in its folder if there is one."""
     settings = SMOKE if run.smoke else SETTINGS
-    vae = new_audio_vae().to(run.device, memory_format=torch.channels_last)
+    vae = new_audio_vae().to(run.device)
     fast = run.device.type == "cuda"
-    made_of = torch.compile(rebuild, dynamic=False) if fast else rebuild
 
-    def loss(step: int) -> Losses:
+    def loss(step: int, done: float) -> Losses:  # noqa: ARG001
         mel = mels(run.seed + step + 1, settings, run)
         latent = (mel.shape[0], CHANNELS, (mel.shape[2] + 3) // 4, mel.shape[3] // 4)
         noise = torch.randn(latent, device=run.device)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
-            made, means, log_variance = made_of(vae, mel, noise)
+            made, means, log_variance = rebuild(vae, mel, noise)
         nats = 0.5 * (means.square() + log_variance.exp() - 1 - log_variance).mean()
         return {**difference(made, mel, settings), "kl": settings.kl * nats}
 
-    def report(step: int) -> dict[str, float]:
+    def report() -> dict[str, float]:
         set_statistics(vae, settings, run)
         return measure(vae, settings, run)
 

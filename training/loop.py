@@ -13,6 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .muon import Muon
+
 # What is left of a run's time at its end for its last report.
 CLOSING_SECONDS = 8.0
 
@@ -23,6 +25,7 @@ Losses = Mapping[str, Tensor]
 class Loop:
     """How a component is optimised.
 
+    muon: for weights of more than two dimensions, AdamW for the rest.
     warmup: steps over which the learning rate rises, at the start of every run: the optimizer's
         moments are kept only where there is room for them.
     decay: the part of a run's time, at its end, in which the learning rate falls to zero.
@@ -30,6 +33,7 @@ class Loop:
     """
 
     learning_rate: float = 1e-3
+    muon: bool = False
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.0
     clip: float = 1.0
@@ -75,7 +79,12 @@ def parse(options: argparse.Namespace) -> Run:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     return Run(
-        options.folder, options.minutes, options.steps, device, options.seed, options.smoke
+        folder=options.folder,
+        minutes=options.minutes,
+        steps=options.steps,
+        device=device,
+        seed=options.seed,
+        smoke=options.smoke,
     )
 
 
@@ -100,38 +109,33 @@ def load_weights(path: Path, module: nn.Module) -> int:
 def train(
     name: str,
     module: nn.Module,
-    loss: Callable[[int], Losses],
-    report: Callable[[int], Mapping[str, float]],
+    loss: Callable[[int, float], Losses],
+    report: Callable[[], Mapping[str, float]],
     loop: Loop,
     run: Run,
 ) -> int:
     """Train the parameters of a module that require gradients; returns the step reached.
 
     loss: the terms of a step's loss, already weighted; their sum is minimised. Steps are counted
-        over all runs, so that a run that goes on sees other scenes.
-    report: figures for the log, after a step; it may draw pictures.
+        over all runs, so that a run that goes on sees other scenes; also given is the part of this
+        run's time that is over.
+    report: figures for the log; it may draw pictures.
     """
     started = time.monotonic()
     checkpoint, moments = run.folder / f"{name}.safetensors", run.folder / f"{name}.optimizer.pt"
     parameters = [each for each in module.parameters() if each.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=loop.learning_rate,
-        betas=loop.betas,
-        weight_decay=loop.weight_decay,
-        fused=run.device.type == "cuda",
-    )
+    optimizers = new_optimizers(parameters, loop, run)
     step = load_weights(checkpoint, module) if checkpoint.exists() else 0
     if moments.exists():
         saved = torch.load(moments, map_location=run.device, weights_only=True)
         if saved["step"] == step and saved["count"] == len(parameters):
-            optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
 
     def save() -> None:
         save_weights(checkpoint, module, torch.float16, step)
-        torch.save(
-            {"step": step, "count": len(parameters), "optimizer": optimizer.state_dict()}, moments
-        )
+        states = [each.state_dict() for each in optimizers]
+        torch.save({"step": step, "count": len(parameters), "optimizers": states}, moments)
 
     first, reported = step, started
     seconds = 60 * run.minutes - (0 if run.smoke else CLOSING_SECONDS)
@@ -145,18 +149,17 @@ def train(
         done = (now - begun) / max(1.0, started + seconds - begun)
         warm = min(1.0, (step - first + 1) / loop.warmup)
         falling = min(1.0, (1 - done) / loop.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = loop.learning_rate * warm * max(0.0, falling)
-        terms = loss(step)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = loop.learning_rate * warm * max(0.0, falling)
+        terms = loss(step, done)
         total = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
+        for each in parameters:
+            each.grad = None
         total.backward()
         norm = nn.utils.clip_grad_norm_(parameters, loop.clip)
-        # A step that is not finite is left out: one bad batch must not end a run.
-        for each in parameters:
-            if each.grad is not None:
-                each.grad.nan_to_num_(0.0, 0.0, 0.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         counted += 1
         for term, value in {**terms, "norm": norm}.items():
@@ -165,20 +168,42 @@ def train(
             begun = time.monotonic()  # what was compiled is
         if time.monotonic() - reported > loop.reports:
             reported = time.monotonic()
-            means = {term: float(value) / counted for term, value in sums.items()}
-            _log(run, name, step, started, means | dict(report(step)))
+            means = _means(sums, counted)
+            _log(run, name, step, started, means | dict(report()))
             save()
             sums, counted = {}, 0
-    means = {term: float(value) / counted for term, value in sums.items()}
-    _log(run, name, step, started, means | dict(report(step)))
+    means = _means(sums, counted)
+    _log(run, name, step, started, means | dict(report()))
     save()
     return step
 
 
+def _means(sums: Mapping[str, Tensor], counted: int) -> dict[str, float]:
+    means = {term: float(value) / counted for term, value in sums.items()}
+    if not all(map(math.isfinite, means.values())):
+        raise FloatingPointError(f"training broke down; the last checkpoint is good: {means}")
+    return means
+
+
+def new_optimizers(
+    parameters: list[nn.Parameter], loop: Loop, run: Run
+) -> list[torch.optim.Optimizer]:
+    """Muon for the weights that are to have it, AdamW for the rest."""
+    weights = [each for each in parameters if loop.muon and each.dim() > 2]
+    known = set(map(id, weights))
+    adam = torch.optim.AdamW(
+        [each for each in parameters if id(each) not in known],
+        lr=loop.learning_rate,
+        betas=loop.betas,
+        weight_decay=loop.weight_decay,
+        fused=run.device.type == "cuda",
+    )
+    return [adam, Muon(weights, loop.learning_rate)] if weights else [adam]
+
+
 def _log(run: Run, name: str, step: int, started: float, values: Mapping[str, float]) -> None:
     line = {"step": step, "seconds": round(time.monotonic() - started, 1)} | {
-        key: float(f"{value:.4g}") if math.isfinite(value) else str(value)
-        for key, value in values.items()
+        key: float(f"{value:.4g}") for key, value in values.items()
     }
     print(name, json.dumps(line), flush=True)
     with (run.folder / f"{name}.log").open("a") as file:

@@ -34,13 +34,13 @@ VIDEO_VAE: dict[str, Any] = {
     # From pixels inwards, as in the published config.
     "decoder_blocks": [
         ["res_x", {"num_layers": 1}],
-        ["compress_space", {"multiplier": 2}],
+        ["compress_space", {"multiplier": 2, "residual": True}],
         ["res_x", {"num_layers": 1}],
-        ["compress_time", {"multiplier": 1}],
+        ["compress_time", {"multiplier": 1, "residual": True}],
         ["res_x", {"num_layers": 3}],
-        ["compress_all", {"multiplier": 1}],
+        ["compress_all", {"multiplier": 1, "residual": True}],
         ["res_x", {"num_layers": 2}],
-        ["compress_all", {"multiplier": 2}],
+        ["compress_all", {"multiplier": 2, "residual": True}],
         ["res_x", {"num_layers": 1}],
     ],
 }

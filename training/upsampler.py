@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from entracte.errors import MediaError
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
 
 from . import video_vae
 from .loop import Loop, Losses, Run, command, load_weights, parse, train
 from .measures import contact_sheet, psnr
-from .media_sizes import UPSAMPLER
+from .media_sizes import UPSAMPLER, VIDEO_VAE
 from .world import FRAME_RATE, picture, sample_scenes
 from .world.scenes import Split
 
@@ -33,7 +32,7 @@ class Settings:
     height: int = 128
     width: int = 192
     frames: int = 49
-    loop: Loop = Loop(learning_rate=2e-3)
+    loop: Loop = Loop(learning_rate=2e-3)  # noqa: RUF009
 
 
 SETTINGS = Settings()
@@ -69,21 +68,24 @@ def both_sizes(
 def fit(run: Run) -> Upsampler:
     """Train for one run, from the checkpoint in its folder if there is one."""
     settings = SMOKE if run.smoke else SETTINGS
-    vae = VideoVae(video_vae.VIDEO_VAE)
+    vae = VideoVae(VIDEO_VAE)
     checkpoint = run.folder / f"{video_vae.NAME}.safetensors"
     if not checkpoint.exists():
-        raise MediaError(f"the upsampler needs a trained video VAE: there is no {checkpoint}")
+        raise FileNotFoundError(
+            f"the upsampler needs a trained video VAE: there is no {checkpoint}"
+        )
     load_weights(checkpoint, vae)
-    vae.to(run.device, memory_format=torch.channels_last_3d).requires_grad_(False)
+    video_vae.placed(vae, run.device).requires_grad_(False)
     upsampler = new_upsampler().to(run.device)
     fast = run.device.type == "cuda"
     std = vae.latents_std.view(1, -1, 1, 1, 1)
 
     def encode(pixels: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
-            return vae.encoder(pixels).float()
+            latents: Tensor = vae.encoder(pixels).float()
+        return latents
 
-    def loss(step: int) -> Losses:
+    def loss(step: int, done: float) -> Losses:  # noqa: ARG001
         small, large = (encode(each) for each in both_sizes(run.seed + step + 1, settings, run))
         with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
             made = upsampler(small).float()
@@ -91,12 +93,14 @@ def fit(run: Run) -> Upsampler:
         return {"squares": error.square().mean()}
 
     @torch.no_grad()
-    def report(step: int) -> dict[str, float]:
+    def report() -> dict[str, float]:
         small, large = both_sizes(HELD_OUT_SEED, settings, run, "heldout")
         with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
             made = vae.decoder(upsampler(vae.encoder(small)))
             stage_1 = vae.decoder(vae.encoder(small)).float()
-        enlarged = F.interpolate(stage_1.transpose(1, 2).flatten(0, 1), scale_factor=2, mode="bicubic")
+        enlarged = F.interpolate(
+            stage_1.transpose(1, 2).flatten(0, 1), scale_factor=2, mode="bicubic"
+        )
         enlarged = enlarged.unflatten(0, (len(small), -1)).transpose(1, 2)
         pairs = zip(large, made, enlarged, strict=True)
         contact_sheet([each for row in pairs for each in row], run.folder / f"{NAME}.png")

@@ -37,6 +37,7 @@ class Settings:
     edges: the weight of differences between neighbouring pixels, at three scales; motion: between
         frames.
     kl: the weight of a latent's nats.
+    whole: from which part of a run's time on clips are learned whole rather than in thirds.
     blur: how much noise a decoder is trained to bear, in standard deviations of the latents, once
         the encoder is frozen: what a transformer makes is never quite what was encoded.
     """
@@ -49,13 +50,16 @@ class Settings:
     edges: float = 0.5
     motion: float = 0.5
     squares: float = 2.0
-    kl: float = 1e-4
+    kl: float = 1e-5
     blur: float = 0.1
-    loop: Loop = Loop(learning_rate=2e-3)
+    whole: float = 0.8
+    loop: Loop = Loop(learning_rate=3e-3, muon=True)  # noqa: RUF009
 
 
 SETTINGS = Settings()
-SMOKE = Settings(height=64, width=64, frames=9, clips=1, stills=1)
+SMOKE = Settings(height=32, width=64, frames=25, clips=1, stills=1)
+
+KINDS = ("small", "window", "small", "window", "still")
 
 # Of scenes that figures are taken from, and how many batches of them make the statistics.
 HELD_OUT_SEED = 1_000_003
@@ -72,6 +76,10 @@ def new_video_vae() -> VideoVae:
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
             assert module.bias is not None
             nn.init.zeros_(module.bias)
+    # Latents begin with little noise: what they carry would be lost in it.
+    distribution = vae.encoder.conv_out.conv
+    distribution.weight.data[-1].zero_()
+    distribution.bias.data[-1] = -6
     for module in vae.modules():
         if isinstance(module, LTX2VideoResnetBlock3d):
             nn.init.zeros_(module.conv2.conv.weight)  # each block begins as an identity
@@ -80,6 +88,12 @@ def new_video_vae() -> VideoVae:
             weight = module.conv.conv.weight.data
             made = math.prod(module.stride)
             weight.copy_(weight[::made].repeat_interleave(made, dim=0))
+    return vae
+
+
+def placed(vae: VideoVae, device: torch.device) -> VideoVae:
+    """On a device, laid out as convolutions of bfloat16 want it there."""
+    vae.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return vae
 
 
@@ -155,36 +169,44 @@ def latent_noise(pixels: Tensor) -> Tensor:
 def fit(run: Run, decoder_only: bool = False) -> VideoVae:
     """Train for one run, from the checkpoint in its folder if there is one."""
     settings = SMOKE if run.smoke else SETTINGS
-    vae = new_video_vae().to(run.device, memory_format=torch.channels_last_3d)
+    vae = placed(new_video_vae(), run.device)
     vae.encoder.requires_grad_(not decoder_only)
     fast = run.device.type == "cuda"
-    made_of = rebuild_from_noisy if decoder_only else rebuild
-    if fast:
-        made_of = torch.compile(made_of, dynamic=False)  # type: ignore[assignment]
-        compared = torch.compile(difference, dynamic=False)
-    else:
-        compared = difference
+    shown: dict[int, Tensor] = {}
 
-    def loss(step: int) -> Losses:
-        kind = ("small", "window", "small", "window", "still")[step % 5]
-        count = settings.stills if kind == "still" else settings.clips
-        seed = run.seed + step + 1
-        pixels = clips(seed, count, kind, settings, run, "train")
+    def batch(step: int, done: float) -> Tensor:
+        """Every clip that is drawn gives three batches of a third of its frames, until late."""
+        drawn, part = divmod(step, 3)
+        if drawn not in shown:
+            shown.clear()
+            kind = KINDS[drawn % len(KINDS)]
+            count = 3 * settings.stills if kind == "still" else settings.clips
+            shown[drawn] = clips(run.seed + drawn + 1, count, kind, settings, run, "train")
+        pixels = shown[drawn]
+        if pixels.shape[2] == 1:
+            return pixels[part::3]
+        if done > settings.whole:
+            return pixels[part::3] if len(pixels) >= 3 else pixels
+        third = (settings.frames - 1) // 3
+        return pixels[:, :, part * third : part * third + third + 1]
+
+    def loss(step: int, done: float) -> Losses:
+        pixels = batch(step, done)
         noise = latent_noise(pixels)
         if decoder_only:
-            noise = noise * settings.blur * torch.rand(count, 1, 1, 1, 1, device=run.device)
+            each = torch.rand(len(pixels), 1, 1, 1, 1, device=run.device)
+            noise = noise * settings.blur * each
         with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
-            out = made_of(vae, pixels, noise)
-        if decoder_only:
-            return compared(out, pixels, settings)
-        made, means, log_variance = out
+            if decoder_only:
+                return difference(rebuild_from_noisy(vae, pixels, noise), pixels, settings)
+            made, means, log_variance = rebuild(vae, pixels, noise)
         nats = 0.5 * (means.square() + log_variance.exp() - 1 - log_variance).mean()
-        return {**compared(made, pixels, settings), "kl": settings.kl * nats}
+        return {**difference(made, pixels, settings), "kl": settings.kl * nats}
 
-    def report(step: int) -> dict[str, float]:
+    def report() -> dict[str, float]:
         if not decoder_only:
             set_statistics(vae, settings, run)
-        return measure(vae, settings, run, step)
+        return measure(vae, settings, run)
 
     train(NAME, vae, loss, report, settings.loop, run)
     return vae
@@ -209,7 +231,7 @@ def set_statistics(vae: VideoVae, settings: Settings, run: Run) -> None:
 
 
 @torch.no_grad()
-def measure(vae: VideoVae, settings: Settings, run: Run, step: int) -> dict[str, float]:
+def measure(vae: VideoVae, settings: Settings, run: Run) -> dict[str, float]:
     """PSNR of held-out clips, in dB, through the means; and a contact sheet."""
     found = {}
     rows = []

@@ -17,7 +17,16 @@ from entracte.models.vocoder import Vocoder
 from . import audio_vae
 from .loop import Loop, Losses, Run, command, load_weights, parse, train
 from .media_sizes import VOCODER
-from .waves import HOP, NARROW_RATE, RATIO, log_mel, mel_basis, narrowed, onset_errors, waveforms
+from .waves import (
+    HOP,
+    RATIO,
+    event_times,
+    log_mel,
+    mel_basis,
+    narrowed,
+    onset_errors,
+    waveforms,
+)
 from .world import SAMPLE_RATE
 from .world.scenes import Split
 
@@ -36,7 +45,7 @@ class Settings:
     segment: int = 96
     ffts: tuple[int, ...] = (128, 512, 2048)
     mel: float = 1.0
-    loop: Loop = Loop(learning_rate=1.5e-3, betas=(0.8, 0.98))
+    loop: Loop = Loop(learning_rate=1.5e-3, betas=(0.8, 0.98), muon=True)  # noqa: RUF009
 
 
 SETTINGS = Settings()
@@ -97,31 +106,26 @@ def fit(run: Run) -> Vocoder:
     checkpoint = run.folder / f"{audio_vae.NAME}.safetensors"
     if checkpoint.exists():
         load_weights(checkpoint, coder)
-    fast = run.device.type == "cuda"
-    made_of = torch.compile(generate, dynamic=False) if fast else generate
 
-    def loss(step: int) -> Losses:
+    def loss(step: int, done: float) -> Losses:  # noqa: ARG001
         seed = run.seed + step + 1
         mel, narrow, wide = pairs(seed, settings, run, "train")
         if checkpoint.exists() and step % 2:
             with torch.no_grad():
                 mel = coder.model.decoder(coder.model.encoder(mel)[:, :CHANNELS])
-        last = mel.shape[2] - settings.segment
+        last = narrow.shape[2] // HOP - settings.segment
         first = int(torch.randint(last + 1, (), generator=torch.Generator().manual_seed(seed)))
         mel = mel[:, :, first : first + settings.segment]
         narrow = narrow[..., first * HOP : (first + settings.segment) * HOP]
         wide = wide[..., first * HOP * RATIO : (first + settings.segment) * HOP * RATIO]
-        made, extended = made_of(vocoder, mel)
+        made, extended = generate(vocoder, mel)
         return {
             "narrow": spectral(made, narrow, settings),
             "mel": settings.mel * (log_mel(made) - log_mel(narrow)).abs().mean(),
             "wide": spectral(extended, wide, settings),
         }
 
-    def report(step: int) -> dict[str, float]:
-        return measure(vocoder, settings, run)
-
-    train(NAME, vocoder, loss, report, settings.loop, run)
+    train(NAME, vocoder, loss, lambda: measure(vocoder, settings, run), settings.loop, run)
     return vocoder
 
 
@@ -141,15 +145,15 @@ def measure(vocoder: Vocoder, settings: Settings, run: Run) -> dict[str, float]:
     length = min(made.shape[2], narrow.shape[2])
     error = (log_mel(made[..., :length]) - log_mel(narrow[..., :length])).abs().mean()
     end = min(extended.shape[2], wide.shape[2])
-    late, missed = onset_errors(
-        extended[..., :end].mean(1), wide[..., :end].mean(1), SAMPLE_RATE
-    )
+    times = event_times(HELD_OUT_SEED, settings.clips, settings.frames, "heldout")
+    late = onset_errors(extended[..., :end].mean(1), SAMPLE_RATE, times)
+    late_in_the_world = onset_errors(wide[..., :end].mean(1), SAMPLE_RATE, times)
     return {
         "error_db": float(error) * 20 / math.log(10),
-        "onset_ms": late,
-        "onsets_missed": missed,
+        "onset_ms": 1000 * sum(late) / max(1, len(late)),
+        "onset_ms_of_the_world": 1000 * sum(late_in_the_world) / max(1, len(late)),
+        "onsets": len(late),
         "peak": float(extended.abs().max()),
-        "seconds_narrow": length / NARROW_RATE,
     }
 
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .world import FRAME_RATE, SAMPLE_RATE, sample_scenes, sound
-from .world.scenes import Split
+from .world.motion import events
+from .world.scenes import Scenes, Split
 
 NARROW_RATE = 16000
 RATIO = SAMPLE_RATE // NARROW_RATE
@@ -16,16 +17,22 @@ FFT = 1024
 HOP = 160
 MEL_BINS = 64
 FLOOR = 1e-5
+REACH = 0.1
 
 
 def waveforms(
     seed: int, count: int, frames: int, device: torch.device, split: Split = "train"
 ) -> Tensor:
     """The sound of clips of so many frames: [count, 2, samples] at 48 kHz."""
-    scenes = sample_scenes(count, seed, split).to(device)
+    scenes, start = drawn(seed, count, split)
+    samples = round(frames / FRAME_RATE * SAMPLE_RATE)
+    return sound(scenes.to(device), start.to(device), samples)
+
+
+def drawn(seed: int, count: int, split: Split) -> tuple[Scenes, Tensor]:
+    """Scenes, and when in them clips begin."""
     generator = torch.Generator().manual_seed(seed)
-    start = torch.rand(count, generator=generator).to(device)
-    return sound(scenes, start, round(frames / FRAME_RATE * SAMPLE_RATE))
+    return sample_scenes(count, seed, split), torch.rand(count, generator=generator)
 
 
 def narrowed(wide: Tensor) -> Tensor:
@@ -61,7 +68,8 @@ def log_mel(narrow: Tensor) -> Tensor:
     )
     basis = mel_basis(MEL_BINS, FFT, NARROW_RATE).to(flat.device)
     mel = (basis @ spectrum.abs()).clamp(min=FLOOR).log()
-    return mel.transpose(1, 2).unflatten(0, narrow.shape[:2])
+    out: Tensor = mel.transpose(1, 2).unflatten(0, narrow.shape[:2])
+    return out
 
 
 @lru_cache(maxsize=4)
@@ -81,30 +89,29 @@ def mel_basis(bins: int, fft: int, rate: int) -> Tensor:
     return (triangles * (2 / (hertz[2:] - hertz[:-2]))[:, None]).float()
 
 
-def onsets(wave: Tensor, rate: int, count: int = 8) -> list[list[float]]:
-    """The times in seconds at which the loudest rises of sounds [B, samples] are.
+def event_times(seed: int, count: int, frames: int, split: Split = "train") -> list[list[float]]:
+    """When objects knock or ring in the sound of `waveforms`, in seconds from its beginning."""
+    scenes, start = drawn(seed, count, split)
+    duration = frames / FRAME_RATE
+    return [
+        [time - begin for _, time in found if begin + REACH < time < begin + duration - REACH]
+        for found, begin in zip(events(scenes, 1 + duration), start.tolist(), strict=True)
+    ]
 
-    A rise is a peak of the difference between the loudness of the next and the last 10 ms.
+
+def onset_errors(wave: Tensor, rate: int, times: list[list[float]]) -> list[float]:
+    """How far, in seconds, the sharpest rise of sounds [B, samples] near each event is from it.
+
+    A rise is how much louder the next 10 ms are than the last; sought is within 100 ms.
     """
-    step = rate // 200  # 5 ms
-    level = F.avg_pool1d(wave.square()[:, None], step).clamp(min=1e-8).log10()[:, 0]
-    smooth = F.avg_pool1d(level[:, None], 2, 1)[:, 0]
-    rise = (smooth[:, 2:] - smooth[:, :-2]).clamp(min=0)
-    peak = (rise == F.max_pool1d(rise[:, None], 21, 1, padding=10)[:, 0]) & (rise > 0.7)
-    found = []
-    for row, peaks in zip(rise.tolist(), peak.tolist(), strict=True):
-        times = [(value, i) for i, (value, is_peak) in enumerate(zip(row, peaks, strict=True)) if is_peak]
-        found.append(sorted((i + 2) * step / rate for _, i in sorted(times, reverse=True)[:count]))
-    return found
-
-
-def onset_errors(made: Tensor, wanted: Tensor, rate: int) -> tuple[float, float]:
-    """How far, in ms on average, the nearest onset of a made sound [B, samples] is from every
-    wanted one, and the share of the wanted ones that have none within 60 ms.
-    """
-    errors: list[float] = []
-    for ours, theirs in zip(onsets(made, rate), onsets(wanted, rate), strict=True):
-        errors += [min((abs(each - time) for each in ours), default=1.0) for time in theirs]
-    near = [each for each in errors if each <= 0.06]
-    mean = 1000 * sum(near) / max(1, len(near))
-    return mean, 1 - len(near) / max(1, len(errors))
+    step = rate // 400
+    level = F.avg_pool1d(wave.square()[:, None], 4 * step, step).clamp(min=1e-9).log()[:, 0]
+    rise = level[:, 4:] - level[:, :-4]  # the border between the two is 4 steps in
+    errors = []
+    for row, events_of in zip(rise, times, strict=True):
+        for time in events_of:
+            near = round((time - REACH) * 400) - 4, round((time + REACH) * 400) - 4
+            first = max(0, near[0])
+            best = first + int(row[first : near[1]].argmax())
+            errors.append(abs((best + 4) / 400 - time))
+    return errors
