@@ -46,10 +46,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """The matrices [n, rows, columns] with all singular values pulled to about 1, in bfloat16."""
+    """The matrices [n, rows, columns] with all singular values pulled to about 1.
+
+    On a GPU in bfloat16, which is enough for it.
+    """
     a, b, c = COEFFICIENTS
     wide = x.shape[1] <= x.shape[2]
-    x = x.bfloat16() if wide else x.bfloat16().mT
+    x = x.bfloat16() if x.is_cuda else x.float()
+    x = x if wide else x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         square = x @ x.mT

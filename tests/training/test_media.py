@@ -21,6 +21,7 @@ def a_run(folder: Path, steps: int) -> Run:
     return Run(folder=folder, minutes=5, steps=steps, device=CPU, seed=0, smoke=True)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("fit", "new"),
     [
@@ -56,6 +57,7 @@ def test_statistics_are_of_what_the_encoder_gives(tmp_path: Path) -> None:
     torch.testing.assert_close(normal.std(1, correction=0), torch.ones(128), atol=1e-2, rtol=0)
 
 
+@pytest.mark.slow
 def test_only_the_decoder_changes_beside_a_frozen_encoder(tmp_path: Path) -> None:
     before = video_vae.fit(a_run(tmp_path, steps=1))
     encoder = {name: each.half() for name, each in before.encoder.state_dict().items()}
@@ -66,6 +68,7 @@ def test_only_the_decoder_changes_beside_a_frozen_encoder(tmp_path: Path) -> Non
     assert any(not torch.equal(each.half(), other.half()) for each, other in moved)
 
 
+@pytest.mark.slow
 def test_the_upsampler_learns_from_a_trained_autoencoder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="needs a trained video VAE"):
         upsampler.fit(a_run(tmp_path, steps=1))
