@@ -4,19 +4,21 @@ The files are written (random weights, in a size that is given), which leaves th
 cache where there is room. Then processes are started one after the other; the first also compiles
 and caches what is kept between processes, so the second is the one to look at.
 
-    python benchmarks/cold_start.py --folder DIR [--size full] [--blocks 12] [--mode auto]
+    python benchmarks/cold_start.py [--folder DIR] [--size full] [--blocks 12] [--mode auto]
 
-DIR is to be on a disk, or in memory (/dev/shm), and is kept. The full size needs room for 79 GB;
-with 12 of the transformer's 48 blocks, and all else as published, 45.
+DIR is to be on a disk, or in memory (/dev/shm), and is kept; without it, what is written is
+deleted. The full size needs room for 79 GB; with 12 of the transformer's 48 blocks, and all else as
+published, 45.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ SIZES = ("full", "medium", "demo")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, help="for the files, which stay there")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--blocks", type=int, metavar="N", help="of the transformer")
     parser.add_argument("--preset", default="seed")
@@ -41,14 +43,19 @@ def main() -> None:
     if options.child is not None:
         print(json.dumps(start(options)))
         return
-    write(options.size, options.folder, options.blocks)
-    found = []
-    for number in range(options.processes):
-        words = [sys.executable, __file__, *sys.argv[1:], "--child", str(time.monotonic())]
-        done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"Process {number + 1}:", end="\n\n")
-        show(found[-1])
+    with ExitStack() as scratch:
+        folder = options.folder
+        if folder is None:
+            folder = Path(scratch.enter_context(tempfile.TemporaryDirectory()))
+        write(options.size, folder, options.blocks)
+        found = []
+        for number in range(options.processes):
+            words = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder)]
+            words += ["--child", str(time.monotonic())]
+            done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"Process {number + 1}:", end="\n\n")
+            show(found[-1])
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -3,7 +3,7 @@
 Both take turns in one run, with a new prompt for every video. How long an encoder takes depends on
 the picture: that of random weights is harder than most.
 
-    python benchmarks/overlap.py [--model DIR | --random-weights full] [--videos 3] [--rounds 2]
+    python benchmarks/overlap.py [--model DIR | --random-weights full] [--videos 2] [--rounds 1]
 """
 
 import argparse
@@ -66,8 +66,8 @@ def main() -> None:
     parser.add_argument("--num-frames", type=int)
     parser.add_argument("--num-inference-steps", type=int)
     parser.add_argument("--mode", choices=tuple(MODES), default="resident")
-    parser.add_argument("--videos", type=int, default=3, help="in a turn")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--videos", type=int, default=2, help="in a turn")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
