@@ -54,6 +54,23 @@ def test_an_error_of_one_rank_ends_all(
     assert processes(pair) == before
 
 
+def test_what_a_rank_logs_is_in_the_leaders_log(
+    pair: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its name, and errors with their traceback."""
+    carry_out(pair, Steps(fault="warns"))
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("entracte.a.module", "WARNING")
+    assert record.getMessage() == "rank 1 (cpu): there are 5 apples"
+    caplog.clear()
+    with pytest.raises(PeerFailed):
+        carry_out(pair, Steps(fault="mistake"))
+    told = next(each.getMessage() for each in caplog.records if each.levelname == "ERROR")
+    assert told.startswith("rank 1 (cpu): failed\nTraceback")
+    assert "in do\n" in told
+    assert told.endswith("KeyError: 'a mistake'")
+
+
 def test_a_rank_that_is_killed(pair: Leader) -> None:
     """Ends the order with its reason, and is started again for the next."""
     (before,) = processes(pair)

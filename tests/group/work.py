@@ -1,5 +1,6 @@
 """Work for groups of processes that is not a video: a sum over ranks at every step."""
 
+import logging
 import os
 import signal
 import threading
@@ -16,7 +17,7 @@ from entracte.group.leader import Patience
 PATIENCE = Patience()
 
 # What one rank does before its second step. hang: it waits forever. freeze: its process is stopped.
-Fault = Literal["raises", "runs out", "mistake", "dies", "hang", "freeze"]
+Fault = Literal["warns", "raises", "runs out", "mistake", "dies", "hang", "freeze"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def take(member: Member, order: Steps, device: torch.device) -> int:
 
 def do(fault: Fault) -> None:
     match fault:
+        case "warns":
+            logging.getLogger("entracte.a.module").warning("there are %d apples", 5)
         case "raises":
             raise NotFinite("a stage gave NaN")
         case "runs out":

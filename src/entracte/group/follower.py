@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +29,7 @@ from .messages import (
     Invitation,
     Joined,
     Leave,
+    Logged,
     Order,
     StepEnd,
 )
@@ -77,6 +78,8 @@ class Follower:
         self._device = device = torch.device(invitation.device)
         self._peers = RankConnections(Path(invitation.folder), self.rank, self.size, device)
         self._open_follower = invitation.open_follower
+        log = [_LeadersLog(self._send)]
+        logging.basicConfig(handlers=log, level=logging.WARNING, format="%(message)s", force=True)
         for loop in (self._listen, self._tell_alive):
             threading.Thread(target=loop, name=f"follower {loop.__name__}", daemon=True).start()
 
@@ -147,7 +150,7 @@ class Follower:
         except PeerFailed:
             likely = False
         if likely and not isinstance(error, EntracteError):
-            logger.error("rank %d failed", self.rank, exc_info=error)
+            logger.error("failed", exc_info=error)
         self._send(Failure(type(error).__name__, str(error), likely, ends))
         if ends:
             self._exit(EXIT_CALLED_OFF)
@@ -187,3 +190,14 @@ class Follower:
                 self._reports.send(report)
             except OSError:
                 os._exit(0)  # the leader is gone
+
+
+class _LeadersLog(logging.Handler):
+    """Has the leader log what is logged here, with this rank's name."""
+
+    def __init__(self, send: Callable[[FollowerReport], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(Logged(record.levelno, record.name, self.format(record)))

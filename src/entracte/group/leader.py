@@ -29,6 +29,7 @@ from .messages import (
     Invitation,
     Joined,
     Leave,
+    Logged,
     StepEnd,
 )
 from .processes import FollowerProcess, start_child
@@ -306,6 +307,9 @@ class Leader:
                     follower.state = "ending" if report.ends else "idle"
                     self._reasons.append((error_of(follower.who, report), report.likely))
             self._changed.notify_all()
+        if isinstance(report, Logged):
+            told = logging.getLogger(report.logger)
+            told.log(report.level, "%s: %s", follower.who, report.text)
         if isinstance(report, Failure):
             self._call_off(f"{follower.who} failed: {report.message}")
 

@@ -89,4 +89,16 @@ class Failure:
     ends: bool
 
 
-FollowerReport = Alive | Joined | Carried | Failure
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A record of the follower's log, for the leader's. level, logger: as of `logging`.
+
+    text: the message, with the traceback if there is one.
+    """
+
+    level: int
+    logger: str
+    text: str
+
+
+FollowerReport = Alive | Joined | Carried | Failure | Logged
