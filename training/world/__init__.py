@@ -5,7 +5,8 @@ Scenes are data, drawn by seed. `render` turns them into video and sound on any 
 """
 
 from training.world.captions import captions, vocabulary
-from training.world.picture import picture
+from training.world.motion import events
+from training.world.picture import objects_mask, picture
 from training.world.render import FRAME_RATE, render
 from training.world.scenes import (
     BACKGROUNDS,
@@ -32,6 +33,8 @@ __all__ = [
     "SIZES",
     "Scenes",
     "captions",
+    "events",
+    "objects_mask",
     "picture",
     "render",
     "sample_scenes",

@@ -54,27 +54,7 @@ def picture(
 
 def draw(scenes: Scenes, times: Tensor, window: Tensor, image: Tensor) -> None:
     """Draw into an image (B, 3, T, H, W)."""
-    height, width = image.shape[3:]
-    # What the whole picture shows, of which the window is a part.
-    shown = window[:, 2:] - window[:, :2]
-    ratio = (width / shown[:, 0]) / (height / shown[:, 1])
-    high = torch.where(ratio < STAGE[0] / STAGE[1], STAGE[0] / ratio, STAGE[1])
-    wide = high * ratio
-    columns = (torch.arange(width, device=image.device) + 0.5) / width
-    rows = (torch.arange(height, device=image.device) + 0.5) / height
-    x = (window[:, :1] + shown[:, :1] * columns - 0.5) * wide[:, None]
-    y = (window[:, 1:2] + shown[:, 1:] * rows - 0.5) * high[:, None] + 0.5
-    shift = camera_shift(scenes, times)
-    x = x[:, None, None, None, :]
-    across = shift[:, None, :, None, None]
-    view = View(
-        far=x + 0.4 * across,
-        near=x + across,
-        y=y[:, None, None, :, None],
-        time=times[:, None, :, None, None],
-        pixel=(shown[:, 1] * high / height)[:, None, None, None, None],
-        place=scenes.chance[:, 1, 3][:, None, None, None, None],
-    )
+    view = look(scenes, times, window, image.shape[3], image.shape[4])
     for name, group in groups(scenes.background, BACKGROUNDS):
         part = View(*(each[group] for each in view))
         image[group] = paint_background(name, part).expand_as(image[group])
@@ -88,6 +68,37 @@ def draw(scenes: Scenes, times: Tensor, window: Tensor, image: Tensor) -> None:
     image.lerp_(second, hides)
     image.lerp_(first, covers * before)
     image.mul_(2).sub_(1).clamp_(-1, 1)
+
+
+def objects_mask(scenes: Scenes, times: Tensor, height: int, width: int, window: Tensor) -> Tensor:
+    """What of each pixel `picture` covers with objects: float32 (B, 1, T, height, width)."""
+    scenes = scenes.to(times.device)
+    view, pose = look(scenes, times, window, height, width), poses(scenes, times)
+    covers = [layer(scenes, pose, view, column)[1] for column in (0, 1)]
+    return torch.maximum(covers[0], covers[1])
+
+
+def look(scenes: Scenes, times: Tensor, window: Tensor, height: int, width: int) -> View:
+    """Where in its stage each pixel of a window looks."""
+    # What the whole picture shows, of which the window is a part.
+    shown = window[:, 2:] - window[:, :2]
+    ratio = (width / shown[:, 0]) / (height / shown[:, 1])
+    high = torch.where(ratio < STAGE[0] / STAGE[1], STAGE[0] / ratio, STAGE[1])
+    wide = high * ratio
+    columns = (torch.arange(width, device=times.device) + 0.5) / width
+    rows = (torch.arange(height, device=times.device) + 0.5) / height
+    x = (window[:, :1] + shown[:, :1] * columns - 0.5) * wide[:, None]
+    y = (window[:, 1:2] + shown[:, 1:] * rows - 0.5) * high[:, None] + 0.5
+    x = x[:, None, None, None, :]
+    across = camera_shift(scenes, times)[:, None, :, None, None]
+    return View(
+        far=x + 0.4 * across,
+        near=x + across,
+        y=y[:, None, None, :, None],
+        time=times[:, None, :, None, None],
+        pixel=(shown[:, 1] * high / height)[:, None, None, None, None],
+        place=scenes.chance[:, 1, 3][:, None, None, None, None],
+    )
 
 
 def groups(kinds: Tensor, names: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
