@@ -166,7 +166,8 @@ def sized(video: Tensor, height: int, width: int) -> Tensor:
     batch, frames = video.shape[0], video.shape[2]
     flat = video.transpose(1, 2).flatten(0, 1)
     shrunk = F.interpolate(flat, (height, width), mode="bilinear", antialias=True)
-    return shrunk.unflatten(0, (batch, frames)).transpose(1, 2)
+    resized: Tensor = shrunk.unflatten(0, (batch, frames)).transpose(1, 2)
+    return resized
 
 
 def degraded(video: Tensor, strength: Tensor) -> Tensor:
@@ -256,7 +257,7 @@ def trained(run: Run) -> int:
 
     def report() -> Mapping[str, float]:
         judge.eval()
-        figures = {}
+        figures: dict[str, float] = {}
         count = 4 if run.smoke else 256
         for name, strength in (("clean", 0.0), ("degraded", 0.7)):
             totals: dict[str, float] = {}
