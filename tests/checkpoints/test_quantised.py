@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from entracte.checkpoints.description import describe_path
-from entracte.checkpoints.loading import FileSource
+from entracte.checkpoints.gemma_folder import open_gemma
+from entracte.checkpoints.loading import FileSource, build_component
 from entracte.checkpoints.model_files import ModelPaths, open_model
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
@@ -20,9 +21,11 @@ from entracte.checkpoints.weights_file import open_weights
 from entracte.errors import CheckpointError
 from entracte.models.formats import Ggml, StoredLinear
 from entracte.models.formats.ggml import TYPES
+from entracte.models.gemma import file_to_module
 from entracte.models.registry import LTX_2_3
 from entracte.models.transformer.linear import Linear
 from entracte.residency.merge import Factors, merge
+from entracte.synthetic.demo import CHECKPOINT, GEMMA
 
 DATA = Path(__file__).parent.parent / "data"
 QUANTISED = DATA / "quantised"
@@ -182,6 +185,63 @@ def test_a_transformer_without_a_config_is_told_by_its_shapes(tmp_path: Path, na
     assert len(sizes) > 10
     assert {key: inferred[key] for key in sizes} == {key: given[key] for key in sizes}
     assert found["transformer"].tensors.keys() == right["transformer"].tensors.keys()
+
+
+# Split files
+
+
+def test_files_of_one_component_may_lack_its_prefix(demo_model: Path, tmp_path: Path) -> None:
+    """As they are split for other programs; all but the transformer's config is in one of them."""
+    prefixes = {
+        "transformer": PREFIX,
+        "video_vae": "vae.",
+        "audio_vae": "audio_vae.",
+        "vocoder": "vocoder.",
+        "projection": "text_embedding_projection.",
+    }
+    whole = SafetensorsFile(demo_model / CHECKPOINT)
+    with safe_open(demo_model / CHECKPOINT, "pt") as file:
+        metadata = file.metadata()
+        split: dict[str, dict[str, Tensor]] = {name: {} for name in prefixes}
+        for key in file.keys():  # noqa: SIM118
+            name = next(each for each, prefix in prefixes.items() if key.startswith(prefix))
+            split[name][key.removeprefix(prefixes[name])] = file.get_tensor(key)
+    files = []
+    for name, tensors in split.items():
+        files.append(tmp_path / f"{name}.safetensors")
+        save_file(tensors, files[-1], metadata if name == "video_vae" else None)
+    _, right = open_checkpoint([whole])
+    _, found = open_checkpoint([open_weights(file) for file in files])
+    assert {name: each.tensors.keys() for name, each in found.items()} == {
+        name: each.tensors.keys() for name, each in right.items()
+    }
+    with pytest.raises(CheckpointError, match="is in .* and in "):
+        open_checkpoint([whole, open_weights(files[0])])
+
+
+def test_a_text_encoder_in_one_quantised_file(demo_model: Path, tmp_path: Path) -> None:
+    """Of any name, without the prefix of the language half, beside config and tokenizer."""
+    for each in (demo_model / GEMMA).iterdir():
+        if each.suffix == ".json":
+            (tmp_path / each.name).symlink_to(each)
+    tensors = {}
+    for key, tensor in load_file(demo_model / GEMMA / "model.safetensors").items():
+        name = file_to_module(key)
+        if name is None:
+            continue
+        tensors[name] = tensor
+        if ".layers." in name and tensor.ndim == 2:
+            tensors[name] = tensor.to(E4M3)
+            tensors[f"{name}_scale"] = torch.tensor(1.5)
+    save_file(tensors, tmp_path / "gemma_3_fp8_scaled.safetensors")
+    source = open_gemma(tmp_path)
+    files = FileSource(source, LTX_2_3, torch.bfloat16)
+    assert files.stored
+    build_component(source, LTX_2_3)
+    name = min(files.stored)
+    found = torch.empty(files.specs[name].shape, dtype=torch.bfloat16)
+    source.tensors[name].read(found)
+    assert torch.equal(found, (tensors[name].float() * 1.5).bfloat16())
 
 
 # What is refused

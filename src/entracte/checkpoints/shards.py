@@ -21,7 +21,8 @@ WEIGHT_MAP = TypeAdapter(dict[str, ShardName], config=ConfigDict(strict=True))
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
-    """The files of weights called `stem` in a folder, from their index or in one file.
+    """The files of weights called `stem` in a folder, from their index or in one file; or the only
+    file of weights there, whatever it is called.
 
     Raises CheckpointError if there are none.
     """
@@ -29,6 +30,9 @@ def shards(folder: Path, stem: str) -> list[Path]:
     if index.exists():
         return read_index(index)
     if not single.exists():
+        others = sorted(folder.glob(f"[!.]*{SUFFIX}"))
+        if len(others) == 1:
+            return shards_of(others[0])
         raise CheckpointError(
             f"{folder} has neither {single.name} nor {index.name}{_instead(folder)}"
         )

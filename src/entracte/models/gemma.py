@@ -30,6 +30,9 @@ ROWS = (256, 512, MAX_TOKENS)
 # How keys of the language half begin: as published, and as newer transformers save it.
 PREFIXES = ("language_model.model.", "model.language_model.")
 
+# And in files of the language half alone.
+BARE = ("model.layers.", "model.embed_tokens.", "model.norm.")
+
 
 class Norm(Gemma3RMSNorm):  # type: ignore[misc]
     """transformers' norm; on a GPU in half as many kernels, which the host is slow to launch."""
@@ -160,7 +163,7 @@ def file_to_module(key: str) -> str | None:
     for prefix in PREFIXES:
         if key.startswith(prefix):
             return "model." + key.removeprefix(prefix)
-    return None
+    return key if key.startswith(BARE) else None
 
 
 def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
