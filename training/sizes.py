@@ -64,7 +64,7 @@ LORA_RANK = 8
 GEMMA: dict[str, Any] = published.GEMMA | {
     "text_config": published.GEMMA["text_config"]
     | {
-        "vocab_size": 512,
+        "vocab_size": 768,
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 2,
