@@ -2,6 +2,7 @@
 sample, written so that gradients flow, and with a noise level for every row and token.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -51,21 +52,24 @@ class Conditions(NamedTuple):
     cross_angles: Angles
 
 
+RunBlock = Callable[..., tuple[Tensor, Tensor]]
+
+
 def velocities(
     transformer: Transformer,
     video: Stream,
     audio: Stream,
     joined: Tensor | None = None,
     skipped: Tensor | None = None,
-    block: "type[None] | object" = None,
+    run: RunBlock | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What the transformer predicts for both streams, [B, tokens, channels].
 
     joined: [B] bool, whether a row's streams attend to each other. skipped: [blocks, B] bool,
     where self-attention is replaced by its values. The streams' noise level is that of the tokens
-    that are made. block: `block_states`, or its compiled form.
+    that are made. run: `block_states`, or its compiled form.
     """
-    run = block_states if block is None else block
+    run = run or block_states
     model, batch = transformer, len(video.latent)
     everywhere = torch.ones(batch, dtype=torch.bool, device=video.latent.device)
     joined = everywhere if joined is None else joined
@@ -112,6 +116,7 @@ def velocities(
     )
     x, y = model.patchify_proj(video.latent), model.audio_patchify_proj(audio.latent)
     for index, each in enumerate(model.transformer_blocks):
+        assert isinstance(each, Block)
         x, y = run(each, x, y, v, a, joined[:, None, None], skipped[index][:, None, None])
     return (
         _output(x, model.scale_shift_table, v_embedded, video.held, model.proj_out),
@@ -228,7 +233,7 @@ def attention(
 
 
 def feed_forward(module: FeedForward, x: Tensor) -> Tensor:
-    hidden = F.gelu(module.net[0].proj(x), approximate="tanh")  # type: ignore[operator,union-attr]
+    hidden = F.gelu(module.net[0].proj(x), approximate="tanh")  # type: ignore[operator]
     made: Tensor = module.net[2](hidden)
     return made
 

@@ -60,7 +60,6 @@ class Encoders:
         for name, module in (("video_vae", self.video), ("audio_vae", self.sound)):
             load_weights(folder / f"{name}.safetensors", module)
             module.to(device).requires_grad_(False)
-        self.video.to(memory_format=torch.channels_last_3d)
         self._device = device
         with safe_open(folder / "video_vae.safetensors", framework="pt") as file:
             self.step = file.metadata()["step"]
@@ -70,7 +69,8 @@ class Encoders:
         """Pixels [n, 3, 8k+1, H, W] in -1..1 to normalised latents [n, tokens, 128] bfloat16."""
         with self._autocast():
             latents = self.video.encoder(pixels).float()
-        return self.video.normalise(latents).flatten(2).transpose(1, 2).bfloat16()
+        tokens: Tensor = self.video.normalise(latents).flatten(2).transpose(1, 2)
+        return tokens.bfloat16()
 
     @torch.no_grad()
     def pixels(self, tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
@@ -87,7 +87,8 @@ class Encoders:
             latents = self.sound.model.encoder(mel)[:, :CHANNELS].float()
         tokens = latents.transpose(1, 2).flatten(2)
         model = self.sound.model
-        return ((tokens - model.latents_mean) / model.latents_std).bfloat16()
+        normalised: Tensor = (tokens - model.latents_mean) / model.latents_std
+        return normalised.bfloat16()
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(

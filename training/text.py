@@ -5,7 +5,7 @@ They are trained together with the transformer, end to end.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from tokenizers import (
 from torch import Tensor, nn
 from transformers import Gemma3Config
 
-from entracte.models.connectors import CONTEXT_TOKENS, Connector, Connectors
+from entracte.models.connectors import CONTEXT_TOKENS, Connector, ConnectorBlock, Connectors
 from entracte.models.gemma import TextEncoder
 from entracte.synthetic.demo_config import SPECIAL_TOKENS
 from entracte.versions import DEFAULTS_2_3
@@ -136,6 +136,7 @@ def connected(connector: Connector, tokens: Tensor, there: Tensor) -> Tensor:
     connector.cos, connector.sin = connector.cos.to(x.device), connector.sin.to(x.device)
     rotary = (connector.cos, connector.sin)
     for block in connector.transformer_1d_blocks:
+        assert isinstance(block, ConnectorBlock)
         h = normed(x)
         x = x + attention(block.attn1, h, h, rotary, rotary)
         x = x + feed_forward(block.ff, normed(x))
@@ -145,8 +146,3 @@ def connected(connector: Connector, tokens: Tensor, there: Tensor) -> Tensor:
 def unconditional(tokenizer: Tokenizer) -> Tensor:
     """Token ids [2, TOKENS] of what stands for no prompt: nothing, and the default negative one."""
     return token_ids(tokenizer, ["", DEFAULTS_2_3.negative_prompt])
-
-
-def lengths(ids: Iterable[Tensor]) -> list[int]:
-    """How many tokens each text has."""
-    return [int((each != 0).sum()) for each in ids]

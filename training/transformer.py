@@ -19,7 +19,7 @@ from entracte.sampling.schedules import SHIFTS, shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 from entracte.versions import AUDIO_GUIDANCE, DEFAULTS_2_3, VIDEO_GUIDANCE
 
-from .flow import Stream, angles, block_states, initialise, velocities
+from .flow import RunBlock, Stream, angles, block_states, initialise, velocities
 from .latents import KEYFRAMES, Clips, Encoders, Pool, encode
 from .loop import Loop, Losses, Run, command, parse, train
 from .measures import contact_sheet
@@ -28,6 +28,8 @@ from .sizes import AUDIO_TOKENS, STAGE_1, STAGE_2, TRANSFORMER
 from .text import TextSide, new_tokenizer, unconditional
 
 NAME = "transformer"
+
+LOOP = Loop(learning_rate=1.5e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Settings:
     keyframe: float = 0.08
     partly: float = 0.25
     audio: float = 0.7
-    loop: Loop = Loop(learning_rate=1.5e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=200)
+    loop: Loop = LOOP
 
 
 SETTINGS = Settings()
@@ -157,7 +159,7 @@ def noisy_batch(
     )
 
 
-def flow_losses(model: Model, batch: Batch, settings: Settings, run_block: object) -> Losses:
+def flow_losses(model: Model, batch: Batch, settings: Settings, run_block: RunBlock) -> Losses:
     """Mean squared errors of the velocities of tokens that are made."""
     count, device = len(batch.video.latent), batch.video.latent.device
     joined = torch.rand(count, device=device) >= settings.apart

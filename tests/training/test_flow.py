@@ -1,13 +1,17 @@
 """What is trained in batches is what the engine computes for one sample."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from training.flow import Stream, angles, velocities
+from training.loop import Run
 from training.sampling import Guided, sample
 from training.sizes import TRANSFORMER
 from training.text import TextSide, new_tokenizer, token_ids
-from training.transformer import Place
+from training.transformer import Model, Place, fit
 
 from entracte.models.connectors import TextContext
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
@@ -16,6 +20,7 @@ from entracte.sampling.denoiser import Denoiser, GuidancePlan
 from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.tokens import StreamLatents, VideoGrid, audio_spans, plain_tokens
 
+CHECKPOINTS = Path(__file__).parents[2] / "training" / "checkpoints"
 GRID = VideoGrid(2, 2, 3, 24.0)
 SOUND = 7
 WIDTHS = (TRANSFORMER["cross_attention_dim"], TRANSFORMER["audio_cross_attention_dim"])
@@ -142,3 +147,19 @@ def test_contexts_are_the_engines() -> None:
             wanted = text.connectors(states)
             torch.testing.assert_close(made[0][row], wanted.video[0], rtol=1e-3, atol=1e-3)
             torch.testing.assert_close(made[1][row], wanted.audio[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_steps_change_all_that_is_trained(tmp_path: Path) -> None:
+    for name in ("video_vae", "audio_vae"):
+        shutil.copy(CHECKPOINTS / f"{name}.safetensors", tmp_path)
+    run = Run(tmp_path, 10.0, 2, torch.device("cpu"), 0, smoke=True)
+    model = fit(run)
+    torch.manual_seed(0)
+    still = {
+        name
+        for (name, now), then in zip(model.named_parameters(), Model().parameters(), strict=True)
+        if torch.equal(now, then)
+    }
+    assert len(still) < len(list(model.parameters())) / 2
+    assert (tmp_path / "transformer.png").exists()
