@@ -58,7 +58,7 @@ TRANSFORMER: dict[str, Any] = published.TRANSFORMER | {
     "audio_connector_num_layers": 1,
 }
 
-LORA_RANK = 8
+LORA_RANK = 6
 
 # The vocabulary is that of the world's captions and of the default negative prompt, and bytes.
 GEMMA: dict[str, Any] = published.GEMMA | {
