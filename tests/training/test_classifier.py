@@ -9,12 +9,12 @@ from training.world.sound import SAMPLE_RATE, sound
 
 
 def test_onsets_of_the_world_s_sound_are_heard_to_the_millisecond() -> None:
-    scenes = sample_scenes(24, 3)
-    found = onsets(sound(scenes, torch.zeros(24), 2 * SAMPLE_RATE), SAMPLE_RATE)
+    scenes = sample_scenes(12, 3)
+    found = onsets(sound(scenes, torch.zeros(12), 2 * SAMPLE_RATE), SAMPLE_RATE)
     late = []
     for heard, listed in zip(found, events(scenes, 2.0), strict=True):
         late += distances([time for _, time in listed if 0.1 < time < 1.9], heard)
-    assert len(late) > 8
+    assert len(late) > 3
     assert sorted(late)[len(late) // 2] < 0.005
 
 
