@@ -109,8 +109,7 @@ class Engine:
             alone.
         dtype: "bfloat16", as the model was trained, or "float32".
         residency: where weights live (default: mode `auto`; `resident` on a custom backend, whose
-        speed is
-            unknown).
+            speed is unknown).
         backend: a custom backend instead of the device's own, such as a simulated one.
         hardware: the machine for the planner (default: probed when needed).
         kernels: on a GPU "auto" (fused kernels, from captured graphs where that pays), "fused"
