@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entracte import Guidance, ImageCondition, LoraSpec, Request, SoundCondition
+from entracte import Guidance, ImageCondition, LoraSpec, Request, SoundCondition, SourceVideo
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
 
@@ -28,6 +28,7 @@ def test_what_is_not_given_stays_unset() -> None:
         "truncate_prompt",
         "guidance_batch",
         "sound",
+        "source",
     }
 
 
@@ -51,6 +52,8 @@ def test_none_means_unset() -> None:
             {"pipeline": "audio-to-video"},
             "sound: the audio-to-video pipeline makes a video",
         ),
+        ({"pipeline": "retake"}, "source: the retake pipeline changes a video; give it"),
+        ({"source": SourceVideo("a.mp4", 1, 2)}, "source: the two-stage pipeline makes all"),
         ({"sound": SoundCondition("a.wav")}, "sound: the two-stage pipeline makes its own"),
         ({"frame_rate": 0}, "frame_rate: must be at least 0.1"),
         ({"frame_rate": float("nan")}, "frame_rate: .*finite"),

@@ -34,6 +34,7 @@ PACKAGE = Path(entracte.__file__).parent
 OTHERWISE = {
     "images": "--image is a list of values; HTTP also takes files and URLs",
     "sound": "--sound is a list of values; HTTP takes no sounds yet",
+    "source": "--source is a list of values; HTTP takes no videos yet",
     "loras": "--lora is a list of values; HTTP clients know a LoRA by its name, not its path",
     "video_guidance": "an object in Python, flat elsewhere: GuidanceFields",
     "audio_guidance": "an object in Python, flat elsewhere: GuidanceFields",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from entracte.errors import EntracteError
     from entracte.progress import Progress
     from entracte.recipes import Guidance
-    from entracte.request import ImageCondition, LoraSpec, Request, SoundCondition
+    from entracte.request import ImageCondition, LoraSpec, Request, SoundCondition, SourceVideo
     from entracte.residency import Residency
     from entracte.result import Result
 
@@ -30,6 +30,7 @@ __all__ = [
     "Residency",
     "Result",
     "SoundCondition",
+    "SourceVideo",
     "__version__",
 ]
 
@@ -44,6 +45,7 @@ _HOMES = {
     "Residency": "entracte.residency",
     "Result": "entracte.result",
     "SoundCondition": "entracte.request",
+    "SourceVideo": "entracte.request",
 }
 
 

@@ -245,7 +245,7 @@ class Engine:
             prepared, plan = self._plan(request)
         resolved = prepared.resolved
         layouts = self._planner.layouts(resolved, predicted=self._member.leads)
-        notices = resolved.weights.notices
+        notices = resolved.weights.notices + prepared.given.notices
         shares = {}
         if self._member.leads:
             dtype = self._model.dtype

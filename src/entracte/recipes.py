@@ -17,6 +17,8 @@ PipelineName = Literal[
     "one-stage",
     "keyframes",
     "audio-to-video",
+    "retake",
+    "retake-guided",
     "distilled",
     "distilled-one-stage",
 ]
@@ -102,6 +104,7 @@ class Recipe:
     appends_first_image: whether the tokens of an image at frame 0 are appended, as those of later
         ones are, instead of taking the place of the first frame's.
     takes_sound: whether the sound is given, and only the picture is made.
+    takes_video: whether a video is given, and only a part of it is made anew.
     distilled_checkpoint: whether it is made for a distilled checkpoint, rather than a base one.
     """
 
@@ -113,11 +116,17 @@ class Recipe:
     size_multiple: int
     appends_first_image: bool = False
     takes_sound: bool = False
+    takes_video: bool = False
     distilled_checkpoint: bool = False
 
     def rendered(self, side: int) -> int:
         """The next side that can be rendered, from which `side` pixels are cut."""
         return -(-side // self.size_multiple) * self.size_multiple
+
+    @property
+    def gives(self) -> bool:
+        """Whether a part of the video is given."""
+        return self.takes_sound or self.takes_video
 
     @property
     def guided(self) -> bool:
@@ -203,6 +212,26 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 audio_phase=0,
                 size_multiple=64,
                 takes_sound=True,
+            ),
+            Recipe(
+                name="retake",
+                label="Part anew",
+                description="One short act makes a part of a given video anew, with the distilled "
+                "LoRA.",
+                phases=(Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=1.0),),
+                audio_phase=0,
+                size_multiple=32,
+                takes_video=True,
+            ),
+            Recipe(
+                name="retake-guided",
+                label="Part anew, guided",
+                description="Guided steps make a part of a given video anew, with the base "
+                "checkpoint alone.",
+                phases=(Phase("stage1", divisor=1, sigmas=None, guided=True, distilled=0.0),),
+                audio_phase=0,
+                size_multiple=32,
+                takes_video=True,
             ),
             # The checkpoint itself is a distilled one, so nothing is merged.
             Recipe(

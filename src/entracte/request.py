@@ -9,7 +9,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -114,6 +114,42 @@ class SoundCondition(_Checked):
         def __init__(self, path: str | PathLike[str], start: float = 0.0) -> None: ...
 
 
+class SourceVideo(_Checked):
+    """A video of which a part is made anew.
+
+    start, end: the window, in seconds of the video; what of it meets the window is made anew.
+    remake: the picture, the sound, or both; the other stays as it is, also in the window.
+    """
+
+    positional = ("path", "start", "end", "remake")
+
+    path: Path
+    start: FiniteFloat = Field(ge=0)
+    end: FiniteFloat
+    remake: Literal["both", "picture", "sound"] = "both"
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, path: Path) -> Path:
+        return _on_disk(path, "videos")
+
+    @model_validator(mode="after")
+    def _is_a_window(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"end: {self.end:g} s is not after start, {self.start:g} s")
+        return self
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            path: str | PathLike[str],
+            start: float,
+            end: float,
+            remake: Literal["both", "picture", "sound"] = "both",
+        ) -> None: ...
+
+
 class LoraSpec(_Checked):
     """A LoRA that is merged into the model in every phase, at a strength of -100 to 100.
 
@@ -152,6 +188,7 @@ class Request(_Checked, RequestFields):
     num_inference_steps: None in the distilled pipelines, whose steps are fixed.
     seed: the video is the same on any machine with identical arithmetic.
     video_guidance, audio_guidance: all scales, or with `GuidanceOverrides` some of them.
+    source: of the retake pipelines; what is left open of size, length and rate is its own.
     sound: of the audio-to-video pipeline; the video has it, unchanged.
     output_height, output_width: even pixels of the file, cropped to the centre; None: all of them.
 
@@ -164,6 +201,7 @@ class Request(_Checked, RequestFields):
     pipeline: Pipeline[PipelineName] = "two-stage"
     images: tuple[ImageCondition, ...] = ()
     sound: SoundCondition | None = None
+    source: SourceVideo | None = None
     loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
     video_guidance: Guidance | GuidanceOverrides | None = None
     audio_guidance: Guidance | GuidanceOverrides | None = None
@@ -186,6 +224,7 @@ class Request(_Checked, RequestFields):
             seed: int | None = None,
             images: Sequence[ImageCondition] = (),
             sound: SoundCondition | None = None,
+            source: SourceVideo | None = None,
             loras: Sequence[LoraSpec] = (),
             video_guidance: Guidance | GuidanceOverrides | None = None,
             audio_guidance: Guidance | GuidanceOverrides | None = None,
@@ -256,6 +295,7 @@ class Request(_Checked, RequestFields):
             raise ValueError(
                 f"sound: the {self.pipeline} pipeline makes its own; audio-to-video takes one"
             )
+        self._check_source(recipe)
         for name, side, cut in (
             ("height", self.height, self.output_height),
             ("width", self.width, self.output_width),
@@ -274,6 +314,23 @@ class Request(_Checked, RequestFields):
             if frames.count(frame) > 1:
                 raise ValueError(f"images: two images are at frame {frame}")
         return self
+
+    def _check_source(self, recipe: Recipe) -> None:
+        source = self.source
+        if source is None and recipe.takes_video:
+            raise ValueError(f"source: the {self.pipeline} pipeline changes a video; give it")
+        if source is None:
+            return
+        if not recipe.takes_video:
+            raise ValueError(
+                f"source: the {self.pipeline} pipeline makes all of a video; retake changes one"
+            )
+        if self.images:
+            raise ValueError(f"images: the {self.pipeline} pipeline takes none")
+        if recipe.guided and source.remake != "both":
+            raise ValueError(
+                f"source: remake: the {self.pipeline} pipeline makes both anew, picture and sound"
+            )
 
     def _check_side(self, name: str, side: int, cut: int | None) -> None:
         multiple = self.recipe.size_multiple

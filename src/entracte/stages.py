@@ -101,6 +101,14 @@ CONNECT_TEXT = Stage(
     efficiency=CONNECTORS,
     row="TextConnector",
 )
+ENCODE_VIDEO = Stage(
+    "encode video",
+    Act.PREPARE,
+    "Looking at the video",
+    uses=("video_vae",),
+    efficiency=CONVOLUTIONS,
+    row="TimestepPreparation",
+)
 ENCODE_SOUND = Stage(
     "encode sound",
     Act.PREPARE,
@@ -172,19 +180,22 @@ PHASES: Mapping[str, PhaseStages] = MappingProxyType(
     }
 )
 
-# The order of a run: what comes first, for every new prompt, for a given sound,
+# The order of a run: what comes first, for every new prompt, for what is given,
 # between two phases, and last.
 OPENING = (VALIDATE, PREPARE_INPUTS, LOAD_WEIGHTS, PREPARE_PREVIEWS)
 FOR_A_PROMPT = (ENCODE_TEXT, CONNECT_TEXT)
-FOR_SOUND = (ENCODE_SOUND,)
+FOR_WHAT_IS_GIVEN = (ENCODE_VIDEO, ENCODE_SOUND)
 BETWEEN_PHASES = (UPSAMPLE,)
 CLOSING = (DECODE_AUDIO, DECODE_VIDEO, MUX)
 
 
-def stages_of(phases: Iterable[str] = PHASES, takes_sound: bool = True) -> tuple[Stage, ...]:
-    """The stages of a run through these phases, each once, in the order of the run."""
+def stages_of(phases: Iterable[str] = PHASES, gives: bool = True) -> tuple[Stage, ...]:
+    """The stages of a run through these phases, each once, in the order of the run.
+
+    gives: whether a part of the video is given.
+    """
     found = [*OPENING, *FOR_A_PROMPT]
-    found += FOR_SOUND if takes_sound else ()
+    found += FOR_WHAT_IS_GIVEN if gives else ()
     for number, phase in enumerate(phases):
         found += BETWEEN_PHASES if number else ()
         found += PHASES[phase].in_order

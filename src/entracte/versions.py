@@ -66,6 +66,9 @@ DEFAULTS_2_3 = Defaults(
             "keyframes": TWO_STAGE_2_3,
             # What is given is not guided.
             "audio-to-video": replace(TWO_STAGE_2_3, audio_guidance=Guidance()),
+            # Without a size, it is the source's.
+            "retake": replace(TWO_STAGE_2_3, num_inference_steps=None),
+            "retake-guided": replace(TWO_STAGE_2_3, num_inference_steps=40),
             "distilled": replace(TWO_STAGE_2_3, num_inference_steps=None),
             "distilled-one-stage": replace(
                 TWO_STAGE_2_3, height=512, width=768, num_inference_steps=None

@@ -53,14 +53,16 @@ def are_close(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pipeline", ["hq", "keyframes", "audio-to-video", "distilled-one-stage"])
+@pytest.mark.parametrize("pipeline", ["hq", "audio-to-video", "retake"])
 def test_two_devices_make_every_recipe(demo_model: Path, tmp_path: Path, pipeline: str) -> None:
     flags = ["--pipeline", pipeline]
     if pipeline == "audio-to-video":
         flags += ["--sound", str(SOUND)]
+    if pipeline == "retake":
+        flags += ["--source", str(SOUND.parent / "retake.mp4"), "0.2", "0.3"]
     for name, devices in (("one", ("--device", "cpu")), ("two", ("--devices", "cpu", "cpu"))):
         given = arguments(demo_model, tmp_path, name, *flags, *devices)
-        if pipeline.startswith("distilled"):
+        if pipeline == "retake":
             at = given.index("--num-inference-steps")
             del given[at : at + 2]
         assert run(given) == 0

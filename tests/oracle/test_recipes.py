@@ -10,14 +10,24 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from entracte import Engine, Guidance, ImageCondition, LoraSpec, Request, SoundCondition
+from entracte import (
+    Engine,
+    Guidance,
+    ImageCondition,
+    LoraSpec,
+    Request,
+    SoundCondition,
+    SourceVideo,
+)
 from entracte.media.read_sound import read_sound
 from entracte.models.audio_vae import AudioVae
 from entracte.models.mel import log_mel
-from entracte.pipeline.conditions import EncodedImage, encode_sound
+from entracte.pipeline.conditions import EncodedImage
+from entracte.pipeline.given import encode_sound
 from entracte.pipeline.latents import Latents, empty_latents, noise_sizes, prepare_latents
 from entracte.sampling.noise import NoiseSource, WhitenedNoise
 from entracte.sampling.res_2s import MIDDLE_SEED, STEP_SEED
+from entracte.sampling.tokens import Kept
 from tests.components import load_component
 
 from .oracle import ROOT, distance
@@ -36,9 +46,10 @@ PIPELINES = {
     "distilled": "distilled",
 }
 LORA_CASES = ("one_stage_lora", "distilled_lora", "two_stage_lora")
-CASES = ("hq", "hq_i2v", "interpolate", "a2v", "a2v_image", *LORA_CASES)
+RETAKES = ("retake_video_audio", "retake_audio_only", "retake_video_only", "retake_guided")
+CASES = (*RETAKES, "hq", "hq_i2v", "interpolate", "a2v", "a2v_image", *LORA_CASES)
 
-QUICK = ("hq", "a2v_image")
+QUICK = ("hq", "a2v_image", "retake_video_only")
 
 
 class Pack:
@@ -72,6 +83,8 @@ class Pack:
 
     def request(self, name: str) -> Request:
         case = self.case(name)
+        if case["pipeline"] == "retake":
+            return retake(case)
         return Request(
             prompt=case["prompt"],
             negative_prompt=case.get("negative_prompt"),
@@ -95,6 +108,22 @@ class Pack:
             video_guidance=guidance(case.get("video_guidance")),
             audio_guidance=guidance(case.get("audio_guidance")),
         )
+
+
+def retake(case: dict[str, Any]) -> Request:
+    """Of the distilled ones, the recipe has the distilled LoRA, which the case lists."""
+    remake = {(True, True): "both", (False, True): "sound", (True, False): "picture"}
+    made = remake[case["regenerate_video"], case["regenerate_audio"]]
+    return Request(
+        prompt=case["prompt"],
+        negative_prompt=case["negative_prompt"],
+        pipeline="retake" if case["distilled"] else "retake-guided",
+        num_inference_steps=case["num_inference_steps"],
+        seed=case["seed"],
+        source=SourceVideo(DATA / case["video"], case["start_time"], case["end_time"], made),
+        video_guidance=guidance(case.get("video_guidance")),
+        audio_guidance=guidance(case.get("audio_guidance")),
+    )
 
 
 def guidance(given: dict[str, Any] | None) -> Guidance | None:
@@ -150,7 +179,7 @@ def test_what_each_act_begins_with(pack: Pack, engine: Engine, name: str) -> Non
             noise,
             phase.phase.noise_scale,
             request.recipe.appends_first_image,
-            request.sound is not None,
+            (None, Kept() if request.sound is not None else None),
         )
         for stream, each in zip(("video", "audio"), tokens, strict=True):
             recorded = f"{name}.forward.{call}.{stream}"
@@ -158,6 +187,28 @@ def test_what_each_act_begins_with(pack: Pack, engine: Engine, name: str) -> Non
             levels = each.mask * torch.tensor(phase.sigmas[0])
             assert torch.equal(levels, pack[f"{recorded}.timesteps"][0, :, 0])
             assert torch.equal(each.spans, pack[f"{recorded}.positions"][0])
+
+
+def test_a_source_is_read_as_the_official_pipeline_does(pack: Pack, engine: Engine) -> None:
+    """Bit for bit: pixels, samples, noised tokens, and which of them stay."""
+    for name in RETAKES:
+        prepared = engine.prepare(pack.request(name))
+        request, given = prepared.resolved.request, prepared.given
+        assert (request.height, request.width, request.num_frames) == (96, 128, 17)
+        assert given.notices == ()
+        assert given.frames is not None
+        assert given.mel is not None
+        assert torch.equal(given.frames, pack[f"{name}.conditioning_video.0.pixels"])
+        assert distance(given.mel, pack[f"{name}.audio.mel"]) < 1e-5
+        start = Latents(pack[f"{name}.conditioning_video.0.latent"], pack[f"{name}.audio.latent"])
+        (phase,) = prepared.resolved.phases
+        noise, kept = NoiseSource(request.seed), (given.video, given.audio)
+        tokens = prepare_latents(start, phase.grid, [], noise, phase.phase.noise_scale, kept=kept)
+        for stream, each in zip(("video", "audio"), tokens, strict=True):
+            recorded = f"{name}.forward.0.{stream}"
+            assert torch.equal(each.latent, pack[f"{recorded}.latent"])
+            assert torch.equal(each.mask * phase.sigmas[0], pack[f"{recorded}.timesteps"][0, :, 0])
+            assert each.frozen == (pack[f"{recorded}.sigma"].item() == 0)
 
 
 @pytest.mark.parametrize("name", ["a2v", "a2v_image"])
@@ -175,9 +226,10 @@ def test_sound_as_it_is_heard(pack: Pack, engine: Engine, name: str) -> None:
     assert distance(mel, pack[f"{name}.audio.mel"]) < 1e-5
 
     prepared = engine.prepare(pack.request(name))
-    assert prepared.sound is not None
+    assert prepared.given.heard is not None
+    assert prepared.given.mel is not None
     assert torch.equal(
-        prepared.sound.heard.samples, sound.samples[:, : round(17 / 24 * sound.rate)]
+        prepared.given.heard.samples, sound.samples[:, : round(17 / 24 * sound.rate)]
     )
     source = engine.source.components["audio_vae"]
     vae = load_component(source, torch.device("cpu"), torch.bfloat16)
@@ -185,7 +237,7 @@ def test_sound_as_it_is_heard(pack: Pack, engine: Engine, name: str) -> None:
     latents = pack[f"{name}.audio.latent"]
     assert distance(encode_sound(vae, mel.bfloat16(), latents.shape[2]), latents) < 2e-2
     tokens = prepared.resolved.request.audio_tokens
-    heard = encode_sound(vae, prepared.sound.mel.bfloat16(), tokens)
+    heard = encode_sound(vae, prepared.given.mel.bfloat16(), tokens)
     assert distance(heard, latents[:, :, :tokens]) < 2e-2
 
 

@@ -17,14 +17,15 @@ from entracte.sampling.loop import SamplingLoop
 from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import (
+    Kept,
     StreamLatents,
     VideoGrid,
     append_image,
     audio_spans,
+    given_tokens,
     plain_tokens,
     replace_first_frame,
     video_tokens,
-    window_tokens,
 )
 
 SEED = 10
@@ -119,7 +120,7 @@ LAYOUTS = {
     "keyframe_8_0.9": lambda video, image: append_image(video, image, 0.9, GRID.frame_spans(8)),
     "keyframe_0_0.7": lambda video, image: append_image(video, image, 0.7, GRID.frame_spans(0)),
     "keyframe_16_1.0": lambda video, image: append_image(video, image, 1.0, GRID.frame_spans(16)),
-    "region_0.1_0.3": lambda video, _: window_tokens(video.latent, video.spans, 0.1, 0.3),
+    "region_0.1_0.3": lambda video, _: given_tokens(video.latent, video.spans, Kept((0.1, 0.3))),
 }
 
 
@@ -132,7 +133,7 @@ def test_tokens_are_laid_out_as_the_official_ones(recorded: dict[str, Tensor], n
         latent, spans = torch.zeros(1, 20, 128).bfloat16(), audio_spans(20)
         tokens = plain_tokens(latent, spans)
         if name != "audio_plain":
-            tokens = window_tokens(latent, spans, 0.2, 0.5)
+            tokens = given_tokens(latent, spans, Kept((0.2, 0.5)))
     official = {
         what: recorded[f"conditioning.{name}.{what}"]
         for what in ("latent", "clean_latent", "denoise_mask", "positions")

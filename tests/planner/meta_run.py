@@ -25,7 +25,8 @@ from entracte.models.video_vae import VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.parallel import ONE_RANK
 from entracte.pipeline.cache import Cache
-from entracte.pipeline.conditions import PreparedImage, PreparedSound
+from entracte.pipeline.conditions import PreparedImage
+from entracte.pipeline.given import NOTHING_GIVEN, Given
 from entracte.pipeline.open_model import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.pipeline.outputs import Outputs
 from entracte.pipeline.resolve import resolve
@@ -39,6 +40,7 @@ from entracte.planner.stage_laws import trace_stages
 from entracte.planner.workload import Workload, recipe_weights
 from entracte.progress import Reporter
 from entracte.residency.backends.host import HostBackend
+from entracte.sampling.tokens import Kept
 from entracte.synthetic import demo_config
 from entracte.synthetic.random_sizes import MEDIUM_TRANSFORMER
 from entracte.trace.trace import Trace
@@ -172,13 +174,16 @@ def prepared(request: Request, layers: int) -> PreparedRequest:
     weights = recipe_weights(request.recipe)
     resolved = resolve(request, LTX_2_3.defaults, layers, weights)
     black = np.zeros((64, 64, 3), np.uint8)
-    sound = None
+    load, given = Workload.of(resolved, 0), NOTHING_GIVEN
+    mel = torch.zeros(1, 2, load.heard, BINS)
     if request.sound is not None:
-        heard = Workload.of(resolved, 0).heard
-        sound = PreparedSound(Sound(torch.zeros(2, 1), 1), torch.zeros(1, 2, heard, BINS))
+        given = Given(mel=mel, heard=Sound(torch.zeros(2, 1), 1), audio=Kept())
+    if request.source is not None:
+        frames, kept = torch.zeros(1, 3, load.seen, load.height, load.width), Kept((0.1, 0.2))
+        given = Given(frames=frames, mel=mel, video=kept, audio=kept)
     return PreparedRequest(
         resolved,
         prompts=tuple(torch.arange(1024) + number for number in range(resolved.prompts)),
         images=tuple(PreparedImage(black, image.frame, 1.0) for image in request.images),
-        sound=sound,
+        given=given,
     )

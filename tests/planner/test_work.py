@@ -8,7 +8,7 @@ import torch
 from benchmarks.published_figures import published_source
 from torch import nn
 
-from entracte import ImageCondition, Request, SoundCondition
+from entracte import ImageCondition, Request, SoundCondition, SourceVideo
 from entracte.checkpoints.loading import build_component
 from entracte.models.registry import LTX_2_3
 from entracte.models.transformer import TransformerConfig
@@ -53,7 +53,8 @@ class Case:
 
 def of_size(height: int, width: int, frames: int, batch: int = 1, **more: Any) -> dict[str, Any]:
     sizes = {"height": height, "width": width, "num_frames": frames, "guidance_batch": batch}
-    steps = {} if more.get("pipeline", "").startswith("distilled") else {"num_inference_steps": 2}
+    fixed = more.get("pipeline", "").startswith(("distilled", "retake"))
+    steps = {} if fixed and more["pipeline"] != "retake-guided" else {"num_inference_steps": 2}
     return {**sizes, **steps, **more}
 
 
@@ -73,6 +74,8 @@ CASES = {
     "keyframes": Case(of_size(256, 384, 49, pipeline="keyframes"), (0, 40), slow=True),
     "short": Case(of_size(256, 384, 49, pipeline="distilled-one-stage"), slow=True),
     "sound": Case(of_size(256, 384, 49, pipeline="audio-to-video"), (0,)),
+    "retake": Case(of_size(256, 384, 49, pipeline="retake")),
+    "retake, guided": Case(of_size(256, 384, 49, pipeline="retake-guided"), slow=True),
     "unguided": Case(of_size(320, 640, 97, pipeline="one-stage"), (), Guidance()),
 }
 
@@ -97,7 +100,9 @@ def compare(model: Model, case: Case) -> None:
     images = tuple(ImageCondition("any", frame=at) for at in case.images)
     guidance = {"video_guidance": case.guidance, "audio_guidance": case.guidance}
     sound = SoundCondition("any") if case.sizes.get("pipeline") == "audio-to-video" else None
-    request = Request(prompt="any", images=images, sound=sound, **guidance, **case.sizes)
+    source = SourceVideo("any", 0, 1) if "retake" in case.sizes.get("pipeline", "") else None
+    given = {"images": images, "sound": sound, "source": source}
+    request = Request(prompt="any", **given, **guidance, **case.sizes)
     ready = prepared(request, model.layers)
     with counted_batches(model.modules["transformer"]) as batches:
         took = [each for each in run(model.modules, ready) if not each[0].startswith(LEFT_OUT)]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from entracte import Engine, Guidance, LoraSpec, Request, Residency, SoundCondition
+from entracte import Engine, Guidance, LoraSpec, Request, Residency, SoundCondition, SourceVideo
 from entracte.errors import BudgetError, Cancelled, DeviceFault, OutOfMemory, ResidencyError
 from entracte.models.kernels import Kernels
 from entracte.residency import Backend
@@ -19,6 +19,7 @@ from entracte.residency.simulated import SimulatedAccelerator
 from entracte.synthetic.demo import DISTILLED_LORA
 
 SOUND = Path(__file__).parent.parent / "data" / "pipelines" / "audio48.wav"
+RETAKE = SOUND.parent / "retake.mp4"
 
 BLOCKS = 4
 DIALS = (None, 0, 1, 2, BLOCKS)
@@ -149,6 +150,7 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
         ("hq", "host", 2),
         *(slow("hq", "host", 36), slow("hq", "simulated", 8)),
         *(slow("keyframes", "host", 4), slow("keyframes", "simulated", 2)),
+        *(slow("retake", "host", 4), slow("retake", "simulated", 2)),
         *(slow("audio-to-video", "host", 4), slow("audio-to-video", "simulated", 2)),
         *(slow("distilled-one-stage", "host", 4), slow("distilled-one-stage", "simulated", 2)),
     ],
@@ -160,7 +162,9 @@ def test_every_recipe_gives_the_same_bits_in_every_mode(
     values: dict[str, object] = {"pipeline": pipeline}
     if pipeline == "audio-to-video":
         values["sound"] = SoundCondition(SOUND)
-    if pipeline.startswith("distilled"):
+    if pipeline == "retake":
+        values["source"] = SourceVideo(RETAKE, 0.2, 0.3)
+    if pipeline.startswith(("distilled", "retake")):
         values["num_inference_steps"] = None
     engine = engines[backend]
     engine.configure(Residency())

@@ -23,7 +23,7 @@ from entracte.request_fields import (
 from entracte.validation import plain
 
 if TYPE_CHECKING:
-    from entracte.request import ImageCondition, SoundCondition
+    from entracte.request import ImageCondition, SoundCondition, SourceVideo
 
 GROUPS = {
     "model": "model files (explicit paths override the contents of --model)",
@@ -186,6 +186,20 @@ def sound_condition(values: list[Any]) -> "SoundCondition":
         return SoundCondition(*values)
     except RequestError as error:
         raise RequestError(f"--sound {values[0]}: {error}") from None
+
+
+def source_video(values: list[Any]) -> "SourceVideo":
+    """What `--source` was given; raises RequestError."""
+    from entracte.request import SourceVideo
+
+    if not 3 <= len(values) <= 4:
+        raise RequestError(
+            f"--source takes PATH START END [WHAT]; it was given {len(values)} values"
+        )
+    try:
+        return SourceVideo(*values)
+    except RequestError as error:
+        raise RequestError(f"--source {values[0]}: {error}") from None
 
 
 # Fields of a request whose flags have other names.

@@ -14,7 +14,14 @@ from entracte.config.residency import build_residency
 from entracte.errors import RequestError
 from entracte.request_fields import arguments_from
 
-from .flags import add_settings, given_settings, image_condition, sound_condition, worded_with_flags
+from .flags import (
+    add_settings,
+    given_settings,
+    image_condition,
+    sound_condition,
+    source_video,
+    worded_with_flags,
+)
 from .overwrite import free_name, require_absent
 from .terminal import say
 
@@ -120,6 +127,7 @@ def build_request(settings: GenerateSettings) -> "Request":
     given = arguments_from(dict(settings))
     given["images"] = tuple(image_condition(values) for values in settings.image or [])
     given["sound"] = None if settings.sound is None else sound_condition(settings.sound)
+    given["source"] = None if settings.source is None else source_video(settings.source)
     given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
         request = Request(**(given | _sides(settings)))

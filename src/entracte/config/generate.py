@@ -35,6 +35,15 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
             "PATH [START]",
         ),
     ] = None
+    source: Annotated[
+        list[Number] | None,
+        Flag(
+            "request",
+            "make a part of a video anew, between two seconds of it: picture, sound or both "
+            "(default); with --pipeline retake",
+            "PATH START END [WHAT]",
+        ),
+    ] = None
     lora: Annotated[
         list[list[Number]] | None,
         Flag("request", "merge a LoRA in all stages; may be repeated", "PATH [STRENGTH]"),

@@ -17,6 +17,9 @@ MIN_RATE, MAX_RATE = 8_000, 192_000
 
 CHANNELS = 2
 
+# Seconds before the wanted ones that are decoded, since packets overlap.
+AHEAD = 0.1
+
 # Of integer samples: their middle, and the largest distance from it.
 RANGES = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}
 
@@ -31,6 +34,15 @@ class Sound:
     def first(self, seconds: float) -> "Sound":
         """As much of it from the beginning."""
         return Sound(self.samples[:, : round(seconds * self.rate)], self.rate)
+
+
+def has_sound(path: Path) -> bool:
+    """Whether a file has a stream of sound. Raises MediaError for one that cannot be opened."""
+    try:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio)
+    except (OSError, FFmpegError, UnicodeError) as error:
+        raise MediaError(f"{path} cannot be opened: {error}") from None
 
 
 def read_sound(path: Path, start: float, seconds: float) -> Sound:
@@ -55,6 +67,9 @@ def read_sound(path: Path, start: float, seconds: float) -> Sound:
             stream = container.streams.audio[0]
             _require_kind(path, stream.channels, stream.rate)
             rate, wanted = stream.rate, round(seconds * stream.rate)
+            # From the very beginning, the official pipeline decodes AAC without the packet before
+            # the first sample, and so do we: a seek leaves it out.
+            container.seek(int(max(0.0, start - AHEAD) * av.time_base))
             pieces: list[np.ndarray] = []
             found = 0
             for frame in container.decode(stream):

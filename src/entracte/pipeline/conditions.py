@@ -7,19 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entracte.binding import BoundRequest
-from entracte.errors import MediaError
 from entracte.media.images import fit, recompress
 from entracte.media.read_image import read_image
-from entracte.media.read_sound import Sound, read_sound
-from entracte.models.audio_vae import AudioVae
 from entracte.models.calls import Call, call_plainly
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
-from entracte.models.mel import log_mel
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
 from entracte.request import ImageCondition
-from entracte.sampling.tokens import MEL_FRAMES_PER_TOKEN, VideoGrid
+from entracte.sampling.tokens import VideoGrid
 
 
 def encode_text(
@@ -34,13 +29,6 @@ def connect_text(connectors: Connectors, states: Tensor) -> TextContext:
     """Turn states [tokens, hidden width, layers + 1] into a context for each stream."""
     context: TextContext = connectors(states)
     return context
-
-
-# Seconds of sound beyond the video that are read with it.
-MORE_SOUND = 1.0
-
-# Half a window of the spectrogram, without which it has nothing to begin with.
-LEAST_SECONDS = 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,42 +56,6 @@ class EncodedImage:
     latent: Tensor
     frame: int
     strength: float
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSound:
-    """A given sound, read. mel: [1, 2, frames, 64] float32, of more than what the video has.
-
-    heard: what the video has.
-    """
-
-    heard: Sound
-    mel: Tensor
-
-
-def prepare_sound(request: BoundRequest) -> PreparedSound | None:
-    """Read the sound of a bound request, where one is given.
-
-    Raises MediaError for one that cannot be used, or is shorter than the video.
-    """
-    if request.sound is None:
-        return None
-    seconds = float(request.num_frames / request.frame_rate)
-    path, start = request.sound.path, request.sound.start
-    # The encoder does not look ahead, but the spectrogram does, by a window.
-    found = read_sound(path, start, seconds + MORE_SOUND)
-    has = found.samples.shape[1] / found.rate
-    mel = log_mel(found.samples, found.rate) if has > LEAST_SECONDS else None
-    if mel is None or -(-mel.shape[2] // MEL_FRAMES_PER_TOKEN) < request.audio_tokens:
-        raise MediaError(
-            f"sound {path} has {has:.2f} s after {start:g} s; the video has {seconds:.2f} s"
-        )
-    return PreparedSound(found.first(seconds), mel)
-
-
-def encode_sound(vae: AudioVae, mel: Tensor, tokens: int) -> Tensor:
-    """Log-mel [1, 2, frames, 64] to the first normalised latents, [1, 8, tokens, 16]."""
-    return vae.encode(mel)[:, :, :tokens].contiguous()
 
 
 def prepare_images(images: Sequence[ImageCondition]) -> tuple[PreparedImage, ...]:

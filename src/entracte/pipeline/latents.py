@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -20,13 +20,14 @@ from entracte.sampling.noise import Noise
 from entracte.sampling.tokens import (
     AUDIO_BINS,
     AUDIO_CHANNELS,
+    Kept,
     Tokens,
     VideoGrid,
     add_noise,
     append_image,
     audio_spans,
     audio_tokens,
-    frozen_tokens,
+    given_tokens,
     plain_tokens,
     replace_first_frame,
     video_tokens,
@@ -69,14 +70,14 @@ def prepare_latents(
     noise: Noise,
     noise_scale: float,
     appends_first_image: bool = False,
-    sound_is_given: bool = False,
+    kept: tuple[Kept | None, Kept | None] = (None, None),
 ) -> tuple[Tokens, Tokens]:
-    """Video and audio tokens of a phase, noised. sound_is_given: by `start`, and stays.
+    """Video and audio tokens of a phase, noised. kept: what of `start` stays, in each stream.
 
     The image at frame 0 replaces the first frame's tokens, unless it is appended like the others.
     Noise is drawn for the video, appended tokens included, and then for the audio.
     """
-    video = plain_tokens(video_tokens(start.video), grid.spans())
+    video = _tokens(video_tokens(start.video), grid.spans(), kept[0])
     for image in images:
         tokens = video_tokens(image.latent)
         if image.frame == 0 and not appends_first_image:
@@ -84,9 +85,12 @@ def prepare_latents(
         else:
             video = append_image(video, tokens, image.strength, grid.frame_spans(image.frame))
     audio_start = audio_tokens(start.audio)
-    tokens_of = frozen_tokens if sound_is_given else plain_tokens
-    audio = tokens_of(audio_start, audio_spans(audio_start.shape[1]))
-    return _noised(video, noise, noise_scale), _noised(audio, noise, noise_scale)
+    audio = _tokens(audio_start, audio_spans(audio_start.shape[1]), kept[1])
+    return _noised(video, noise, noise_scale, kept[0]), _noised(audio, noise, noise_scale, kept[1])
+
+
+def _tokens(latent: Tensor, spans: Tensor, kept: Kept | None) -> Tokens:
+    return plain_tokens(latent, spans) if kept is None else given_tokens(latent, spans, kept)
 
 
 def noise_sizes(
@@ -100,9 +104,13 @@ def noise_sizes(
     return [(video, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]
 
 
-def _noised(tokens: Tokens, noise: Noise, scale: float) -> Tokens:
+def _noised(tokens: Tokens, noise: Noise, scale: float, kept: Kept | None) -> Tokens:
     _, count, channels = tokens.latent.shape
-    return add_noise(tokens, noise.draw(count, channels).to(tokens.latent), scale)
+    drawn = noise.draw(count, channels).to(tokens.latent)
+    if kept is not None and kept.from_noise:
+        free = replace(tokens, mask=torch.ones_like(tokens.mask))
+        return tokens.with_latent(add_noise(free, drawn, scale).latent)
+    return add_noise(tokens, drawn, scale)
 
 
 def upsample(upsampler: Upsampler, vae: VideoVae, latent: Tensor) -> Tensor:

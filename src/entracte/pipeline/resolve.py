@@ -19,7 +19,8 @@ from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import VideoGrid
 from entracte.versions import Defaults
 
-from .conditions import prepare_images, prepare_sound
+from .conditions import prepare_images
+from .given import read_given, sized_by_source
 from .lora_cache import Loras, OpenLora
 from .resolved import PreparedRequest, RequestWeights, ResolvedPhase, ResolvedRequest
 
@@ -113,13 +114,17 @@ class Resolver:
         self._layers: int = source.components["transformer"].config["num_layers"]
 
     def resolve(self, request: Request) -> ResolvedRequest:
-        """Resolve what can be counted. Raises RequestError, CheckpointError and LoraError."""
+        """Resolve what can be counted. Raises RequestError, CheckpointError and LoraError.
+
+        Of a source of the request, the header and a frame are read; raises MediaError.
+        """
         self._require_files(request.recipe)
         weights = self._weights_of(request)
+        request = sized_by_source(request)
         return resolve(request, self._defaults, self._layers, weights, self._on_gpu)
 
     def prepare(self, request: Request) -> PreparedRequest:
-        """Resolve a request, tokenise its prompts, and read its images and sound.
+        """Resolve a request, tokenise its prompts, and read its images, sound or source.
 
         Raises MediaError, too.
         """
@@ -130,7 +135,7 @@ class Resolver:
             resolved,
             self.tokens(resolved),
             prepare_images(resolved.request.images),
-            prepare_sound(resolved.request),
+            read_given(resolved.request),
         )
 
     def tokens(self, resolved: ResolvedRequest) -> tuple[Tensor, ...]:

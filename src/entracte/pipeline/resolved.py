@@ -12,7 +12,8 @@ from entracte.residency import WeightPhase, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.sampling.tokens import VideoGrid
 
-from .conditions import PreparedImage, PreparedSound
+from .conditions import PreparedImage
+from .given import NOTHING_GIVEN, Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +119,4 @@ class PreparedRequest:
     resolved: ResolvedRequest
     prompts: tuple[Tensor, ...]
     images: tuple[PreparedImage, ...]
-    sound: PreparedSound | None = None
+    given: Given = NOTHING_GIVEN

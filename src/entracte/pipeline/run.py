@@ -3,14 +3,12 @@
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from entracte.errors import NotFinite
-from entracte.media.read_sound import Sound
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
@@ -35,6 +33,7 @@ from entracte.stages import (
     CONNECT_TEXT,
     ENCODE_SOUND,
     ENCODE_TEXT,
+    ENCODE_VIDEO,
     LOAD_WEIGHTS,
     PREPARE_INPUTS,
     PREPARE_PREVIEWS,
@@ -47,11 +46,11 @@ from .conditions import (
     FittedImage,
     connect_text,
     encode_images,
-    encode_sound,
     encode_text,
     fit_images,
 )
 from .decoding import Begun, Decoding
+from .given import encode_sound
 from .latents import (
     Latents,
     empty_latents,
@@ -85,6 +84,7 @@ class Run:
         self._model = model
         self._stages = StageRuns(model.manager, trace, reporter)
         self._prepared = prepared
+        self._given = prepared.given
         self._plan = plan
         self._layouts = layouts
         self._resolved = prepared.resolved
@@ -117,12 +117,8 @@ class Run:
     def _decode(self, sound: Latents, picture: Latents) -> tuple[Begun, Tensor | None]:
         decoding = Decoding(self._model, self._request, self._outputs, self._stages, self._trace)
         with ExitStack() as lending:
-            begun = decoding.begin(sound, picture, lending, self._given_sound)
+            begun = decoding.begin(sound, picture, lending, self._given.heard)
             return begun, decoding.finish(begun)
-
-    @property
-    def _given_sound(self) -> Sound | None:
-        return None if self._prepared.sound is None else self._prepared.sound.heard
 
     def _phases(self, request: ExitStack, latents: dict[str, Tensor]) -> list[Latents]:
         """The latents of every phase, copied into `latents` by name, too.
@@ -134,18 +130,22 @@ class Run:
         with self._stages.enter(PREPARE_INPUTS):
             images = deque(map(self._fit_images, self._resolved.phases))
             noise = self._draw_noise()
-            given = self._prepared.sound
-            mel = None if given is None else given.mel.to(self._model.device, self._model.dtype)
+            frames, mel = (
+                None if each is None else each.to(self._model.device, self._model.dtype)
+                for each in (self._given.frames, self._given.mel)
+            )
         with self._stages.enter(LOAD_WEIGHTS):
             weights = request.enter_context(self._model.manager.execute(self._plan))
         if self._outputs.preview is not None:
             self._prepare_previews()
         contexts = self._contexts()
-        sound = self._encode_sound(mel)
-        del mel
+        video = self._encode_video(frames)
+        del frames  # before more is made
+        given = video, self._encode_sound(mel)
+        del mel, video
         made: list[Latents] = []
         for number, each in enumerate(self._resolved.phases):
-            start = self._upsample(made[-1]) if made else self._empty(each, sound)
+            start = self._upsample(made[-1]) if made else self._start(each, *given)
             # Popped, so that none stays on the device once it is encoded.
             encoded = self._encode_images(each.phase, images.popleft())
             made.append(self._denoise(number, weights, start, encoded, noise, contexts))
@@ -194,6 +194,16 @@ class Run:
             require_finite(CONNECT_TEXT, context.video, context.audio)
         return context.video, context.audio
 
+    def _encode_video(self, frames: Tensor | None) -> Tensor | None:
+        """The latents of the video that is given, if one is."""
+        if frames is None:
+            return None
+        with self._stages.enter(ENCODE_VIDEO) as lent:
+            encode = lent[VideoVae].encode
+            ((latent,),) = once(self._model.mesh, [lambda: (encode(frames),)], 1, frames)
+            require_finite(ENCODE_VIDEO, latent)
+        return latent
+
     def _encode_sound(self, mel: Tensor | None) -> Tensor | None:
         """The latents of the sound that is given, if one is."""
         if mel is None:
@@ -205,8 +215,10 @@ class Run:
             require_finite(ENCODE_SOUND, latent)
         return latent
 
-    def _empty(self, resolved: ResolvedPhase, sound: Tensor | None) -> Latents:
-        """What the first phase starts from. sound: the given one's latents."""
+    def _start(
+        self, resolved: ResolvedPhase, video: Tensor | None, audio: Tensor | None
+    ) -> Latents:
+        """What the first phase starts from: what is given, and zeros."""
         empty = empty_latents(
             resolved.grid,
             self._model.latent_channels,
@@ -214,7 +226,9 @@ class Run:
             self._model.device,
             self._model.dtype,
         )
-        return empty if sound is None else replace(empty, audio=sound)
+        return Latents(
+            empty.video if video is None else video, empty.audio if audio is None else audio
+        )
 
     def _upsample(self, previous: Latents) -> Latents:
         with self._stages.enter(UPSAMPLE) as lent:
@@ -260,7 +274,7 @@ class Run:
                 noise,
                 resolved.phase.noise_scale,
                 self._request.recipe.appends_first_image,
-                self._prepared.sound is not None,
+                (self._given.video, self._given.audio),
             )
 
         def tell(step: int, picture: Tensor | None) -> None:
@@ -301,7 +315,7 @@ class Run:
 
     def _heard(self, contexts: list[TextContext]) -> list[TextContext]:
         """Of a given sound nothing is to be avoided, so it attends to the prompt alone."""
-        if self._prepared.sound is None:
+        if self._given.heard is None:
             return contexts
         return [TextContext(each.video, contexts[0].audio) for each in contexts]
 

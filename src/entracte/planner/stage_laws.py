@@ -15,7 +15,7 @@ from entracte.models.connectors import Connectors
 from entracte.models.gemma import MAX_TOKENS, TextEncoder
 from entracte.models.registry import ModelVersion
 from entracte.models.upsampler import Upsampler
-from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
+from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE, VideoVae
 from entracte.models.vocoder import Vocoder
 from entracte.pipeline.latents import decode_audio, upsample
 
@@ -52,6 +52,7 @@ class StageCosts:
     encode_text, connect_text: prompts, however long; as much memory as the longest one takes.
     encode_sound: frames of the mel spectrogram.
     encode_image: places of the latent grid, height times width; its pixels included.
+    encode_frames: latent frames, for one place of the latent grid; their pixels included.
     upsample: places of the smaller latent grid, frames times height times width.
     decode_frames: latent frames, for one place (height, width) of a tile. A single latent frame
         takes a tenth more memory than the law says, which is of no weight.
@@ -62,6 +63,7 @@ class StageCosts:
     connect_text: Cost
     encode_sound: Cost
     encode_image: Cost
+    encode_frames: Cost
     upsample: Cost
     decode_frames: Cost
     decode_audio: Cost
@@ -111,6 +113,12 @@ def trace_stages(
     audio = empty(1, CHANNELS, AUDIO_TOKENS, MEL_BINS)
     few = meter(lambda: vae.decode(empty(1, channels, FEW_FRAMES, SIDE, SIDE)))
     many = meter(lambda: vae.decode(empty(1, channels, MANY_FRAMES, SIDE, SIDE)))
+
+    def see(frames: int) -> Metered:
+        side = SIDE * SPATIAL_SCALE
+        return meter(lambda: vae.encode(empty(1, 3, TEMPORAL_SCALE * (frames - 1) + 1, side, side)))
+
+    few_seen, many_seen = see(FEW_FRAMES), see(MANY_FRAMES)
     return StageCosts(
         encode_text=_traced(lambda: encoder(tokens), 1),
         connect_text=_traced(lambda: connectors(empty(*states)), 1),
@@ -121,6 +129,7 @@ def trace_stages(
             lambda: vae.encode(empty(1, 3, 1, SIDE * SPATIAL_SCALE, SIDE * SPATIAL_SCALE)),
             SIDE * SIDE,
         ),
+        encode_frames=_through(few_seen, many_seen, SIDE * SIDE),
         upsample=_upsample(modules, vae, empty(1, channels, FRAMES, SIDE, SIDE)),
         decode_frames=_through(few, many, SIDE * SIDE),
         decode_audio=_traced(

@@ -76,7 +76,7 @@ def stage_work(
     for number in range(-(-load.new_prompts // layouts[0].ranks)):  # each by one device
         work.for_a_prompt(number)
     work.contexts_are_there()
-    work.sound()
+    work.given()
     for number in range(len(load.phases)):
         work.phase(number)
     work.closing()
@@ -152,7 +152,7 @@ class _Work:
         self._left += sum(
             self._noise(phase) + phase.images * self._pixels(phase) for phase in load.phases
         )
-        self._left += self._mel()
+        self._left += self._mel() + self._seen()
         self._started_from = 0  # the latents that the last phase started from
 
     def opening(self) -> None:
@@ -173,19 +173,36 @@ class _Work:
     def contexts_are_there(self) -> None:
         self._left += min(self._contexts, self._load.new_prompts) * self._context
 
-    def sound(self) -> None:
-        """One that is given, from its spectrogram to latents, which stay."""
-        if not self._load.heard:
-            return
-        cost, nbytes = self._costs.encode_sound, self._mel()
-        for stage in stages.FOR_SOUND:
-            # The spectrogram is in its cost, too.
-            self._add(
-                stage,
-                cost.flops_of(self._load.heard),
-                cost.nbytes_of(self._load.heard) - nbytes,
-            )
-        self._left -= nbytes
+    def given(self) -> None:
+        """What is given, from pixels and a spectrogram to latents, which stay."""
+        first, seen, heard = (
+            self._load.phases[0],
+            self._costs.encode_frames,
+            self._costs.encode_sound,
+        )
+        places, mel_frames = first.height * first.width, self._load.heard
+        costs = {
+            stages.ENCODE_VIDEO: (
+                places * seen.flops_of(first.frames),
+                places * seen.nbytes_of(first.frames),
+                self._seen(),
+            ),
+            stages.ENCODE_SOUND: (
+                heard.flops_of(mel_frames),
+                heard.nbytes_of(mel_frames),
+                self._mel(),
+            ),
+        }
+        for stage in stages.FOR_WHAT_IS_GIVEN:
+            flops, nbytes, read = costs[stage]
+            if read:  # it is in the cost, too
+                self._add(stage, flops, nbytes - read)
+                self._left -= read
+
+    def _seen(self) -> int:
+        """The pixels of a given video."""
+        sides = self._load.height * self._load.width
+        return 3 * self._load.seen * sides * self._model.itemsize
 
     def _mel(self) -> int:
         return self._load.heard * SOUND_CHANNELS * mel.BINS * self._model.itemsize
@@ -214,7 +231,7 @@ class _Work:
         frames = mel_frames(self._load.audio_tokens)
         tiles = Tiles.of(last.frames, last.height, last.width, Tiling())
         audio, itemsize = self._costs.decode_audio, self._model.itemsize
-        made = 0.0 if self._load.heard else 1.0
+        made = float(self._load.decodes_sound)
         # A GPU begins with the picture; see `Run`.
         works = decode_work(self._costs.decode_frames, tiles, itemsize)
         first, *others = works

@@ -6,11 +6,11 @@ from typing import Any
 
 from entracte.models import mel
 from entracte.models.transformer import Pass
-from entracte.pipeline.conditions import MORE_SOUND
+from entracte.pipeline.given import MORE_SOUND
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import RequestWeights, ResolvedPhase, ResolvedRequest
 from entracte.recipes import RECIPES, Recipe, SamplerName
-from entracte.request import ImageCondition, Request, SoundCondition
+from entracte.request import ImageCondition, Request, SoundCondition, SourceVideo
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.versions import DEFAULTS_2_3, Defaults
@@ -55,7 +55,8 @@ class Workload:
 
     new_prompts: how many prompts have to be encoded, because no earlier request did.
     frames, height, width: of the video, in pixels.
-    heard: frames of the mel spectrogram of a sound that is given; 0 where it is made.
+    heard: frames of the mel spectrogram of a sound that is given; 0 where there is none.
+    seen: pixel frames of a video that is given. decodes_sound: whether the sound is made.
     """
 
     phases: tuple[PhaseLoad, ...]
@@ -64,6 +65,8 @@ class Workload:
     height: int
     width: int
     heard: int = 0
+    seen: int = 0
+    decodes_sound: bool = True
 
     @property
     def audio_tokens(self) -> int:
@@ -74,14 +77,17 @@ class Workload:
         """A resolved request's."""
         request = resolved.request
         phases = tuple(_phase_load(resolved, phase) for phase in resolved.phases)
-        seconds = float(request.num_frames / request.frame_rate) + MORE_SOUND
+        seconds = float(request.num_frames / request.frame_rate)
+        seconds += MORE_SOUND if request.recipe.takes_sound else 0.0
         return cls(
             phases,
             new_prompts,
             request.num_frames,
             request.height,
             request.width,
-            0 if request.sound is None else math.ceil(seconds * mel.RATE / mel.HOP) + 1,
+            heard=math.ceil(seconds * mel.RATE / mel.HOP) + 1 if request.recipe.gives else 0,
+            seen=request.num_frames if request.recipe.takes_video else 0,
+            decodes_sound=not request.recipe.takes_sound,
         )
 
     @classmethod
@@ -120,6 +126,7 @@ class Workload:
             "guidance_batch": guidance_batch,
             "images": tuple(ImageCondition("any", frame=number) for number in range(images)),
             "sound": SoundCondition("any") if RECIPES[pipeline].takes_sound else None,
+            "source": SourceVideo("any", 0, 1) if RECIPES[pipeline].takes_video else None,
         }
         request = Request(**given)
         resolved = resolve(request, defaults, layers, recipe_weights(request.recipe), on_gpu)

@@ -111,15 +111,28 @@ def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
     return Tokens(latent, torch.zeros_like(latent), torch.ones(latent.shape[1]), spans)
 
 
-def window_tokens(latent: Tensor, spans: Tensor, start: float, end: float) -> Tokens:
-    """Tokens that are made anew where they meet a window of seconds, and stay elsewhere."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Which part of a given stream stays: what is outside a window of seconds, or all of it.
+
+    from_noise: where all of it stays, whether its state begins with noise nevertheless, and only
+        moves to what is given, as in the official retake.
+    """
+
+    window: tuple[float, float] | None = None
+    from_noise: bool = False
+
+
+def given_tokens(latent: Tensor, spans: Tensor, kept: Kept) -> Tokens:
+    """Tokens of which a part stays; those that meet the window are made anew.
+
+    latent: what is given, [1, tokens, channels].
+    """
+    if kept.window is None:
+        return Tokens(latent, latent, torch.zeros(latent.shape[1]), spans, frozen=True)
+    start, end = kept.window
     inside = (spans[0, :, 1] > start) & (spans[0, :, 0] < end)
     return Tokens(latent, latent, inside.float(), spans)
-
-
-def frozen_tokens(latent: Tensor, spans: Tensor) -> Tokens:
-    """Tokens that are given, and stay. latent: [1, tokens, channels]."""
-    return Tokens(latent, latent, torch.zeros(latent.shape[1]), spans, frozen=True)
 
 
 def replace_first_frame(tokens: Tokens, image: Tensor, strength: float) -> Tokens:

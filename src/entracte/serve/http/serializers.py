@@ -152,7 +152,7 @@ def engine_view(
 def stage_list() -> StageList:
     """The stages that are reported, in the order of the longest pipeline."""
     of_pipeline = {
-        name: stages_of((phase.name for phase in recipe.phases), recipe.takes_sound)
+        name: stages_of((phase.name for phase in recipe.phases), recipe.gives)
         for name, recipe in RECIPES.items()
     }
     return StageList(
@@ -212,8 +212,8 @@ def _pipelines() -> list[ChoiceView]:
 
 
 def served_recipes() -> dict[str, Recipe]:
-    """The recipes that clients can ask for: sounds cannot be sent."""
-    return {name: recipe for name, recipe in RECIPES.items() if not recipe.takes_sound}
+    """The recipes that clients can ask for: sounds and videos cannot be sent."""
+    return {name: recipe for name, recipe in RECIPES.items() if not recipe.gives}
 
 
 def _worker_view(worker: WorkerSnapshot, key: Key) -> WorkerView:
