@@ -139,7 +139,7 @@ def test_a_run_enters_all_declared_stages_in_their_order(
     with open_engine(demo_model) as engine:
         request = small(images=(image,), pipeline=pipeline)
         result, reported = generate(engine, request, output_path=tmp_path / "video.mp4")
-    declared = stages_of(phase.name for phase in request.recipe.phases)
+    declared = stages_of((phase.name for phase in request.recipe.phases), request.recipe.gives)
     assert distinct(span.name for span in result.trace.spans) == [each.name for each in declared]
     on_host = {span.name for span in result.trace.spans if span.of_host}
     assert on_host == {each.name for each in declared if each.on_host}

@@ -27,7 +27,7 @@ from entracte.pipeline.given import encode_sound
 from entracte.pipeline.latents import Latents, empty_latents, noise_sizes, prepare_latents
 from entracte.sampling.noise import NoiseSource, WhitenedNoise
 from entracte.sampling.res_2s import MIDDLE_SEED, STEP_SEED
-from entracte.sampling.tokens import Kept
+from entracte.sampling.tokens import KeptPart
 from tests.components import load_component
 
 from .oracle import ROOT, distance
@@ -179,7 +179,7 @@ def test_what_each_act_begins_with(pack: Pack, engine: Engine, name: str) -> Non
             noise,
             phase.phase.noise_scale,
             request.recipe.appends_first_image,
-            (None, Kept() if request.sound is not None else None),
+            (None, KeptPart() if request.sound is not None else None),
         )
         for stream, each in zip(("video", "audio"), tokens, strict=True):
             recorded = f"{name}.forward.{call}.{stream}"

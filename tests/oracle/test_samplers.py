@@ -17,7 +17,7 @@ from entracte.sampling.loop import SamplingLoop
 from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import (
-    Kept,
+    KeptPart,
     StreamLatents,
     VideoGrid,
     append_image,
@@ -120,7 +120,9 @@ LAYOUTS = {
     "keyframe_8_0.9": lambda video, image: append_image(video, image, 0.9, GRID.frame_spans(8)),
     "keyframe_0_0.7": lambda video, image: append_image(video, image, 0.7, GRID.frame_spans(0)),
     "keyframe_16_1.0": lambda video, image: append_image(video, image, 1.0, GRID.frame_spans(16)),
-    "region_0.1_0.3": lambda video, _: given_tokens(video.latent, video.spans, Kept((0.1, 0.3))),
+    "region_0.1_0.3": lambda video, _: given_tokens(
+        video.latent, video.spans, KeptPart((0.1, 0.3))
+    ),
 }
 
 
@@ -133,7 +135,7 @@ def test_tokens_are_laid_out_as_the_official_ones(recorded: dict[str, Tensor], n
         latent, spans = torch.zeros(1, 20, 128).bfloat16(), audio_spans(20)
         tokens = plain_tokens(latent, spans)
         if name != "audio_plain":
-            tokens = given_tokens(latent, spans, Kept((0.2, 0.5)))
+            tokens = given_tokens(latent, spans, KeptPart((0.2, 0.5)))
     official = {
         what: recorded[f"conditioning.{name}.{what}"]
         for what in ("latent", "clean_latent", "denoise_mask", "positions")

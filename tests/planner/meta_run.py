@@ -26,7 +26,7 @@ from entracte.models.vocoder import Vocoder
 from entracte.parallel import ONE_RANK
 from entracte.pipeline.cache import Cache
 from entracte.pipeline.conditions import PreparedImage
-from entracte.pipeline.given import NOTHING_GIVEN, Given
+from entracte.pipeline.given import NOTHING_GIVEN, GivenMedia
 from entracte.pipeline.open_model import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.pipeline.outputs import Outputs
 from entracte.pipeline.resolve import resolve
@@ -40,7 +40,7 @@ from entracte.planner.stage_laws import trace_stages
 from entracte.planner.workload import Workload, recipe_weights
 from entracte.progress import Reporter
 from entracte.residency.backends.host import HostBackend
-from entracte.sampling.tokens import Kept
+from entracte.sampling.tokens import KeptPart
 from entracte.synthetic import demo_config
 from entracte.synthetic.random_sizes import MEDIUM_TRANSFORMER
 from entracte.trace.trace import Trace
@@ -177,10 +177,10 @@ def prepared(request: Request, layers: int) -> PreparedRequest:
     load, given = Workload.of(resolved, 0), NOTHING_GIVEN
     mel = torch.zeros(1, 2, load.heard, BINS)
     if request.sound is not None:
-        given = Given(mel=mel, heard=Sound(torch.zeros(2, 1), 1), audio=Kept())
+        given = GivenMedia(mel=mel, heard=Sound(torch.zeros(2, 1), 1), audio=KeptPart())
     if request.source is not None:
-        frames, kept = torch.zeros(1, 3, load.seen, load.height, load.width), Kept((0.1, 0.2))
-        given = Given(frames=frames, mel=mel, video=kept, audio=kept)
+        frames, kept = torch.zeros(1, 3, load.seen, load.height, load.width), KeptPart((0.1, 0.2))
+        given = GivenMedia(frames=frames, mel=mel, video=kept, audio=kept)
     return PreparedRequest(
         resolved,
         prompts=tuple(torch.arange(1024) + number for number in range(resolved.prompts)),

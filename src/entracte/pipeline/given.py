@@ -19,7 +19,7 @@ from entracte.models.mel import log_mel
 from entracte.models.video_vae import TEMPORAL_SCALE
 from entracte.notices import Notice
 from entracte.request import Request
-from entracte.sampling.tokens import MEL_FRAMES_PER_TOKEN, Kept
+from entracte.sampling.tokens import MEL_FRAMES_PER_TOKEN, KeptPart
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ LEAST_SECONDS = 0.04
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class GivenMedia:
     """What is read for a request.
 
     frames: of a source, [1, 3, frames, height, width] bfloat16 in -1..1. mel: of a sound, [1, 2,
@@ -43,12 +43,12 @@ class Given:
     frames: Tensor | None = None
     mel: Tensor | None = None
     heard: Sound | None = None
-    video: Kept | None = None
-    audio: Kept | None = None
+    video: KeptPart | None = None
+    audio: KeptPart | None = None
     notices: tuple[Notice, ...] = ()
 
 
-NOTHING_GIVEN = Given()
+NOTHING_GIVEN = GivenMedia()
 
 
 def sized_by_source(request: Request) -> Request:
@@ -81,7 +81,7 @@ def sized_by_source(request: Request) -> Request:
     return request.model_copy(update=missing)
 
 
-def read_given(request: BoundRequest) -> Given:
+def read_given(request: BoundRequest) -> GivenMedia:
     """Read the sound or the source of a bound request, where one is given.
 
     Raises MediaError for one that cannot be used, or is shorter than the video.
@@ -99,7 +99,7 @@ def encode_sound(vae: AudioVae, mel: Tensor, tokens: int) -> Tensor:
     return F.pad(latents, (0, 0, 0, tokens - latents.shape[2])).contiguous()
 
 
-def _read_sound(request: BoundRequest) -> Given:
+def _read_sound(request: BoundRequest) -> GivenMedia:
     assert request.sound is not None
     seconds = float(request.num_frames / request.frame_rate)
     path, start = request.sound.path, request.sound.start
@@ -110,7 +110,7 @@ def _read_sound(request: BoundRequest) -> Given:
         raise MediaError(
             f"sound {path} has {has:.2f} s after {start:g} s; the video has {seconds:.2f} s"
         )
-    return Given(mel=mel, heard=found.first(seconds), audio=Kept())
+    return GivenMedia(mel=mel, heard=found.first(seconds), audio=KeptPart())
 
 
 def _spectrogram(sound: Sound) -> Tensor | None:
@@ -120,7 +120,7 @@ def _spectrogram(sound: Sound) -> Tensor | None:
     return log_mel(sound.samples, sound.rate)
 
 
-def _read_source(request: BoundRequest) -> Given:
+def _read_source(request: BoundRequest) -> GivenMedia:
     source = request.source
     assert source is not None
     rate, resampling = exact_rate(request.frame_rate), Resampling()
@@ -137,8 +137,8 @@ def _read_source(request: BoundRequest) -> Given:
     if resampling.words:
         logger.warning("video %s: %s", source.path.name, resampling.words)
         notices = (Notice(source.path, resampling.words),)
-    inside, all_of_it = Kept((source.start, source.end)), Kept(from_noise=True)
-    return Given(
+    inside, all_of_it = KeptPart((source.start, source.end)), KeptPart(from_noise=True)
+    return GivenMedia(
         frames=pixels,
         mel=mel,
         video=all_of_it if source.remake == "sound" else inside,

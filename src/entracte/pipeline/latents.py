@@ -20,7 +20,7 @@ from entracte.sampling.noise import Noise
 from entracte.sampling.tokens import (
     AUDIO_BINS,
     AUDIO_CHANNELS,
-    Kept,
+    KeptPart,
     Tokens,
     VideoGrid,
     add_noise,
@@ -70,7 +70,7 @@ def prepare_latents(
     noise: Noise,
     noise_scale: float,
     appends_first_image: bool = False,
-    kept: tuple[Kept | None, Kept | None] = (None, None),
+    kept: tuple[KeptPart | None, KeptPart | None] = (None, None),
 ) -> tuple[Tokens, Tokens]:
     """Video and audio tokens of a phase, noised. kept: what of `start` stays, in each stream.
 
@@ -89,7 +89,7 @@ def prepare_latents(
     return _noised(video, noise, noise_scale, kept[0]), _noised(audio, noise, noise_scale, kept[1])
 
 
-def _tokens(latent: Tensor, spans: Tensor, kept: Kept | None) -> Tokens:
+def _tokens(latent: Tensor, spans: Tensor, kept: KeptPart | None) -> Tokens:
     return plain_tokens(latent, spans) if kept is None else given_tokens(latent, spans, kept)
 
 
@@ -104,7 +104,7 @@ def noise_sizes(
     return [(video, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]
 
 
-def _noised(tokens: Tokens, noise: Noise, scale: float, kept: Kept | None) -> Tokens:
+def _noised(tokens: Tokens, noise: Noise, scale: float, kept: KeptPart | None) -> Tokens:
     _, count, channels = tokens.latent.shape
     drawn = noise.draw(count, channels).to(tokens.latent)
     if kept is not None and kept.from_noise:

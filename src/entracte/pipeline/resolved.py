@@ -13,7 +13,7 @@ from entracte.sampling.denoiser import GuidancePlan
 from entracte.sampling.tokens import VideoGrid
 
 from .conditions import PreparedImage
-from .given import NOTHING_GIVEN, Given
+from .given import NOTHING_GIVEN, GivenMedia
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +119,4 @@ class PreparedRequest:
     resolved: ResolvedRequest
     prompts: tuple[Tensor, ...]
     images: tuple[PreparedImage, ...]
-    given: Given = NOTHING_GIVEN
+    given: GivenMedia = NOTHING_GIVEN

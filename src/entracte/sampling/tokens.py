@@ -112,7 +112,7 @@ def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptPart:
     """Which part of a given stream stays: what is outside a window of seconds, or all of it.
 
     from_noise: where all of it stays, whether its state begins with noise nevertheless, and only
@@ -123,7 +123,7 @@ class Kept:
     from_noise: bool = False
 
 
-def given_tokens(latent: Tensor, spans: Tensor, kept: Kept) -> Tokens:
+def given_tokens(latent: Tensor, spans: Tensor, kept: KeptPart) -> Tokens:
     """Tokens of which a part stays; those that meet the window are made anew.
 
     latent: what is given, [1, tokens, channels].
