@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Many processes start: what they import is compiled once, even where bytecode is not written otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test tests slow lint style types format bench serve clean
 
@@ -16,8 +18,7 @@ demo: $(READY)
 		--prompt "A lighthouse at dusk, waves breaking on the rocks, a foghorn far away" \
 		--height 256 --width 384 --num-frames 49 --num-inference-steps 8
 
-# Tests start many processes: compile for them once, even where bytecode is not written otherwise.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 # mypy takes one core for most of a minute: tests begin meanwhile on the other.
 test: $(READY) style
