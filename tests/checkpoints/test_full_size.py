@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from entracte.checkpoints.adapter_keys import of_adapter
 from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.safetensors_file import TensorInfo
@@ -75,6 +76,11 @@ def test_every_tensor_finds_its_parameter(components: dict, name: str, parameter
 def test_no_tensor_is_left_over(components: dict, listing: dict) -> None:
     placed = sum(len(c.tensors) for name, c in components.items() if name != "upsampler")
     assert placed == len(listing["tensors"]) == 5947
+
+
+def test_it_is_no_adapter(listing: dict) -> None:
+    """Though its vocoder has alphas."""
+    assert not of_adapter(listing["tensors"])
 
 
 @pytest.mark.slow

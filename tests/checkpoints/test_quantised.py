@@ -104,6 +104,14 @@ def test_a_lora_on_what_is_stored_is_as_official(name: str) -> None:
     assert checked == 2 * 34
 
 
+def test_a_checkpoint_is_no_adapter_for_its_vocoders_alphas(tmp_path: Path) -> None:
+    tensors = load_file(QUANTISED / "comfy-fp8-plain.safetensors")
+    alphas = {"vocoder.resblocks.0.acts1.0.act.alpha": torch.ones(4)}
+    save_file(tensors | alphas, tmp_path / "whole.safetensors")
+    infos = open_weights(tmp_path / "whole.safetensors").tensors.values()
+    assert sum(info.format is not None for info in infos) == 28
+
+
 class TestBesideBlocks:
     """What a component's source makes of a file."""
 

@@ -1,6 +1,7 @@
 """The keys of LoRA files: from a key to a module and a part of its change."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # A part, and the endings of its keys. `NAME` stands for the adapter's name, which PEFT may add.
@@ -74,9 +75,16 @@ def split_key(key: str) -> LoraKey | str:
     return REPLACED if key.endswith((".weight", ".bias")) else NOT_KNOWN
 
 
-def is_adapter_key(key: str) -> bool:
-    """Whether a key belongs to an adapter of any kind, not to a checkpoint."""
-    return split_key(key) not in (REPLACED, NOT_KNOWN, QUANTISED)
+def of_adapter(keys: Iterable[str]) -> bool:
+    """Whether these are the keys of an adapter of any kind, not of a checkpoint."""
+    return any(_tells(split_key(key)) for key in keys)
+
+
+def _tells(found: LoraKey | str) -> bool:
+    """Whether a key is of adapters alone. Checkpoints have an alpha, too: the vocoder's Snake."""
+    if isinstance(found, LoraKey):
+        return found.part != "alpha"
+    return found not in (REPLACED, NOT_KNOWN, QUANTISED)
 
 
 def _to_layer(found: re.Match[str]) -> str:

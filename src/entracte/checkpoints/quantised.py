@@ -18,7 +18,7 @@ from entracte.errors import CheckpointError
 from entracte.models.formats import Float8, Int8, Mxfp8, Nvfp4, ScaledFloat8
 from entracte.models.formats.block_scaled import MXFP8_GROUP, NVFP4_GROUP, blocked_shape
 
-from .adapter_keys import is_adapter_key
+from .adapter_keys import of_adapter
 from .json_file import parse_object
 from .recognise import METADATA_MARK
 from .tensor_info import TensorInfo, quantised
@@ -84,7 +84,7 @@ def recognise_weights(
     Raises CheckpointError, by name, for formats that are unknown or contradict their tensors, and
     for scales that are missing, of a wrong shape or not finite.
     """
-    if any(map(is_adapter_key, tensors)):
+    if of_adapter(tensors):
         return dict(tensors)  # the factors of a LoRA are read as they are
     said = dict(_said(path, tensors, metadata, read))
     beside: dict[str, dict[str, TensorInfo]] = {}

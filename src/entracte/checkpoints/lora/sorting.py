@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from entracte.errors import LoraError
 
-from ..adapter_keys import is_adapter_key, split_key
+from ..adapter_keys import of_adapter, split_key
 from ..sources import Located, TensorFile
 from .changes import Group
 from .names import TEXT_ENCODER, Names
@@ -42,7 +42,7 @@ class SortedKeys:
 
 def is_lora(file: TensorFile) -> bool:
     """Whether a file holds an adapter, supported or not."""
-    return any(is_adapter_key(key) for key in file.tensors)
+    return of_adapter(file.tensors)
 
 
 def sort_keys(file: TensorFile, names: Names) -> SortedKeys:
