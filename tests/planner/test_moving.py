@@ -118,3 +118,15 @@ class TestOnAnH100:
     def test_a_plan_that_waits_for_files_is_left(self) -> None:
         decision = self.decide(Way("original", "low-vram", 10, 0, "disk"))
         assert decision.chosen.prediction.way == Way("snapshot", "low-vram", 48, 0)
+
+    def test_what_a_first_step_took_longer_is_not_learned(self) -> None:
+        """It compiles and captures; the later ones are like those of the next request."""
+        planner = Planner(published("ltx-2.3"), card("h100-80gb", 128 * 2**30))
+        decision = planner.decide(LOAD, PHASES, {}, AUTO)
+        stages = {each.name: each for each in decision.chosen.prediction.stages}
+        once = 2.0
+        took = {"denoise": stages["denoise"].seconds - stages["denoise"].stall_s + once}
+        planner.learn(decision, Measured(took, once={"denoise": once}))
+        assert planner.calibration.corrections["denoise"] == pytest.approx(1.0)
+        planner.learn(decision, Measured(took))
+        assert planner.calibration.corrections["denoise"] > 1.1

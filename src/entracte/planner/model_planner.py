@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 
 import torch
 
@@ -179,7 +180,12 @@ def named(wanted: Residency) -> Residency:
 def measured(trace: Trace) -> Measured:
     """What the stages of a trace took. Stages of the same name are added up."""
     stages: dict[str, float] = {}
+    once: dict[str, float] = {}
     for span in trace.spans:
         stages[span.name] = stages.get(span.name, 0.0) + span.seconds
+        if len(span.steps) > 1:
+            first, *others = span.steps
+            longer = max(0.0, first - median(others))
+            once[span.name] = once.get(span.name, 0.0) + longer
     peaks = [span.memory.peak_allocated_mb for span in trace.spans if span.memory is not None]
-    return Measured(stages, int(max(peaks, default=0.0) * MIB))
+    return Measured(stages, int(max(peaks, default=0.0) * MIB), once)

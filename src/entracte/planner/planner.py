@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from entracte.machine.hardware import Hardware
 from entracte.parallel import Layout, Parallel
@@ -36,11 +36,13 @@ DecisionKey = tuple[Workload, tuple[WeightPhase, ...], tuple[tuple[str, WeightSe
 class Measured:
     """What a request took: seconds by stage, including waits for weights, and peak memory.
 
-    peak_device_bytes: 0 where it is not counted, as on a CPU.
+    peak_device_bytes: 0 where it is not counted, as on a CPU. once: of the seconds, by stage, what
+    its first step took longer than the others.
     """
 
     stages: Mapping[str, float]
     peak_device_bytes: int = 0
+    once: Mapping[str, float] = field(default_factory=dict)
 
 
 class Planner:
@@ -167,16 +169,21 @@ class Planner:
     def learn(self, decision: Decision, measured: Measured) -> None:
         """Correct later predictions by what a request took.
 
-        Computing is what was measured less what was predicted to be waiting.
+        Computing is what was measured less what was predicted to be waiting, or less what a first
+        step took longer, in which kernels are compiled and graphs captured.
         """
         prediction = decision.chosen.prediction
         computing: dict[str, float] = {}
-        took = dict(measured.stages)
+        waiting: dict[str, float] = {}
         for stage in prediction.stages:  # two of one name are added up, as they were measured
-            if stage.name in took:
+            if stage.name in measured.stages:
                 seconds = stage.seconds - stage.stall_s
                 computing[stage.name] = computing.get(stage.name, 0.0) + seconds
-                took[stage.name] -= stage.stall_s
+                waiting[stage.name] = waiting.get(stage.name, 0.0) + stage.stall_s
+        took = {
+            name: measured.stages[name] - max(seconds, measured.once.get(name, 0.0))
+            for name, seconds in waiting.items()
+        }
         self._forget()
         self.calibration = self.calibration.corrected(computing, took)
         if measured.peak_device_bytes:
