@@ -59,7 +59,7 @@ def read_by_kernel(weight_format: Format, stored: dict[str, Tensor], out: Tensor
     expand_tiles[grid](numbers, out, *out.shape, tiles.read, *tiles.constants)
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("weight_format", FORMATS, ids=repr)
 @pytest.mark.parametrize("shape", [(40, 512), (136, 768)], ids=str)
 def test_tiles_are_the_plain_expression(weight_format: Format, shape: tuple[int, int]) -> None:

@@ -124,6 +124,7 @@ def test_the_two_acts_differ(expected: dict[str, Tensor], demo_model: Path) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("backend", "count"), [("host", 2), ("simulated", 4), slow("host", 36), slow("simulated", 8)]

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 OLDER = Path(sys.prefix) / "openai-2.30.0"
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("version", ["2.30.0", "3.54.0"])
 def test_everything_that_the_client_does(tmp_path: Path, version: str) -> None:

@@ -83,6 +83,7 @@ def test_the_trace_closes_in_every_mode(engine: Engine, residency: Residency) ->
         assert Dump.model_validate(dump).to_json() == dump
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("residency", with_slow(*MODES[2:5], MODES[0], MODES[7]), ids=str)
 def test_parts_are_those_of_the_simulated_accelerator(

@@ -21,6 +21,7 @@ def a_run(folder: Path, steps: int) -> Run:
     return Run(folder=folder, minutes=5, steps=steps, device=CPU, seed=0, smoke=True)
 
 
+@pytest.mark.slow
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("fit", "new"),

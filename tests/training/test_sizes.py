@@ -1,6 +1,9 @@
+import pytest
+
 from training import sizes
 
 
+@pytest.mark.slow
 def test_all_that_is_shipped_keeps_within_its_bound() -> None:
     found = sizes.costs()
     assert sum(each.bytes for each in found) <= sizes.SHIPPED_BYTES
