@@ -167,7 +167,7 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
         (["more"], "unexpected argument 'more'"),
         (
             ["--pipeline", "three-stage"],
-            "--pipeline: must be two-stage, one-stage or dist",
+            "--pipeline: must be two-stage, hq, one-stage",
         ),
         (
             ["--image", *"a0123"],

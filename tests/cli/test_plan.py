@@ -203,7 +203,7 @@ def test_modes_of_no_use_are_named(capsys: pytest.CaptureFixture[str]) -> None:
         (["--gpu", "h200", "--images", "-1"], "--images: must be a whole number from 0"),
         (
             ["--gpu", "h200", "--pipeline", "three-stage"],
-            "--pipeline: must be two-stage, one-stage or distilled, not 'three-stage'",
+            "or distilled-one-stage, not 'three-stage'",
         ),
         (["--gpu", "h200", "--model", "nowhere"], "model folder nowhere does not exist"),
         (["--gpu", "h200", "--place", "engine=disk"], "no component 'engine' to place"),
