@@ -1,17 +1,57 @@
-"""Reading one tensor's bytes from a file into memory of any dtype."""
+"""Reading tensors' bytes from a file into memory of any dtype."""
 
 import ctypes
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .open_file import OpenFile
-from .tensor_info import TensorInfo
+from .tensor_info import TensorInfo, read_expanded
 
 # Numbers converted at a time where memory has another dtype than the file: as many as torch
 # converts in the calling thread. More would wake all of its threads for every chunk, and a larger
 # buffer would leave holes in the heap of the reader thread.
 CHUNK = 2**15
+
+
+class TensorReader:
+    """The tensors of one file, which is opened once and stays open.
+
+    tensors: by name, from the header. bytes_taken: how many bytes were read.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes_taken = 0
+        self._file = OpenFile(path)
+
+    def read(self, name: str, out: Tensor) -> None:
+        """Read the named tensor into `out`, contiguous host memory of its shape and of any dtype.
+
+        Raises CheckpointChanged if the file is not what it was when it was opened.
+        """
+        info = self.tensors[name]
+        if info.converts:
+            self._read(info, out)
+        else:
+            read_expanded(info, partial(self.read_stored, name), out)
+
+    def read_stored(self, name: str, end: str, out: Tensor) -> None:
+        """Read one of a quantised weight's tensors, by the end of its name, as it is stored."""
+        self._read(self.tensors[name].parts[end], out)
+
+    def _read(self, info: TensorInfo, out: Tensor) -> None:
+        self.bytes_taken += info.nbytes
+        read_tensor(self._file, info, out)
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
+        self._file.check_unchanged()
 
 
 def read_tensor(file: OpenFile, info: TensorInfo, out: Tensor) -> None:

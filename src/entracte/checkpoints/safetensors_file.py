@@ -1,7 +1,6 @@
 """One safetensors file: its header as data, its tensors read directly into their destination."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,11 +10,10 @@ from torch import Tensor
 from entracte.errors import CheckpointError
 
 from .header import HeaderEntry, read_header
-from .open_file import OpenFile
 from .quantised import recognise_weights
-from .read_tensor import read_tensor
+from .read_tensor import TensorReader
 from .recognise import TAKE_BFLOAT16
-from .tensor_info import TensorInfo, read_expanded
+from .tensor_info import TensorInfo
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {
@@ -39,7 +37,7 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 )
 
 
-class SafetensorsFile:
+class SafetensorsFile(TensorReader):
     """A header, and tensors on demand. bytes_taken: how many bytes were read.
 
     The file is opened once and stays open. Raises CheckpointError if it is missing, damaged, or not
@@ -47,9 +45,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.bytes_taken = 0
-        self._file = OpenFile(path)
+        super().__init__(path)
         header = read_header(self._file)
         self.metadata = header.metadata
         self.config = header.config
@@ -58,7 +54,7 @@ class SafetensorsFile:
             name: self._info(name, entry, header.data_start)
             for name, entry in header.tensors.items()
         }
-        self.tensors: Mapping[str, TensorInfo] = self._stored
+        self.tensors = self._stored
         if self.quantised is None:
             self.tensors = recognise_weights(path, self._stored, self.metadata, self._small)
 
@@ -81,26 +77,3 @@ class SafetensorsFile:
         out = torch.empty(self._stored[name].shape, dtype=self._stored[name].dtype)
         self._read(self._stored[name], out)
         return out
-
-    def read(self, name: str, out: Tensor) -> None:
-        """Read the named tensor into `out`, contiguous host memory of its shape and of any dtype.
-
-        Raises CheckpointChanged if the file is not what it was when it was opened.
-        """
-        info = self.tensors[name]
-        if info.converts:
-            self._read(info, out)
-        else:
-            read_expanded(info, partial(self.read_stored, name), out)
-
-    def read_stored(self, name: str, end: str, out: Tensor) -> None:
-        """Read one of a quantised weight's tensors, by the end of its name, as it is stored."""
-        self._read(self.tensors[name].parts[end], out)
-
-    def _read(self, info: TensorInfo, out: Tensor) -> None:
-        self.bytes_taken += info.nbytes
-        read_tensor(self._file, info, out)
-
-    def check_unchanged(self) -> None:
-        """Raise CheckpointChanged if the file was changed or replaced since it was opened."""
-        self._file.check_unchanged()

@@ -10,9 +10,9 @@ from av.error import FFmpegError
 from torch import Tensor
 
 from entracte.errors import MediaError
-from entracte.units import MIB, mebibytes
 
-MAX_BYTES = 500 * MIB
+from .file_size import check_size
+
 MIN_RATE, MAX_RATE = 8_000, 192_000
 
 CHANNELS = 2
@@ -52,14 +52,7 @@ def read_sound(path: Path, start: float, seconds: float) -> Sound:
     missing, over 500 MiB or damaged, has no sound, has another number of channels than two or a
     rate below 8 or above 192 kHz, or ends before the start.
     """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise MediaError(f"cannot read sound {path}: {error.strerror}") from None
-    if size > MAX_BYTES:
-        raise MediaError(
-            f"sound {path} has {mebibytes(size)}; at most {mebibytes(MAX_BYTES)} are read"
-        )
+    check_size("sound", path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:

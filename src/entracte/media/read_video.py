@@ -13,11 +13,9 @@ from av.video.frame import VideoFrame
 
 from entracte.errors import MediaError
 from entracte.frame_rates import MAX_FRAME_RATE, MIN_FRAME_RATE
-from entracte.units import MIB, mebibytes
 
+from .file_size import check_size
 from .read_image import MAX_PIXELS, MAX_SIDE, MIN_SIDE
-
-MAX_BYTES = 500 * MIB
 
 # Transfer functions of high dynamic range (ITU-T H.273): PQ and HLG.
 HIGH_RANGE = (16, 18)
@@ -140,14 +138,7 @@ def _require_kind(path: Path, frame: VideoFrame) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[av.container.InputContainer]:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise MediaError(f"cannot read video {path}: {error.strerror}") from None
-    if size > MAX_BYTES:
-        raise MediaError(
-            f"video {path} has {mebibytes(size)}; at most {mebibytes(MAX_BYTES)} are read"
-        )
+    check_size("video", path)
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
