@@ -5,20 +5,10 @@ The decoders bound the demonstration's time on a CPU, the parameters the size of
 
 from typing import Any
 
+from entracte.synthetic import demo_config
+
 # Decoder: 3.4 M parameters and 122 GFLOP for 384x256 with 49 frames; encoder: 1.3 M.
-VIDEO_VAE: dict[str, Any] = {
-    "_class_name": "CausalVideoAutoencoder",
-    "dims": 3,
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 128,
-    "patch_size": 4,
-    "norm_layer": "pixel_norm",
-    "latent_log_var": "uniform",
-    "causal_decoder": False,
-    "timestep_conditioning": False,
-    "spatial_padding_mode": "zeros",
-    "encoder_spatial_padding_mode": "zeros",
+VIDEO_VAE: dict[str, Any] = demo_config.VIDEO_VAE | {
     "encoder_base_channels": 24,
     "decoder_base_channels": 24,
     "encoder_blocks": [
