@@ -1,14 +1,20 @@
-"""The loop that every component is trained with: bounded by time, seeded, resumable, logged."""
+"""The loop that every component is trained with: bounded by time, seeded, resumable, logged.
+
+On several GPUs it runs once for each, started by `torch.distributed.run`: every process draws its
+own batches, and gradients are averaged.
+"""
 
 import argparse
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,6 +23,9 @@ from .muon import Muon
 
 # What is left of a run's time at its end for its last report.
 CLOSING_SECONDS = 8.0
+
+# So far apart are the seeds of processes that train together.
+SEEDS_OF_A_RANK = 100_000_000
 
 Losses = Mapping[str, Tensor]
 
@@ -47,7 +56,9 @@ class Run:
     """One call of a command: how long, and where its checkpoint, its log and its pictures are.
 
     steps: at most as many in this run, for a test.
+    seed: differs by rank.
     smoke: with the batches of a test, which a CPU computes in a second.
+    rank, ranks: of the processes that train together; the first reports and writes.
     """
 
     folder: Path
@@ -56,6 +67,8 @@ class Run:
     device: torch.device
     seed: int
     smoke: bool
+    rank: int = 0
+    ranks: int = 1
 
 
 def command(description: str) -> argparse.ArgumentParser:
@@ -71,9 +84,19 @@ def command(description: str) -> argparse.ArgumentParser:
 
 
 def parse(options: argparse.Namespace) -> Run:
+    """The run that is asked for; under `torch.distributed.run`, as one of its processes."""
     device = torch.device(options.device)
+    rank, ranks = 0, int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        rank = int(os.environ["RANK"])
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     options.folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(options.seed)
+    seed = options.seed + rank * SEEDS_OF_A_RANK
+    torch.manual_seed(seed)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
@@ -83,8 +106,10 @@ def parse(options: argparse.Namespace) -> Run:
         minutes=options.minutes,
         steps=options.steps,
         device=device,
-        seed=options.seed,
+        seed=seed,
         smoke=options.smoke,
+        rank=rank,
+        ranks=ranks,
     )
 
 
@@ -118,7 +143,8 @@ def train(
 
     loss: the terms of a step's loss, already weighted; their sum is minimised. Steps are counted
         over all runs, so that a run that goes on sees other scenes; also given is the part of this
-        run's time that is over.
+        run's time that is over. Both are the same on all ranks, and so must be which parameters
+        get a gradient.
     report: figures for the log; it may draw pictures.
     """
     started = time.monotonic()
@@ -137,16 +163,36 @@ def train(
         states = [each.state_dict() for each in optimizers]
         torch.save({"step": step, "count": len(parameters), "optimizers": states}, moments)
 
+    def close(sums: Mapping[str, Tensor], counted: int) -> None:
+        """Report and save."""
+        means = _means(sums, counted)
+        if run.rank == 0:
+            _log(run, name, step, started, means | dict(report()))
+            save()
+        if run.ranks > 1:
+            share_weights(module)
+
+    if run.ranks > 1:
+        share_weights(module)
     first, reported = step, started
     seconds = 60 * run.minutes - (0 if run.smoke else CLOSING_SECONDS)
     begun = started
     sums: dict[str, Tensor] = {}
     counted = 0
     while run.steps is None or step - first < run.steps:
-        now = time.monotonic()
-        if now - started > seconds:
+        elapsed, of, since = agreed(
+            run,
+            time.monotonic() - begun,
+            started + seconds - begun,
+            time.monotonic() - reported,
+        )
+        if elapsed > of:
             break
-        done = (now - begun) / max(1.0, started + seconds - begun)
+        if since > loop.reports:
+            reported = time.monotonic()
+            close(sums, counted)
+            sums, counted = {}, 0
+        done = elapsed / max(1.0, of)
         warm = min(1.0, (step - first + 1) / loop.warmup)
         falling = min(1.0, (1 - done) / loop.decay)
         for optimizer in optimizers:
@@ -157,6 +203,8 @@ def train(
         for each in parameters:
             each.grad = None
         total.backward()
+        if run.ranks > 1:
+            average_gradients(parameters, run.ranks)
         norm = nn.utils.clip_grad_norm_(parameters, loop.clip)
         for optimizer in optimizers:
             optimizer.step()
@@ -166,20 +214,40 @@ def train(
             sums[term] = sums.get(term, torch.zeros_like(value)) + value.detach()
         if step == first + 1:
             begun = time.monotonic()  # what was compiled is
-        if time.monotonic() - reported > loop.reports:
-            reported = time.monotonic()
-            means = _means(sums, counted)
-            _log(run, name, step, started, means | dict(report()))
-            save()
-            sums, counted = {}, 0
-    means = _means(sums, counted)
-    _log(run, name, step, started, means | dict(report()))
-    save()
+    close(sums, counted)
     return step
 
 
+def agreed(run: Run, *clock: float) -> tuple[float, ...]:
+    """The first rank's numbers, on all ranks."""
+    if run.ranks == 1:
+        return clock
+    shared = torch.tensor(clock, dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return tuple(shared.tolist())
+
+
+def share_weights(module: nn.Module) -> None:
+    """Make all ranks' parameters and buffers the first one's."""
+    for tensor in module.state_dict().values():
+        whole = tensor.contiguous()
+        dist.broadcast(whole, 0)
+        tensor.copy_(whole)
+
+
+def average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
+    """Over all ranks, in one exchange."""
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    flat = torch.cat([each.flatten() for each in gradients])
+    dist.all_reduce(flat)
+    parts = flat.div_(ranks).split([each.numel() for each in gradients])
+    torch._foreach_copy_(
+        gradients, [part.view(each.shape) for part, each in zip(parts, gradients, strict=True)]
+    )
+
+
 def _means(sums: Mapping[str, Tensor], counted: int) -> dict[str, float]:
-    means = {term: float(value) / counted for term, value in sums.items()}
+    means = {term: float(value) / max(1, counted) for term, value in sums.items()}
     if not all(map(math.isfinite, means.values())):
         raise FloatingPointError(f"training broke down; the last checkpoint is good: {means}")
     return means

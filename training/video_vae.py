@@ -22,7 +22,7 @@ from entracte.models.video_vae import VideoVae
 from .loop import Loop, Losses, Run, command, parse, train
 from .measures import contact_sheet, psnr
 from .media_sizes import VIDEO_VAE
-from .world import FRAME_RATE, picture, sample_scenes
+from .world import FRAME_RATE, objects_mask, picture, sample_scenes
 from .world.scenes import Split
 
 NAME = "video_vae"
@@ -33,11 +33,12 @@ class Settings:
     """What is trained on, and what counts.
 
     height, width: of stage 1; stage 2 has twice as many, of which a window of this size is shown.
-    clips, stills: in a batch of clips, and in one of single frames of stage 2's size.
+    clips, stills: in a batch of clips, and in one of single frames of stage 2's size. Clips are
+        learned in thirds, so that a step has three times as many.
     edges: the weight of differences between neighbouring pixels, at three scales; motion: between
-        frames.
+        frames. objects: how much more the pixels of objects, and those around them, count.
     kl: the weight of a latent's nats.
-    whole: from which part of a run's time on clips are learned whole rather than in thirds.
+    whole: from which part of a run's time on clips are learned whole.
     blur: how much noise a decoder is trained to bear, in standard deviations of the latents, once
         the encoder is frozen: what a transformer makes is never quite what was encoded.
     """
@@ -45,15 +46,16 @@ class Settings:
     height: int = 128
     width: int = 192
     frames: int = 49
-    clips: int = 8
+    clips: int = 3
     stills: int = 16
     edges: float = 0.5
-    motion: float = 0.5
-    squares: float = 2.0
+    motion: float = 1.0
+    squares: float = 6.0
+    objects: float = 8.0
     kl: float = 1e-5
     blur: float = 0.1
     whole: float = 0.8
-    loop: Loop = Loop(learning_rate=3e-3, muon=True)  # noqa: RUF009
+    loop: Loop = Loop(learning_rate=3e-3, muon=True, decay=0.4, reports=120.0)  # noqa: RUF009
 
 
 SETTINGS = Settings()
@@ -61,9 +63,14 @@ SMOKE = Settings(height=32, width=64, frames=25, clips=1, stills=1)
 
 KINDS = ("small", "window", "small", "window", "still")
 
+# How many steps are made of the clips that are drawn at once; of how many thirds of clips, and
+# around objects by how many pixels their weight reaches.
+DRAWS = 8
+REACH = 4
+
 # Of scenes that figures are taken from, and how many batches of them make the statistics.
 HELD_OUT_SEED = 1_000_003
-STATISTICS_BATCHES = 8
+STATISTICS_BATCHES = 16
 
 
 def new_video_vae() -> VideoVae:
@@ -97,8 +104,16 @@ def placed(vae: VideoVae, device: torch.device) -> VideoVae:
     return vae
 
 
-def clips(seed: int, count: int, kind: str, settings: Settings, run: Run, split: Split) -> Tensor:
-    """Pixels [count, 3, F, H, W] in -1..1.
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """pixels: [n, 3, F, H, W] in -1..1. objects: [n, 1, F, H, W], what objects cover of each."""
+
+    pixels: Tensor
+    objects: Tensor
+
+
+def clips(seed: int, count: int, kind: str, settings: Settings, run: Run, split: Split) -> Clips:
+    """Draw clips.
 
     kind: "small" for stage 1's size, "window" for a part of stage 2's, "still" for single frames of
         stage 2's size, "large" for whole clips of it.
@@ -108,38 +123,42 @@ def clips(seed: int, count: int, kind: str, settings: Settings, run: Run, split:
     start = torch.rand(count, generator=generator)[:, None]
     frames = 1 if kind == "still" else settings.frames
     times = (start + torch.arange(frames) / FRAME_RATE).to(run.device)
-    window = None
+    window = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(count, -1)
     if kind == "window":
         corner = 0.5 * torch.rand(count, 2, generator=generator)
-        window = torch.cat([corner, corner + 0.5], 1).to(run.device)
+        window = torch.cat([corner, corner + 0.5], 1)
     scale = 2 if kind in ("still", "large") else 1
-    return picture(
-        scenes.to(run.device), times, scale * settings.height, scale * settings.width, window
-    )
+    size = scale * settings.height, scale * settings.width
+    scenes, window = scenes.to(run.device), window.to(run.device)
+    return Clips(picture(scenes, times, *size, window), objects_mask(scenes, times, *size, window))
 
 
-def edges(made: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error of differences between neighbouring pixels, at three scales."""
-    total = made.new_zeros(())
-    made, wanted = made.transpose(1, 2).flatten(0, 1), wanted.transpose(1, 2).flatten(0, 1)
+def edges(error: Tensor, weight: Tensor) -> Tensor:
+    """The mean absolute difference between neighbouring pixels, weighted, at three scales."""
+    total = error.new_zeros(())
+    error, weight = error.transpose(1, 2).flatten(0, 1), weight.transpose(1, 2).flatten(0, 1)
     for scale in range(3):
         if scale:
-            made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
-        error = made - wanted
-        total = total + error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+            error, weight = F.avg_pool2d(error, 2), F.avg_pool2d(weight, 2)
+        total = total + (error.diff(dim=2).abs() * weight[:, :, 1:]).mean()
+        total = total + (error.diff(dim=3).abs() * weight[..., 1:]).mean()
     return total
 
 
-def difference(made: Tensor, wanted: Tensor, settings: Settings) -> dict[str, Tensor]:
-    """The weighted terms of what differs between pixels [B, 3, F, H, W] in -1..1."""
-    error = made - wanted
+def difference(made: Tensor, wanted: Clips, settings: Settings) -> dict[str, Tensor]:
+    """The weighted terms of what differs from clips in pixels [B, 3, F, H, W] in -1..1."""
+    error = made - wanted.pixels
+    near = F.max_pool3d(wanted.objects, (1, 2 * REACH + 1, 2 * REACH + 1), 1, (0, REACH, REACH))
+    weight = 1 + settings.objects * near
     terms = {
-        "absolute": error.abs().mean(),
-        "squares": settings.squares * error.square().mean(),
-        "edges": settings.edges * edges(made, wanted),
+        "absolute": (weight * error.abs()).mean(),
+        "squares": settings.squares * (weight * error.square()).mean(),
+        "edges": settings.edges * edges(error, weight),
     }
     if made.shape[2] > 1:
-        terms["motion"] = settings.motion * error.diff(dim=2).abs().mean()
+        # Where an object was or is.
+        passed = torch.maximum(weight[:, :, 1:], weight[:, :, :-1])
+        terms["motion"] = settings.motion * (passed * error.diff(dim=2).abs()).mean()
     return terms
 
 
@@ -172,36 +191,35 @@ def fit(run: Run, decoder_only: bool = False) -> VideoVae:
     vae = placed(new_video_vae(), run.device)
     vae.encoder.requires_grad_(not decoder_only)
     fast = run.device.type == "cuda"
-    shown: dict[int, Tensor] = {}
+    shown: dict[int, Clips] = {}
 
-    def batch(step: int, done: float) -> Tensor:
-        """Every clip that is drawn gives three batches of a third of its frames, until late."""
-        drawn, part = divmod(step, 3)
+    def batch(step: int, done: float) -> Clips:
+        """The clips that are drawn at once give several batches."""
+        drawn, part = divmod(step, DRAWS)
         if drawn not in shown:
             shown.clear()
             kind = KINDS[drawn % len(KINDS)]
-            count = 3 * settings.stills if kind == "still" else settings.clips
+            count = DRAWS * (settings.stills if kind == "still" else settings.clips)
             shown[drawn] = clips(run.seed + drawn + 1, count, kind, settings, run, "train")
-        pixels = shown[drawn]
-        if pixels.shape[2] == 1:
-            return pixels[part::3]
-        if done > settings.whole:
-            return pixels[part::3] if len(pixels) >= 3 else pixels
-        third = (settings.frames - 1) // 3
-        return pixels[:, :, part * third : part * third + third + 1]
+        rows, frames = slice(part, None, DRAWS), slice(None)
+        if shown[drawn].pixels.shape[2] > 1 and done <= settings.whole:
+            third = (settings.frames - 1) // 3
+            first = third * (part // 3)
+            rows, frames = slice(part % 3, None, 3), slice(first, first + third + 1)
+        return Clips(shown[drawn].pixels[rows, :, frames], shown[drawn].objects[rows, :, frames])
 
     def loss(step: int, done: float) -> Losses:
-        pixels = batch(step, done)
-        noise = latent_noise(pixels)
+        wanted = batch(step, done)
+        noise = latent_noise(wanted.pixels)
         if decoder_only:
-            each = torch.rand(len(pixels), 1, 1, 1, 1, device=run.device)
+            each = torch.rand(len(noise), 1, 1, 1, 1, device=run.device)
             noise = noise * settings.blur * each
         with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
             if decoder_only:
-                return difference(rebuild_from_noisy(vae, pixels, noise), pixels, settings)
-            made, means, log_variance = rebuild(vae, pixels, noise)
+                return difference(rebuild_from_noisy(vae, wanted.pixels, noise), wanted, settings)
+            made, means, log_variance = rebuild(vae, wanted.pixels, noise)
         nats = 0.5 * (means.square() + log_variance.exp() - 1 - log_variance).mean()
-        return {**difference(made, pixels, settings), "kl": settings.kl * nats}
+        return {**difference(made, wanted, settings), "kl": settings.kl * nats}
 
     def report() -> dict[str, float]:
         if not decoder_only:
@@ -218,8 +236,8 @@ def set_statistics(vae: VideoVae, settings: Settings, run: Run) -> None:
     found = []
     for batch in range(1 if run.smoke else STATISTICS_BATCHES):
         kind = "large" if batch % 2 else "small"
-        count = settings.clips // 4 or 1 if batch % 2 else settings.clips
-        pixels = clips(batch, count, kind, settings, run, "train")
+        count = settings.clips if batch % 2 else 4 * settings.clips
+        pixels = clips(batch, count, kind, settings, run, "train").pixels
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
             found.append(vae.encoder(pixels).float().transpose(0, 1).flatten(1))
     # Both sizes count alike.
@@ -237,10 +255,14 @@ def measure(vae: VideoVae, settings: Settings, run: Run) -> dict[str, float]:
     rows = []
     for kind, count in (("small", 4), ("large", 4), ("still", 16)):
         count = 1 if run.smoke else count
-        pixels = clips(HELD_OUT_SEED, count, kind, settings, run, "heldout")
+        wanted = clips(HELD_OUT_SEED, count, kind, settings, run, "heldout")
+        pixels = wanted.pixels
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.device.type == "cuda"):
             made = torch.cat([vae.decoder(vae.encoder(each[None])).float() for each in pixels])
         found[f"psnr_{kind}"] = float(psnr(made, pixels).mean())
+        objects = wanted.objects.expand_as(pixels) > 0.5
+        error = (made - pixels)[objects].square().mean()
+        found[f"psnr_{kind}_objects"] = float(10 * torch.log10(4 / error))
         if kind == "large":
             found["psnr_first_frame"] = float(psnr(made[:, :, :1], pixels[:, :, :1]).mean())
             rows = [each for pair in zip(pixels, made, strict=True) for each in pair]

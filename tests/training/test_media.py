@@ -2,13 +2,16 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
-from training.loop import Run, load_weights
+from training.loop import Run, command, load_weights, parse
 from training.muon import orthogonal
 from training.waves import log_mel, mel_basis, narrowed, onset_errors
 
@@ -47,12 +50,32 @@ def test_a_run_goes_on_where_the_last_one_ended(
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 3]
 
 
+@pytest.mark.slow
+def test_processes_that_train_together_end_alike(tmp_path: Path) -> None:
+    """Each has other clips; their weights, averaged over both at every step, are the same."""
+    mp.spawn(train_as_a_rank, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert first["seed"] != second["seed"]
+    for name, tensor in first["weights"].items():
+        torch.testing.assert_close(second["weights"][name], tensor, atol=0, rtol=0)
+    assert len((tmp_path / "audio_vae.log").read_text().splitlines()) == 1
+
+
+def train_as_a_rank(rank: int, folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    options = ["--folder", str(folder), "--device", "cpu", "--smoke", "--steps", "2"]
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    run = parse(command("").parse_args(options))
+    weights = audio_vae.fit(run).state_dict()
+    torch.save({"seed": run.seed, "weights": weights}, folder / f"rank{rank}.pt")
+
+
 def test_statistics_are_of_what_the_encoder_gives(tmp_path: Path) -> None:
     run = a_run(tmp_path, steps=1)
     vae = video_vae.new_video_vae()
     video_vae.set_statistics(vae, video_vae.SMOKE, run)
     with torch.no_grad():
-        pixels = video_vae.clips(0, 1, "small", video_vae.SMOKE, run, "train")
+        pixels = video_vae.clips(0, 4, "small", video_vae.SMOKE, run, "train").pixels
         normal = vae.encode(pixels).transpose(0, 1).flatten(1)
     torch.testing.assert_close(normal.mean(1), torch.zeros(128), atol=1e-3, rtol=0)
     torch.testing.assert_close(normal.std(1, correction=0), torch.ones(128), atol=1e-2, rtol=0)
