@@ -1,6 +1,6 @@
 # make demo    make the demonstration model and a video with it: demo.mp4
 # make test    check and test everything that runs without a GPU, on all cores
-# make slow    the slow tests: kills, loads, fuzzers (ENTRACTE_FUZZ_SECONDS each)
+# make slow    the slow tests: kills, loads, fuzzers (FUZZ_SECONDS each)
 # make serve   serve the demonstration model: a page, and the OpenAI Videos protocol
 # make bench   measure the transformer beside diffusers'
 PYTHON ?= python3

@@ -17,7 +17,7 @@ TOKENS = (
 
 # Seconds for each reader where the slow tests run; an hour of them finds what this does not.
 # Commands refuse variables that they do not know, so it is taken out.
-SECONDS = float(os.environ.pop("ENTRACTE_FUZZ_SECONDS", "15"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "15"))
 
 
 def mutant(seeds: Sequence[bytes], number: int, tokens: Sequence[bytes] = ()) -> bytes:
