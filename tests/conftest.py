@@ -29,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "triton" in sys.modules:
         raise pytest.UsageError("a conftest.py imports Triton: import it within its functions")
     gc.disable()  # until all is imported; nothing of that is garbage
+    # Triton counts its objects at the end. pytest's own collections come before this.
+    config.add_cleanup(gc.unfreeze)
     import torch
     from hypothesis import settings
 
@@ -58,10 +60,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # than many tests.
     gc.freeze()
     gc.enable()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    gc.unfreeze()  # or Triton, which counts its objects at the end, misses some
 
 
 def _mark_samples(items: list[pytest.Item]) -> None:
