@@ -2,14 +2,14 @@
 
 import argparse
 
-from entracte.cli.main import COMMANDS
+from entracte.cli.commands import COMMANDS, command_module
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="entracte")
     commands = made.add_subparsers(required=True)
     for command in COMMANDS:
-        command.add_parser(commands)
+        command_module(command).add_parser(commands)
     return made
 
 

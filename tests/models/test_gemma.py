@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from transformers import Gemma3Config
 
-from entracte.models.gemma import Norm, TextEncoder
+from entracte.models.gemma import TextEncoder
+from entracte.models.gemma_norm import Norm
 from entracte.planner.meter import META, counting
 from entracte.synthetic import demo_config
 

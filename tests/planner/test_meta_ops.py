@@ -35,6 +35,8 @@ COVERED: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (aten.empty_like.default, (X,), {"dtype": torch.float32}),
     (aten.arange.default, (7,), ON_META),
     *((aten.cat.default, ([X, X], dim), {}) for dim in (0, 1, -1)),
+    *((aten.stack.default, ([X, x], dim), {}) for x in (X, ACROSS) for dim in (0, 1, -1)),
+    *((aten.std.correction, (x,), {}) for x in (X, WIDE)),
     (aten.native_layer_norm.default, (X, [8], None, None, 1e-6), {}),
 ]
 LEFT_TO_TORCH: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
@@ -47,6 +49,9 @@ LEFT_TO_TORCH: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
     (aten.empty_like.default, (ACROSS,), {}),
     (aten.cat.default, ([X, WIDE],), {}),
     (aten.cat.default, ([ACROSS, X],), {}),
+    (aten.stack.default, ([X, WIDE],), {}),
+    (aten.std.correction, (X, [1]), {}),
+    (aten.std.correction, (X,), {"keepdim": True}),
     (aten.native_layer_norm.default, (ACROSS, [8], None, None, 1e-6), {}),
 ]
 

@@ -26,7 +26,8 @@ from .bench_runs import (
 )
 from .flags import add_fields, add_model_settings
 from .parser import at_least_zero, whole
-from .terminal import add_row, plain_table, say
+from .tables import add_row, plain_table
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.bench.measure import MeasuredTask
@@ -40,7 +41,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "bench",
-        help="measure every mode, stage by stage, beside published figures and diffusers",
         description="Run one request in every mode that fits, several times each, and show what "
         "every stage took, what it waited for, how near its steps are to the floor of bare matrix "
         "products and attentions, and whether all modes gave the same bits. Nothing is written but "

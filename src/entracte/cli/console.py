@@ -13,7 +13,8 @@ from rich.text import Text
 from entracte.progress import Progress
 from entracte.trace.trace import Trace
 
-from .terminal import add_row, clean, plain_table, say
+from .tables import add_row, plain_table
+from .terminal import clean, say
 
 if TYPE_CHECKING:
     from entracte.doctor.diagnosis import Check

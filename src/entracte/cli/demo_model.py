@@ -12,7 +12,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "demo-model",
-        help="write a tiny model with random weights, to try everything without a download",
         description="Write a tiny LTX-2.3 model in exactly the published files. Its weights are "
         "fixed and random: its videos are coloured noise.",
     )

@@ -19,7 +19,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "doctor",
-        help="measure this machine, and report what will work on it",
         description="Measure this machine for a few seconds, and say what will work on it and what "
         "is wrong. Exits with 1 if there is a problem. Rates are kept from run to run.",
     )

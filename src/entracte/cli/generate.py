@@ -36,7 +36,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "generate",
-        help="make a video with sound",
         description="Make a video with sound from a prompt, and from images if given.",
         epilog="Every flag but --warmup, --quiet and --json is also an environment variable "
         "(ENTRACTE_SEED) and a key of the settings file (seed) named by ENTRACTE_CONFIG, or "

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from entracte.errors import CheckpointError
 from entracte.imports import quick_imports
 
-from .terminal import add_row, plain_table, say
+from .tables import add_row, plain_table
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.checkpoints.description import Description
@@ -19,7 +20,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "inspect",
-        help="say what model files hold, without reading a weight",
         description="Say what model files or folders hold: version, components, parameters and "
         "bytes, a LoRA's rank and coverage. Only headers are read.",
     )

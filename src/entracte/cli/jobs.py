@@ -13,7 +13,8 @@ from entracte.units import size
 
 from .data import add_data_folder, open_data, serve_settings
 from .parser import at_least_zero, whole
-from .terminal import add_row, plain_table, say
+from .tables import add_row, plain_table
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
@@ -31,7 +32,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "jobs",
-        help="list, show, cancel and prune the service's videos",
         description="The jobs of a service, of all keys. A running server applies changes at once. "
         "Prompts are shown only where they are asked for.",
     )

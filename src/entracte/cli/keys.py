@@ -10,7 +10,8 @@ from rich.console import Console
 
 from .data import add_data_folder, open_data, serve_settings
 from .parser import whole
-from .terminal import add_row, plain_table, say
+from .tables import add_row, plain_table
+from .terminal import say
 
 if TYPE_CHECKING:
     from entracte.serve.jobs.job import Job
@@ -23,7 +24,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "keys",
-        help="add, list and revoke the service's API keys",
         description="The API keys of a service. They are kept as hashes: a key is shown once, when "
         "it is added. A running server applies changes at once.",
     )

@@ -7,37 +7,9 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from types import FrameType
 
-from entracte.cli import (
-    bench,
-    demo_model,
-    doctor,
-    generate,
-    inspect,
-    jobs,
-    keys,
-    plan,
-    profile,
-    report,
-    serve,
-)
-from entracte.cli.parser import Parser
+from entracte.cli.commands import main_parser
 from entracte.cli.terminal import say
-from entracte.config.wording import worded
 from entracte.errors import EntracteError
-
-COMMANDS = (
-    generate,
-    serve,
-    keys,
-    jobs,
-    plan,
-    bench,
-    profile,
-    report,
-    inspect,
-    doctor,
-    demo_model,
-)
 
 # Where torch looks for its allocator's settings, the old name and the new one.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
@@ -68,12 +40,8 @@ def set_allocator(environment: MutableMapping[str, str]) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    parser = Parser(prog="entracte", description="Two-stage video with sound from LTX-2.3.")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
     try:
-        options = parser.parse_args(arguments)
+        options = main_parser(arguments).parse_args(arguments)
         code: int | None = options.run(options)
     except EntracteError as error:
         _report(error, as_json="--json" in arguments)
@@ -88,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _report(error: EntracteError, as_json: bool) -> None:
+    from entracte.config.wording import worded
+
     if as_json:
         print(json.dumps({"error": {"type": type(error).__name__, "message": worded(error)}}))
     else:

@@ -38,7 +38,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "plan",
-        help="predict time and memory in every mode, and say which is best",
         description="Predict what a request takes in every mode, on this machine or on a card that "
         "you name, and say which is best and why. No weight is read.",
     )

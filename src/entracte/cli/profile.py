@@ -16,7 +16,7 @@ from entracte.config.residency import build_residency
 from .flags import add_settings, given_settings
 from .overwrite import require_absent
 from .parser import whole
-from .terminal import add_row, plain_table
+from .tables import add_row, plain_table
 
 if TYPE_CHECKING:
     from entracte.trace.profile import OperationCost
@@ -26,7 +26,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "profile",
-        help="make one video with a profiler, and list what costs most in every stage",
         description="Make one video with PyTorch's profiler, and list what costs most in every "
         "stage. The profiler keeps every operation: ask for few steps "
         "(--num-inference-steps 2). Times are longer than without it.",

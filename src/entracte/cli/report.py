@@ -18,7 +18,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "report",
-        help="show where the time and memory of runs went, as a page for a browser",
         description="Write one page of HTML from the dumps that `entracte generate "
         "--perf-dump-path` made: the stages of all runs side by side, and of each run its memory "
         "over time and where every block's weights were. The page needs no network.",

@@ -24,7 +24,6 @@ def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "serve",
-        help="make videos for others: HTTP with the OpenAI Videos protocol, and a web page",
         description="Serve the model over HTTP, by the OpenAI Videos protocol, with a web page at "
         "the same address. Jobs and videos are kept in --data-folder and survive restarts. Clients "
         "need a key; a first one is made and shown if there is none (`entracte keys` has more).",

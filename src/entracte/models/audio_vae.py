@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
 from torch import Tensor
 
 from .component import Component
@@ -20,6 +19,8 @@ class AudioVae(Component):
     """diffusers' model, taking normalised latents."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
+
         super().__init__()
         params = config["model"]["params"]
         sizes = params["ddconfig"]

@@ -1,25 +1,23 @@
-"""The text encoder: the language half of Gemma 3, and its tokenizer, from transformers."""
+"""The text encoder: the language half of Gemma 3, and its tokenizer, from transformers.
+
+transformers is imported when one is built: that takes seconds.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Gemma3Config, Gemma3TextModel, PreTrainedTokenizerFast
-from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-from transformers.models.gemma3.modeling_gemma3 import (
-    Gemma3RMSNorm,
-    Gemma3RotaryEmbedding,
-    Gemma3TextScaledWordEmbedding,
-)
 
 from entracte.errors import CheckpointError, RequestError
 
 from .calls import Call, call_plainly
 from .component import Component
+
+if TYPE_CHECKING:
+    from transformers import Gemma3Config
 
 MAX_TOKENS = 1024
 
@@ -34,19 +32,6 @@ PREFIXES = ("language_model.model.", "model.language_model.")
 BARE = ("model.layers.", "model.embed_tokens.", "model.norm.")
 
 
-class Norm(Gemma3RMSNorm):  # type: ignore[misc]
-    """transformers' norm; on a GPU in half as many kernels, which the host is slow to launch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.quick(x) if x.is_cuda else super().forward(x)
-        return out
-
-    def quick(self, x: Tensor) -> Tensor:
-        """The same in float32, but for the order of the sum."""
-        normed = F.rms_norm(x.float(), x.shape[-1:], 1.0 + self.weight.float(), self.eps)
-        return normed.type_as(x)
-
-
 class TextEncoder(Component):
     """Maps the token ids of one prompt to the hidden states of every layer.
 
@@ -54,16 +39,22 @@ class TextEncoder(Component):
     layers may be loaded one by one.
     """
 
-    def __init__(self, config: Gemma3Config) -> None:
+    def __init__(self, config: "Gemma3Config") -> None:
+        from transformers import Gemma3TextModel
+
+        from .gemma_norm import use_quick_norms
+
         super().__init__()
         self.config = config.text_config
         self.config._attn_implementation = "sdpa"
         self.model = Gemma3TextModel(self.config)
-        _use_quick_norms(self.model)
+        use_quick_norms(self.model)
 
     def restore_buffers(self) -> None:
+        from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
+
         self.model.rotary_emb = Gemma3RotaryEmbedding(self.config)
-        embedding: Gemma3TextScaledWordEmbedding = self.model.embed_tokens
+        embedding = self.model.embed_tokens
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale)
 
     def forward(self, tokens: Tensor, call: Call = call_plainly) -> Tensor:
@@ -79,6 +70,11 @@ class TextEncoder(Component):
 
     def padded(self, tokens: Tensor, call: Call = call_plainly) -> Tensor:
         """As in training; see `forward`."""
+        from transformers.masking_utils import (
+            create_causal_mask,
+            create_sliding_window_causal_mask,
+        )
+
         padding = MAX_TOKENS - len(tokens)
         ids = tokens.new_full((1, MAX_TOKENS), self.config.pad_token_id)
         ids[0, padding:] = tokens
@@ -139,20 +135,6 @@ def _layer(
     return out
 
 
-def _use_quick_norms(module: nn.Module) -> None:
-    """Replace transformers' norms; names and parameters stay as they are."""
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is Gemma3RMSNorm:
-                setattr(parent, name, _quick(child))
-
-
-def _quick(norm: Any) -> Norm:
-    made = Norm(norm.weight.shape[0], norm.eps)
-    made.weight = norm.weight
-    return made
-
-
 def _rows(tokens: Tensor) -> int:
     """How many rows a prompt takes where it is not padded as in training."""
     return next(rows for rows in ROWS if len(tokens) <= rows)
@@ -168,6 +150,8 @@ def file_to_module(key: str) -> str | None:
 
 def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """A Gemma 3 `config.json` with transformers' defaults filled in; raises CheckpointError."""
+    from transformers import Gemma3Config
+
     try:
         found: dict[str, Any] = Gemma3Config(**values).to_dict()
     except Exception as error:  # transformers raises errors of many kinds for wrong values
@@ -183,6 +167,8 @@ class Tokenizer:
     """
 
     def __init__(self, root: Path, vocabulary: int) -> None:
+        from transformers import PreTrainedTokenizerFast
+
         self._root = root
         with self._reading():
             self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))

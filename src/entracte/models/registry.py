@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import Gemma3Config
 
 from entracte.errors import CheckpointError
 from entracte.versions import DEFAULTS, Defaults
@@ -55,6 +54,12 @@ class ModelVersion:
         return self.fixed_dtypes.get(component, dtype)
 
 
+def _text_encoder(config: Config, _: Shapes) -> TextEncoder:
+    from transformers import Gemma3Config
+
+    return TextEncoder(Gemma3Config(**config))
+
+
 def _connectors(config: Config, shapes: Shapes) -> Connectors:
     projection = shapes.get("text_embedding_projection.video_aggregate_embed.weight")
     if projection is None:
@@ -92,7 +97,7 @@ LTX_2_3 = ModelVersion(
     defaults=DEFAULTS["2.3"],
     builders=MappingProxyType(
         {
-            "text_encoder": lambda config, _: TextEncoder(Gemma3Config(**config)),
+            "text_encoder": _text_encoder,
             "connectors": _connectors,
             "transformer": _transformer,
             "video_vae": lambda config, _: VideoVae(config),

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from torch import Tensor
 
 from entracte.errors import CheckpointError
@@ -19,6 +18,8 @@ class Upsampler(Component):
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
+
         super().__init__()
         check_kind(config)
         self.model = LTX2LatentUpsamplerModel(

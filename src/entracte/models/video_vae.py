@@ -1,27 +1,23 @@
 """The causal video autoencoder: pixels to latents (32x in space, 8x in time) and back.
 
-The layers are diffusers'; the order of the blocks is read from the checkpoint's config, which
+The layers are diffusers', which is imported when one is built: that takes seconds. The order of the blocks is read from the checkpoint's config, which
 diffusers' own model cannot express for every list of blocks.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_ltx2 import (
-    LTX2VideoCausalConv3d,
-    LTX2VideoDownsampler3d,
-    LTX2VideoMidBlock3d,
-    LTX2VideoUpsampler3d,
-    PerChannelRMSNorm,
-)
 from torch import Tensor, nn
 
 from entracte.errors import CheckpointError
 
 from .component import Component
 from .convolution import use_quick_convolutions
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_ltx2 import LTX2VideoMidBlock3d
 
 SPATIAL_SCALE = 32
 TEMPORAL_SCALE = 8
@@ -72,6 +68,12 @@ class VideoEncoder(nn.Module):
     """Patches of 4x4 pixels, then residual blocks and downsampling; causal in time."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl_ltx2 import (
+            LTX2VideoCausalConv3d,
+            LTX2VideoDownsampler3d,
+            PerChannelRMSNorm,
+        )
+
         super().__init__()
         self.patch = config["patch_size"]
         padding = config["encoder_spatial_padding_mode"]
@@ -114,6 +116,12 @@ class VideoDecoder(nn.Module):
     """The encoder's mirror, not causal in time. The config lists its blocks from pixels inwards."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl_ltx2 import (
+            LTX2VideoCausalConv3d,
+            LTX2VideoUpsampler3d,
+            PerChannelRMSNorm,
+        )
+
         super().__init__()
         self.patch = config["patch_size"]
         padding = config["spatial_padding_mode"]
@@ -170,7 +178,9 @@ def module_to_file(name: str) -> str:
     return published.get(name, name.replace(".resnets.", ".res_blocks."))
 
 
-def _residual(width: int, options: Mapping[str, Any], padding: str) -> LTX2VideoMidBlock3d:
+def _residual(width: int, options: Mapping[str, Any], padding: str) -> "LTX2VideoMidBlock3d":
+    from diffusers.models.autoencoders.autoencoder_kl_ltx2 import LTX2VideoMidBlock3d
+
     return LTX2VideoMidBlock3d(
         width, num_layers=options["num_layers"], spatial_padding_mode=padding
     )

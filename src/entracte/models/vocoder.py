@@ -5,20 +5,18 @@ It always runs in float32: bfloat16 would degrade the spectrum by 40 to 90 per c
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.pipelines.ltx2.vocoder import (
-    AntiAliasAct1d,
-    LTX2VocoderWithBWE,
-    UpSample1d,
-)
 from torch import Tensor
 
 from entracte.errors import CheckpointError
 
 from .component import Component
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.ltx2.vocoder import AntiAliasAct1d
 
 # What the published file calls a part of a key, and what diffusers does.
 RENAMES = (
@@ -35,10 +33,10 @@ RESBLOCK_KERNELS = [3, 7, 11]
 RESBLOCK_DILATIONS = [[1, 3, 5], [1, 3, 5], [1, 3, 5]]
 
 # Applies an activation to [rows, channels, samples].
-Activate = Callable[[AntiAliasAct1d, Tensor], Tensor]
+Activate = Callable[["AntiAliasAct1d", Tensor], Tensor]
 
 
-def activated(activation: AntiAliasAct1d, x: Tensor) -> Tensor:
+def activated(activation: "AntiAliasAct1d", x: Tensor) -> Tensor:
     """As diffusers computes it."""
     out: Tensor = activation(x)
     return out
@@ -63,6 +61,8 @@ class Vocoder(Component):
     """diffusers' model, built from the header's `vocoder` config."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
+
         super().__init__()
         if "bwe" not in config or "vocoder" not in config:
             raise CheckpointError("vocoder config has no bandwidth extension; LTX-2.3 has one")
@@ -88,6 +88,8 @@ class Vocoder(Component):
         )
 
     def restore_buffers(self) -> None:
+        from diffusers.pipelines.ltx2.vocoder import UpSample1d
+
         self.model.resampler = UpSample1d(
             ratio=self._resampling, window_type="hann", persistent=False
         )

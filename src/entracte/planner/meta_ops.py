@@ -93,6 +93,23 @@ def _concatenate(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
     return _empty(shape, first.dtype)
 
 
+def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    first = tensors[0]
+    for each in tensors:
+        if not (each.is_meta and each.dtype == first.dtype and each.shape == first.shape):
+            return None
+    shape = list(first.shape)
+    shape.insert(dim if dim >= 0 else dim + len(shape) + 1, len(tensors))
+    return _empty(shape, first.dtype)
+
+
+def _deviation(x: Tensor, dim: Sequence[int] | None = None, **options: Any) -> Tensor | None:
+    """Of a whole tensor, one number."""
+    if dim or options.get("keepdim") or not (x.is_meta and x.dtype.is_floating_point):
+        return None
+    return _empty((), x.dtype)
+
+
 def _layer_norm(
     x: Tensor, normed: Sequence[int], *_weight_bias_eps: Any
 ) -> tuple[Tensor, ...] | None:
@@ -121,6 +138,8 @@ QUICK: Mapping[Any, Callable[..., Any]] = MappingProxyType(
         aten.empty_like.default: _allocate_like,
         aten.arange.default: _count,
         aten.cat.default: _concatenate,
+        aten.stack.default: _stack,
+        aten.std.correction: _deviation,
         aten.native_layer_norm.default: _layer_norm,
     }
 )

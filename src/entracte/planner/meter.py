@@ -70,6 +70,11 @@ class Counts(TorchDispatchMode):
         self._formulas = FlopCounterMode(display=False).flop_registry
         self._live: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch's default wraps the method below for its compiler, which takes seconds to import.
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,

@@ -29,7 +29,6 @@ from entracte.residency import (
     lay_out,
     unit_of,
 )
-from entracte.synthetic.random_sizes import full_sizes
 
 from .meta_ops import META
 from .stage_laws import Cost, StageCosts, trace_stages
@@ -166,6 +165,8 @@ def with_weights(model: ModelFigures, component: str, scheme: str) -> ModelFigur
 
 def _published_shapes(component: str) -> dict[str, tuple[int, ...]]:
     """Of the parameters of the published model, by name."""
+    from entracte.synthetic.random_sizes import full_sizes  # builds models to know their shapes
+
     sizes = full_sizes()
     if component != TRANSFORMER:
         named = {file_to_module(key): shape for key, shape in sizes.gemma.items()}
