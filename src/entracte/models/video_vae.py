@@ -1,7 +1,8 @@
 """The causal video autoencoder: pixels to latents (32x in space, 8x in time) and back.
 
-The layers are diffusers', which is imported when one is built: that takes seconds. The order of the blocks is read from the checkpoint's config, which
-diffusers' own model cannot express for every list of blocks.
+The layers are diffusers', which is imported when one is built: that takes seconds. The order of the
+blocks is read from the checkpoint's config, which diffusers' own model cannot express for every
+list of blocks.
 """
 
 from collections.abc import Mapping, Sequence
