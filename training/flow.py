@@ -272,7 +272,9 @@ def angles(
 
 
 def initialise(transformer: Transformer) -> None:
-    """Weights to begin a training with: every block adds nothing, and the output is zero."""
+    """Weights to begin a training with: every block adds nothing, and what is made is nearly the
+    noisy latent itself, which at a high noise level is most of the velocity.
+    """
     for module in transformer.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -281,7 +283,13 @@ def initialise(transformer: Transformer) -> None:
         if (
             "scale_shift_table" in name
             or "to_gate_logits" in name
-            or name.startswith(("proj_out", "audio_proj_out"))
             or name.endswith("adaln_single.linear.weight")
         ):
             nn.init.zeros_(parameter)
+    for into, out in (
+        (transformer.patchify_proj, transformer.proj_out),
+        (transformer.audio_patchify_proj, transformer.audio_proj_out),
+    ):
+        nn.init.orthogonal_(into.weight)
+        # The norm before it makes numbers larger that are spread over more channels.
+        out.weight.data.copy_(0.9 * (into.in_features / into.out_features) ** 0.5 * into.weight.T)

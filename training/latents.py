@@ -1,6 +1,6 @@
 """Clips as latents: rendered and encoded on the device that trains, and kept there.
 
-A ring of clips is filled before a training begins, and a few are replaced at every step, so that
+A ring of clips is filled before a training begins, and a few are replaced every few steps, so that
 the same clip is seen only some dozen times, always with other noise.
 """
 
@@ -16,14 +16,15 @@ from torch import Tensor
 
 from entracte.models.audio_vae import CHANNELS, AudioVae
 from entracte.models.video_vae import VideoVae
+from entracte.sampling.tokens import VideoGrid
 
 from .loop import load_weights
 from .media_sizes import AUDIO_VAE, VIDEO_VAE
-from .sizes import AUDIO_TOKENS, FRAMES, HEIGHT, WIDTH
-from .text import TOKENS, token_ids
+from .sizes import AUDIO_TOKENS, FRAMES
+from .text import token_ids
 from .waves import log_mel, narrowed
-from .world import FRAME_RATE, SAMPLE_RATE, captions, picture, sample_scenes, sound
-from .world.scenes import Split
+from .world import FRAME_RATE, SAMPLE_RATE, captions, objects_mask, picture, sample_scenes, sound
+from .world.scenes import Scenes, Split
 
 # Frames that are kept as images too, for keyframes.
 KEYFRAMES = (24, 48)
@@ -31,25 +32,31 @@ KEYFRAMES = (24, 48)
 # How many captions each clip has.
 CAPTIONS = 4
 
+# A latent's pixel, in the picture's and in time.
+CELL, FRAMES_OF_A_CELL = 32, 8
+
 
 @dataclass(frozen=True, slots=True)
 class Clips:
     """Normalised latents as tokens, in bfloat16, and captions.
 
-    small, large: [n, tokens, 128] of stage 1's and of stage 2's size. small_stills, large_stills:
-    [n, KEYFRAMES, frame's tokens, 128], of single frames. audio: [n, AUDIO_TOKENS, 128].
+    video: [n, tokens, 128]. objects: [n, tokens], 1 where objects are. stills: [n, KEYFRAMES,
+    frame's tokens, 128], of single frames. audio: [n, AUDIO_TOKENS, 128].
     ids: [n, CAPTIONS, TOKENS] int16.
     """
 
-    small: Tensor
-    large: Tensor
-    small_stills: Tensor
-    large_stills: Tensor
+    video: Tensor
+    objects: Tensor
+    stills: Tensor
     audio: Tensor
     ids: Tensor
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def repeated(self, times: int) -> "Clips":
+        """Every clip so often, one after the other."""
+        return Clips(*(getattr(self, each).repeat_interleave(times, 0) for each in Clips.__slots__))
 
 
 class Encoders:
@@ -60,6 +67,7 @@ class Encoders:
         for name, module in (("video_vae", self.video), ("audio_vae", self.sound)):
             load_weights(folder / f"{name}.safetensors", module)
             module.to(device).requires_grad_(False)
+        self.video.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._device = device
         with safe_open(folder / "video_vae.safetensors", framework="pt") as file:
             self.step = file.metadata()["step"]
@@ -73,9 +81,10 @@ class Encoders:
         return tokens.bfloat16()
 
     @torch.no_grad()
-    def pixels(self, tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
-        """The inverse; frames, height and width of the latent."""
-        latents = tokens.float().transpose(1, 2).unflatten(2, (frames, height, width))
+    def pixels(self, tokens: Tensor, grid: VideoGrid) -> Tensor:
+        """The inverse of `video_tokens`."""
+        latents = tokens.float().transpose(1, 2)
+        latents = latents.unflatten(2, (grid.frames, grid.height, grid.width))
         with self._autocast():
             return torch.cat([self.video.decode(each[None]).float() for each in latents])
 
@@ -99,34 +108,41 @@ class Encoders:
 def encode(
     encoders: Encoders,
     tokenizer: Tokenizer,
+    grid: VideoGrid,
     count: int,
     seed: int,
     device: torch.device,
     split: Split = "train",
 ) -> Clips:
-    """Render and encode clips."""
+    """Render and encode clips of a grid's size."""
     scenes = sample_scenes(count, seed, split)
     ids = [token_ids(tokenizer, captions(scenes, CAPTIONS * seed + k)) for k in range(CAPTIONS)]
     scenes = scenes.to(device)
     begins = torch.zeros(count, device=device)
     times = begins[:, None] + torch.arange(FRAMES, device=device) / FRAME_RATE
-    large = picture(scenes, times, HEIGHT, WIDTH)
-    small = F.avg_pool2d(large.transpose(1, 2).flatten(0, 1), 2)
-    small = small.unflatten(0, (count, FRAMES)).transpose(1, 2)
-
-    def stills(pixels: Tensor) -> Tensor:
-        return torch.stack(
-            [encoders.video_tokens(pixels[:, :, at : at + 1]) for at in KEYFRAMES], 1
-        )
-
+    pixels = picture(scenes, times, CELL * grid.height, CELL * grid.width)
+    stills = [encoders.video_tokens(pixels[:, :, at : at + 1]) for at in KEYFRAMES]
     return Clips(
-        encoders.video_tokens(small),
-        encoders.video_tokens(large),
-        stills(small),
-        stills(large),
+        encoders.video_tokens(pixels),
+        covered(scenes, times, grid).bfloat16(),
+        torch.stack(stills, 1),
         encoders.audio_tokens(sound(scenes, begins, round(FRAMES / FRAME_RATE * SAMPLE_RATE))),
         torch.stack(ids, 1).to(device),
     )
+
+
+def covered(scenes: Scenes, times: Tensor, grid: VideoGrid) -> Tensor:
+    """[n, tokens]: 1 where an object is at some time of what a token stands for.
+
+    Looked at in every other frame, at an eighth of the picture's size.
+    """
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=times.device).expand(len(scenes), 4)
+    dense = CELL // 8
+    mask = objects_mask(scenes, times[:, ::2], dense * grid.height, dense * grid.width, whole)
+    mask = F.max_pool3d(mask, (1, dense, dense))
+    half = FRAMES_OF_A_CELL // 2
+    later = F.max_pool3d(mask[:, :, 1:], (half, 1, 1))
+    return (torch.cat([mask[:, :, :1], later], 2).flatten(1) > 0.1).float()
 
 
 class Pool:
@@ -154,8 +170,6 @@ class Pool:
 
     def draw(self, count: int, generator: torch.Generator) -> Clips:
         """Clips at random."""
-        rows = torch.randint(self._size, (count,), generator=generator).to(self._all[0].device)
+        rows = torch.randint(self._size, (count,), generator=generator)
+        rows = rows.to(self._all[0].device, non_blocking=True)
         return Clips(*(each[rows] for each in self._all))
-
-
-__all__ = ["KEYFRAMES", "TOKENS", "Clips", "Encoders", "Pool", "encode"]

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ Losses = Mapping[str, Tensor]
 class Loop:
     """How a component is optimised.
 
-    muon: for weights of more than two dimensions, AdamW for the rest.
+    muon: for the weights of hidden layers, AdamW for the rest.
     warmup: steps over which the learning rate rises, at the start of every run: the optimizer's
         moments are kept only where there is room for them.
     decay: the part of a run's time, at its end, in which the learning rate falls to zero.
@@ -138,6 +138,7 @@ def train(
     report: Callable[[], Mapping[str, float]],
     loop: Loop,
     run: Run,
+    hidden: Sequence[nn.Parameter] = (),
 ) -> int:
     """Train the parameters of a module that require gradients; returns the step reached.
 
@@ -146,11 +147,12 @@ def train(
         run's time that is over. Both are the same on all ranks, and so must be which parameters
         get a gradient.
     report: figures for the log; it may draw pictures.
+    hidden: the weights that Muon takes, where these are not all of more than two dimensions.
     """
     started = time.monotonic()
     checkpoint, moments = run.folder / f"{name}.safetensors", run.folder / f"{name}.optimizer.pt"
     parameters = [each for each in module.parameters() if each.requires_grad]
-    optimizers = new_optimizers(parameters, loop, run)
+    optimizers = new_optimizers(parameters, loop, run, hidden)
     step = load_weights(checkpoint, module) if checkpoint.exists() else 0
     if moments.exists():
         saved = torch.load(moments, map_location=run.device, weights_only=True)
@@ -254,10 +256,12 @@ def _means(sums: Mapping[str, Tensor], counted: int) -> dict[str, float]:
 
 
 def new_optimizers(
-    parameters: list[nn.Parameter], loop: Loop, run: Run
+    parameters: list[nn.Parameter], loop: Loop, run: Run, hidden: Sequence[nn.Parameter]
 ) -> list[torch.optim.Optimizer]:
     """Muon for the weights that are to have it, AdamW for the rest."""
-    weights = [each for each in parameters if loop.muon and each.dim() > 2]
+    weights = []
+    if loop.muon:
+        weights = list(hidden) or [each for each in parameters if each.dim() > 2]
     known = set(map(id, weights))
     adam = torch.optim.AdamW(
         [each for each in parameters if id(each) not in known],
@@ -266,7 +270,9 @@ def new_optimizers(
         weight_decay=loop.weight_decay,
         fused=run.device.type == "cuda",
     )
-    return [adam, Muon(weights, loop.learning_rate)] if weights else [adam]
+    if not weights:
+        return [adam]
+    return [adam, Muon(weights, loop.learning_rate, weight_decay=loop.weight_decay)]
 
 
 def _log(run: Run, name: str, step: int, started: float, values: Mapping[str, float]) -> None:

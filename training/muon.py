@@ -19,30 +19,44 @@ STEP_SIZE = 0.2
 class Muon(torch.optim.Optimizer):
     """For weights of convolutions and linears, taken as matrices of a row per output channel."""
 
-    def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(weights, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(weights, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update all weights that have a gradient. A closure is not called."""
         del closure
         for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight.grad)
-                kept = state["momentum"]
-                kept.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(kept, group["momentum"]).flatten(1)
-                by_shape[ahead.shape[0], ahead.shape[1]].append((weight, ahead))
+            weights = [each for each in group["params"] if each.grad is not None]
+            gradients = [each.grad for each in weights]
+            for each in weights:
+                if not self.state[each]:
+                    self.state[each]["momentum"] = torch.zeros_like(each.grad)
+            kept = [self.state[each]["momentum"] for each in weights]
+            torch._foreach_lerp_(kept, gradients, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(gradients, kept, group["momentum"])
+            by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+            for index, each in enumerate(ahead):
+                by_shape[tuple(each.flatten(1).shape)].append(index)
+            if group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             for shape, members in by_shape.items():
-                steps = orthogonal(torch.stack([ahead for _, ahead in members]))
+                steps = orthogonal(torch.stack([ahead[index].flatten(1) for index in members]))
                 size = group["lr"] * STEP_SIZE * max(shape) ** 0.5
-                for (weight, _), step in zip(members, steps, strict=True):
-                    weight.sub_(step.view(weight.shape).to(weight.dtype), alpha=size)
+                torch._foreach_sub_(
+                    [weights[index] for index in members],
+                    [
+                        step.view(weights[index].shape)
+                        for index, step in zip(members, steps.float(), strict=True)
+                    ],
+                    alpha=size,
+                )
 
 
 def orthogonal(x: Tensor) -> Tensor:

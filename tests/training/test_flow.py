@@ -12,7 +12,7 @@ from training.loop import Run
 from training.sampling import Guided, sample
 from training.sizes import TRANSFORMER
 from training.text import TextSide, new_tokenizer, token_ids
-from training.transformer import Place, fit
+from training.transformer import SMOKE, Place, fit
 
 from entracte.models.connectors import TextContext
 from entracte.models.transformer import Pass, StreamInput, TokenRun, Transformer, TransformerConfig
@@ -156,7 +156,7 @@ def test_a_smoke_run_goes_on_where_it_ended(tmp_path: Path) -> None:
         shutil.copy(CHECKPOINTS / f"{name}.safetensors", tmp_path)
     run = Run(tmp_path, 10.0, 1, torch.device("cpu"), 0, smoke=True)
     for _ in range(2):
-        fit(run)
+        fit(run, SMOKE)
     logged = [json.loads(line) for line in (tmp_path / "transformer.log").read_text().splitlines()]
     assert [line["step"] for line in logged] == [1, 2]
     assert all(0 < line["video_0.75"] < 3 for line in logged)
