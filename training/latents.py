@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -69,8 +68,6 @@ class Encoders:
             module.to(device).requires_grad_(False)
         self.video.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._device = device
-        with safe_open(folder / "video_vae.safetensors", framework="pt") as file:
-            self.step = file.metadata()["step"]
 
     @torch.no_grad()
     def video_tokens(self, pixels: Tensor) -> Tensor:

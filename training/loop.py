@@ -131,6 +131,14 @@ def load_weights(path: Path, module: nn.Module) -> int:
         return int(file.metadata()["step"])
 
 
+def step_of(path: Path) -> int:
+    """The step that a checkpoint is of; 0 if there is none."""
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
 def train(
     name: str,
     module: nn.Module,

@@ -23,7 +23,7 @@ from entracte.versions import AUDIO_GUIDANCE, DEFAULTS_2_3, VIDEO_GUIDANCE
 
 from .flow import RunBlock, Stream, angles, block_states, initialise, velocities
 from .latents import KEYFRAMES, Clips, Encoders, Pool, encode
-from .loop import Loop, Losses, Run, command, parse, train
+from .loop import Loop, Losses, Run, command, parse, step_of, train
 from .measures import contact_sheet
 from .sampling import Guided, sample
 from .sizes import AUDIO_TOKENS, STAGE_1, STAGE_2, TRANSFORMER
@@ -74,6 +74,9 @@ SETTINGS = Settings()
 SMOKE = replace(SETTINGS, pool=2, large_pool=1, at_once=1, small=1, large=1, noised=2, turns=2)
 HELD_OUT_SEED = 1_000_003
 
+# From here on are the seeds of clips of stage 2's size.
+LARGE_SEEDS = 50_000_000
+
 
 class Model(nn.Module):
     """What this command trains."""
@@ -87,9 +90,10 @@ class Model(nn.Module):
     def hidden(self) -> list[nn.Parameter]:
         """The weights between hidden states."""
         return [
-            module.weight
-            for name, module in self.named_modules()
-            if isinstance(module, nn.Linear)
+            weight
+            for name, weight in self.named_parameters()
+            if weight.dim() == 2
+            and name.endswith(".weight")
             and ("_blocks." in name or ".layers." in name)
             and "gate_logits" not in name
         ]
@@ -225,11 +229,14 @@ def fit(run: Run, settings: Settings = SETTINGS, fast: bool | None = None) -> Mo
     nothing = unconditional(tokenizer).to(run.device)
     generator = torch.Generator().manual_seed(run.seed)
 
+    # A run that goes on sees other scenes.
+    seed = run.seed + step_of(run.folder / f"{NAME}.safetensors")
+
     def pool(grid: VideoGrid, size: int, at_once: int) -> Pool:
         def make(count: int, seed: int) -> Clips:
             return encode(encoders, tokenizer, grid, count, seed + 1, run.device)
 
-        return Pool(make, size, at_once, run.seed)
+        return Pool(make, size, at_once, seed + (LARGE_SEEDS if grid is STAGE_2 else 0))
 
     pools = {
         False: pool(STAGE_1, settings.pool, settings.at_once),
