@@ -11,8 +11,8 @@ from .backends.peers import NoPeers, Peers
 from .backends.protocol import Backend, Direction, Event, HostMemory, Mark, Stream
 from .budget import ConcurrentUse, ManagerPlan
 from .buffer_key import BlockWeights, BufferKey
-from .formats import WeightFormat
-from .layout import AdapterLayout, UnitLayout, as_stored, lay_out, unit_of
+from .formats import ProductFormat, WeightFormat
+from .layout import AdapterLayout, UnitLayout, as_stored, computed_parts, lay_out, unit_of
 from .manager import DeviceManager
 from .merge import Change, Changes, Dora, Factors, Full, Hadamard, Kronecker, WeightMerge
 from .phase_run import PhaseRun
@@ -33,6 +33,7 @@ from .spec import (
     Adapter,
     AdapterSource,
     ComponentSpec,
+    Computed,
     MemoryAdapter,
     OpenAdapter,
     Stored,
@@ -44,6 +45,7 @@ from .spec import (
     distinct,
     in_memory,
 )
+from .unit_reader import scratch_layouts
 from .usage import OwnMemory, Row, Where
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "Changes",
     "ComponentPolicy",
     "ComponentSpec",
+    "Computed",
     "ConcurrentUse",
     "CudaStream",
     "DeviceManager",
@@ -85,6 +88,7 @@ __all__ = [
     "PhaseRun",
     "Place",
     "Plan",
+    "ProductFormat",
     "RankShare",
     "Record",
     "Residency",
@@ -104,6 +108,7 @@ __all__ = [
     "WeightSource",
     "Where",
     "as_stored",
+    "computed_parts",
     "device_errors",
     "distinct",
     "in_memory",
@@ -111,6 +116,7 @@ __all__ = [
     "make_plan",
     "open_backend",
     "resolve_policy",
+    "scratch_layouts",
     "spread",
     "unit_of",
 ]

@@ -9,8 +9,11 @@ Tier = Literal["device", "host", "peer"]
 
 # weights: a unit's, at a place of its own. kept: an expanded or merged unit's, beside its base.
 # slot: whichever block comes next. stored slot: the same, as it is stored. factors: an adapter's,
-# for a unit. factor slot: for whichever unit comes next. staging: between a file and the device.
-Role = Literal["weights", "kept", "slot", "stored slot", "factors", "factor slot", "staging"]
+# for a unit. factor slot: for whichever unit comes next. scratch: of whichever unit is expanded and
+# merged next, before it is quantised. staging: between a file and the device.
+Role = Literal[
+    "weights", "kept", "slot", "stored slot", "factors", "factor slot", "scratch", "staging"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class BufferKey:
     index: int
     of: int | str | WeightSet = 0
 
+
+# Where weights are expanded and merged that are computed with in another form.
+SCRATCH = BufferKey("device", "scratch", 0)
 
 # What the reader thread reads into, on its way to the device.
 STAGING = BufferKey("host", "staging", 0)

@@ -1,6 +1,6 @@
-"""Weights that are stored in another form than they are computed with.
+"""Weights that are stored in another form than they are expanded to, or computed with in another.
 
-What is stored is moved as opaque bytes; only its format knows what they mean.
+What is stored, or computed with, is moved as opaque bytes; only its format knows what they mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,6 +52,35 @@ class WeightFormat(Protocol):
 
     def tiles(self, stored: Mapping[str, Tensor], columns: int) -> StoredTiles | None:
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
+
+
+class ProductFormat(Protocol):
+    """What products take a weight in, where that is another form than it is expanded to."""
+
+    @property
+    def name(self) -> str:
+        """For people, such as `float8_e4m3fn`."""
+
+    def quantise(self, weight: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Write a weight, expanded and with adapters merged in, into the tensors that products
+        take: the same bits at every call.
+
+        out: by the ends of their names (see `spec.Computed`), on the weight's device. The work is
+        queued in the current stream.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """One weight to quantise, after it is expanded and merged into."""
+
+    format: ProductFormat
+    weight: Tensor
+    out: Mapping[str, Tensor]
+
+    def carry_out(self) -> None:
+        """Queue it in the current stream."""
+        self.format.quantise(self.weight, self.out)
 
 
 @dataclass(frozen=True, slots=True)

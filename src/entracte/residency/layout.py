@@ -78,7 +78,7 @@ def lay_out(
 ) -> tuple[UnitLayout, ...]:
     """The layouts of all blocks, and of the rest as the last; raises ResidencyError.
 
-    specs: the tensors that the sources hold. Other buffers are the module's own affair.
+    specs: the tensors that the module has from its sources. Other buffers are its own affair.
     """
     count = block_count(module, blocks)
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -104,16 +104,27 @@ def lay_out(
     return tuple(UnitLayout.of(unit, at_least=ALIGNMENT) for unit in units)
 
 
+def computed_parts(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """The tensors that are computed with of some parameters, by their names."""
+    return {
+        name + end: part
+        for name, spec in specs.items()
+        for end, part in spec.computed_parts.items()
+    }
+
+
 def as_stored(layout: UnitLayout, specs: Mapping[str, TensorSpec]) -> UnitLayout:
-    """The same tensors as they are stored, in the same order.
+    """The same parameters as they are stored, in the same order.
 
     The layout itself, where all are stored as they are computed with.
     """
-    if all(specs[entry.names[0]].stored is None for entry in layout.entries):
+    # An entry that is no parameter's name belongs to one before it.
+    parameters = [entry for entry in layout.entries if entry.names[0] in specs]
+    if all(specs[entry.names[0]].used_as_stored for entry in parameters):
         return layout
     parts = [
         (tuple(name + end for name in entry.names), part)
-        for entry in layout.entries
+        for entry in parameters
         for end, part in specs[entry.names[0]].parts.items()
     ]
     return UnitLayout.of(parts, at_least=ALIGNMENT)

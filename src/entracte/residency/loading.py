@@ -5,7 +5,7 @@ from collections.abc import Callable
 from entracte.residency.backends.protocol import Backend, Direction, Stream
 
 from .buffer import Buffer
-from .buffer_key import STAGING, BlockWeights, BufferKey
+from .buffer_key import SCRATCH, STAGING, BlockWeights, BufferKey
 from .merger import LoadedFactors, Merger
 from .pending_read import PendingRead
 from .plan import SLOTS
@@ -47,7 +47,10 @@ class WeightLoader:
         elif self._is_made(content):
             source, base = self._source(target, content)
             factors = self.factors(content.unit, content.of_weights)
-            self._merger.merge(source, base, target, content, factors)
+            scratch = None
+            if content.unit in self._reader.scratch:
+                scratch = self._pool.ensure(SCRATCH)
+            self._merger.merge(source, base, target, content, factors, scratch)
         else:
             self._read_to_device(target, content)
 
@@ -138,8 +141,11 @@ class WeightLoader:
         if base.stored and sources == [target]:
             slots = map(self._pool.get, self._pool.stored_slots)
             sources = [slot for slot in slots if slot is not None]
+        scratch = self._pool.get(SCRATCH) if content.unit in self._reader.scratch else None
+        if scratch is None and content.unit in self._reader.scratch:
+            return
         for source in sources:
-            self._merger.prepare(source, base, target, content, found)
+            self._merger.prepare(source, base, target, content, found, scratch)
 
     def forget_merges(self) -> None:
         """Drop all merges that were prepared: another plan needs other ones."""
@@ -152,11 +158,13 @@ class WeightLoader:
     def _source(self, target: Buffer, content: BlockWeights) -> tuple[Buffer, BlockWeights]:
         """A device buffer that weights can be made from, and what it holds of the unit.
 
-        Plain weights that are expanded already are taken where they are. Else the base is brought:
-        into the target itself, or, as it is stored in another form, into a slot for that.
+        Plain weights that are expanded already are taken where they are, but for those that are
+        quantised then. Else the base is brought: into the target itself, or, as it is stored in
+        another form, into a slot for that.
         """
         plain, base = content.plain, self._reader.base(content)
-        if content != plain:
+        exact = not base.stored or content.unit not in self._reader.scratch
+        if content != plain and exact:
             source = self._pool.on_device(plain)
             if source is None and target.content == plain:
                 source = target

@@ -80,7 +80,8 @@ class ManagedComponent:
                 "dynamic does: use mode fused, resident, snapshot or original"
             )
         factors = {name: self._reader.adapter(name).sizes for name in adapters(sets)}
-        sizes = Sizes(self._reader.sizes, factors, self._reader.stored_sizes)
+        reader = self._reader
+        sizes = Sizes(reader.sizes, factors, reader.stored_sizes, reader.scratch_size)
         share = RankShare(self._backend.peers.rank, self._backend.peers.size)
         return make_plan(self.name, sizes, phases, policy, self._backend.unified, share)
 

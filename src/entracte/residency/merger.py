@@ -1,8 +1,9 @@
-"""Expanding a unit's weights and merging adapters into them, from one buffer into another or in
-place.
+"""Expanding a unit's weights, merging adapters into them and quantising them, from one buffer into
+another or in place.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from entracte.residency.backends.protocol import Backend, MergeProgram
 
 from .buffer import Buffer
 from .buffer_key import BlockWeights
-from .formats import Expansion
+from .formats import Expansion, Quantisation
 from .layout import ALIGNMENT, AdapterLayout
 from .merge import WeightMerge
 from .unit_reader import UnitReader
@@ -57,12 +58,15 @@ class Merger:
         target: Buffer,
         content: BlockWeights,
         factors: Sequence[LoadedFactors],
+        scratch: Buffer | None = None,
     ) -> None:
         """Make the target hold weights made from the base, which the source, or the target itself,
         holds: as it is stored, or expanded already.
+
+        scratch: where weights are made that are quantised then.
         """
         merges = self._backend.merges
-        program = self._program(source, base, target, content, factors)
+        program = self._program(source, base, target, content, factors, scratch)
         read = [each.buffer for each in factors]
         if source is not target:
             read.append(source)
@@ -70,7 +74,10 @@ class Merger:
             buffer.acquire(merges)
         target.join()
         try:
-            with target.writing(merges, content):
+            with ExitStack() as writing:
+                if scratch is not None:
+                    writing.enter_context(scratch.writing(merges, content))
+                writing.enter_context(target.writing(merges, content))
                 merges.merge(program)
         finally:
             for buffer in read:
@@ -83,9 +90,10 @@ class Merger:
         target: Buffer,
         content: BlockWeights,
         factors: Sequence[LoadedFactors],
+        scratch: Buffer | None = None,
     ) -> None:
         """Prepare a merge, so that `merge` need not."""
-        self._program(source, base, target, content, factors)
+        self._program(source, base, target, content, factors, scratch)
 
     def forget(self) -> None:
         """Drop all that was prepared: another plan needs other merges."""
@@ -98,17 +106,20 @@ class Merger:
         target: Buffer,
         content: BlockWeights,
         factors: Sequence[LoadedFactors],
+        scratch: Buffer | None,
     ) -> MergeProgram:
         """The merge of a unit between given buffers, prepared once.
 
         It is still right when the memory was given back since and has come again.
         """
         buffers = (source, target, *(each.buffer for each in factors))
+        if scratch is not None:
+            buffers = (*buffers, scratch)
         memory = tuple(buffer.memory for buffer in buffers)
         key = (content, base, *(buffer.key for buffer in buffers))
         prepared = self._programs.get(key)
         if prepared is None or not prepared.serves(memory):
-            steps = self._steps(source, base, target, content, factors)
+            steps = self._steps(source, base, target, content, factors, scratch)
             program = self._backend.prepare_merges(*steps)
             prepared = _Prepared(program, memory, tuple(each.data_ptr() for each in memory))
             self._programs[key] = prepared
@@ -122,44 +133,68 @@ class Merger:
         target: Buffer,
         content: BlockWeights,
         loaded: Sequence[LoadedFactors],
-    ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]], list[Expansion]]:
-        """What to merge, what to copy because nothing changes it, and what to expand before."""
+        scratch: Buffer | None,
+    ) -> tuple[list[WeightMerge], list[tuple[Tensor, Tensor]], list[Expansion], list[Quantisation]]:
+        """What to merge, what to copy because nothing changes it, what to expand before, and what
+        to quantise afterwards.
+        """
         factors = [
             (each.layout.views(content.unit, each.buffer.memory), each.strength) for each in loaded
         ]
-        from_layout, to_layout = self._reader.layout(base), self._reader.layout(content)
+        reader = self._reader
+        from_layout, to_layout = reader.layout(base), reader.layout(content)
         before, after = from_layout.views(source.memory), to_layout.views(target.memory)
+        made = {} if scratch is None else reader.scratch[content.unit].views(scratch.memory)
         starts = {entry.names[0]: entry.start for entry in from_layout.entries}
         merges: list[WeightMerge] = []
         expansions: list[Expansion] = []
-        # Of neighbours that are copied together: where they start in the source, and lie in the
-        # target.
-        untouched: list[tuple[int, int, int]] = []
-        joined = False
+        quantisations: list[Quantisation] = []
+        remade: set[str] = set()  # the names of tensors that are made, not copied
         for entry in to_layout.entries:
             name = entry.names[0]
-            # With the zeros behind it, so that equal weights are equal memory.
-            end = entry.start + -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
+            spec = reader.specs.get(name)
+            if spec is None:
+                continue  # it belongs to a parameter, which has it made or leaves it to be copied
             changes = tuple(
                 (each[name], by) for each, by in factors for name in entry.names if name in each
             )
-            stored = self._reader.specs[name].stored if base.stored else None
-            if stored is not None:
-                parts = {ending: before[name + ending] for ending in stored.tensors}
-                expansions.append(Expansion(stored.format, parts, after[name]))
-            if changes:
-                weight = before[name] if stored is None else after[name]
-                merges.append(WeightMerge(weight, after[name], changes))
-            if changes or stored is not None:
-                joined = False
+            copied = spec.used_as_stored if base.stored else True
+            if copied and not changes:
                 continue
-            of, start = untouched.pop()[:2] if joined else (starts[name], entry.start)
-            untouched.append((of, start, end))
-            joined = True
+            remade.update(name + end for end in spec.computed_parts)
+            weight, out = before[name], after[name]
+            if spec.computed is not None:
+                out = made[name]
+            # What is stored as it is computed with is expanded from there, too.
+            if spec.stored is not None and (base.stored or spec.computed is not None):
+                parts = {end: before[name + end] for end in spec.stored.tensors}
+                expansions.append(Expansion(spec.stored.format, parts, out))
+                weight = out
+            if changes:
+                merges.append(WeightMerge(weight, out, changes))
+                weight = out
+            if spec.computed is not None:
+                parts = {end: after[name + end] for end in spec.computed.tensors}
+                quantisations.append(Quantisation(spec.computed.format, weight, parts))
         if source is target:
-            return merges, [], []
+            return merges, [], expansions, quantisations
+        # Of neighbours that are copied together: where they start in the source, and lie in the
+        # target.
+        untouched: list[tuple[int, int, int]] = []
+        for entry in to_layout.entries:
+            if entry.names[0] in remade:
+                continue
+            of, start = starts[entry.names[0]], entry.start
+            # With the zeros behind it, so that equal weights are equal memory.
+            end = start + -(-entry.nbytes // ALIGNMENT) * ALIGNMENT
+            if untouched:
+                first_of, first, last = untouched[-1]
+                if last == start and first_of + start - first == of:
+                    untouched.pop()
+                    of, start = first_of, first
+            untouched.append((of, start, end))
         copies = [
             (target.memory[start:end], source.memory[of : of + end - start])
             for of, start, end in untouched
         ]
-        return merges, copies, expansions
+        return merges, copies, expansions, quantisations

@@ -10,7 +10,7 @@ from typing import Literal
 
 from entracte.errors import ResidencyError
 
-from .buffer_key import STAGING, BlockWeights, BufferKey, Tier
+from .buffer_key import SCRATCH, STAGING, BlockWeights, BufferKey, Tier
 from .policy import ADAPTING, ComponentPolicy
 from .spec import WeightPhase, WeightSet, distinct
 
@@ -29,11 +29,13 @@ class Sizes:
     """Bytes of every unit (the last is everything outside the blocks), and of adapters' factors.
 
     units: as they are computed with. stored: of units that are stored in another form, as stored.
+    scratch: for the weights of one unit that are quantised once they are expanded and merged.
     """
 
     units: tuple[int, ...]
     factors: Mapping[str, tuple[int, ...]]
     stored: Mapping[int, int] = field(default_factory=dict)
+    scratch: int = 0
 
     @property
     def blocks(self) -> int:
@@ -321,6 +323,9 @@ def _device_buffers(plan: Plan, sizes: Sizes, sets: tuple[WeightSet, ...]) -> li
         for number in range(plan.slots)
     ]
     buffers += _stored_slots(plan, sizes, sets)
+    if sizes.scratch and (sizes.stored or adapters(sets)) and policy.mode != "dynamic":
+        made_before = policy.mode == "resident" and policy.stays
+        buffers.append(BufferPlan(SCRATCH, sizes.scratch, "prepare" if made_before else stays))
     for name in adapters(sets):
         factors = sizes.factors[name]
         if policy.mode in ("fused", "dynamic"):

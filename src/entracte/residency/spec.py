@@ -13,23 +13,26 @@ from torch import Tensor, nn
 
 from entracte.errors import ResidencyError
 
-from .formats import WeightFormat
+from .formats import ProductFormat, WeightFormat
 from .merge import Changes
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor as it is computed with.
+    """A tensor as it is merged into, and computed with unless that is in another form.
 
     mergeable: whether an adapter can be merged into it; not into integers that the module itself
         makes weights of.
     stored: how it is stored, where that is in another form: it is expanded when it arrives.
+    computed: how it is computed with, where that is in another form: it is quantised when it is
+        expanded and merged into.
     """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     mergeable: bool = True
     stored: "Stored | None" = None
+    computed: "Computed | None" = None
 
     @property
     def nbytes(self) -> int:
@@ -39,6 +42,18 @@ class TensorSpec:
     def parts(self) -> Mapping[str, "TensorSpec"]:
         """What is stored of it, by what follows its own name in the names of the stored tensors."""
         return {"": self} if self.stored is None else self.stored.tensors
+
+    @property
+    def computed_parts(self) -> Mapping[str, "TensorSpec"]:
+        """What is computed with of it, by what follows its own name in the names of the tensors."""
+        return {"": self} if self.computed is None else self.computed.tensors
+
+    @property
+    def used_as_stored(self) -> bool:
+        """Whether, without adapters, it is computed with as it is stored."""
+        if self.computed is None:
+            return self.stored is None
+        return self.stored is not None and self.computed.takes == self.stored.format
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,20 @@ class Stored:
 
     format: WeightFormat
     tensors: Mapping[str, TensorSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A parameter as it is computed with: one tensor or several.
+
+    tensors: by what follows the parameter's name in theirs.
+    takes: the format that is stored in just these tensors, if any: what is stored in it is computed
+        with as it is.
+    """
+
+    format: ProductFormat
+    tensors: Mapping[str, TensorSpec]
+    takes: WeightFormat | None = None
 
 
 class WeightSource(Protocol):

@@ -8,15 +8,24 @@ from torch import Tensor, nn
 from entracte.errors import ResidencyError
 
 from .buffer_key import BlockWeights
-from .layout import AdapterLayout, UnitLayout, as_stored, block_count, lay_out
-from .spec import ComponentSpec, OpenAdapter
+from .layout import (
+    AdapterLayout,
+    UnitLayout,
+    as_stored,
+    block_count,
+    computed_parts,
+    lay_out,
+    unit_of,
+)
+from .spec import ComponentSpec, OpenAdapter, TensorSpec
 
 
 class UnitReader:
     """Lays out a component's units, and reads them.
 
     layouts: of every unit, as it is computed with. expanded: the units that are stored in another
-    form, by number, with their layouts as they are stored.
+    form, by number, with their layouts as they are stored. scratch: of the units with parameters
+    that are computed with in another form than they are expanded to, those parameters, expanded.
 
     template: the component without weights. Raises ResidencyError where it does not fit its
     sources, or they do not fit each other.
@@ -30,11 +39,12 @@ class UnitReader:
             if dict(source.specs) != dict(self.specs):
                 raise ResidencyError(f"{spec.name}: the source {name} has other tensors")
         self.blocks = block_count(template, spec.blocks)
-        self.layouts = lay_out(template, self.specs, spec.blocks)
+        self.layouts = lay_out(template, computed_parts(self.specs), spec.blocks)
         stored = [as_stored(layout, self.specs) for layout in self.layouts]
         self.expanded: Mapping[int, UnitLayout] = {
             unit: layout for unit, layout in enumerate(stored) if layout is not self.layouts[unit]
         }
+        self.scratch = scratch_layouts(self.specs, spec.blocks, self.blocks)
         self._list_of_blocks = spec.blocks
         self._open_adapter = open_adapter
         self._adapters: dict[str, AdapterLayout] = {}
@@ -48,6 +58,11 @@ class UnitReader:
     def stored_sizes(self) -> Mapping[int, int]:
         """Bytes of the units that are stored in another form, as they are stored."""
         return {unit: layout.nbytes for unit, layout in self.expanded.items()}
+
+    @property
+    def scratch_size(self) -> int:
+        """Bytes that any unit's weights take while they are expanded, merged and quantised."""
+        return max((layout.nbytes for layout in self.scratch.values()), default=0)
 
     @property
     def largest_read(self) -> int:
@@ -102,3 +117,14 @@ class UnitReader:
         source = self.sources[content.of_weights.source]
         for entry, view in zip(layout.entries, layout.first_views(memory), strict=True):
             source.read(entry.names[0], view)
+
+
+def scratch_layouts(
+    specs: Mapping[str, TensorSpec], blocks: str | None, count: int
+) -> dict[int, UnitLayout]:
+    """By unit, the parameters that are computed with in another form, as they are expanded."""
+    units: dict[int, list[tuple[tuple[str, ...], TensorSpec]]] = {}
+    for name, spec in specs.items():
+        if spec.computed is not None:
+            units.setdefault(unit_of(name, blocks, count), []).append(((name,), spec))
+    return {unit: UnitLayout.of(found) for unit, found in units.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import OutOfMemory
-from entracte.residency.formats import Expansion, join_neighbours
+from entracte.residency.formats import Expansion, Quantisation, join_neighbours
 from entracte.residency.kernels.groups import KernelWork, group_for_kernel
 from entracte.residency.merge import WeightMerge
 
@@ -148,6 +148,7 @@ class CudaBackend:
         merges: Sequence[WeightMerge],
         copies: Sequence[tuple[Tensor, Tensor]],
         expansions: Sequence[Expansion] = (),
+        quantisations: Sequence[Quantisation] = (),
     ) -> MergeProgram:
         """See Backend. The host does not wait, but the first merges compile a kernel: seconds."""
         fused: tuple[FusedMerges, ...] = ()
@@ -164,6 +165,7 @@ class CudaBackend:
             tuple(work.merges),
             tuple(copies),
             tuple(join_neighbours(work.expansions)),
+            tuple(quantisations),
             len(merges),
             len(expansions),
             self._merges,

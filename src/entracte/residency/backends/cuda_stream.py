@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import DeviceFault, OutOfMemory
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, Quantisation
 from entracte.residency.merge import WeightMerge, merge
 
 from .protocol import Direction, Event, MergeProgram, Traffic
@@ -91,7 +91,7 @@ class CudaMark:
 
 @dataclass(frozen=True, slots=True)
 class CudaMergeProgram:
-    """Merges, after copies (target, source) and expansions.
+    """Merges, after copies (target, source) and expansions, and before quantisations.
 
     fused: one launch for all merges that the kernel can do, of weights in bfloat16, and one for
     those of every format that it reads by itself. plain: the other merges.
@@ -103,6 +103,7 @@ class CudaMergeProgram:
     plain: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
     expansions: tuple[Expansion, ...]
+    quantisations: tuple[Quantisation, ...]
     count: int
     expanded: int
     home: torch.cuda.Stream
@@ -156,6 +157,8 @@ class CudaStream:
                 launch.launch()
             for each in program.plain:
                 merge(each.weight, each.adapters, out=each.out)
+            for quantisation in program.quantisations:
+                quantisation.carry_out()
         with self._lock:
             self._traffic.merges += program.count
             self._traffic.expansions += program.expanded

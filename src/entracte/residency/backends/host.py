@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from entracte.errors import OutOfMemory
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, Quantisation
 from entracte.residency.merge import WeightMerge, merge
 
 from .board import Board, open_shared_memory
@@ -62,6 +62,7 @@ class HostMergeProgram:
     merges: tuple[WeightMerge, ...]
     copies: tuple[tuple[Tensor, Tensor], ...]
     expansions: tuple[Expansion, ...]
+    quantisations: tuple[Quantisation, ...]
 
 
 class HostStream:
@@ -96,6 +97,8 @@ class HostStream:
             for each in program.merges:
                 merge(each.weight, each.adapters, out=each.out)
                 self._traffic.merges += 1
+            for quantisation in program.quantisations:
+                quantisation.carry_out()
 
 
 class HostBackend:
@@ -196,8 +199,11 @@ class HostBackend:
         merges: Sequence[WeightMerge],
         copies: Sequence[tuple[Tensor, Tensor]],
         expansions: Sequence[Expansion] = (),
+        quantisations: Sequence[Quantisation] = (),
     ) -> MergeProgram:
-        return HostMergeProgram(tuple(merges), tuple(copies), tuple(expansions))
+        return HostMergeProgram(
+            tuple(merges), tuple(copies), tuple(expansions), tuple(quantisations)
+        )
 
     def computing(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, Quantisation
 from entracte.residency.merge import WeightMerge
 
 from .board import Board
@@ -211,9 +211,10 @@ class Backend(Protocol):
         merges: Sequence[WeightMerge],
         copies: Sequence[tuple[Tensor, Tensor]],
         expansions: Sequence[Expansion] = (),
+        quantisations: Sequence[Quantisation] = (),
     ) -> MergeProgram:
         """Prepare merges, after the copies (target, source) within the device and the expansions
-        that go with them.
+        that go with them, and before the quantisations.
         """
 
     def computing(self) -> AbstractContextManager[None]:

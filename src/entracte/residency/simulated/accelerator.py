@@ -12,7 +12,7 @@ from entracte.errors import OutOfMemory
 from entracte.residency.backends.board import Board
 from entracte.residency.backends.peers import NoPeers, Peers
 from entracte.residency.backends.protocol import Checks, HostMemory, MergeProgram, Stream, Task
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, Quantisation
 from entracte.residency.merge import WeightMerge
 
 from .clock import Timing
@@ -187,9 +187,11 @@ class SimulatedAccelerator(Gauges):
         merges: Sequence[WeightMerge],
         copies: Sequence[tuple[Tensor, Tensor]],
         expansions: Sequence[Expansion] = (),
+        quantisations: Sequence[Quantisation] = (),
     ) -> MergeProgram:
         """See Backend. Raises ValueError for memory that is not the device's."""
-        return prepare(self._machine.memory, self._rates, merges, copies, expansions)
+        memory, rates = self._machine.memory, self._rates
+        return prepare(memory, rates, merges, copies, expansions, quantisations)
 
     def lend(self, memory: Tensor) -> None:
         allocation = self._find(memory)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from entracte.residency.backends.protocol import Direction
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, Quantisation
 from entracte.residency.merge import WeightMerge, merge
 
 from .clock import Timing
@@ -44,8 +44,9 @@ def carry_out(
     merges: Sequence[WeightMerge],
     copies: Sequence[tuple[Tensor, Tensor]],
     expansions: Sequence[Expansion] = (),
+    quantisations: Sequence[Quantisation] = (),
 ) -> Callable[[], None]:
-    """How to do copies, expansions, and then merges with the plain expression."""
+    """How to do copies, expansions, then merges with the plain expression, then quantisations."""
 
     def land() -> None:
         with torch.no_grad():
@@ -55,6 +56,8 @@ def carry_out(
                 expansion.carry_out()
             for each in merges:
                 merge(each.weight, each.adapters, out=each.out)
+            for quantisation in quantisations:
+                quantisation.carry_out()
 
     return land
 

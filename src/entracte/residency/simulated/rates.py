@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from entracte.residency.backends.protocol import Direction
-from entracte.residency.formats import Expansion
+from entracte.residency.formats import Expansion, Quantisation
 from entracte.residency.merge import WeightMerge
 
 
@@ -48,6 +48,11 @@ class SimulatedRates:
     def expand_seconds(self, each: Expansion) -> float:
         """How long an expansion takes: by what it reads and writes."""
         nbytes = each.out.nbytes + sum(part.nbytes for part in each.stored.values())
+        return nbytes / self.bytes_within_per_second
+
+    def quantise_seconds(self, each: Quantisation) -> float:
+        """How long it takes to quantise: by reading twice, for the scales too, and writing."""
+        nbytes = 2 * each.weight.nbytes + sum(part.nbytes for part in each.out.values())
         return nbytes / self.bytes_within_per_second
 
     def read_seconds(self, nbytes: int) -> float:
