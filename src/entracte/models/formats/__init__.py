@@ -9,6 +9,7 @@ from .float8 import Float8, ScaledFloat8
 from .ggml import Ggml
 from .int8 import Int8
 from .linear import StoredLinear, compute_from_stored
+from .rows import Part
 
 # Those that a model's weights may have.
 Format = Float8 | ScaledFloat8 | Nvfp4 | Mxfp8 | Int8 | Ggml
@@ -20,6 +21,7 @@ __all__ = [
     "Int8",
     "Mxfp8",
     "Nvfp4",
+    "Part",
     "ScaledFloat8",
     "StoredLinear",
     "compute_from_stored",

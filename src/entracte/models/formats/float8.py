@@ -50,10 +50,12 @@ class ScaledFloat8:
     """w = number * scale, in float32 and rounded once.
 
     Stored: "", [out, in] of the dtype, or uint8 with its bytes; "_scale", a floating-point number
-    for all, or [out] or [out, 1].
+    for all, or [out] or [out, 1]; and perhaps "_input_scale", which only products in float8 use.
+    full_precision: whether the file says not to multiply in float8.
     """
 
     dtype: torch.dtype
+    full_precision: bool = False
 
     @property
     def name(self) -> str:

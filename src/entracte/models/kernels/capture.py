@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from entracte.models.formats.products import Float8Linear
 from entracte.models.transformer.linear import Linear
 
 # Captures work on the device without carrying it out; what it returns carries it out.
@@ -88,7 +89,7 @@ class PlacedGraphs:
         """As in `_Place`; None where linears add something of their own, which may change."""
         if module not in self._layouts:
             linears = (each for each in module.modules() if isinstance(each, nn.Linear))
-            plain = all(type(each) in (Linear, nn.Linear) for each in linears)
+            plain = all(type(each) in (Linear, Float8Linear, nn.Linear) for each in linears)
             first, *others = (each.data_ptr() for each in module.parameters())
             layout = tuple(each - first for each in others)
             self._layouts[module] = layout if plain else None

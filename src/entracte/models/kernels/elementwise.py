@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor, nn
 
+from entracte.models.float8 import FLOAT8, Activations, Float8Rows
 from entracte.models.transformer.elementwise import PLAIN, GatedUpdate
 from entracte.models.transformer.exchange import HeadRoom
 from entracte.models.transformer.linear import Linear
@@ -15,6 +16,7 @@ from entracte.models.transformer.rotary import Rotary
 from .elementwise_triton import (
     EXACT,
     gated_heads_kernel,
+    gelu_kernel,
     head_gates_kernel,
     modulated_kernel,
     modulated_norm_kernel,
@@ -65,12 +67,22 @@ class FusedElementwise:
         modulations: Sequence[Modulation],
         update: GatedUpdate | None = None,
         first: int = 0,
-    ) -> list[Tensor]:
+        float8: Sequence[bool] = (),
+    ) -> list[Activations]:
         wanted = x[first:]
-        outs = [torch.empty_like(wanted) for _ in modulations[1:]]
+        small = float8 or [False] * len(modulations)
+        outs: list[Activations] = [
+            _empty_rows(wanted.shape, x.device) if each else torch.empty_like(wanted)
+            for each in small[1:]
+        ]
         # A token's update is read before its result is written.
         reused = update is not None and update.first == first
-        outs.insert(0, update.value if update is not None and reused else torch.empty_like(wanted))
+        if small[0]:
+            outs.insert(0, _empty_rows(wanted.shape, x.device))
+        elif update is not None and reused:
+            outs.insert(0, update.value)
+        else:
+            outs.insert(0, torch.empty_like(wanted))
         _launch_norm(x, eps, modulations, update, first, outs)
         return outs
 
@@ -113,9 +125,9 @@ class FusedElementwise:
         )
         return split
 
-    def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
-        if type(linear) is not Linear:  # it adds something of its own
-            return PLAIN.gates(linear, x)
+    def gates(self, linear: nn.Module, x: Activations) -> Tensor:
+        if type(linear) is not Linear or isinstance(x, Float8Rows):
+            return PLAIN.gates(linear, x)  # it adds something of its own, or takes it otherwise
         rows, tokens, width = x.shape
         heads = linear.out_features
         out = torch.empty((rows, tokens, heads), dtype=x.dtype, device=x.device)
@@ -136,17 +148,35 @@ class FusedElementwise:
         )
         return out
 
-    def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
+    def gelu(self, x: Tensor, float8: bool = False) -> Activations:
+        if not float8:
+            return PLAIN.gelu(x)
+        width = x.shape[-1]
+        out = _empty_rows(x.shape, x.device)
+        gelu_kernel[(x.numel() // width,)](
+            x,
+            out.numbers,
+            out.scales,
+            width,
+            COLUMNS=triton.next_power_of_2(width),
+            num_warps=max(1, min(16, width // 1024)),
+        )
+        return out
+
+    def gated_heads(
+        self, out: Tensor, gates: Tensor, kept: Tensor | None, float8: bool = False
+    ) -> Activations:
         attending, tokens, parts, part, head_dim = out.shape
         rows, heads = len(gates), parts * part
-        gated = torch.empty((rows, tokens, heads * head_dim), dtype=out.dtype, device=out.device)
+        shape = (rows, tokens, heads * head_dim)
+        gated = _empty_rows(shape, out.device) if float8 else out.new_empty(shape)
         gated_heads_kernel[(rows * tokens,)](
             out,
             *out.stride()[:4],
             out if kept is None else kept,
             attending * tokens * heads * head_dim,
             gates,
-            gated,
+            *_memory(gated),
             attending,
             tokens,
             heads,
@@ -155,6 +185,7 @@ class FusedElementwise:
             HEADS=triton.next_power_of_2(heads),
             PLACES=triton.next_power_of_2(head_dim),
             KEPT=kept is not None,
+            FLOAT8=float8,
             num_warps=_warps(heads * head_dim),
             **EXACT,
         )
@@ -167,7 +198,7 @@ def _launch_norm(
     modulations: Sequence[Modulation],
     update: GatedUpdate | None,
     first: int,
-    outs: Sequence[Tensor],
+    outs: Sequence[Activations],
 ) -> None:
     rows, tokens, width = x.shape
     # What a kernel does not read is any tensor.
@@ -181,10 +212,10 @@ def _launch_norm(
         0 if update is None else update.gate.stride(0),
         x if gate_numbers is None else gate_numbers,
         0 if update is None else update.first * tokens,
-        outs[0] if outs else x,
+        *(_memory(outs[0]) if outs else (x, x)),
         x if one is None else one.scale,
         x if one is None else one.shift,
-        outs[1] if len(outs) > 1 else x,
+        *(_memory(outs[1]) if len(outs) > 1 else (x, x)),
         x if two is None else two.scale,
         x if two is None else two.shift,
         0 if one is None else one.scale.stride(0),
@@ -198,10 +229,24 @@ def _launch_norm(
         GATE_NUMBERED=gate_numbers is not None,
         NUMBERED=numbers is not None,
         OUTPUTS=len(outs),
+        FLOAT8=len(outs) > 0 and isinstance(outs[0], Float8Rows),
+        SECOND_FLOAT8=len(outs) > 1 and isinstance(outs[1], Float8Rows),
         COLUMNS=triton.next_power_of_2(width),
         num_warps=_warps(width),
         **EXACT,
     )
+
+
+def _empty_rows(shape: Sequence[int], device: torch.device) -> Float8Rows:
+    return Float8Rows(
+        torch.empty(shape, dtype=FLOAT8, device=device),
+        torch.empty((*shape[:-1], 1), dtype=torch.float32, device=device),
+    )
+
+
+def _memory(x: Activations) -> tuple[Tensor, Tensor]:
+    """Where a kernel writes numbers, and scales if there are any."""
+    return (x.numbers, x.scales) if isinstance(x, Float8Rows) else (x, x)
 
 
 def _warps(width: int) -> int:

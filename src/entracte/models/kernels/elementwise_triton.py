@@ -8,6 +8,9 @@ as one program sums one token.
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
+
+from entracte.models.float8_triton import scale_of, to_float8
 
 # What every kernel is launched with. A condition that is known when a kernel is compiled stands
 # apart from one that is not: Triton would evaluate both.
@@ -43,6 +46,41 @@ def _modulated(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _store_row(  # type: ignore[no-untyped-def]
+    out,
+    scales,
+    row,
+    width,
+    columns,
+    inside,
+    values,
+    FLOAT8: tl.constexpr,  # noqa: N803
+):
+    """Store one row of [rows, width] as it is, or in float8 with its scale."""
+    to = row * width + columns
+    if FLOAT8:
+        wide = tl.where(inside, values.to(tl.float32), 0.0)
+        scale, inverse = scale_of(tl.max(tl.abs(wide), 0))
+        tl.store(scales + row, scale)
+        tl.store(out + to, to_float8(wide, inverse), mask=inside)
+    else:
+        tl.store(out + to, values, mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def gelu_kernel(x, out, scales, width, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """GELU by tanh of a row, rounded, then in float8."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, COLUMNS)
+    inside = columns < width
+    values = tl.load(x + row * width + columns, mask=inside, other=0.0)
+    wide = values.to(tl.float32)
+    inner = 0.7978845608028654 * (wide + 0.044715 * (wide * wide * wide))
+    made = (0.5 * wide * (1.0 + libdevice.tanh(inner))).to(values.dtype)
+    _store_row(out, scales, row, width, columns, inside, made, True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def modulated_kernel(x, scale, shift, out, width, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     """x * (1 + scale) + shift of [rows, width], the same scale and shift for all rows."""
     columns = tl.arange(0, COLUMNS)
@@ -61,9 +99,11 @@ def modulated_norm_kernel(  # type: ignore[no-untyped-def]
     gate_numbers,
     update_first,  # in rows * tokens
     out,  # [rows - first, tokens, width]
+    out_scales,  # of its rows, where it is in float8
     scale,
     shift,
     second_out,
+    second_out_scales,
     second_scale,
     second_shift,
     stride,  # of scale and shift, from timestep to timestep
@@ -77,6 +117,8 @@ def modulated_norm_kernel(  # type: ignore[no-untyped-def]
     GATE_NUMBERED: tl.constexpr,  # noqa: N803
     NUMBERED: tl.constexpr,  # noqa: N803
     OUTPUTS: tl.constexpr,  # noqa: N803
+    FLOAT8: tl.constexpr,  # noqa: N803
+    SECOND_FLOAT8: tl.constexpr,  # noqa: N803
     COLUMNS: tl.constexpr,  # noqa: N803
 ):
     """x += update * gate; then, for up to two modulations, the modulated RMS norm of x."""
@@ -103,14 +145,23 @@ def modulated_norm_kernel(  # type: ignore[no-untyped-def]
             wide = values.to(tl.float32)
             mean = tl.sum(wide * wide, 0) / width
             normed = (wide * tl.rsqrt(mean + eps)).to(dtype)
-            to = (row - first) * width + columns
+            to = row - first
             made = _modulated(normed, scale, shift, timestep, stride, columns, inside)
-            tl.store(out + to, made, mask=inside)
+            _store_row(out, out_scales, to, width, columns, inside, made, FLOAT8)
             if OUTPUTS > 1:
                 made = _modulated(
                     normed, second_scale, second_shift, timestep, second_stride, columns, inside
                 )
-                tl.store(second_out + to, made, mask=inside)
+                _store_row(
+                    second_out,
+                    second_out_scales,
+                    to,
+                    width,
+                    columns,
+                    inside,
+                    made,
+                    SECOND_FLOAT8,
+                )
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -190,6 +241,7 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     kept_first,  # where they begin in out, in numbers
     gates,  # [rows, tokens, heads]
     out,  # [rows, tokens, heads * head_dim]
+    scales,  # of its rows, where it is in float8
     attending,
     tokens,
     heads,
@@ -198,6 +250,7 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
     HEADS: tl.constexpr,  # noqa: N803
     PLACES: tl.constexpr,  # noqa: N803
     KEPT: tl.constexpr,  # noqa: N803
+    FLOAT8: tl.constexpr,  # noqa: N803
 ):
     """Heads times their gates, from where attention left them."""
     program = tl.program_id(0)
@@ -217,7 +270,13 @@ def gated_heads_kernel(  # type: ignore[no-untyped-def]
         values = tl.load(attended + from_attention, mask=inside, other=0.0)
     by = tl.load(gates + program.to(tl.int64) * heads + head, mask=head < heads, other=0.0)
     scaled = (values.to(tl.float32) * by.to(tl.float32)).to(values.dtype)
-    tl.store(out + here, scaled, mask=inside)
+    if FLOAT8:
+        wide = tl.where(inside, scaled.to(tl.float32), 0.0)
+        scale, inverse = scale_of(tl.max(tl.max(tl.abs(wide), 1), 0))
+        tl.store(scales + program, scale)
+        tl.store(out + here, to_float8(wide, inverse), mask=inside)
+    else:
+        tl.store(out + here, scaled, mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

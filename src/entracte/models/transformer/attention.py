@@ -1,13 +1,19 @@
 """Attention with query/key RMS norm over the full width and a gate for every head."""
 
-import torch
 from torch import Tensor, nn
+
+from entracte.models.float8 import Activations
 
 from .elementwise import PLAIN, Elementwise
 from .exchange import HeadRoom
 from .linear import Linear, attention
 from .norm import RMSNorm
 from .rotary import Rotary
+
+
+def takes_float8(*linears: nn.Module) -> bool:
+    """Whether all of them take rows in float8, whose scales are not known before."""
+    return all(isinstance(each, Linear) and each.takes_float8 for each in linears)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -42,9 +48,19 @@ class Attention(nn.Module):
         self.to_gate_logits = Linear(query_dim, heads)
         self.to_out = nn.ModuleList([Linear(width, query_dim)])
 
+    @property
+    def asking(self) -> tuple[nn.Module, nn.Module]:
+        """The linears that take the asking tokens."""
+        return self.to_q, self.to_gate_logits
+
+    @property
+    def telling(self) -> tuple[nn.Module, nn.Module]:
+        """The linears that take the tokens that are attended to."""
+        return self.to_k, self.to_v
+
     def queries(
         self,
-        x: Tensor,
+        x: Activations,
         rotary: Rotary | None = None,
         ops: Elementwise = PLAIN,
         room: HeadRoom | None = None,
@@ -55,7 +71,7 @@ class Attention(nn.Module):
 
     def keys(
         self,
-        x: Tensor,
+        x: Activations,
         rotary: Rotary | None = None,
         ops: Elementwise = PLAIN,
         room: HeadRoom | None = None,
@@ -64,11 +80,11 @@ class Attention(nn.Module):
         k, weight = self.to_k(x), self.k_norm.weight
         return ops.normed_heads(k, weight, self.eps, self.heads, rotary, room)
 
-    def values(self, x: Tensor) -> Tensor:
+    def values(self, x: Activations) -> Tensor:
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
         return self.split(self.to_v(x))
 
-    def gates(self, x: Tensor, ops: Elementwise = PLAIN) -> Tensor:
+    def gates(self, x: Activations, ops: Elementwise = PLAIN) -> Tensor:
         """Of the heads, by the query tokens: [rows, tokens, query_dim] -> [rows, tokens, heads]"""
         return ops.gates(self.to_gate_logits, x)
 
@@ -84,7 +100,8 @@ class Attention(nn.Module):
         heads_out: [rows, tokens, devices, heads / devices, head_dim], which is overwritten.
         kept: the heads of further rows, which follow it.
         """
-        out: Tensor = self.to_out[0](ops.gated_heads(heads_out, gates, kept))
+        output = self.to_out[0]
+        out: Tensor = output(ops.gated_heads(heads_out, gates, kept, takes_float8(output)))
         return out
 
     def split(self, x: Tensor) -> Tensor:
@@ -104,10 +121,14 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.ModuleList([_InnerProjection(width), nn.Identity(), Linear(4 * width, width)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.net[0](x)
-        torch.ops.aten.gelu_(hidden, approximate="tanh")
-        out: Tensor = self.net[2](hidden)
+    @property
+    def first(self) -> nn.Module:
+        """The linear that takes what this one is given."""
+        return self.get_submodule("net.0.proj")
+
+    def forward(self, x: Activations, ops: Elementwise = PLAIN) -> Tensor:
+        last = self.net[2]
+        out: Tensor = last(ops.gelu(self.net[0](x), takes_float8(last)))
         return out
 
 
@@ -116,6 +137,6 @@ class _InnerProjection(nn.Module):
         super().__init__()
         self.proj = Linear(width, 4 * width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Activations) -> Tensor:
         out: Tensor = self.proj(x)
         return out

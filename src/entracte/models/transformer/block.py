@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention, FeedForward, attend
+from entracte.models.float8 import Activations
+
+from .attention import Attention, FeedForward, attend, takes_float8
 from .config import StreamConfig, TransformerConfig
 from .elementwise import PLAIN, Elementwise, GatedUpdate
 from .exchange import ONE_DEVICE, Awaited, Exchange
@@ -181,7 +183,8 @@ class Block(nn.Module):
         exchange: Exchange,
     ) -> GatedUpdate | None:
         """Rows from `attending` on keep their own values."""
-        (h,) = ops.modulated_norm(x, self.eps, [shared.attention])
+        float8 = [takes_float8(*attention.asking, *attention.telling)]
+        (h,) = ops.modulated_norm(x, self.eps, [shared.attention], float8=float8)
         values = attention.values(h)
         if attending:
             asked = _among(
@@ -204,7 +207,8 @@ class Block(nn.Module):
         rows: Rows,
         ops: Elementwise,
     ) -> GatedUpdate | None:
-        (h,) = ops.modulated_norm(x, self.eps, [shared.text], adding)
+        float8 = [takes_float8(*attention.asking)]
+        (h,) = ops.modulated_norm(x, self.eps, [shared.text], adding, float8=float8)
         out = attend(
             attention.queries(h, ops=ops),
             _of_rows(shared.text_keys(), rows.contexts),
@@ -229,12 +233,15 @@ class Block(nn.Module):
     ) -> tuple[GatedUpdate | None, GatedUpdate | None]:
         """Video x and audio y attend to each other, both reading the states from before."""
         v, a = shared.video, shared.audio
+        to_audio, to_video = self.video_to_audio_attn, self.audio_to_video_attn
         with lanes.audio():
+            float8 = [takes_float8(*to_audio.asking), takes_float8(*to_video.telling)]
             audio_asks, audio_tells = ops.modulated_norm(
-                y, self.eps, [a.video_to_audio, a.audio_to_video], adding_a, isolated
+                y, self.eps, [a.video_to_audio, a.audio_to_video], adding_a, isolated, float8
             )
+        float8 = [takes_float8(*to_video.asking), takes_float8(*to_audio.telling)]
         video_asks, video_tells = ops.modulated_norm(
-            x, self.eps, [v.audio_to_video, v.video_to_audio], adding_v, isolated
+            x, self.eps, [v.audio_to_video, v.video_to_audio], adding_v, isolated, float8
         )
         meet(lanes)  # each lane reads what the other has made
 
@@ -266,14 +273,15 @@ class Block(nn.Module):
         shared: StreamShared,
         ops: Elementwise,
     ) -> GatedUpdate:
-        (h,) = ops.modulated_norm(x, self.eps, [shared.feed_forward], adding)
-        update = feed_forward(h)
+        float8 = [takes_float8(feed_forward.first)]
+        (h,) = ops.modulated_norm(x, self.eps, [shared.feed_forward], adding, float8=float8)
+        update = feed_forward(h, ops)
         return GatedUpdate(update, shared.feed_forward_gate, shared.feed_forward.timesteps)
 
 
 def _among(
     attention: Attention,
-    x: Tensor,
+    x: Activations,
     values: Tensor,
     rotary: Rotary,
     ops: Elementwise,
@@ -291,8 +299,8 @@ def _among(
 
 def _of_video(
     attention: Attention,
-    asking: Tensor,
-    telling: Tensor,
+    asking: Activations,
+    telling: Activations,
     video: StreamConditions,
     audio: StreamConditions,
     ops: Elementwise,

@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from entracte.models.float8 import Activations
+
 from .exchange import HeadRoom
 from .modulation import Modulation, TokenTimesteps, add_gated, modulate
 from .norm import rms_norm
@@ -31,7 +33,11 @@ class GatedUpdate:
 
 
 class Elementwise(Protocol):
-    """All tensors x are [rows, tokens, width], contiguous."""
+    """All tensors x are [rows, tokens, width], contiguous.
+
+    float8: that a result may be in float8, with a scale for every row: the linears that it is for
+    would quantise it first of all, to the same bits.
+    """
 
     def add(self, x: Tensor, update: GatedUpdate) -> None:
         """Add an update to x, in place."""
@@ -49,11 +55,12 @@ class Elementwise(Protocol):
         modulations: Sequence[Modulation],
         update: GatedUpdate | None = None,
         first: int = 0,
-    ) -> list[Tensor]:
+        float8: Sequence[bool] = (),
+    ) -> list[Activations]:
         """RMS norm of x under each modulation, rounded after the norm, its product and its sum.
 
         update: is added to x before, in place; its memory may be that of the result. first: the
-            first row that is wanted.
+            first row that is wanted. float8: of each modulation, or of none.
         """
 
     def normed_heads(
@@ -71,10 +78,15 @@ class Elementwise(Protocol):
         instead; what is returned is not to be used then.
         """
 
-    def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
+    def gates(self, linear: nn.Module, x: Activations) -> Tensor:
         """2 * sigmoid(linear(x)), each step rounded: [rows, tokens, heads]."""
 
-    def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
+    def gelu(self, x: Tensor, float8: bool = False) -> Activations:
+        """GELU by tanh; x is overwritten."""
+
+    def gated_heads(
+        self, out: Tensor, gates: Tensor, kept: Tensor | None, float8: bool = False
+    ) -> Activations:
         """Heads times their gates, as [rows, tokens, width].
 
         out: [rows, tokens, parts, heads / parts, head_dim], of any strides; it may be overwritten.
@@ -103,7 +115,8 @@ class PlainElementwise:
         modulations: Sequence[Modulation],
         update: GatedUpdate | None = None,
         first: int = 0,
-    ) -> list[Tensor]:
+        float8: Sequence[bool] = (),  # noqa: ARG002
+    ) -> list[Activations]:
         if update is not None:
             self.add(x, update)
         h = rms_norm(x[first:], eps)
@@ -125,10 +138,20 @@ class PlainElementwise:
             room.fill(made)
         return made
 
-    def gates(self, linear: nn.Module, x: Tensor) -> Tensor:
+    def gates(self, linear: nn.Module, x: Activations) -> Tensor:
         return torch.sigmoid(linear(x)).mul_(2)
 
-    def gated_heads(self, out: Tensor, gates: Tensor, kept: Tensor | None) -> Tensor:
+    def gelu(self, x: Tensor, float8: bool = False) -> Activations:  # noqa: ARG002
+        torch.ops.aten.gelu_(x, approximate="tanh")
+        return x
+
+    def gated_heads(
+        self,
+        out: Tensor,
+        gates: Tensor,
+        kept: Tensor | None,
+        float8: bool = False,  # noqa: ARG002
+    ) -> Activations:
         own = out.flatten(2, 3)
         whole = own if kept is None else torch.cat([own, kept])
         return whole.mul_(gates.unsqueeze(-1)).flatten(2)

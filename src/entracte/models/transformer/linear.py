@@ -16,7 +16,12 @@ SHORT_ATTENTION = 1024
 
 
 class Linear(nn.Linear):
-    """x W^T + b, accumulated in float32 and rounded once, however it is computed."""
+    """x W^T + b, accumulated in float32 and rounded once, however it is computed.
+
+    takes_float8: whether x may be `Float8Rows`.
+    """
+
+    takes_float8 = False
 
     def forward(self, x: Tensor) -> Tensor:
         if not quicker_in_float32(x):
