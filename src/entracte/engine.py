@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import torch
 
 from entracte.checkpoints.model_files import ModelPaths, open_model
-from entracte.checkpoints.sources import ModelSource
+from entracte.checkpoints.sources import ModelSource, Precision
 from entracte.errors import ClosedError, EntracteError, OutOfMemory, RequestError, ResidencyError
 from entracte.files import require_writable
 from entracte.group import ALONE, Leader, Member, SharedOrder
@@ -96,6 +96,7 @@ class Engine:
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
         member: Member | None = None,
+        precision: Precision = "exact",
     ) -> Self:
         """Open a model: find its files and read their headers. `load` or `generate` reads weights.
 
@@ -115,17 +116,26 @@ class Engine:
         kernels: on a GPU "auto" (fused kernels, from captured graphs where that pays), "fused"
             (without graphs) or "plain" (torch's operators).
         member: this process's place in a group that was started elsewhere, instead of `devices`.
+        precision: "exact", or "fp8": approximate, the transformer's blocks multiply in float8, on
+            GPUs of compute capability 8.9 and up (and slowly on a CPU).
 
         Raises CheckpointError if files are missing, damaged, or of another model, and
         ResidencyError if the residency contradicts itself or the model.
         """
         if dtype not in DTYPES:
             raise RequestError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        if precision not in get_args(Precision):
+            raise RequestError(
+                f"precision {precision!r} is not one of {', '.join(get_args(Precision))}"
+            )
+        if precision == "fp8" and dtype != "bfloat16":
+            raise RequestError(f"precision fp8 goes with dtype bfloat16, not {dtype}")
         open_source = partial(
             open_model,
             None if model is None else str(model),
             ModelPaths.of(checkpoint_path, gemma_root, spatial_upsampler_path, distilled_lora),
             distilled=prefers_distilled(pipeline),
+            precision=precision,
         )
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")

@@ -129,6 +129,7 @@ class TestBesideBlocks:
         assert {end: (part.dtype, part.shape) for end, part in parts.items()} == {
             "": (torch.float8_e4m3fn, (64, 64)),
             "_scale": (torch.float32, ()),
+            "_input_scale": (torch.float32, ()),
         }
         stored = {end: torch.empty(part.shape, dtype=part.dtype) for end, part in parts.items()}
         for end, out in stored.items():

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from entracte.errors import CheckpointError
 from entracte.models.component import Component
+from entracte.models.float8 import Float8Weights
 from entracte.models.formats import compute_from_stored
+from entracte.models.formats.products import multiplies, multiply_in_float8
 from entracte.models.registry import ModelVersion
-from entracte.residency import ComponentSpec, Stored, TensorSpec
+from entracte.residency import ComponentSpec, Computed, Stored, TensorSpec
 
 from .bounds import check_config
 from .recognise import TAKE_BFLOAT16
@@ -60,6 +62,7 @@ def build_component(source: ComponentSource, version: ModelVersion) -> Component
                 f"{source.name}: {_in_file(source, name)} is {info.kind}, quantised without the "
                 f"scales that it needs; {TAKE_BFLOAT16}"
             )
+    multiply_in_float8(module, source.float8)
     return module
 
 
@@ -98,7 +101,12 @@ class FileSource:
         }
         dtype = version.dtype_of(source.name, dtype)
         self.specs: Mapping[str, TensorSpec] = {
-            name: TensorSpec(dtype, located.info.shape, stored=self.stored.get(name))
+            name: TensorSpec(
+                dtype,
+                located.info.shape,
+                stored=self.stored.get(name),
+                computed=_computed(source, name),
+            )
             for name, located in source.tensors.items()
         }
 
@@ -130,8 +138,16 @@ def component_spec(
         lambda: prepare_module(build_component(source, version), device),
         {"base": files},
         version.blocks.get(source.name),
-        build_stored if files.stored else None,
+        build_stored if files.stored and not source.float8 else None,
     )
+
+
+def _computed(source: ComponentSource, name: str) -> Computed | None:
+    if name not in source.float8:
+        return None
+    parts = {end: TensorSpec(*part) for end, part in source.float8[name].items()}
+    stored = source.tensors[name].info.format
+    return Computed(Float8Weights(), parts, takes=stored if multiplies(stored) else None)
 
 
 def _empty(stored: Stored) -> dict[str, Tensor]:

@@ -14,9 +14,10 @@ from .gemma_choice import check_text_encoder, choose_gemma
 from .gemma_folder import open_gemma
 from .named import expand, find_folder, is_folder, is_repository, require_named
 from .official import has_all, needed_files, needed_of_gemma
+from .precision import in_float8
 from .published import open_checkpoint, open_upsampler
 from .shards import shards_of
-from .sources import ComponentSource, ModelSource
+from .sources import ComponentSource, ModelSource, Precision
 from .weights_file import WeightsFile, open_weights
 
 
@@ -53,11 +54,13 @@ class ModelPaths:
         )
 
 
-def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSource:
+def open_model(
+    model: str | None, paths: ModelPaths, distilled: bool, precision: Precision = "exact"
+) -> ModelSource:
     """Find a model's files and read their headers; no weight is read.
 
     model: a folder or a hub repository; None if `paths` has everything.
-    distilled: prefer a distilled checkpoint if there are both.
+    distilled: prefer a distilled checkpoint if there are both. precision: see `in_float8`.
     Raises CheckpointError, saying what is missing and how to give it.
     """
     require_named(model, paths.checkpoint)
@@ -81,7 +84,8 @@ def open_model(model: str | None, paths: ModelPaths, distilled: bool) -> ModelSo
         components["upsampler"] = open_upsampler(upsampler)
     lora = _distilled_lora(paths, found)
     notes = () if found is None else tuple(found.notes)
-    return ModelSource(version, components, tokenizer, lora, notes)
+    source = ModelSource(version, components, tokenizer, lora, notes)
+    return in_float8(source) if precision == "fp8" else source
 
 
 def _folder(model: str, distilled: bool) -> Path:

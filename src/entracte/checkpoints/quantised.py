@@ -173,8 +173,22 @@ def _float8(layer: _Layer, dtype: torch.dtype) -> TensorInfo:
     if layer.weight.dtype not in (dtype, torch.uint8):
         raise layer.wrong(f"is {layer.weight.kind}, and the file says {layer.kind}")
     rows, _ = layer.matrix
-    scale = _checked_scale(layer, rows)
-    return quantised(ScaledFloat8(dtype), layer.weight.shape, weight=layer.weight, _scale=scale)
+    parts = {"weight": layer.weight, "_scale": _checked_scale(layer, rows)}
+    for end in set(OF_INPUTS) & layer.beside.keys():
+        scale = layer.beside[end]
+        # Converters write 1 where they know none.
+        if scale.parameters == 1 and _positive(layer, end, scale) != 1:
+            parts["_input_scale"] = scale
+    full_precision = layer.said.get("full_precision_matrix_mult") is True
+    return quantised(ScaledFloat8(dtype, full_precision), layer.weight.shape, **parts)
+
+
+def _positive(layer: _Layer, end: str, scale: TensorInfo) -> float:
+    _check_finite(layer, end, scale, ((), (1,), (1, 1)))
+    number = layer.read(f"{layer.name}.{end}").item()
+    if number <= 0:
+        raise layer.wrong(f"has an {end} of {number:g}; it should be above 0")
+    return float(number)
 
 
 def _int8(layer: _Layer) -> TensorInfo:
@@ -322,7 +336,8 @@ def _legacy(
                 raise CheckpointError(
                     f"{path}: {layer}.weight is {kind}; {LEGACY_MARK} says {name}"
                 )
-            yield layer, {"format": name}
+            full_precision = mark.parameters == 2
+            yield layer, {"format": name, "full_precision_matrix_mult": full_precision}
 
 
 def _named(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:

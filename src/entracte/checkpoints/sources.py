@@ -1,16 +1,20 @@
 """Where a model's tensors are: every component's parameters, located in files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from entracte.models.formats import Part
 from entracte.models.registry import ModelVersion
 
 from .tensor_info import TensorInfo
+
+# fp8: approximate; the transformer's blocks multiply in float8.
+Precision = Literal["exact", "fp8"]
 
 
 class TensorFile(Protocol):
@@ -72,11 +76,16 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class ComponentSource:
-    """A component before it is loaded: its config, and its tensors by parameter name."""
+    """A component before it is loaded: its config, and its tensors by parameter name.
+
+    float8: the weights that are multiplied in float8; of each, the tensors that products take, by
+        the ends of their names.
+    """
 
     name: str
     config: Mapping[str, Any]
     tensors: Mapping[str, Located]
+    float8: Mapping[str, Mapping[str, Part]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -94,6 +103,7 @@ class ModelSource:
     tokenizer: the folder that holds the tokenizer.
     distilled_lora: the LoRA file of stage 2 and its strength; may be None.
     notes: what was chosen of several files, and what was skipped.
+    precision: "exact", or "fp8" where the transformer multiplies in float8: see `in_float8`.
     """
 
     version: ModelVersion
@@ -101,6 +111,7 @@ class ModelSource:
     tokenizer: Path
     distilled_lora: tuple[TensorFile, float] | None
     notes: tuple[str, ...] = ()
+    precision: Precision = "exact"
 
     def check_unchanged(self) -> None:
         """Raise CheckpointChanged if a file of the components is no longer what was opened."""

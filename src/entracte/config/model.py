@@ -31,6 +31,10 @@ class ModelSettings(Settings):
     dtype: Annotated[
         Literal["bfloat16", "float32"], Flag("model", "bfloat16 or float32", "DTYPE")
     ] = "bfloat16"
+    precision: Annotated[
+        Literal["exact", "fp8"],
+        Flag("model", "exact, or fp8: approximate, products in float8 (new GPUs)", "PRECISION"),
+    ] = "exact"
     kernels: Annotated[
         Literal["auto", "fused", "plain"],
         Flag("model", "on a GPU: auto (fused, captured where it pays), fused or plain", "KIND"),

@@ -46,6 +46,7 @@ def open_engine(
         dtype=settings.dtype,
         residency=residency,
         kernels=settings.kernels,
+        precision=settings.precision,
     )
 
 

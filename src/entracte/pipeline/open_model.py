@@ -6,9 +6,10 @@ from dataclasses import asdict, replace
 import torch
 
 from entracte.checkpoints.sources import ModelSource
-from entracte.errors import CheckpointError
+from entracte.errors import CheckpointError, RequestError
 from entracte.group import Member
 from entracte.machine.torch_device import current
+from entracte.models.float8 import multiplies_float8
 from entracte.models.kernels import Execution, Kernels, execution
 from entracte.parallel import Layout
 from entracte.progress import Reporter
@@ -46,7 +47,8 @@ class OpenModel:
     """Runs requests, with weights held as it is told. Used by one thread at a time.
 
     residency: any mode but `auto`. member: of the group whose ranks make each video together.
-    Raises CheckpointError for a model that lacks components.
+    Raises CheckpointError for a model that lacks components, and RequestError for a device that
+    cannot multiply in its precision.
     """
 
     def __init__(
@@ -61,6 +63,11 @@ class OpenModel:
         missing = [name for name in COMPONENTS if name not in source.components]
         if missing:
             raise CheckpointError(f"the model has no {', '.join(missing)}")
+        if source.precision == "fp8" and not multiplies_float8(backend.device):
+            raise RequestError(
+                "precision fp8 needs a GPU of compute capability 8.9 or more (Ada, Hopper, "
+                f"Blackwell); {backend.device} has less: use precision exact"
+            )
         self.source = source
         self.backend = backend
         self.dtype = dtype
