@@ -57,7 +57,7 @@ $(READY): pyproject.toml constraints.txt tests/serve/openai-2.30.0.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt uv
 	export UV_FIND_LINKS="$${UV_FIND_LINKS-$${PIP_FIND_LINKS-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null)}}" && \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]" && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev,fleet]" && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/openai-2.30.0 \
 		--requirement tests/serve/openai-2.30.0.txt
 	touch $(READY)

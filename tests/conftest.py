@@ -7,11 +7,13 @@ import gc
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .browser.chromium import CHROMIUM, MISSING
+from .serve.postgresql import NO_POSTGRESQL, Postgresql, programs
 
 collect_ignore = [] if CHROMIUM.exists() else ["browser"]
 
@@ -82,6 +84,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not CHROMIUM.exists():
         terminalreporter.section("no browser")
         terminalreporter.line(MISSING)
+    if programs() is None:
+        terminalreporter.section("no PostgreSQL")
+        terminalreporter.line(NO_POSTGRESQL)
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +106,15 @@ def _own_settings(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     monkeypatch.setenv("ENTRACTE_CACHE_DIR", str(shared_cache))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """A server of this process. Tests take databases of their own."""
+    if programs() is None:
+        pytest.skip(NO_POSTGRESQL)
+    with Postgresql() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
 
 
+FLAGS = ("data_folder", "database")
+
+
 def add_data_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the flag for it."""
+    """Add the flags for it and for its database."""
     parser.add_argument(
         "--data-folder",
         type=Path,
@@ -22,11 +25,17 @@ def add_data_folder(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="data folder of the service (default: as for `entracte serve`)",
     )
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        default=argparse.SUPPRESS,
+        help="its database (default: as for `entracte serve`)",
+    )
 
 
 def serve_settings(options: argparse.Namespace) -> ServeSettings:
-    """The service's settings from this flag, the environment and the file; raises RequestError."""
-    given = {name: value for name, value in vars(options).items() if name == "data_folder"}
+    """The service's settings from flags, environment and file; raises RequestError."""
+    given = {name: each for name, each in vars(options).items() if name in FLAGS}
     return read_settings(ServeSettings, given)
 
 
@@ -38,9 +47,9 @@ def open_data(settings: ServeSettings, make: bool = False) -> "tuple[DataFolder,
     from entracte.serve.data_folder import DataFolder
     from entracte.serve.jobs.database import open_database
 
-    folder = DataFolder(settings.data_folder)
+    folder = DataFolder(settings.data_folder, settings.database)
     if make:
         folder.prepare()
     else:
         folder.require()
-    return folder, open_database(folder.database, make)
+    return folder, open_database(folder.place, make)

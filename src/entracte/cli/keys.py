@@ -117,6 +117,6 @@ def _revoke(options: argparse.Namespace) -> None:
 def _webhook_secret(options: argparse.Namespace) -> None:
     from entracte.serve.webhooks.dispatcher import webhook_secret
 
-    folder, _ = open_data(serve_settings(options), make=True)
-    secret = webhook_secret(folder)
+    folder, database = open_data(serve_settings(options), make=True)
+    secret = webhook_secret(folder, database)
     print(json.dumps({"webhook_secret": secret}) if options.json else secret)

@@ -23,6 +23,15 @@ class ServeSettings(ModelSettings):
     data_folder: Annotated[Path, Flag("service", "folder for jobs, videos and keys", "DIR")] = (
         Field(default_factory=lambda: platformdirs.user_data_path("entracte"))
     )
+    database: Annotated[
+        Name | None,
+        Flag(
+            "service",
+            "its URL: sqlite:///FILE, or postgresql+psycopg://…, which servers and workers can "
+            "share (default: entracte.db in --data-folder)",
+            "URL",
+        ),
+    ] = None
     host: Annotated[Name, Flag("service", "address to listen on", "ADDRESS")] = "127.0.0.1"
     port: Annotated[
         int, Flag("service", "port to listen on; 0 picks a free one", "PORT"), Field(ge=0, le=65535)

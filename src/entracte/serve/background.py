@@ -2,12 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
 from .data_folder import DataFolder, DataFolderError
 from .events import EventBus, ServerEvent
-from .jobs.database import DatabaseError
+from .jobs.failures import DatabaseError
+from .jobs.job import Job
 from .jobs.store import JobStore
 
 # Seconds before the next attempt, by the number that failed in a row.
@@ -18,6 +20,7 @@ LOG_SECONDS = 60.0
 
 PROBE_SECONDS = 2.0
 HOUSEKEEPING_SECONDS = 60.0
+REAPING_SECONDS = 3.0
 
 
 class Trouble:
@@ -88,6 +91,40 @@ class Probe(Loop):
 
     def turn(self) -> None:
         self._store.running()
+
+
+class Reaper(Loop):
+    """Takes up again what workers had that are gone, on machines that may be gone too.
+
+    recovered: called with every such job. lease_s: how long a worker's claim lasts without a
+    heartbeat. A database that was away lets all leases expire, so the living get as long to renew
+    theirs once it is back.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        recovered: Callable[[Job], None],
+        lease_s: float,
+        log: FilteringBoundLogger,
+    ) -> None:
+        super().__init__("reaper", REAPING_SECONDS, log)
+        self._store = store
+        self._recovered = recovered
+        self._lease_s = lease_s
+        self._reached_since = time.monotonic()
+
+    def turn(self) -> None:
+        """Recover jobs whose leases are over."""
+        try:
+            if time.monotonic() - self._reached_since < self._lease_s:
+                self._store.running()  # whether it can be reached
+                return
+            for job in self._store.recover_expired():
+                self._recovered(job)
+        except DatabaseError:
+            self._reached_since = time.monotonic()
+            raise
 
 
 class Housekeeping(Loop):

@@ -34,11 +34,13 @@ class DataFolder:
     """Paths within a folder, and operations on them.
 
     Every video has a folder named by its id; names never come from clients. Nothing is created
-    before `prepare`, and the mode of an existing folder is never changed.
+    before `prepare`, and the mode of an existing folder is never changed. elsewhere: the URL of its
+    database, if that is not in it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, elsewhere: str | None = None) -> None:
         self.root = root.expanduser().absolute()
+        self.place: Path | str = elsewhere or self.database
         self.videos = self.root / "videos"
 
     def prepare(self) -> None:
@@ -54,7 +56,7 @@ class DataFolder:
     def require(self) -> None:
         """Raise DataFolderError unless a service keeps its data here. Creates nothing."""
         with self._errors():
-            if not self.database.is_file():
+            if self.place == self.database and not self.database.is_file():
                 raise DataFolderError(
                     f"{self.root} is not a service's data folder: it has no {DATABASE}. "
                     "Name the right one with `data_folder`; `entracte serve` makes one",
@@ -145,8 +147,11 @@ class DataFolder:
         """A database without content is new, so it cannot know any video."""
         if self.database.is_file() and self.database.stat().st_size > 0:
             return
-        others = sorted({each.name for each in self.root.iterdir()} - TAKEN)
-        if others == [self.videos.name] and not any(self.videos.iterdir()):
+        there = self.root.iterdir() if self.root.is_dir() else ()
+        others = sorted({each.name for each in there} - TAKEN)
+        if others == [self.videos.name] and (
+            self.place != self.database or not any(self.videos.iterdir())
+        ):
             return
         if others:
             names = ", ".join(others[:SHOWN])

@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError
 
 from entracte.errors import RequestError
 
-from .jobs.database import DatabaseError, read_rows, writing
+from .jobs.database import read_rows, writing
+from .jobs.failures import DatabaseError
 from .jobs.tables import keys
 
 PREFIX = "ek-"

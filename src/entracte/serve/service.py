@@ -16,7 +16,7 @@ from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
 from entracte.serve.webhooks.dispatcher import Dispatcher, webhook_secret
 
-from .background import Housekeeping, Loop, Probe
+from .background import Housekeeping, Loop, Probe, Reaper
 from .data_folder import DataFolder, DataFolderError
 from .errors import Draining, RequestRefused
 from .events import EventBus, ServerEvent
@@ -36,7 +36,7 @@ from .workers.messages import Done, RunJob
 from .workers.process_handle import KILL_SECONDS
 from .workers.protocol import OpenRunner, WorkFailed
 from .workers.state import WorkerSnapshot
-from .workers.supervisor import STOP_PATIENCE, Supervisor
+from .workers.supervisor import LEASE_SECONDS, STOP_PATIENCE, Supervisor
 
 DAY = 86_400.0
 
@@ -66,9 +66,11 @@ class Service:
         self.settings = settings
         self.model = model
         self.log = log
-        self.folder = DataFolder(settings.data_folder)
+        self.folder = DataFolder(settings.data_folder, settings.database)
         self.folder.prepare()
-        self._database = open_database(self.folder.database)
+        self._database = open_database(self.folder.place)
+        # Of a database that others use too, no server knows who lives; leases tell.
+        self._alone = self._database.dialect.name == "sqlite"
         self.folder.make_videos()
         self.keys = KeyStore(self._database)
         self.sessions = SessionStore(self._database, self.keys)
@@ -89,22 +91,26 @@ class Service:
         self.outbound = Outbound(settings)
         self.loras = LoraFolder(settings.lora_folder, log)
         keep_bytes = parse_size("keep_size", settings.keep_size)
-        self._threads = (
+        secret = webhook_secret(self.folder, self._database)
+        self._threads: tuple[Loop, ...] = (
             Housekeeping(self.store, self.folder, self.events, log, keep_bytes),
-            Dispatcher(outbox, self.outbound, webhook_secret(self.folder), self.metrics, log),
+            Dispatcher(outbox, self.outbound, secret, self.metrics, log),
             Probe(self.store, log),
         )
+        if not self._alone:
+            self._threads += (Reaper(self.store, self._recovered, LEASE_SECONDS, log),)
         self.draining = threading.Event()
         self._open = ExitStack()
 
     def start(self) -> None:
         """Resume what an earlier server left; raises DataFolderError if one still runs."""
-        self._open.enter_context(self.folder.locked())
-        for job in self.store.recover():
-            self.log.warning("video taken up again", video=job.id, status=job.status)
-        removed = self.folder.sweep(self.store.known(failed=False))
-        if removed:
-            self.log.info("files without a video removed", folders=removed)
+        if self._alone:
+            self._open.enter_context(self.folder.locked())
+            for job in self.store.recover():
+                self.log.warning("video taken up again", video=job.id, status=job.status)
+            removed = self.folder.sweep(self.store.known(failed=False))
+            if removed:
+                self.log.info("files without a video removed", folders=removed)
         for supervisor in self.supervisors:
             supervisor.start()
         for thread in self._threads:
@@ -228,6 +234,14 @@ class Service:
         self.store.delete(job, self.folder.remove)
         self.queue.invalidate()
         self.events.publish(ServerEvent("deleted", job.id, job.owner))
+
+    def _recovered(self, job: Job) -> None:
+        self.log.warning("video taken up again", video=job.id, status=job.status)
+        self.queue.invalidate()
+        if job.ended:
+            self.metrics.ended(job)
+            self.forget_files(job.id)
+        self.events.publish(ServerEvent("video", job.id, job.owner))
 
     def forget_files(self, video_id: str) -> None:
         """Remove files that no video needs any more; the next start removes what is left."""

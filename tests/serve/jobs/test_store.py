@@ -1,24 +1,33 @@
 """The job store: order, limits, leases, and that a job ends once."""
 
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import Engine
 
 from entracte.serve.data_folder import DataFolder
 from entracte.serve.jobs import store as store_module
 from entracte.serve.jobs.admission import KeyReused, QueueFull, QueueLimits
-from entracte.serve.jobs.database import DatabaseError, open_database
+from entracte.serve.jobs.database import open_database
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.jobs.job import Advance, Completion, Job
 from entracte.serve.jobs.outbox import Outbox
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.service import new_id
+from tests.serve.postgresql import Postgresql
 
 PLENTY = QueueLimits(1000, 1000)
 DONE = Completion({"denoise": 1.5}, 100.0, 1234)
@@ -41,9 +50,18 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Path | str]:
+    """Makes places for new databases."""
+    if request.param == "postgresql":
+        server: Postgresql = request.getfixturevalue("postgresql")
+        return server.new_database
+    return lambda: tmp_path / f"{new_id()}.db"
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(tmp_path / "test.db")
+def database(new_place: Callable[[], Path | str]) -> Iterator[Engine]:
+    engine = open_database(new_place())
     yield engine
     engine.dispose()
 
@@ -284,9 +302,40 @@ def test_a_later_database_is_refused(tmp_path: Path) -> None:
         open_database(tmp_path / "later.db")
 
 
-def test_many_workers_never_share_a_job(store: JobStore) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+def test_what_a_dead_worker_had_begins_again_once_its_lease_is_over(
+    store: JobStore, clock: Clock
+) -> None:
+    lost, alive = submit(store), submit(store)
+    first, second = store.claim("dead", 30.0), store.claim("alive", 30.0)
+    assert first is not None
+    assert second is not None
+    clock.now += 29
+    assert store.heartbeat(second, 30.0) is not None
+    assert store.recover_expired() == []
+    clock.now += 2
+    assert [job.id for job in store.recover_expired()] == [lost.id]
+    assert store.recover_expired() == []
+    assert store.complete(first, DONE) is None
+    assert [job.id for job in store.running()] == [alive.id]
 
+
+def test_of_many_servers_one_takes_a_delivery(database: Engine, store: JobStore) -> None:
+    store.cancel(submit(store))
+    outbox = Outbox(database)
+    ((message,),) = outbox.due(outbox.now())
+    with ThreadPoolExecutor(4) as threads:
+        taken = list(threads.map(outbox.take, [message] * 4))
+    if database.dialect.name == "postgresql":  # SQLite has one server
+        assert sorted(taken) == [False, False, False, True]
+        assert outbox.due(outbox.now()) == []
+
+
+def test_the_clock_is_the_databases(database: Engine) -> None:
+    submitted = submit(JobStore(database, Outbox(database)))
+    assert abs(submitted.created_at - time.time()) < 60
+
+
+def test_many_workers_never_share_a_job(store: JobStore) -> None:
     asked = {submit(store).id for _ in range(40)}
     with ThreadPoolExecutor(8) as threads:
         claimed = list(threads.map(lambda n: store.claim(f"w{n}", 30.0), range(48)))
@@ -297,12 +346,9 @@ def test_many_workers_never_share_a_job(store: JobStore) -> None:
 class Life(RuleBasedStateMachine):
     """Whatever happens in whatever order: states are sound, and ends are told once."""
 
-    @initialize()
-    def begin(self) -> None:
-        import tempfile
-
-        self.folder = tempfile.TemporaryDirectory()
-        self.database = open_database(Path(self.folder.name) / "life.db")
+    def __init__(self, place: Path | str) -> None:
+        super().__init__()
+        self.database = open_database(place)
         self.outbox = Outbox(self.database, ["https://hooks.example/x"])
         self.store = JobStore(self.database, self.outbox)
         self.asked: list[Job] = []
@@ -355,16 +401,18 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.database.dispose()
-        self.folder.cleanup()
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(
-    max_examples=settings.default.max_examples // 6,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+def test_lives(new_place: Callable[[], Path | str]) -> None:
+    run_state_machine_as_test(
+        lambda: Life(new_place()),
+        settings=settings(
+            max_examples=settings.default.max_examples // 10,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "../keys", "/etc", "video_", "video_ü", "a\0b"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.jobs.job import Job
 from entracte.serve.jobs.store import JobStore
 from tests.serve.fake_runner import let_go

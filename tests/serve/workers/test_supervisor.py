@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from entracte.serve import background
-from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.jobs.job import Completion, Job
 from entracte.serve.jobs.store import JobStore
 from entracte.serve.workers import supervisor

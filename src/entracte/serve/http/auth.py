@@ -3,7 +3,7 @@
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.keys import LOCAL
 
 from .credentials import Credentials, bearer_of, cookie_name, split

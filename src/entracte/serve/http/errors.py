@@ -22,7 +22,7 @@ from entracte.errors import MediaError
 from entracte.serve.data_folder import DataFolderError
 from entracte.serve.errors import Draining, ImageTooLarge, RequestRefused, UnknownModel
 from entracte.serve.jobs.admission import OwnerGone
-from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.validation import plain
 
 TYPES: Mapping[int, str] = {

@@ -12,6 +12,9 @@ Status = Literal["queued", "in_progress", "completed", "failed"]
 CANCELLED = "cancelled"
 WORKER_LOST = "worker_lost"
 
+# The file of a first attempt.
+FIRST_FILE = "video.mp4"
+
 
 class Base(DeclarativeBase):
     """Of all tables."""
@@ -35,7 +38,7 @@ class Job(MappedAsDataclass, Base, kw_only=True):
     revision: grows with every change. progress: percent.
     worker, lease_until: the worker that runs it, and until when without a heartbeat.
     fingerprint: a hash of the request, to recognise repetitions.
-    input_bytes: of the images as stored.
+    input_bytes: of the images as stored. file: the name of the finished one.
     """
 
     __tablename__ = "jobs"
@@ -43,6 +46,7 @@ class Job(MappedAsDataclass, Base, kw_only=True):
         UniqueConstraint("owner", "idempotency_key"),
         Index("by_turn", "status", "priority", "number"),
         Index("by_owner", "owner", "number"),
+        Index("by_lease", "status", "lease_until"),
         {"sqlite_autoincrement": True},
     )
 
@@ -83,10 +87,18 @@ class Job(MappedAsDataclass, Base, kw_only=True):
     idempotency_key: Mapped[str | None] = mapped_column(String(255), default=None)
     fingerprint: Mapped[str] = mapped_column(String(64), default="")
     input_bytes: Mapped[int] = mapped_column(default=0)
+    file: Mapped[str] = mapped_column(String(80), default=FIRST_FILE, server_default=FIRST_FILE)
 
     @property
     def ended(self) -> bool:
         return self.status in ("completed", "failed")
+
+    @property
+    def output(self) -> str:
+        """The name of the file of its present attempt. Each has its own: a worker that lost its
+        job without knowing cannot replace what the next one wrote.
+        """
+        return FIRST_FILE if self.attempts <= 1 else f"video-{self.attempts}.mp4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +121,4 @@ class Completion:
     peak_memory_mb: float | None
     bytes: int
     warnings: tuple[Mapping[str, Any], ...] = ()
+    file: str = FIRST_FILE

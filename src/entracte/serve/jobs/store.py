@@ -4,7 +4,6 @@ A job ends once: only the worker that holds it can end it. A worker holds a job 
 expires; a heartbeat extends the lease.
 """
 
-import time
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any
@@ -15,8 +14,11 @@ from sqlalchemy.orm import Session, aliased
 from entracte.stages import MUX
 
 from .admission import QueueLimits, find_repeated, require_owner, require_room
+from .clock import database_clock
 from .database import read_jobs, read_rows, writing
+from .failures import failing
 from .job import CANCELLED, WORKER_LOST, Advance, Completion, Job
+from .locks import Lock, hold
 from .outbox import Outbox
 from .tables import deleted_jobs
 
@@ -38,9 +40,10 @@ Which = ColumnElement[bool]
 
 
 class JobStore:
-    """Jobs in a database; thread-safe, also across processes.
+    """Jobs in a database; thread-safe, also across processes and machines.
 
-    keep_s: how long a finished job is kept; None: forever. clock: Unix seconds.
+    keep_s: how long a finished job is kept; None: forever. clock: Unix seconds; None: the
+    database's, which all machines share.
     """
 
     def __init__(
@@ -48,12 +51,12 @@ class JobStore:
         engine: Engine,
         outbox: Outbox,
         keep_s: float | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._engine = engine
         self._outbox = outbox
         self._keep_s = keep_s
-        self._clock = clock
+        self._clock = database_clock(engine) if clock is None else lambda _: clock()
 
     def submit(self, job: Job, limits: QueueLimits) -> Job:
         """Add a job, or return the one with the same idempotency key.
@@ -61,12 +64,13 @@ class JobStore:
         Raises QueueFull, OwnerGone, and KeyReused if that one's request differs.
         """
         with writing(self._engine) as session:
+            hold(session, Lock.ADMISSION)
             require_owner(session, job)
             earlier = find_repeated(session, job)
             if earlier is not None:
                 return earlier
             require_room(session, job, limits)
-            job.created_at = self._clock()
+            job.created_at = self._clock(session)
             session.add(job)
             session.flush()
             session.refresh(job)
@@ -119,7 +123,6 @@ class JobStore:
         """
         if not read_rows(self._engine, select(Job.id).where(Job.status == "queued").limit(1)):
             return None
-        now = self._clock()
         other = aliased(Job)
         runs = (
             select(func.count())
@@ -132,9 +135,12 @@ class JobStore:
         turn = select(Job.number).where(may_run)
         turn = turn.order_by(Job.priority.desc(), Job.number).limit(1)
         with writing(self._engine) as session:
-            number = session.scalar(turn)
+            if running_per_owner is not None:
+                hold(session, Lock.CLAIM)  # or two could count before either begins
+            number = session.scalar(turn.with_for_update(skip_locked=True))
             if number is None:
                 return None
+            now = self._clock(session)
             return self._change(
                 session,
                 Job.number == number,
@@ -149,7 +155,8 @@ class JobStore:
         """Extend the lease and store progress; None if the worker no longer holds the job."""
         values: dict[str, Any] = {} if advance is None else asdict(advance)
         with writing(self._engine) as session:
-            return self._change(session, _held(job), lease_until=self._clock() + lease_s, **values)
+            until = self._clock(session) + lease_s
+            return self._change(session, _held(job), lease_until=until, **values)
 
     def complete(self, job: Job, done: Completion) -> Job | None:
         """Mark a job as completed; None if the worker no longer holds it."""
@@ -205,6 +212,7 @@ class JobStore:
         """
         with writing(self._engine) as session:
             this = Job.id == job.id
+            _lock(session, this)
             runs = and_(this, Job.status == "in_progress")
             # Its idempotency key is free at once: a repeated request wants a new video.
             gone = {"cancel_requested": True, "deleted": True, "idempotency_key": None}
@@ -222,24 +230,28 @@ class JobStore:
     def recover(self, worker: str | None = None, but: Collection[str] = ()) -> list[Job]:
         """After a restart: jobs that no worker runs any more begin again, or fail.
 
-        Only for the server that holds the data folder. worker: only the jobs of that one. but: ids
-        of those that it runs. Returns the jobs.
+        Of all workers, only for the server that holds the data folder. worker: only the jobs of
+        that one. but: ids of those that it runs. Returns the jobs.
         """
+        orphan: Which = Job.id.not_in(list(but))
+        if worker is not None:
+            orphan = and_(orphan, Job.worker == worker)
         with writing(self._engine) as session:
-            orphan = and_(Job.status == "in_progress", Job.id.not_in(list(but)))
-            if worker is not None:
-                orphan = and_(orphan, Job.worker == worker)
-            _remove(session, and_(orphan, Job.deleted))
-            found = session.scalars(select(Job).where(orphan)).all()
-            return [
-                changed for job in found if (changed := self._recover(session, job)) is not None
-            ]
+            return self._recover_all(session, orphan)
+
+    def recover_expired(self) -> list[Job]:
+        """Jobs whose workers have let their leases expire begin again, or fail; returns them."""
+        if not read_rows(self._engine, select(Job.id).where(Job.status == "in_progress").limit(1)):
+            return []
+        with writing(self._engine) as session:
+            return self._recover_all(session, Job.lease_until < self._clock(session))
 
     def expire(self, keep_bytes: int | None = None) -> list[Job]:
         """Delete finished jobs that are too old, then the oldest while all files together are too
         large.
         """
         with writing(self._engine) as session:
+            hold(session, Lock.HOUSEKEEPING)
             ended = Job.status.in_(("completed", "failed"))
             if self._keep_s is not None:  # also of those ended by a process without this setting
                 unknown = and_(ended, Job.expires_at.is_(None))
@@ -247,7 +259,7 @@ class JobStore:
                 session.execute(
                     update(Job).where(unknown).values(expires_at=expires), execution_options=FRESH
                 )
-            old = and_(ended, Job.expires_at <= self._clock())
+            old = and_(ended, Job.expires_at <= self._clock(session))
             gone = list(session.scalars(select(Job).where(old)))
             if keep_bytes is not None:
                 waiting = select(func.coalesce(func.sum(Job.input_bytes), 0)).where(~ended)
@@ -258,16 +270,17 @@ class JobStore:
                     total += (job.bytes or 0) + job.input_bytes
                     if total > keep_bytes and job not in gone and job.bytes:
                         gone.append(job)
-            _remove(session, Job.id.in_([job.id for job in gone]))
+            there = set(_lock(session, Job.id.in_([job.id for job in gone])))
+            _remove(session, Job.id.in_(there))
             _forget_oldest(session)
-            return gone
+            return [job for job in gone if job.id in there]
 
     def ended(self, older_than_s: float = 0.0, failed_only: bool = False) -> list[Job]:
         """Finished jobs, those that finished that many seconds ago or earlier."""
         states = ("failed",) if failed_only else ("completed", "failed")
-        query = select(Job).where(
-            Job.status.in_(states), Job.completed_at <= self._clock() - older_than_s
-        )
+        with failing(), Session(self._engine) as session:
+            until = self._clock(session) - older_than_s
+        query = select(Job).where(Job.status.in_(states), Job.completed_at <= until)
         return read_jobs(self._engine, query)
 
     def known(self, failed: bool = True) -> set[str]:
@@ -278,6 +291,7 @@ class JobStore:
         return {row["id"] for row in read_rows(self._engine, query)}
 
     def _cancel(self, session: Session, this: Which) -> Job | None:
+        _lock(session, this)
         waits = and_(this, Job.status == "queued")
         runs = and_(this, Job.status == "in_progress", ~Job.cancel_requested)
         return (
@@ -285,6 +299,13 @@ class JobStore:
             or self._change(session, runs, cancel_requested=True)
             or session.scalars(select(Job).where(this)).one_or_none()
         )
+
+    def _recover_all(self, session: Session, orphan: Which) -> list[Job]:
+        runs = and_(Job.status == "in_progress", orphan)
+        locked = Job.id.in_(_lock(session, runs, skip=True))
+        _remove(session, and_(locked, Job.deleted))
+        found = session.scalars(select(Job).where(locked)).all()
+        return [changed for job in found if (changed := self._recover(session, job)) is not None]
 
     def _recover(self, session: Session, job: Job) -> Job | None:
         this = Job.id == job.id
@@ -295,6 +316,7 @@ class JobStore:
         return self._change(session, this, **_AGAIN)
 
     def _back(self, session: Session, job: Job, more: dict[str, Any]) -> Job | None:
+        _lock(session, _held(job))
         asked = and_(_held(job), Job.cancel_requested)
         return self._fail(session, asked, CANCELLED, CANCELLED_WORDS) or self._change(
             session, _held(job), **_AGAIN, **more
@@ -305,7 +327,7 @@ class JobStore:
         return self._end(session, which, input_bytes=0, **values)  # its images are removed
 
     def _end(self, session: Session, which: Which, **values: Any) -> Job | None:
-        now = self._clock()
+        now = self._clock(session)
         expires = None if self._keep_s is None else now + self._keep_s
         ending = {"completed_at": now, "expires_at": expires, "seconds_left": None, **_FREE}
         job = self._change(session, which, **ending, **values)
@@ -345,6 +367,15 @@ def _held(job: Job) -> Which:
         Job.worker == job.worker,
         Job.attempts == job.attempts,
     )
+
+
+def _lock(session: Session, which: Which, skip: bool = False) -> list[str]:
+    """Keep others from changing jobs until the transaction ends; returns their ids.
+
+    SQLite's transactions do that anyway. skip: leave out those that others have locked.
+    """
+    query = select(Job.id).where(which).order_by(Job.number).with_for_update(skip_locked=skip)
+    return list(session.scalars(query))
 
 
 def _remove(session: Session, which: Which) -> None:

@@ -1,22 +1,23 @@
-"""The other tables, and upgrades of those of earlier versions."""
+"""The other tables. A change of any needs a revision in `migrations/versions`."""
 
-from sqlalchemy import Boolean, Column, Float, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    inspect,
+)
 
 from .job import Base
 
 # Version of the tables below. Databases of later versions are refused.
-SCHEMA = 2
-
-# From each version to the next. Missing tables are created anyway.
-UPGRADES = {
-    1: (
-        "ALTER TABLE keys ADD COLUMN operator BOOLEAN NOT NULL DEFAULT 0",
-        "UPDATE keys SET operator = 1 WHERE created_at = (SELECT min(created_at) FROM keys)",
-        "ALTER TABLE jobs ADD COLUMN input_bytes INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE deliveries ADD COLUMN owner VARCHAR(40) NOT NULL DEFAULT ''",
-        "ALTER TABLE jobs ADD COLUMN warnings JSON NOT NULL DEFAULT '[]'",
-    ),
-}
+SCHEMA = 3
 
 metadata = Base.metadata
 
@@ -61,3 +62,41 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("due_at", Float, nullable=False),
 )
+
+# Workers on any machine. view: a WorkerSnapshot. seen_at: when it last said so.
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("view", JSON, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
+# The newest picture of each running video, for whoever watches it.
+previews = Table(
+    "previews",
+    metadata,
+    Column("video_id", String(38), primary_key=True),
+    Column("step", Integer, nullable=False),
+    Column("image", LargeBinary, nullable=False),
+)
+
+# What all servers share, such as what webhooks are signed with.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+
+def missing_columns(connection: Connection) -> set[str]:
+    """The columns that our tables should have and do not."""
+    wanted, found = set(), set()
+    seen = inspect(connection)
+    there = set(seen.get_table_names())
+    for table in metadata.tables.values():
+        wanted |= {f"{table.name}.{column.name}" for column in table.columns}
+        if table.name in there:
+            found |= {f"{table.name}.{each['name']}" for each in seen.get_columns(table.name)}
+    return wanted - found

@@ -3,17 +3,18 @@
 import os
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
+from sqlalchemy import Engine
 from structlog.typing import FilteringBoundLogger
 
 from entracte.serve.background import Loop
 from entracte.serve.data_folder import DataFolder
-from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.jobs.outbox import OPERATOR, Delivery, Outbox
+from entracte.serve.jobs.secrets import shared_secret
 from entracte.serve.metrics import Metrics
 from entracte.serve.outbound.errors import SetupError
 from entracte.serve.outbound.policy import Outbound, host_of
@@ -80,7 +81,7 @@ class Dispatcher(Loop):
         self._in_flight = InFlight()
 
     def turn(self) -> None:
-        for messages in self._outbox.due(time.time()):
+        for messages in self._outbox.due(self._outbox.now()):
             if self._in_flight.begin(messages[0]):
                 # A stop does not wait for a host that does not answer.
                 threading.Thread(target=self._deliver_all, args=(messages,), daemon=True).start()
@@ -89,7 +90,9 @@ class Dispatcher(Loop):
         """Deliver the messages for one URL, until one must be retried."""
         try:
             for delivery in messages:
-                if self._stopping.is_set() or self._deliver(delivery) == "again":
+                if self._stopping.is_set() or not self._outbox.take(delivery):
+                    return
+                if self._deliver(delivery) == "again":
                     return
         except DatabaseError as error:
             self._log.error("the database failed", error=str(error))
@@ -101,15 +104,21 @@ class Dispatcher(Loop):
         pause = None
         if outcome == "again":
             pause = next_attempt(delivery.attempts + 1, self._random)
-        self._outbox.settle(delivery, None if pause is None else time.time() + pause)
+        again_at = None if pause is None else self._outbox.now() + pause
+        self._outbox.settle(delivery, again_at)
         self._metrics.delivered(outcome)
         if outcome != "delivered":
             self._log.warning("webhook not delivered", message=delivery.id, again_in_s=pause)
         return outcome
 
 
-def webhook_secret(folder: DataFolder) -> str:
-    """The folder's secret, created on first use; raises SetupError if it is damaged."""
+def webhook_secret(folder: DataFolder, database: Engine | None = None) -> str:
+    """The secret, created on first use: in a database that servers share, else in the folder.
+
+    Raises SetupError if it is damaged.
+    """
+    if database is not None and database.dialect.name != "sqlite":
+        return shared_secret(database, "webhooks", new_secret)
     path = folder.webhook_secret
     try:
         with suppress(FileExistsError):

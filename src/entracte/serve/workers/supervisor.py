@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from entracte.request import Request
 from entracte.serve.background import Trouble
 from entracte.serve.events import EventBus, ServerEvent
-from entracte.serve.jobs.database import DatabaseError
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.jobs.job import CANCELLED, Job
 from entracte.serve.jobs.store import JobStore
 
