@@ -5,8 +5,9 @@ the same clip is seen only some dozen times, always with other noise.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,11 @@ from .text import token_ids
 from .waves import log_mel, narrowed
 from .world import FRAME_RATE, SAMPLE_RATE, captions, objects_mask, picture, sample_scenes, sound
 from .world.scenes import Scenes, Split
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 # Frames that are kept as images too, for keyframes.
 KEYFRAMES = (24, 48)
@@ -142,31 +148,34 @@ def covered(scenes: Scenes, times: Tensor, grid: VideoGrid) -> Tensor:
     return (torch.cat([mask[:, :, :1], later], 2).flatten(1) > 0.1).float()
 
 
-class Pool:
-    """A ring of clips. make: gives so many clips of a seed; seeds count up from the first."""
+class Pool(Generic[T]):
+    """A ring of rows of tensors. make: gives so many of a seed, as a dataclass of tensors; seeds
+    count up from the first.
+    """
 
-    def __init__(
-        self, make: Callable[[int, int], Clips], size: int, at_once: int, seed: int
-    ) -> None:
+    def __init__(self, make: Callable[[int, int], T], size: int, at_once: int, seed: int) -> None:
         self._make, self._at_once, self._seed = make, at_once, seed
         first = make(at_once, seed)
-        fields = [getattr(first, name) for name in Clips.__slots__]
-        self._all = [each.new_empty((size, *each.shape[1:])) for each in fields]
+        self._kind = type(first)
+        self._all: dict[str, Tensor] = {}
+        for field in fields(first):
+            each = getattr(first, field.name)
+            self._all[field.name] = each.new_empty((size, *each.shape[1:]))
         self._size, self._next = size, 0
         for _ in range(0, size, at_once):
             self.refresh()
 
     def refresh(self) -> None:
-        """Replace the oldest clips by new ones."""
+        """Replace the oldest rows by new ones."""
         made = self._make(self._at_once, self._seed)
         self._seed += 1
         stop = min(self._next + self._at_once, self._size)
-        for all_of, name in zip(self._all, Clips.__slots__, strict=True):
+        for name, all_of in self._all.items():
             all_of[self._next : stop] = getattr(made, name)[: stop - self._next]
         self._next = stop % self._size
 
-    def draw(self, count: int, generator: torch.Generator) -> Clips:
-        """Clips at random."""
+    def draw(self, count: int, generator: torch.Generator) -> T:
+        """Rows at random."""
         rows = torch.randint(self._size, (count,), generator=generator)
-        rows = rows.to(self._all[0].device, non_blocking=True)
-        return Clips(*(each[rows] for each in self._all))
+        rows = rows.to(next(iter(self._all.values())).device, non_blocking=True)
+        return self._kind(**{name: each[rows] for name, each in self._all.items()})

@@ -1,7 +1,7 @@
-"""Guided Euler sampling of a batch of prompts, as the engine samples one."""
+"""Euler sampling of a batch of prompts, as the engine samples one."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,48 +31,120 @@ class Where(Protocol):
     def audio(self) -> tuple[Angles, Angles]: ...
 
 
-@torch.no_grad()
+class States(NamedTuple):
+    """Latents of both streams, [B, tokens, 128]."""
+
+    video: Tensor
+    audio: Tensor
+
+
 def sample(
     transformer: Transformer,
     where: Where,
     contexts: tuple[Tensor, Tensor],
     sigmas: Tensor,
-    guided: Guided,
+    guided: Guided | None,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Latents of both streams, [B, tokens, 128], from noise alone.
+) -> States:
+    """What is made of noise alone. contexts: see `steps`."""
+    count, device = len(contexts[0]) // (1 if guided is None else 2), contexts[0].device
+    noise = States(
+        *(
+            torch.randn(count, each[0][0].shape[0], 128, generator=generator).to(device)
+            for each in (where.video, where.audio)
+        )
+    )
+    return steps(transformer, where, contexts, sigmas, guided, noise)[-1]
 
-    contexts: of B prompts, then of B negative prompts.
+
+@torch.no_grad()
+def steps(
+    transformer: Transformer,
+    where: Where,
+    contexts: tuple[Tensor, Tensor],
+    sigmas: Tensor,
+    guided: Guided | None,
+    start: States,
+) -> list[States]:
+    """The states at all noise levels, of which `start` is the first.
+
+    contexts: of B prompts, and then, if guided, of B negative prompts.
     """
-    count, device = len(contexts[0]) // 2, contexts[0].device
-    states = [
-        torch.randn(count, each[0][0].shape[0], 128, generator=generator).to(device)
-        for each in (where.video, where.audio)
-    ]
+    states = start
+    found = [start]
+    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        clean = (
+            unguided(transformer, where, contexts, states, sigma)
+            if guided is None
+            else guided_clean(transformer, where, contexts, states, sigma, guided)
+        )
+        states = States(
+            *(
+                x + (x - x0) / sigma * (following - sigma)
+                for x, x0 in zip(states, clean, strict=True)
+            )
+        )
+        found.append(states)
+    return found
+
+
+def unguided(
+    transformer: Transformer,
+    where: Where,
+    contexts: tuple[Tensor, Tensor],
+    states: States,
+    sigma: float,
+) -> States:
+    """What the states are taken for without noise."""
+    streams = _streams(states, contexts, where, sigma)
+    made = velocities(transformer, *streams)
+    return States(*(x - sigma * v for x, v in zip(states, made, strict=True)))
+
+
+def guided_clean(
+    transformer: Transformer,
+    where: Where,
+    contexts: tuple[Tensor, Tensor],
+    states: States,
+    sigma: float,
+    guided: Guided,
+) -> States:
+    """The same with guidance: of every prompt four passes, conditioned, unconditioned, skipped and
+    isolated.
+    """
+    count, device = len(states.video), states.video.device
     blocks = len(transformer.transformer_blocks)
-    # Of every prompt: conditioned, unconditioned, skipped, isolated.
     passes = torch.arange(4, device=device).repeat_interleave(count)
-    joined = passes != 3
     skipped = torch.zeros(blocks, 4 * count, dtype=torch.bool, device=device)
     for block in DEFAULTS_2_3.stg_blocks(blocks):
         skipped[block] = passes == 2
-    told = [torch.cat([each, each[:count], each[:count]]) for each in contexts]
-    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        levels = torch.full((4 * count, 2), sigma, device=device)
-        streams = [
-            Stream(x.repeat(4, 1, 1), levels, torch.zeros(x.shape[1], device=device), text, *at)
-            for x, text, at in zip(states, told, (where.video, where.audio), strict=True)
-        ]
-        made = velocities(transformer, streams[0], streams[1], joined, skipped)
-        for index, guidance in enumerate((guided.video, guided.audio)):
-            x = states[index]
-            clean = x.repeat(4, 1, 1) - sigma * made[index]
-            each = clean.unflatten(0, (4, count))
-            x0 = torch.stack(
-                [
-                    guide(Predictions(*each[:, row, None].unbind(0)), guidance)[0]
-                    for row in range(count)
-                ]
-            )
-            states[index] = x + (x - x0) / sigma * (following - sigma)
-    return states[0], states[1]
+    video, audio = (torch.cat([each, each[:count], each[:count]]) for each in contexts)
+    four = States(*(x.repeat(4, 1, 1) for x in states))
+    made = velocities(
+        transformer, *_streams(four, (video, audio), where, sigma), passes != 3, skipped
+    )
+
+    def combined(x: Tensor, v: Tensor, guidance: Guidance) -> Tensor:
+        each = (x - sigma * v).unflatten(0, (4, count))
+        rows = [guide(Predictions(*each[:, row, None].unbind(0)), guidance) for row in range(count)]
+        return torch.cat(rows)
+
+    return States(
+        combined(four.video, made[0], guided.video), combined(four.audio, made[1], guided.audio)
+    )
+
+
+def _streams(
+    states: States, contexts: tuple[Tensor, Tensor], where: Where, sigma: float
+) -> tuple[Stream, Stream]:
+    video, audio = (
+        Stream(
+            x,
+            torch.full((len(x), 2), sigma, device=x.device),
+            torch.zeros(x.shape[1], device=x.device),
+            text,
+            *at,
+        )
+        for x, text, at in zip(states, contexts, (where.video, where.audio), strict=True)
+    )
+    return video, audio

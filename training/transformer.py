@@ -232,7 +232,7 @@ def fit(run: Run, settings: Settings = SETTINGS, fast: bool | None = None) -> Mo
     # A run that goes on sees other scenes.
     seed = run.seed + step_of(run.folder / f"{NAME}.safetensors")
 
-    def pool(grid: VideoGrid, size: int, at_once: int) -> Pool:
+    def pool(grid: VideoGrid, size: int, at_once: int) -> Pool[Clips]:
         def make(count: int, seed: int) -> Clips:
             return encode(encoders, tokenizer, grid, count, seed + 1, run.device)
 

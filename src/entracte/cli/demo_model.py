@@ -1,4 +1,4 @@
-"""`entracte demo-model`: a tiny model with random weights, in the published files."""
+"""`entracte demo-model`: a tiny model in the published files."""
 
 import argparse
 import json
@@ -7,15 +7,24 @@ from typing import Any
 
 from .terminal import say
 
+# Whether the trained model is written unless --random says otherwise.
+TRAINED = False
+
 
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "demo-model",
-        description="Write a tiny LTX-2.3 model in exactly the published files. Its weights are "
-        "fixed and random: its videos are coloured noise.",
+        description="Write a tiny LTX-2.3 model in exactly the published files. It was trained on "
+        "a small world of coloured objects; its README says what it can show.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="the folder; created if missing")
+    parser.add_argument(
+        "--random",
+        action=argparse.BooleanOptionalAction,
+        default=not TRAINED,
+        help="fixed random weights instead of trained ones: coloured noise",
+    )
     parser.add_argument("--json", action="store_true", help="print the files as JSON")
     parser.set_defaults(run=run)
 
@@ -23,8 +32,10 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     from entracte.synthetic.demo import write_demo_model
+    from entracte.synthetic.trained import write_trained_model
 
-    files = write_demo_model(options.folder)
+    write = write_demo_model if options.random else write_trained_model
+    files = write(options.folder)
     if options.json:
         print(json.dumps({"files": [{"path": str(p), "bytes": p.stat().st_size} for p in files]}))
         return
