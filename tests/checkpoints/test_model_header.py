@@ -44,6 +44,13 @@ def read(model: Path | str, *checkpoint: Path, distilled: bool = False) -> Model
     return read_model_header(str(model), checkpoint, distilled)
 
 
+def test_prompts_that_come_with_a_model(tmp_path: Path) -> None:
+    write(tmp_path / BASE)
+    assert read(tmp_path).examples == ()
+    (tmp_path / "example-prompts.txt").write_text("A red ball.\n\n  A blue cube. \n" + "x\n" * 9)
+    assert read(tmp_path).examples == ("A red ball.", "A blue cube.", *["x"] * 4)
+
+
 def test_the_version_and_its_defaults(tmp_path: Path) -> None:
     write(tmp_path / BASE)
     write(tmp_path / DISTILLED, "2.9", 4)

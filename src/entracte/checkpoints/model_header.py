@@ -1,7 +1,7 @@
 """What a model is, from a header alone: for a process that opens no weights. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,22 @@ from .versions import version_name
 
 MAX_LAYERS = 1000
 
+# Prompts that suit a model, a line each, in its folder; at most so many are shown.
+EXAMPLE_PROMPTS = "example-prompts.txt"
+MAX_EXAMPLES = 6
+
 AnyHeader = Header | GgufHeader
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHeader:
-    """version: by its name, as `entracte.versions` has it. layers: blocks of the transformer."""
+    """version: by its name, as `entracte.versions` has it. layers: blocks of the transformer.
+    examples: prompts that come with it.
+    """
 
     version: str
     layers: int
+    examples: tuple[str, ...] = ()
 
     @property
     def defaults(self) -> Defaults:
@@ -51,7 +58,19 @@ def read_model_header(
         return _of_paths(checkpoint, distilled)
     assert model is not None  # see `require_named`
     folder = find_folder(model)
-    return _of_repository(model, distilled) if folder is None else _of_folder(folder, distilled)
+    if folder is None:
+        return _of_repository(model, distilled)
+    return replace(_of_folder(folder, distilled), examples=example_prompts(folder))
+
+
+def example_prompts(folder: Path) -> tuple[str, ...]:
+    """The prompts of a model's folder; none if it has no such file that can be read."""
+    try:
+        with (folder / EXAMPLE_PROMPTS).open(encoding="utf-8", errors="replace") as file:
+            lines = file.read(100_000).splitlines()
+    except OSError:
+        return ()
+    return tuple(line.strip() for line in lines if line.strip())[:MAX_EXAMPLES]
 
 
 def _of_paths(paths: Sequence[Path], distilled: bool) -> ModelHeader:

@@ -150,6 +150,7 @@ class EngineView(BaseModel):
     queue: QueueView
     limits: LimitsView
     defaults: dict[str, Any]
+    examples: list[str]
     auth: Literal["keys", "off"]
 
 

@@ -145,6 +145,7 @@ def engine_view(
             max_frames=MAX_FRAMES,
         ),
         defaults=default_fields(settings, model),
+        examples=list(model.examples),
         auth=settings.auth,
     )
 

@@ -6,6 +6,7 @@ import { byId, element, icon, KeyedList, setText, show } from "./dom.js";
 import { announce, toast } from "./toast.js";
 import { count, shortened } from "./words.js";
 
+// Offered where none come with the model.
 const EXAMPLES = [
   "A lighthouse at dusk, waves breaking on the rocks, a foghorn far away",
   "A red tram climbs a steep street in the rain, its bell rings twice",
@@ -13,15 +14,15 @@ const EXAMPLES = [
 ];
 
 export class Gallery {
-  // actions: {reuse, reuseSeed, retry, remove, example}.
-  constructor(videos, listing, actions) {
+  // actions: {reuse, reuseSeed, retry, remove, example}. examples: prompts that suit the model.
+  constructor(videos, listing, actions, examples) {
     Object.assign(this, { videos, listing });
     const make = (video) =>
       video.status === "completed" ? new GalleryCard(video, actions) : new FailedCard(video, actions);
     this.list = new KeyedList(byId("cards"), make, byId("gallery-title"));
     this.more = byId("more");
     this.more.addEventListener("click", () => this.#showMore());
-    this.invitation = invitation(actions.example);
+    this.invitation = invitation(actions.example, examples.length ? examples : EXAMPLES);
     byId("gallery-empty").append(
       element("span", { class: "empty-picture", "aria-hidden": "true" }, icon("film")),
       element("h3", {}),
@@ -74,7 +75,7 @@ export class Gallery {
   }
 }
 
-function invitation(example) {
+function invitation(example, examples) {
   return element(
     "div",
     { class: "invitation" },
@@ -82,7 +83,7 @@ function invitation(example) {
     element(
       "ul",
       { class: "examples" },
-      ...EXAMPLES.map((words) =>
+      ...examples.map((words) =>
         element("li", {}, element("button", { type: "button", onclick: () => example(words) }, words)),
       ),
     ),

@@ -80,7 +80,7 @@ class Page {
       deletion,
       machine: new Machine(stages),
       queue: new Queue(this.videos, stages),
-      gallery: new Gallery(this.videos, this.listing, actions),
+      gallery: new Gallery(this.videos, this.listing, actions, engine.examples),
       milestones: new Milestones(this.videos, stages),
     };
   }
