@@ -10,14 +10,19 @@ from entracte.checkpoints.loading import FileSource, build_component, prepare_mo
 from entracte.checkpoints.lora import LoraFile
 from entracte.checkpoints.sources import ComponentSource
 from entracte.models.component import Component
-from entracte.models.registry import LTX_2_3
+from entracte.models.registry import LTX_2_3, ModelVersion
 from entracte.residency.merge import Change, Changes, merge
 
 
-def load_component(source: ComponentSource, device: torch.device, dtype: torch.dtype) -> Component:
+def load_component(
+    source: ComponentSource,
+    device: torch.device,
+    dtype: torch.dtype,
+    version: ModelVersion = LTX_2_3,
+) -> Component:
     """All weights on one device."""
-    module = prepare_module(build_component(source, LTX_2_3), device)
-    files = FileSource(source, LTX_2_3, dtype)
+    module = prepare_module(build_component(source, version), device)
+    files = FileSource(source, version, dtype)
     state = {}
     for name, spec in files.specs.items():
         state[name] = torch.empty(spec.shape, dtype=spec.dtype)

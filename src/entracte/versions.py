@@ -49,32 +49,38 @@ class Defaults:
 VIDEO_GUIDANCE = Guidance(cfg=3.0, stg=1.0, modality=3.0, rescale=0.7)
 AUDIO_GUIDANCE = replace(VIDEO_GUIDANCE, cfg=7.0)
 
-TWO_STAGE_2_3 = RecipeDefaults(1024, 1536, 30, VIDEO_GUIDANCE, AUDIO_GUIDANCE)
+HQ = RecipeDefaults(
+    height=1088,
+    width=1920,
+    num_inference_steps=15,
+    video_guidance=Guidance(cfg=3.0, modality=3.0, rescale=0.45),
+    audio_guidance=Guidance(cfg=7.0, modality=3.0, rescale=1.0),
+)
+
+
+def _recipes(steps: int) -> Mapping[PipelineName, RecipeDefaults]:
+    """steps: of guided stages."""
+    two_stage = RecipeDefaults(1024, 1536, steps, VIDEO_GUIDANCE, AUDIO_GUIDANCE)
+    one_stage = replace(two_stage, height=512, width=768)
+    return MappingProxyType(
+        {
+            "two-stage": two_stage,
+            "hq": HQ,
+            "one-stage": one_stage,
+            "keyframes": two_stage,
+            # What is given is not guided.
+            "audio-to-video": replace(two_stage, audio_guidance=Guidance()),
+            # Without a size, it is the source's.
+            "retake": replace(two_stage, num_inference_steps=None),
+            "retake-guided": replace(two_stage, num_inference_steps=40),
+            "distilled": replace(two_stage, num_inference_steps=None),
+            "distilled-one-stage": replace(one_stage, num_inference_steps=None),
+        }
+    )
+
 
 DEFAULTS_2_3 = Defaults(
-    recipes=MappingProxyType(
-        {
-            "two-stage": TWO_STAGE_2_3,
-            "hq": RecipeDefaults(
-                height=1088,
-                width=1920,
-                num_inference_steps=15,
-                video_guidance=Guidance(cfg=3.0, modality=3.0, rescale=0.45),
-                audio_guidance=Guidance(cfg=7.0, modality=3.0, rescale=1.0),
-            ),
-            "one-stage": replace(TWO_STAGE_2_3, height=512, width=768),
-            "keyframes": TWO_STAGE_2_3,
-            # What is given is not guided.
-            "audio-to-video": replace(TWO_STAGE_2_3, audio_guidance=Guidance()),
-            # Without a size, it is the source's.
-            "retake": replace(TWO_STAGE_2_3, num_inference_steps=None),
-            "retake-guided": replace(TWO_STAGE_2_3, num_inference_steps=40),
-            "distilled": replace(TWO_STAGE_2_3, num_inference_steps=None),
-            "distilled-one-stage": replace(
-                TWO_STAGE_2_3, height=512, width=768, num_inference_steps=None
-            ),
-        }
-    ),
+    recipes=_recipes(steps=30),
     num_frames=121,
     frame_rate=24.0,
     seed=10,
@@ -89,4 +95,7 @@ DEFAULTS_2_3 = Defaults(
     ),
 )
 
-DEFAULTS: Mapping[str, Defaults] = MappingProxyType({"2.3": DEFAULTS_2_3})
+DEFAULTS_2_0 = replace(DEFAULTS_2_3, recipes=_recipes(steps=40), stg_depth=29 / 48)
+
+# From the oldest on.
+DEFAULTS: Mapping[str, Defaults] = MappingProxyType({"2.0": DEFAULTS_2_0, "2.3": DEFAULTS_2_3})

@@ -100,10 +100,15 @@ def _keys_and_values(attention: Attention, told: Tensor) -> tuple[Tensor, Tensor
     return attention.split(attention.to_k(told)), attention.split(attention.to_v(told))
 
 
+def _gates(attention: Attention, x: Tensor) -> None:
+    if attention.to_gate_logits is not None:
+        attention.to_gate_logits(x)
+
+
 def _attend_to_itself(attention: Attention, x: Tensor, attending: int) -> None:
     """Rows from `attending` on have values only."""
     values = attention.to_v(x)
-    attention.to_gate_logits(x)
+    _gates(attention, x)
     if attending:
         asking = x[:attending]
         q, k = attention.split(attention.to_q(asking)), attention.split(attention.to_k(asking))
@@ -114,7 +119,7 @@ def _attend_to_itself(attention: Attention, x: Tensor, attending: int) -> None:
 def _attend(attention: Attention, asking: Tensor, told: tuple[Tensor, Tensor]) -> None:
     """What is told has a row for every row that asks, or for every text."""
     q = attention.to_q(asking)
-    attention.to_gate_logits(asking)
+    _gates(attention, asking)
     rows = len(asking)
     k, v = (
         each[:rows] if len(each) >= rows else each[:1].expand(rows, -1, -1, -1) for each in told

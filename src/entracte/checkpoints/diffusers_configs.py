@@ -46,6 +46,11 @@ def transformer_config(config: DiffusersConfig) -> dict[str, Any]:
         "apply_gated_attention": config["gated_attn"] and config["audio_gated_attn"],
         "cross_attention_adaln": config["cross_attn_mod"] and config["audio_cross_attn_mod"],
         "caption_proj_before_connector": not config["use_prompt_embeddings"],
+        "caption_channels": config["caption_channels"],
+        "use_prompt_adaln_single": config.get("use_prompt_adaln_single", True),
+        "ff_bias": config.get("ff_bias", True),
+        "audio_ff_bias": config.get("audio_ff_bias", True),
+        "use_keyframes_abs_pos_embedding": config.get("use_keyframes_abs_pos_embedding", False),
         "av_cross_ada_norm": True,
         "use_middle_indices_grid": True,
         "frequencies_precision": "float64" if config["rope_double_precision"] else "float32",
@@ -76,8 +81,9 @@ def transformer_config(config: DiffusersConfig) -> dict[str, Any]:
 
 
 def connectors_config(config: DiffusersConfig) -> dict[str, Any]:
-    translated = {
+    translated: dict[str, Any] = {
         "norm_eps": 1e-6,
+        "connector_apply_gated_attention": config["video_gated_attn"],
         "positional_embedding_theta": config["rope_theta"],
         "connector_positional_embedding_max_pos": [config["connector_rope_base_seq_len"]],
     }
@@ -127,6 +133,11 @@ def vocoder_config(config: DiffusersConfig) -> dict[str, Any]:
             "use_bias_at_final": config[f"{prefix}final_bias"],
         }
 
+    if "bwe_out_channels" not in config:
+        return generator("") | {
+            "resblock": "1",
+            "output_sampling_rate": config["output_sampling_rate"],
+        }
     return {
         "vocoder": generator(""),
         "bwe": generator("bwe_")

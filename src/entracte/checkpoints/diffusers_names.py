@@ -30,6 +30,7 @@ CONNECTORS: Mapping[str, str] = MappingProxyType(
     {
         "video_connector": "video_embeddings_connector",
         "audio_connector": "audio_embeddings_connector",
+        "text_proj_in": "text_embedding_projection.aggregate_embed",
         "video_text_proj_in": "text_embedding_projection.video_aggregate_embed",
         "audio_text_proj_in": "text_embedding_projection.audio_aggregate_embed",
         "transformer_blocks": "transformer_1d_blocks",

@@ -59,7 +59,7 @@ def vae_config(config: DiffusersConfig) -> dict[str, Any]:
         "causal_decoder": config["decoder_causal"],
         "timestep_conditioning": config["timestep_conditioning"],
         "encoder_spatial_padding_mode": config["encoder_spatial_padding_mode"],
-        "spatial_padding_mode": config["decoder_spatial_padding_mode"],
+        "decoder_spatial_padding_mode": config["decoder_spatial_padding_mode"],
     }
 
 

@@ -10,6 +10,7 @@ from .hub import GEMMA_REPOSITORY
 from .sources import ComponentSource
 
 PROJECTIONS = (
+    "text_embedding_projection.aggregate_embed.weight",
     "text_embedding_projection.video_aggregate_embed.weight",
     "text_embedding_projection.audio_aggregate_embed.weight",
 )

@@ -4,25 +4,27 @@ Needs no torch.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from entracte.errors import CheckpointError
 
 from .parts import Weights, components_of, full_keys, is_checkpoint, part_of
-from .published_sizes import published_keys, published_listing
+from .published_sizes import LISTED, published_keys, published_listing
 from .versions import version_name
 
 TRANSFORMER = "transformer"
 BLOCK = "transformer_blocks.0."
 
-# What only LTX-2.3 has.
+# What LTX-2.0 does not have.
 MARK = "prompt_adaln_single.linear.weight"
 
 
 def is_model_file(file: Weights) -> bool:
     """Whether a file holds any of a model: by its config, or by its tensors' names alone."""
-    return is_checkpoint(file.config) or not _published().isdisjoint(full_keys(file).values())
+    if is_checkpoint(file.config):
+        return True
+    keys = full_keys(file).values()
+    return any(not published_keys(version).isdisjoint(keys) for version in LISTED)
 
 
 def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
@@ -45,32 +47,40 @@ def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
     }
     parts = {part.config for part in map(part_of, shapes) if part is not None}
     missing = parts - config.keys()
+    metadata = next((file.metadata for file in files if file.metadata), {})
+    name = next(iter(versions), None)
     if TRANSFORMER in missing and TRANSFORMER in components_of(shapes):
-        config[TRANSFORMER] = _inferred(files[0].path, shapes)
-    published = published_listing()["metadata"]["config"]
+        config[TRANSFORMER] = _inferred(name, files[0].path, shapes)
+    name = name or version_name(metadata, config, files[0].path)
+    published = published_listing(name)["metadata"]["config"]
     for part in missing - config.keys():
         config[part] = published[part]
-    metadata = next((file.metadata for file in files if file.metadata), {})
-    name = next(iter(versions), None) or version_name(metadata, config, files[0].path)
     return name, config
 
 
-def _inferred(where: object, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """A transformer's config: the published one, with the sizes that its tensors have."""
+def _inferred(
+    version: str | None, where: object, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """A transformer's config: the published one, with the sizes that its tensors have.
+
+    version: by its name, where a header declares it.
+    """
     of = {
         part.kept + full.removeprefix(part.prefix): shape
         for full, shape in shapes.items()
         if (part := part_of(full)) is not None and part.config == TRANSFORMER
     }
-    config: dict[str, Any] = dict(published_listing()["metadata"]["config"][TRANSFORMER])
-    if MARK not in of:
-        return {**config, "cross_attention_adaln": False}  # of an older version, which is refused
+    version = version or ("2.3" if MARK in of else "2.0")
+    config: dict[str, Any] = dict(published_listing(version)["metadata"]["config"][TRANSFORMER])
     layers = {name.split(".")[1] for name in of if name.startswith("transformer_blocks.")}
     config["num_layers"] = len(layers)
     for stream in ("", "audio_"):
         try:
             width = of[f"{stream}scale_shift_table"][1]
-            heads = of[f"{BLOCK}{stream}attn1.to_gate_logits.bias"][0]
+            # Without gates nothing tells how many there are.
+            heads = config[f"{stream}num_attention_heads"]
+            if config.get("apply_gated_attention"):
+                heads = of[f"{BLOCK}{stream}attn1.to_gate_logits.bias"][0]
             sizes = {
                 "in_channels": of[f"{stream}patchify_proj.weight"][1],
                 "out_channels": of[f"{stream}proj_out.weight"][0],
@@ -101,8 +111,3 @@ def _connector(of: Mapping[str, Sequence[int]], stream: str) -> dict[str, int]:
         f"{stream}connector_num_attention_heads": gates[0],
         f"{stream}connector_attention_head_dim": norm[0] // gates[0],
     }
-
-
-@lru_cache(maxsize=1)
-def _published() -> frozenset[str]:
-    return frozenset(published_keys())

@@ -24,9 +24,11 @@ TRANSFORMER = (
             "scale_shift_table",
             "adaln_single.",
             "prompt_adaln_single.",
+            "caption_projection.",
         )
     ),
     "av_ca_",
+    "keyframes_abs_pos_embedding",
 )
 
 
@@ -109,14 +111,14 @@ def full_keys(file: Weights) -> Mapping[str, str]:
     has convolutions of three dimensions, and sound has none.
     """
     vae = "vae." if any(len(each.shape) == 5 for each in file.tensors.values()) else "audio_vae."
-    is_vocoder = any(key.startswith("bwe_generator.") for key in file.tensors)
+    is_vocoder = any(key.startswith(("bwe_generator.", "conv_pre.")) for key in file.tensors)
 
     def full(key: str) -> str:
         if is_vocoder:
             return f"vocoder.{key}"
         if key.startswith(("decoder.", "encoder.", "per_channel_statistics.")):
             return vae + key
-        if key.startswith(("video_aggregate_embed.", "audio_aggregate_embed.")):
+        if key.startswith(("video_aggregate_embed.", "audio_aggregate_embed.", "aggregate_embed.")):
             return PROJECTION + key
         return key
 

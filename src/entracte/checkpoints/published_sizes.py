@@ -1,19 +1,25 @@
-"""The published LTX-2.3 checkpoint and upsampler, tensor by tensor, as their headers list them."""
+"""The published checkpoints, tensor by tensor, as their headers list them.
+
+That of LTX-2.3 is listed from its header. LTX-2.0's list follows from the sizes that diffusers has
+for it (`benchmarks/published_listing.py`).
+"""
 
 import gzip
 import json
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-LISTING = "ltx-2.3-full.json.gz"
+LISTED = ("2.0", "2.3")
 
 
-def published_listing() -> Any:
+def published_listing(version: str = "2.3") -> Any:
     """`tensors` (shape by key) and `metadata` of the checkpoint; the same under `upsampler`."""
-    packed = (files("entracte.checkpoints") / "data" / LISTING).read_bytes()
+    packed = (files("entracte.checkpoints") / "data" / f"ltx-{version}-full.json.gz").read_bytes()
     return json.loads(gzip.decompress(packed))
 
 
-def published_keys() -> list[str]:
-    """The keys of the published checkpoint."""
-    return list(published_listing()["tensors"])
+@lru_cache(maxsize=len(LISTED))
+def published_keys(version: str = "2.3") -> frozenset[str]:
+    """The keys of the published checkpoint of a version."""
+    return frozenset(published_listing(version)["tensors"])

@@ -1,5 +1,6 @@
 """Which version of LTX a checkpoint is. Needs no torch."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,13 @@ def version_name(metadata: Mapping[str, str], config: Mapping[str, Any], where: 
 
 
 def _declared(metadata: Mapping[str, str]) -> str:
-    return ".".join(metadata.get("model_version", "").split(".")[:2])
+    """Empty where nothing is declared, or nothing that is a version."""
+    match = re.match(r"(\d+)\.(\d+)", metadata.get("model_version", ""))
+    if match is None:
+        return ""
+    number = int(match[1]), int(match[2])
+    # What came between the two is taken for the older one, as officially.
+    return "2.0" if (2, 0) <= number < (2, 3) else f"{number[0]}.{number[1]}"
 
 
 def _implied(config: Mapping[str, Any], where: object) -> str:

@@ -16,9 +16,12 @@ MEL_BINS = 16
 
 
 class AudioVae(Component):
-    """diffusers' model, taking normalised latents."""
+    """diffusers' model, taking normalised latents.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    encodes: whether it has the encoder, which only a sound that is given needs.
+    """
+
+    def __init__(self, config: Mapping[str, Any], encodes: bool = True) -> None:
         from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
 
         super().__init__()
@@ -46,6 +49,8 @@ class AudioVae(Component):
         # diffusers takes the width of its layers for the number of features.
         for name in STATISTICS.values():
             self.model.register_buffer(name, torch.empty(CHANNELS * MEL_BINS))
+        if not encodes:
+            del self.model.encoder
         use_quick_convolutions(self)
 
     def encode(self, mel: Tensor) -> Tensor:

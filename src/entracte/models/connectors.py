@@ -18,6 +18,9 @@ from .transformer.attention import Attention, FeedForward
 from .transformer.rotary import Rotary, rotary_table
 
 CONTEXT_TOKENS = 1024
+
+# What LTX-2.0 multiplies normalised states by.
+STATES_SCALE = 8
 REGISTERS = 128
 
 
@@ -30,19 +33,24 @@ class TextContext:
 
 
 class Connectors(Component):
-    """Both streams' projections and connectors.
+    """The projection of the text encoder's states, and a connector for each stream.
 
-    text_width: the width of the text encoder's states times their number (its layers + 1).
+    text_width: the width of the states times their number (the text encoder's layers + 1).
+    shared: whether both streams have one projection, and connectors of the same sizes (LTX-2.0).
     """
 
-    def __init__(self, config: Mapping[str, Any], text_width: int) -> None:
+    def __init__(self, config: Mapping[str, Any], text_width: int, shared: bool = False) -> None:
         super().__init__()
         self.video_embeddings_connector = Connector(config, "")
-        self.audio_embeddings_connector = Connector(config, "audio_")
-        self.text_embedding_projection = Projections(
-            text_width,
+        self.audio_embeddings_connector = Connector(config, "" if shared else "audio_")
+        width, audio_width = (
             self.video_embeddings_connector.width,
             self.audio_embeddings_connector.width,
+        )
+        self.text_embedding_projection: SharedProjection | Projections = (
+            SharedProjection(text_width, width)
+            if shared
+            else Projections(text_width, width, audio_width)
         )
 
     def restore_buffers(self) -> None:
@@ -54,24 +62,46 @@ class Connectors(Component):
 
         states: [tokens, hidden width, layers + 1], no padding, at most 1,024 tokens.
         """
-        projections = self.text_embedding_projection
-        variance = states.square().mean(dim=1, keepdim=True)
-        normed = (states * torch.rsqrt(variance + 1e-6)).flatten(1)
-        video, audio = projections.video_aggregate_embed, projections.audio_aggregate_embed
-        hidden_width = states.shape[1]
-        video_tokens = video(normed * math.sqrt(video.out_features / hidden_width))
-        audio_tokens = audio(normed * math.sqrt(audio.out_features / hidden_width))
+        video, audio = self.text_embedding_projection(states)
         return TextContext(
-            self.video_embeddings_connector(video_tokens),
-            self.audio_embeddings_connector(audio_tokens),
+            self.video_embeddings_connector(video), self.audio_embeddings_connector(audio)
         )
 
 
 class Projections(nn.Module):
+    """A projection for each stream, of states whose every layer is RMS-normed by token."""
+
     def __init__(self, width: int, video_width: int, audio_width: int) -> None:
         super().__init__()
         self.video_aggregate_embed = nn.Linear(width, video_width)
         self.audio_aggregate_embed = nn.Linear(width, audio_width)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """States as `Connectors` takes them to [tokens, width of the stream] for each."""
+        variance = states.square().mean(dim=1, keepdim=True)
+        normed = (states * torch.rsqrt(variance + 1e-6)).flatten(1)
+        video, audio = self.video_aggregate_embed, self.audio_aggregate_embed
+        hidden_width = states.shape[1]
+        return (
+            video(normed * math.sqrt(video.out_features / hidden_width)),
+            audio(normed * math.sqrt(audio.out_features / hidden_width)),
+        )
+
+
+class SharedProjection(nn.Module):
+    """One projection, of states whose every layer is centred and divided by its range."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.aggregate_embed = nn.Linear(width, out, bias=False)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """States as `Connectors` takes them to [tokens, width], for both streams the same."""
+        mean = states.sum(dim=(0, 1)) / (states[..., 0].numel() + 1e-6)
+        spread = states.amax(dim=(0, 1)) - states.amin(dim=(0, 1))
+        normed = STATES_SCALE * (states - mean) / (spread + 1e-6)
+        tokens = self.aggregate_embed(normed.flatten(1))
+        return tokens, tokens
 
 
 class Connector(nn.Module):
@@ -87,13 +117,15 @@ class Connector(nn.Module):
         super().__init__()
         self.heads = config[f"{prefix}connector_num_attention_heads"]
         head_dim = config[f"{prefix}connector_attention_head_dim"]
+        gated = config.get("connector_apply_gated_attention", False)
+        bias = config.get("connector_ff_bias", True)
         self.width = self.heads * head_dim
         self.eps = config["norm_eps"]
         self.theta = config["positional_embedding_theta"]
         self.max_positions = config["connector_positional_embedding_max_pos"]
         self.learnable_registers = nn.Parameter(torch.empty(REGISTERS, self.width))
         self.transformer_1d_blocks = nn.ModuleList(
-            ConnectorBlock(self.width, self.heads, head_dim, self.eps)
+            ConnectorBlock(self.width, self.heads, head_dim, self.eps, gated, bias)
             for _ in range(config[f"{prefix}connector_num_layers"])
         )
         for name in ("cos", "sin"):
@@ -124,11 +156,19 @@ class Connector(nn.Module):
 class ConnectorBlock(nn.Module):
     """Pre-norm self-attention and feed-forward."""
 
-    def __init__(self, width: int, heads: int, head_dim: int, eps: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_dim: int,
+        eps: float,
+        gated: bool = True,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.eps = eps
-        self.attn1 = Attention(width, width, heads, head_dim, eps)
-        self.ff = FeedForward(width)
+        self.attn1 = Attention(width, width, heads, head_dim, eps, gated)
+        self.ff = FeedForward(width, bias)
 
     def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
         x = x + self.attn1(F.rms_norm(x, x.shape[-1:], eps=self.eps), rotary)

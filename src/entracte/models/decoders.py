@@ -16,7 +16,7 @@ class Decoders(Protocol):
         """Latents [1, channels, k+1, h, w] to pixels [1, 3, 8k+1, 32h, 32w]."""
 
     def sound(self, vocoder: "Vocoder", mel: Tensor) -> Tensor:
-        """Log-mel [1, 2, frames, 64] float32 to a waveform [1, 2, samples] in -1..1."""
+        """Log-mel [1, 2, frames, 64] in the vocoder's dtype to a waveform [1, 2, samples]."""
 
 
 class PlainDecoders:

@@ -20,7 +20,7 @@ from .gemma import TextEncoder
 from .transformer import Transformer, TransformerConfig
 from .upsampler import Upsampler
 from .video_vae import VideoVae
-from .vocoder import Vocoder
+from .vocoder import Vocoder, extends_bandwidth
 
 Config = Mapping[str, Any]
 
@@ -54,26 +54,10 @@ class ModelVersion:
         return self.fixed_dtypes.get(component, dtype)
 
 
-def _text_encoder(config: Config, _: Shapes) -> TextEncoder:
-    from transformers import Gemma3Config
-
-    return TextEncoder(Gemma3Config(**config))
-
-
-def _connectors(config: Config, shapes: Shapes) -> Connectors:
-    projection = shapes.get("text_embedding_projection.video_aggregate_embed.weight")
-    if projection is None:
-        raise CheckpointError("the checkpoint has no text_embedding_projection")
-    return Connectors(config, text_width=projection[1])
-
-
-# Another value belongs to another version's transformer.
-LTX_2_3_TRANSFORMER: Config = MappingProxyType(
+# Of every version's transformer. What is False may be missing in its config.
+ALL_TRANSFORMERS: Config = MappingProxyType(
     {
         "rope_type": "split",
-        "apply_gated_attention": True,
-        "cross_attention_adaln": True,
-        "caption_proj_before_connector": True,
         "av_cross_ada_norm": True,
         "use_middle_indices_grid": True,
         "frequencies_precision": "float64",
@@ -81,33 +65,116 @@ LTX_2_3_TRANSFORMER: Config = MappingProxyType(
         "norm_elementwise_affine": False,
     }
 )
+LTX_2_0_TRANSFORMER: Config = MappingProxyType(
+    {
+        **ALL_TRANSFORMERS,
+        "apply_gated_attention": False,
+        "cross_attention_adaln": False,
+        "caption_proj_before_connector": False,
+        "use_keyframes_abs_pos_embedding": False,
+    }
+)
+LTX_2_3_TRANSFORMER: Config = MappingProxyType(
+    {
+        **ALL_TRANSFORMERS,
+        "apply_gated_attention": True,
+        "cross_attention_adaln": True,
+        "caption_proj_before_connector": True,
+        "use_keyframes_abs_pos_embedding": False,
+    }
+)
+
+# The projection of the text encoder's states: shared by both streams, or the video's.
+SHARED_PROJECTION = "text_embedding_projection.aggregate_embed.weight"
+VIDEO_PROJECTION = "text_embedding_projection.video_aggregate_embed.weight"
 
 
-def _transformer(config: Config, _: Shapes) -> Transformer:
-    for key, expected in LTX_2_3_TRANSFORMER.items():
-        if config.get(key) != expected:
+def _transformer(version: str, rules: Config) -> Builder:
+    def build(config: Config, _: Shapes) -> Transformer:
+        for key, expected in rules.items():
+            found = config.get(key) if expected is not False else config.get(key) or False
+            if found != expected:
+                raise CheckpointError(
+                    f"transformer config has {key}={config.get(key)!r}; LTX-{version} has "
+                    f"{expected!r}"
+                )
+        return Transformer(TransformerConfig.from_header(config))
+
+    return build
+
+
+def _connectors(shared: bool) -> Builder:
+    def build(config: Config, shapes: Shapes) -> Connectors:
+        projection = shapes.get(SHARED_PROJECTION if shared else VIDEO_PROJECTION)
+        if projection is None:
+            raise CheckpointError("the checkpoint has no text_embedding_projection")
+        return Connectors(config, text_width=projection[1], shared=shared)
+
+    return build
+
+
+def _vocoder(version: str, extends: bool) -> Builder:
+    def build(config: Config, _: Shapes) -> Vocoder:
+        if extends_bandwidth(config) != extends:
+            has, other = ("no", "one") if extends else ("a", "none")
             raise CheckpointError(
-                f"transformer config has {key}={config.get(key)!r}; LTX-2.3 has {expected!r}"
+                f"vocoder config has {has} bandwidth extension; LTX-{version} has {other}"
             )
-    return Transformer(TransformerConfig.from_header(config))
+        return Vocoder(config)
 
+    return build
+
+
+def _text_encoder(config: Config, _: Shapes) -> TextEncoder:
+    from transformers import Gemma3Config
+
+    return TextEncoder(Gemma3Config(**config))
+
+
+def _audio_vae(config: Config, shapes: Shapes) -> AudioVae:
+    return AudioVae(config, encodes=any(name.startswith("model.encoder.") for name in shapes))
+
+
+COMMON: Mapping[str, Builder] = MappingProxyType(
+    {
+        "text_encoder": _text_encoder,
+        "video_vae": lambda config, _: VideoVae(config),
+        "audio_vae": _audio_vae,
+        "upsampler": lambda config, _: Upsampler(config),
+    }
+)
+BLOCKS = MappingProxyType({"transformer": "transformer_blocks", "text_encoder": "model.layers"})
+
+LTX_2_0 = ModelVersion(
+    name="2.0",
+    defaults=DEFAULTS["2.0"],
+    builders=MappingProxyType(
+        {
+            **COMMON,
+            "connectors": _connectors(shared=True),
+            "transformer": _transformer("2.0", LTX_2_0_TRANSFORMER),
+            "vocoder": _vocoder("2.0", extends=False),
+        }
+    ),
+    blocks=BLOCKS,
+    fixed_dtypes=MappingProxyType({}),
+)
 
 LTX_2_3 = ModelVersion(
     name="2.3",
     defaults=DEFAULTS["2.3"],
     builders=MappingProxyType(
         {
-            "text_encoder": _text_encoder,
-            "connectors": _connectors,
-            "transformer": _transformer,
-            "video_vae": lambda config, _: VideoVae(config),
-            "audio_vae": lambda config, _: AudioVae(config),
-            "vocoder": lambda config, _: Vocoder(config),
-            "upsampler": lambda config, _: Upsampler(config),
+            **COMMON,
+            "connectors": _connectors(shared=False),
+            "transformer": _transformer("2.3", LTX_2_3_TRANSFORMER),
+            "vocoder": _vocoder("2.3", extends=True),
         }
     ),
-    blocks=MappingProxyType({"transformer": "transformer_blocks", "text_encoder": "model.layers"}),
+    blocks=BLOCKS,
     fixed_dtypes=MappingProxyType({"vocoder": torch.float32}),
 )
 
-VERSIONS: Mapping[str, ModelVersion] = MappingProxyType({LTX_2_3.name: LTX_2_3})
+VERSIONS: Mapping[str, ModelVersion] = MappingProxyType(
+    {each.name: each for each in (LTX_2_0, LTX_2_3)}
+)

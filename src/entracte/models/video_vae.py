@@ -41,7 +41,7 @@ class VideoVae(Component):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         if config.get("timestep_conditioning") or config.get("causal_decoder"):
-            raise CheckpointError("video VAE config is not that of LTX-2.3")
+            raise CheckpointError("video VAE config is not that of LTX-2")
         channels = config["latent_channels"]
         self.encoder = VideoEncoder(config)
         self.decoder = VideoDecoder(config)
@@ -77,7 +77,7 @@ class VideoEncoder(nn.Module):
 
         super().__init__()
         self.patch = config["patch_size"]
-        padding = config["encoder_spatial_padding_mode"]
+        padding = spatial_padding(config, "encoder", "zeros")
         latent_channels = config["latent_channels"]
         width = config.get("encoder_base_channels", latent_channels)
         self.conv_in = LTX2VideoCausalConv3d(
@@ -125,7 +125,7 @@ class VideoDecoder(nn.Module):
 
         super().__init__()
         self.patch = config["patch_size"]
-        padding = config["spatial_padding_mode"]
+        padding = spatial_padding(config, "decoder", "reflect")
         blocks: Sequence[tuple[str, Mapping[str, Any]]] = list(reversed(config["decoder_blocks"]))
         width = config.get("decoder_base_channels", 128)
         for kind, options in blocks:
@@ -166,6 +166,16 @@ class VideoDecoder(nn.Module):
         p = self.patch
         out: Tensor = x.unflatten(1, (-1, p, p))  # [b, c, p (width), p (height), f, h, w]
         return out.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
+
+
+def spatial_padding(config: Mapping[str, Any], side: str, default: str) -> str:
+    """How convolutions pad at the edges of the picture.
+
+    One value for both sides wins over a side's own, as officially.
+    """
+    own = config.get(f"{side}_spatial_padding_mode", default)
+    found: str = config.get("spatial_padding_mode", own)
+    return found
 
 
 def file_to_module(key: str) -> str:

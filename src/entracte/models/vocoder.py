@@ -1,6 +1,7 @@
-"""The vocoder: mel spectrogram to waveform, then bandwidth extension. The model is diffusers'.
+"""The vocoder: mel spectrogram to waveform, perhaps with bandwidth extension after it.
 
-It always runs in float32: bfloat16 would degrade the spectrum by 40 to 90 per cent.
+The models are diffusers'. With the extension it always runs in float32: bfloat16 would degrade the
+spectrum by 40 to 90 per cent.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ RENAMES = (
 # For configs that leave them out, as the published ones do.
 RESBLOCK_KERNELS = [3, 7, 11]
 RESBLOCK_DILATIONS = [[1, 3, 5], [1, 3, 5], [1, 3, 5]]
+PLAIN_KERNELS, PLAIN_FACTORS, PLAIN_RATE = [16, 15, 8, 4, 4], [6, 5, 2, 2, 2], 24_000
 
 # Applies an activation to [rows, channels, samples].
 Activate = Callable[["AntiAliasAct1d", Tensor], Tensor]
@@ -58,51 +60,50 @@ def same_sums() -> Iterator[None]:
 
 
 class Vocoder(Component):
-    """diffusers' model, built from the header's `vocoder` config."""
+    """diffusers' model, built from the header's `vocoder` config.
+
+    A flat config is that of HiFi-GAN (arXiv 2010.05646), as LTX-2.0 has it; another has a generator
+    of a narrow band and one that extends it.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
-
         super().__init__()
-        if "bwe" not in config or "vocoder" not in config:
-            raise CheckpointError("vocoder config has no bandwidth extension; LTX-2.3 has one")
-        base, extension = config["vocoder"], config["bwe"]
-        for part in (base, extension):
-            if part["resblock"] != "AMP1" or part["activation"] != "snakebeta":
-                raise CheckpointError("vocoder config is not that of LTX-2.3")
-        self.sample_rate: int = extension["output_sampling_rate"]
-        self._resampling = self.sample_rate // extension["input_sampling_rate"]
-        bandwidth = _generator(extension, extension["num_mels"])
-        self.model = LTX2VocoderWithBWE(
-            **_generator(base, mel_bins=64),
-            # diffusers does not clamp the first generator's waveform; the official code does.
-            final_act_fn="tanh" if base["use_tanh_at_final"] else "clamp",
-            **{f"bwe_{name}": value for name, value in bandwidth.items()},
-            bwe_final_act_fn=None,
-            filter_length=extension["n_fft"],
-            hop_length=extension["hop_length"],
-            window_length=extension["n_fft"],
-            num_mel_channels=extension["num_mels"],
-            input_sampling_rate=extension["input_sampling_rate"],
-            output_sampling_rate=self.sample_rate,
-        )
+        self._extends = extends_bandwidth(config)
+        if self._extends:
+            extension = config["bwe"]
+            self.sample_rate: int = extension["output_sampling_rate"]
+            self._resampling = self.sample_rate // extension["input_sampling_rate"]
+            self.model = _extending(config["vocoder"], extension)
+        else:
+            self.sample_rate = config.get("output_sampling_rate", PLAIN_RATE)
+            self.model = _plain(config, self.sample_rate)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the spectrogram that it takes."""
+        found: torch.dtype = next(self.parameters()).dtype
+        return found
 
     def restore_buffers(self) -> None:
-        from diffusers.pipelines.ltx2.vocoder import UpSample1d
+        if self._extends:
+            from diffusers.pipelines.ltx2.vocoder import UpSample1d
 
-        self.model.resampler = UpSample1d(
-            ratio=self._resampling, window_type="hann", persistent=False
-        )
+            self.model.resampler = UpSample1d(
+                ratio=self._resampling, window_type="hann", persistent=False
+            )
 
     def forward(self, mel: Tensor, activate: Activate = activated) -> Tensor:
-        """Log-mel [1, 2, frames, 64] float32 to a waveform [1, 2, samples] in -1..1.
+        """Log-mel [1, 2, frames, 64] in its dtype to a waveform [1, 2, samples] in -1..1.
 
-        diffusers' forward, in which activations may be computed otherwise.
+        diffusers' forward, in which anti-aliased activations may be computed otherwise.
         """
         with same_sums():
-            return self._forward(mel, activate)
+            if self._extends:
+                return self._extended(mel, activate)
+            waveform: Tensor = self.model(mel)
+            return waveform
 
-    def _forward(self, mel: Tensor, activate: Activate) -> Tensor:
+    def _extended(self, mel: Tensor, activate: Activate) -> Tensor:
         model = self.model
         narrow = _generate(model.vocoder, mel, activate)
         samples = narrow.shape[2]
@@ -139,17 +140,64 @@ def _residual(block: Any, x: Tensor, activate: Activate) -> Tensor:
 
 def file_to_module(key: str) -> str:
     """A published key, without `vocoder.`, as a parameter name of Vocoder."""
+    name = f"model.{key}"
     for published, ours in RENAMES:
-        key = key.replace(published, ours)
-    return f"model.{key}"
+        name = name.replace(published, ours)
+    return name
 
 
 def module_to_file(name: str) -> str:
     """The inverse of `file_to_module`."""
-    key = name.removeprefix("model.")
     for published, ours in RENAMES:
-        key = key.replace(ours, published)
-    return key
+        name = name.replace(ours, published)
+    return name.removeprefix("model.")
+
+
+def extends_bandwidth(config: Mapping[str, Any]) -> bool:
+    """Whether a `vocoder` config is that of a vocoder with bandwidth extension."""
+    return "bwe" in config and "vocoder" in config
+
+
+def _extending(base: Mapping[str, Any], extension: Mapping[str, Any]) -> Any:
+    from diffusers.pipelines.ltx2.vocoder import LTX2VocoderWithBWE
+
+    for part in (base, extension):
+        if part["resblock"] != "AMP1" or part["activation"] != "snakebeta":
+            raise CheckpointError("vocoder config is not that of LTX-2.3")
+    bandwidth = _generator(extension, extension["num_mels"])
+    return LTX2VocoderWithBWE(
+        **_generator(base, mel_bins=64),
+        # diffusers does not clamp the first generator's waveform; the official code does.
+        final_act_fn="tanh" if base["use_tanh_at_final"] else "clamp",
+        **{f"bwe_{name}": value for name, value in bandwidth.items()},
+        bwe_final_act_fn=None,
+        filter_length=extension["n_fft"],
+        hop_length=extension["hop_length"],
+        window_length=extension["n_fft"],
+        num_mel_channels=extension["num_mels"],
+        input_sampling_rate=extension["input_sampling_rate"],
+        output_sampling_rate=extension["output_sampling_rate"],
+    )
+
+
+def _plain(config: Mapping[str, Any], rate: int) -> Any:
+    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+
+    if str(config["resblock"]) != "1":
+        raise CheckpointError("vocoder config is not that of LTX-2.0")
+    channels = 2 if config["stereo"] else 1
+    return LTX2Vocoder(
+        in_channels=channels * 64,
+        hidden_channels=config["upsample_initial_channel"],
+        out_channels=channels,
+        upsample_kernel_sizes=config.get("upsample_kernel_sizes", PLAIN_KERNELS),
+        upsample_factors=config.get("upsample_rates", PLAIN_FACTORS),
+        resnet_kernel_sizes=config.get("resblock_kernel_sizes", RESBLOCK_KERNELS),
+        resnet_dilations=config.get("resblock_dilation_sizes", RESBLOCK_DILATIONS),
+        final_act_fn="tanh" if config.get("use_tanh_at_final", True) else "clamp",
+        final_bias=config.get("use_bias_at_final", True),
+        output_sampling_rate=rate,
+    )
 
 
 def _generator(config: Mapping[str, Any], mel_bins: int) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def part_of(stream: StreamInput, rank: int, counts: Sequence[int]) -> StreamInpu
         sigma=stream.sigma,
         contexts=stream.contexts,
         rotary=StreamRotary(own, cross),
+        pictures=tuple(
+            (max(first, start) - start, min(last, stop) - start)
+            for first, last in stream.pictures
+            if first < stop and last > start
+        ),
     )
 
 

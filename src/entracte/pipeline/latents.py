@@ -125,8 +125,8 @@ def decode_audio(
     vae: AudioVae, vocoder: Vocoder, latent: Tensor, decoders: Decoders = PLAIN
 ) -> Tensor:
     """Normalised latents [1, 8, tokens, 16] to [channels, samples] float32 in -1..1, on the CPU."""
-    waveform = decoders.sound(vocoder, vae.decode(latent).to(torch.float32))
-    return waveform[0].cpu()
+    waveform = decoders.sound(vocoder, vae.decode(latent).to(vocoder.dtype))
+    return waveform[0].float().cpu()
 
 
 def decode_video(

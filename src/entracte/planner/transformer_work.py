@@ -197,10 +197,9 @@ class TransformerMeter:
         )
 
     def _context(self) -> TextContext:
-        config = self.config
+        video, audio = self.config.context_widths
         return TextContext(
-            self._empty(1, CONTEXT_TOKENS, config.video.context_dim),
-            self._empty(1, CONTEXT_TOKENS, config.audio.context_dim),
+            self._empty(1, CONTEXT_TOKENS, video), self._empty(1, CONTEXT_TOKENS, audio)
         )
 
     def _rotary(self, phase: PhaseLoad) -> tuple[StreamRotary, StreamRotary]:

@@ -56,7 +56,7 @@ def describe_lora(file: TensorFile) -> tuple[str, dict[str, Any]]:
 def published_parameters() -> dict[str, list[str]]:
     """The names of every parameter of LTX-2.3 that a LoRA may change, by component."""
     found: dict[str, list[str]] = {"transformer": [], "connectors": []}
-    for key in published_keys():
+    for key in sorted(published_keys()):
         part = part_of(key)
         if part is not None and part.component in found:
             found[part.component].append(parameter_name(key, part))

@@ -151,7 +151,8 @@ def _tensors(conditions: StreamConditions) -> list[Tensor]:
     c = conditions
     rotary = [c.rotary.cos, c.rotary.sin, c.cross_rotary.cos, c.cross_rotary.sin]
     numbers = [] if c.timesteps.numbers is None else [c.timesteps.numbers]
-    return [c.contexts, c.timestep, c.prompt, c.cross, c.cross_gate, *rotary, *numbers]
+    prompt = [] if c.prompt is None else [c.prompt]
+    return [c.contexts, c.timestep, *prompt, c.cross, c.cross_gate, *rotary, *numbers]
 
 
 def _shape(conditions: StreamConditions) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""The LTX-2.3 transformer."""
+"""The transformer of LTX-2."""
 
 from .attention import attend
 from .config import TransformerConfig

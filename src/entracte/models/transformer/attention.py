@@ -1,5 +1,6 @@
-"""Attention with query/key RMS norm over the full width and a gate for every head."""
+"""Attention with query/key RMS norm over the full width, and perhaps a gate for every head."""
 
+import torch
 from torch import Tensor, nn
 
 from entracte.models.float8 import Activations
@@ -25,7 +26,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Queries from one sequence, keys and values from another (or the same).
 
-    A head's output is scaled by 2*sigmoid(gate), so that a gate of zero leaves it unchanged.
+    gated: whether a head's output is scaled by 2*sigmoid(gate), so that a gate of zero leaves it
+        unchanged.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Attention(nn.Module):
         heads: int,
         head_dim: int,
         eps: float,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         width = heads * head_dim
@@ -45,13 +48,14 @@ class Attention(nn.Module):
         self.to_q = Linear(query_dim, width)
         self.to_k = Linear(context_dim, width)
         self.to_v = Linear(context_dim, width)
-        self.to_gate_logits = Linear(query_dim, heads)
+        self.to_gate_logits = Linear(query_dim, heads) if gated else None
         self.to_out = nn.ModuleList([Linear(width, query_dim)])
 
     @property
-    def asking(self) -> tuple[nn.Module, nn.Module]:
+    def asking(self) -> tuple[nn.Module, ...]:
         """The linears that take the asking tokens."""
-        return self.to_q, self.to_gate_logits
+        gates = () if self.to_gate_logits is None else (self.to_gate_logits,)
+        return self.to_q, *gates
 
     @property
     def telling(self) -> tuple[nn.Module, nn.Module]:
@@ -84,24 +88,32 @@ class Attention(nn.Module):
         """[rows, tokens, context_dim] -> [rows, tokens, heads, head_dim]"""
         return self.split(self.to_v(x))
 
-    def gates(self, x: Activations, ops: Elementwise = PLAIN) -> Tensor:
-        """Of the heads, by the query tokens: [rows, tokens, query_dim] -> [rows, tokens, heads]"""
-        return ops.gates(self.to_gate_logits, x)
+    def gates(self, x: Activations, ops: Elementwise = PLAIN) -> Tensor | None:
+        """Of the heads, by the query tokens: [rows, tokens, query_dim] -> [rows, tokens, heads].
+
+        None where heads have no gates.
+        """
+        return None if self.to_gate_logits is None else ops.gates(self.to_gate_logits, x)
 
     def project(
         self,
         heads_out: Tensor,
-        gates: Tensor,
+        gates: Tensor | None,
         kept: Tensor | None = None,
         ops: Elementwise = PLAIN,
     ) -> Tensor:
-        """Gate the heads, and project them to [rows, tokens, query_dim].
+        """Gate the heads, where they have gates, and project them to [rows, tokens, query_dim].
 
         heads_out: [rows, tokens, devices, heads / devices, head_dim], which is overwritten.
         kept: the heads of further rows, which follow it.
         """
         output = self.to_out[0]
-        out: Tensor = output(ops.gated_heads(heads_out, gates, kept, takes_float8(output)))
+        if gates is None:
+            heads = heads_out.flatten(2, 3)
+            gated = (heads if kept is None else torch.cat([heads, kept])).flatten(2)
+        else:
+            gated = ops.gated_heads(heads_out, gates, kept, takes_float8(output))
+        out: Tensor = output(gated)
         return out
 
     def split(self, x: Tensor) -> Tensor:
@@ -117,9 +129,10 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Two linears with a tanh-GELU between; the names `net.0.proj` and `net.2` are the file's."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: bool = True) -> None:
         super().__init__()
-        self.net = nn.ModuleList([_InnerProjection(width), nn.Identity(), Linear(4 * width, width)])
+        last = Linear(4 * width, width, bias)
+        self.net = nn.ModuleList([_InnerProjection(width, bias), nn.Identity(), last])
 
     @property
     def first(self) -> nn.Module:
@@ -133,9 +146,9 @@ class FeedForward(nn.Module):
 
 
 class _InnerProjection(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
-        self.proj = Linear(width, 4 * width)
+        self.proj = Linear(width, 4 * width, bias)
 
     def forward(self, x: Activations) -> Tensor:
         out: Tensor = self.proj(x)

@@ -26,7 +26,8 @@ class StreamConditions:
         attention.
     contexts: [contexts, text tokens, context_dim].
     timestep [timesteps, 9, width], prompt [2, width], cross [timesteps, 4, width] and cross_gate
-    [1, width]: modulation that a block adds to its own tables.
+    [1, width]: modulation that a block adds to its own tables. Without modulation of text,
+    `timestep` has six rows, and `prompt` is None.
     """
 
     timesteps: TokenTimesteps
@@ -34,7 +35,7 @@ class StreamConditions:
     cross_rotary: Rotary
     contexts: Tensor
     timestep: Tensor
-    prompt: Tensor
+    prompt: Tensor | None
     cross: Tensor
     cross_gate: Tensor
 
@@ -84,7 +85,7 @@ class Block(nn.Module):
         self.eps = config.norm_eps
 
         def attention(asking: int, told: int, stream: StreamConfig) -> Attention:
-            return Attention(asking, told, stream.heads, stream.head_dim, self.eps)
+            return Attention(asking, told, stream.heads, stream.head_dim, self.eps, config.gated)
 
         self.attn1 = attention(video.width, video.width, video)
         self.attn2 = attention(video.width, video.context_dim, video)
@@ -92,12 +93,16 @@ class Block(nn.Module):
         self.audio_attn2 = attention(audio.width, audio.context_dim, audio)
         self.audio_to_video_attn = attention(video.width, audio.width, audio)
         self.video_to_audio_attn = attention(audio.width, video.width, audio)
-        self.ff = FeedForward(video.width)
-        self.audio_ff = FeedForward(audio.width)
-        self.scale_shift_table = nn.Parameter(torch.empty(9, video.width))
-        self.audio_scale_shift_table = nn.Parameter(torch.empty(9, audio.width))
-        self.prompt_scale_shift_table = nn.Parameter(torch.empty(2, video.width))
-        self.audio_prompt_scale_shift_table = nn.Parameter(torch.empty(2, audio.width))
+        self.ff = FeedForward(video.width, config.ff_bias)
+        self.audio_ff = FeedForward(audio.width, config.audio_ff_bias)
+        rows = config.modulation_rows
+        self.scale_shift_table = nn.Parameter(torch.empty(rows, video.width))
+        self.audio_scale_shift_table = nn.Parameter(torch.empty(rows, audio.width))
+        self.prompt_scale_shift_table: nn.Parameter | None = None
+        self.audio_prompt_scale_shift_table: nn.Parameter | None = None
+        if config.modulates_text:
+            self.prompt_scale_shift_table = nn.Parameter(torch.empty(2, video.width))
+            self.audio_prompt_scale_shift_table = nn.Parameter(torch.empty(2, audio.width))
         self.scale_shift_table_a2v_ca_video = nn.Parameter(torch.empty(5, video.width))
         self.scale_shift_table_a2v_ca_audio = nn.Parameter(torch.empty(5, audio.width))
 
@@ -320,7 +325,7 @@ def _shared(
     attention: Attention,
     conditions: StreamConditions,
     table: Tensor,
-    prompt: Tensor,
+    prompt: Tensor | None,
     cross: Tensor,
     ops: Elementwise,
     exchange: Exchange,
@@ -329,14 +334,21 @@ def _shared(
     timesteps = conditions.timesteps
     rows = (table + conditions.timestep).unbind(1)
     a2v_scale, a2v_shift, v2a_scale, v2a_shift = (cross[:4] + conditions.cross).unbind(1)
-    shift, scale = prompt + conditions.prompt
     tokens = conditions.contexts.shape[1]
-    text = ops.modulated(exchange.part(f"{stream} text", conditions.contexts), scale, shift)
+    text = exchange.part(f"{stream} text", conditions.contexts)
+    if prompt is None or conditions.prompt is None:
+        # Text attention is not modulated: a scale and a shift of 0 and a gate of 1 change nothing.
+        alike, none = timesteps.alike, torch.zeros_like(rows[0][:1])
+        asking, text_gate = Modulation(none, none, alike), torch.ones_like(none)
+    else:
+        asking, text_gate = Modulation(rows[6], rows[7], timesteps), rows[8]
+        shift, scale = prompt + conditions.prompt
+        text = ops.modulated(text, scale, shift)
     return StreamShared(
         attention=Modulation(rows[0], rows[1], timesteps),
         attention_gate=rows[2],
-        text=Modulation(rows[6], rows[7], timesteps),
-        text_gate=rows[8],
+        text=asking,
+        text_gate=text_gate,
         feed_forward=Modulation(rows[3], rows[4], timesteps),
         feed_forward_gate=rows[5],
         audio_to_video=Modulation(a2v_shift, a2v_scale, timesteps),

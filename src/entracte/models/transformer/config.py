@@ -32,6 +32,14 @@ class HeaderValues(BaseModel):
     audio_positional_embedding_max_pos: Annotated[
         list[Dimension], Field(min_length=1, max_length=1)
     ]
+    caption_channels: Dimension | None = None
+    apply_gated_attention: bool = False
+    cross_attention_adaln: bool = False
+    caption_proj_before_connector: bool = False
+    use_prompt_adaln_single: bool = True
+    ff_bias: bool = True
+    audio_ff_bias: bool = True
+    use_keyframes_abs_pos_embedding: bool = False
     norm_eps: Constant
     positional_embedding_theta: Constant
     timestep_scale_multiplier: Constant
@@ -60,6 +68,13 @@ class TransformerConfig:
 
     `timestep_scale` multiplies a sigma in 0..1 before it is embedded; `gate_timestep_scale` does so
     for the gates of the audio-video cross-attentions.
+
+    What differs between versions: gated: whether a head's output has a gate. modulates_text:
+    whether text attention is modulated by timesteps, as other sublayers are, and its keys and
+    values by the noise level. caption_width: of the text contexts that are given, which are then
+    projected here; None where the connectors did that. ff_bias, audio_ff_bias: whether the
+    feed-forwards have biases. marks_pictures: whether tokens that stand for a single picture,
+    rather than for eight frames, are told apart by an embedding.
     """
 
     video: StreamConfig
@@ -69,12 +84,29 @@ class TransformerConfig:
     rope_theta: float
     timestep_scale: float
     gate_timestep_scale: float
+    gated: bool = True
+    modulates_text: bool = True
+    caption_width: int | None = None
+    ff_bias: bool = True
+    audio_ff_bias: bool = True
+    marks_pictures: bool = False
+
+    @property
+    def context_widths(self) -> tuple[int, int]:
+        """Of the text contexts that are given, for video and audio."""
+        own = self.video.context_dim, self.audio.context_dim
+        return own if self.caption_width is None else (self.caption_width, self.caption_width)
+
+    @property
+    def modulation_rows(self) -> int:
+        """Vectors of every timestep: a shift, a scale and a gate for each modulated sublayer."""
+        return 9 if self.modulates_text else 6
 
     @classmethod
     def from_header(cls, config: Mapping[str, Any]) -> "TransformerConfig":
         """Read the `transformer` part of a header's config.
 
-        Raises CheckpointError if a value is missing or out of bounds.
+        Raises CheckpointError if a value is missing, out of bounds, or contradicts others.
         """
         try:
             values = HeaderValues.model_validate(dict(config))
@@ -82,6 +114,13 @@ class TransformerConfig:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise CheckpointError(f"transformer config: {where}: {first['msg']}") from None
+        projected = not values.caption_proj_before_connector
+        if projected and values.caption_channels is None:
+            raise CheckpointError("transformer config has no caption_channels")
+        if values.cross_attention_adaln and not values.use_prompt_adaln_single:
+            raise CheckpointError(
+                "transformer config has use_prompt_adaln_single=False, which no published model has"
+            )
         return cls(
             video=StreamConfig(
                 in_channels=values.in_channels,
@@ -104,4 +143,10 @@ class TransformerConfig:
             rope_theta=values.positional_embedding_theta,
             timestep_scale=values.timestep_scale_multiplier,
             gate_timestep_scale=values.av_ca_timestep_scale_multiplier,
+            gated=values.apply_gated_attention,
+            modulates_text=values.cross_attention_adaln,
+            caption_width=values.caption_channels if projected else None,
+            ff_bias=values.ff_bias,
+            audio_ff_bias=values.audio_ff_bias,
+            marks_pictures=values.use_keyframes_abs_pos_embedding,
         )

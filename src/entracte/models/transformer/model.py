@@ -1,4 +1,4 @@
-"""The LTX-2.3 transformer: video and audio latents and text contexts in, velocities out."""
+"""The transformer of LTX-2: video and audio latents and text contexts in, velocities out."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,8 +33,10 @@ class StreamInput:
     latent: [1, tokens, in_channels].
     timesteps: [distinct timesteps] float32, in 0..1; `runs` says which tokens have which.
     sigma: [1] float32, the noise level of the whole stream.
-    contexts: [contexts, text tokens, context_dim]; every pass names one of them. All are computed,
-        so give none that no pass names.
+    contexts: [contexts, text tokens, width], of the widths in `TransformerConfig.context_widths`;
+        every pass names one of them. All are computed, so give none that no pass names.
+    pictures: stretches of tokens [start, stop) that stand for a single picture, rather than for
+        eight frames; of video.
     """
 
     latent: Tensor
@@ -43,6 +45,7 @@ class StreamInput:
     sigma: Tensor
     contexts: Tensor
     rotary: StreamRotary
+    pictures: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,23 @@ class Transformer(Component):
         video, audio = config.video, config.audio
         self.patchify_proj = nn.Linear(video.in_channels, video.width)
         self.audio_patchify_proj = nn.Linear(audio.in_channels, audio.width)
-        self.adaln_single = AdaLayerNormSingle(video.width, 9)
-        self.audio_adaln_single = AdaLayerNormSingle(audio.width, 9)
-        self.prompt_adaln_single = AdaLayerNormSingle(video.width, 2)
-        self.audio_prompt_adaln_single = AdaLayerNormSingle(audio.width, 2)
+        self.keyframes_abs_pos_embedding: nn.Parameter | None = None
+        if config.marks_pictures:
+            self.keyframes_abs_pos_embedding = nn.Parameter(torch.empty(1, video.width))
+        self.caption_projection: CaptionProjection | None = None
+        self.audio_caption_projection: CaptionProjection | None = None
+        if config.caption_width is not None:
+            self.caption_projection = CaptionProjection(config.caption_width, video.context_dim)
+            self.audio_caption_projection = CaptionProjection(
+                config.caption_width, audio.context_dim
+            )
+        self.adaln_single = AdaLayerNormSingle(video.width, config.modulation_rows)
+        self.audio_adaln_single = AdaLayerNormSingle(audio.width, config.modulation_rows)
+        self.prompt_adaln_single: AdaLayerNormSingle | None = None
+        self.audio_prompt_adaln_single: AdaLayerNormSingle | None = None
+        if config.modulates_text:
+            self.prompt_adaln_single = AdaLayerNormSingle(video.width, 2)
+            self.audio_prompt_adaln_single = AdaLayerNormSingle(audio.width, 2)
         self.av_ca_video_scale_shift_adaln_single = AdaLayerNormSingle(video.width, 4)
         self.av_ca_audio_scale_shift_adaln_single = AdaLayerNormSingle(audio.width, 4)
         self.av_ca_a2v_gate_adaln_single = AdaLayerNormSingle(video.width, 1)
@@ -144,9 +160,9 @@ class Transformer(Component):
             timesteps=video_timesteps,
             rotary=video.rotary.own,
             cross_rotary=video.rotary.cross,
-            contexts=video.contexts,
+            contexts=_projected(self.caption_projection, video.contexts),
             timestep=video_time,
-            prompt=self.prompt_adaln_single(video.sigma * scale)[0][0],
+            prompt=_of_prompt(self.prompt_adaln_single, video.sigma * scale),
             cross=self.av_ca_video_scale_shift_adaln_single(video.timesteps * scale)[0],
             cross_gate=self.av_ca_a2v_gate_adaln_single(audio.sigma * gate_scale)[0][0],
         )
@@ -154,9 +170,9 @@ class Transformer(Component):
             timesteps=audio_timesteps,
             rotary=audio.rotary.own,
             cross_rotary=audio.rotary.cross,
-            contexts=audio.contexts,
+            contexts=_projected(self.audio_caption_projection, audio.contexts),
             timestep=audio_time,
-            prompt=self.audio_prompt_adaln_single(audio.sigma * scale)[0][0],
+            prompt=_of_prompt(self.audio_prompt_adaln_single, audio.sigma * scale),
             cross=self.av_ca_audio_scale_shift_adaln_single(audio.timesteps * scale)[0],
             cross_gate=self.av_ca_v2a_gate_adaln_single(video.sigma * gate_scale)[0][0],
         )
@@ -165,7 +181,7 @@ class Transformer(Component):
             cast("Iterable[Block]", self.transformer_blocks),
             first_batches(
                 passes,
-                self.patchify_proj(video.latent),
+                self._embedded(video),
                 self.audio_patchify_proj(audio.latent),
                 rows_at_once,
             ),
@@ -194,6 +210,14 @@ class Transformer(Component):
                 velocities[evaluated] = Velocity(video_out[row : row + 1], audio_out[row : row + 1])
         return [velocities[wanted] for wanted in passes]
 
+    def _embedded(self, video: StreamInput) -> Tensor:
+        """Hidden states of the video's tokens before the first block."""
+        x: Tensor = self.patchify_proj(video.latent)
+        if self.keyframes_abs_pos_embedding is not None:
+            for start, stop in video.pictures:
+                x[:, start:stop] += self.keyframes_abs_pos_embedding
+        return x
+
     @staticmethod
     def _output(
         x: Tensor,
@@ -209,3 +233,33 @@ class Transformer(Component):
         h = modulate(normed, Modulation(shift, scale, timesteps))
         out: Tensor = projection(exchange.whole(h))
         return out
+
+
+class CaptionProjection(nn.Module):
+    """From the connectors' width to that which attention to text takes."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width, out)
+        self.linear_2 = nn.Linear(out, out)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """[text tokens, width] to [text tokens, out]."""
+        hidden = F.gelu(self.linear_1(context), approximate="tanh")
+        projected: Tensor = self.linear_2(hidden)
+        return projected
+
+
+def _projected(projection: CaptionProjection | None, contexts: Tensor) -> Tensor:
+    """Every context by itself: how a product sums may depend on the number of its rows."""
+    if projection is None:
+        return contexts
+    return torch.stack([projection(context) for context in contexts])
+
+
+def _of_prompt(embedding: AdaLayerNormSingle | None, timestep: Tensor) -> Tensor | None:
+    """What modulates the text's keys and values, [2, width]; None where nothing does."""
+    if embedding is None:
+        return None
+    modulation: Tensor = embedding(timestep)[0]
+    return modulation[0]
