@@ -50,7 +50,8 @@ def listing() -> dict[str, Any]:
         **_shapes(sound, lambda n: f"vocoder.{vocoder.module_to_file(f'model.{n}')}"),
     }
     config = {
-        "transformer": transformer_config(transformer.config) | connectors_config(connectors.config),
+        "transformer": transformer_config(transformer.config)
+        | connectors_config(connectors.config),
         "vae": vae_config(video.config),
         "audio_vae": audio_vae_config(audio.config),
         "vocoder": vocoder_config(sound.config),

@@ -10,8 +10,9 @@ from entracte import Guidance, ImageCondition, Request, SoundCondition, SourceVi
 from entracte.binding import BoundRequest, bind, require_possible
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
-from entracte.versions import DEFAULTS_2_3, TWO_STAGE_2_3
+from entracte.versions import DEFAULTS_2_3
 
+TWO_STAGE_2_3 = DEFAULTS_2_3.recipes["two-stage"]
 SHORT = replace(DEFAULTS_2_3, num_frames=9, seed=3)
 
 

@@ -88,7 +88,7 @@ def engine(source: ModelSource) -> Iterator[Engine]:
 
 
 def test_it_is_refused_by_name_until_it_is_registered(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is LTX-2\.9; this release runs LTX-2\.3 only"):
+    with pytest.raises(CheckpointError, match=r"is LTX-2\.9; this release runs LTX-2\.0, LTX-2\.3"):
         open_model(str(folder), ModelPaths(), distilled=False)
 
 

@@ -98,11 +98,14 @@ def velocities(
             own.cross,
         ), embedded.unflatten(0, (batch, 2))
 
+    of_prompt, of_audio_prompt = model.prompt_adaln_single, model.audio_prompt_adaln_single
+    assert of_prompt is not None
+    assert of_audio_prompt is not None
     v, v_embedded = conditions(
         video,
         audio,
         model.adaln_single,
-        model.prompt_adaln_single,
+        of_prompt,
         model.av_ca_video_scale_shift_adaln_single,
         model.av_ca_a2v_gate_adaln_single,
     )
@@ -110,7 +113,7 @@ def velocities(
         audio,
         video,
         model.audio_adaln_single,
-        model.audio_prompt_adaln_single,
+        of_audio_prompt,
         model.av_ca_audio_scale_shift_adaln_single,
         model.av_ca_v2a_gate_adaln_single,
     )
@@ -134,11 +137,14 @@ def block_states(
     skipped: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The hidden states after a block, [B, tokens, width] of both streams."""
+    prompt, audio_prompt = block.prompt_scale_shift_table, block.audio_prompt_scale_shift_table
+    assert prompt is not None
+    assert audio_prompt is not None
     x, x_rows = _inner(
         block.attn1,
         block.attn2,
         block.scale_shift_table,
-        block.prompt_scale_shift_table,
+        prompt,
         x,
         v,
         skipped,
@@ -147,7 +153,7 @@ def block_states(
         block.audio_attn1,
         block.audio_attn2,
         block.audio_scale_shift_table,
-        block.audio_prompt_scale_shift_table,
+        audio_prompt,
         y,
         a,
         skipped,
@@ -227,6 +233,7 @@ def attention(
     out = out.transpose(1, 2)
     if skipped is not None:
         out = torch.where(skipped[..., None], v, out)
+    assert module.to_gate_logits is not None
     gates = 2 * torch.sigmoid(module.to_gate_logits(x))
     made: Tensor = module.to_out[0]((out * gates[..., None]).flatten(2))
     return made

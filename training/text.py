@@ -21,7 +21,13 @@ from tokenizers import (
 from torch import Tensor, nn
 from transformers import Gemma3Config
 
-from entracte.models.connectors import CONTEXT_TOKENS, Connector, ConnectorBlock, Connectors
+from entracte.models.connectors import (
+    CONTEXT_TOKENS,
+    Connector,
+    ConnectorBlock,
+    Connectors,
+    Projections,
+)
 from entracte.models.gemma import TextEncoder
 from entracte.synthetic.demo_config import SPECIAL_TOKENS
 from entracte.versions import DEFAULTS_2_3
@@ -96,6 +102,7 @@ class TextSide(nn.Module):
         there = ids != 0
         states = self.states(ids, there)
         projections = self.connectors.text_embedding_projection
+        assert isinstance(projections, Projections)
         variance = states.float().square().mean(dim=2, keepdim=True)
         scaled = (states * torch.rsqrt(variance + 1e-6)).flatten(2)
         contexts = []

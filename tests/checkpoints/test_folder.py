@@ -145,13 +145,13 @@ def test_a_checkpoint_of_another_version_beside_ours_is_skipped(
     folder: Path, demo_model: Path
 ) -> None:
     config = {"transformer": {}}
-    metadata = {"config": json.dumps(config), "model_version": "2.0.0"}
+    metadata = {"config": json.dumps(config), "model_version": "2.9.0"}
     save_file(
         {"model.diffusion_model.x": torch.zeros(1)}, folder / "ltx-2-19b.safetensors", metadata
     )
     source = opened(folder)
     assert transformer_file(source) == CHECKPOINT
-    assert any("is LTX-2.0" in note for note in source.notes)
+    assert any("is LTX-2.9" in note for note in source.notes)
 
 
 class TestShards:

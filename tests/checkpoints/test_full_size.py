@@ -11,9 +11,10 @@ import torch
 from entracte.checkpoints.adapter_keys import of_adapter
 from entracte.checkpoints.loading import build_component
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
+from entracte.checkpoints.published_sizes import published_listing
 from entracte.checkpoints.safetensors_file import TensorInfo
 from entracte.errors import CheckpointError
-from entracte.models.registry import LTX_2_3
+from entracte.models.registry import LTX_2_0, LTX_2_3
 
 LISTING = Path(__file__).parent.parent / "data" / "ltx-2.3-full.json.gz"
 
@@ -106,15 +107,26 @@ def test_a_wrong_tensor_is_noticed(listing: dict, change: str, words: str) -> No
         build_component(found["transformer"], LTX_2_3)
 
 
-@pytest.mark.parametrize("version", ["2.0.0", "2.5.1"])
+@pytest.mark.parametrize("version", ["2.9.0", "3.1.1"])
 def test_other_versions_are_refused_by_name(listing: dict, version: str) -> None:
     metadata = listing["metadata"] | {"model_version": version}
-    with pytest.raises(CheckpointError, match=rf"is LTX-{version[:3]}; this release runs LTX-2\.3"):
+    with pytest.raises(CheckpointError, match=rf"is LTX-{version[:3]}; this release runs LTX-2\.0"):
         open_checkpoint([HeaderOnly.of(metadata, listing["tensors"])])
 
 
 def test_a_version_that_is_not_declared_is_inferred(listing: dict) -> None:
     config = json.loads(json.dumps(listing["metadata"]["config"]))
     config["transformer"]["cross_attention_adaln"] = False
-    with pytest.raises(CheckpointError, match=r"is LTX-2\.0"):
-        open_checkpoint([HeaderOnly.of({"config": config}, listing["tensors"])])
+    version, _ = open_checkpoint([HeaderOnly.of({"config": config}, listing["tensors"])])
+    assert version is LTX_2_0
+
+
+def test_ltx_2_0_finds_every_tensor() -> None:
+    """Of the sizes that diffusers has for that version."""
+    listing = published_listing("2.0")
+    version, found = open_checkpoint([HeaderOnly.of(listing["metadata"], listing["tensors"])])
+    assert version is LTX_2_0
+    for source in found.values():
+        build_component(source, version)
+    assert sum(len(source.tensors) for source in found.values()) == len(listing["tensors"])
+    assert found["transformer"].parameters == pytest.approx(18.88e9, rel=1e-3)

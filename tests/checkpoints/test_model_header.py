@@ -70,7 +70,7 @@ def test_the_version_and_its_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"version": "2.0"}, r"is LTX-2\.0; this release runs LTX-2\.3"),
+        ({"version": "2.8"}, r"is LTX-2\.8; this release runs LTX-2\.0"),
         ({"layers": None}, "its config has num_layers=None"),
         ({"layers": True}, "its config has num_layers=True"),
         ({"layers": 10**9}, "its config has num_layers=1000000000"),
@@ -164,8 +164,8 @@ def test_a_cached_repository_is_read_without_the_hub(
 def test_what_the_hub_has_not(
     online: FakeHub, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(repository / "ltx-2.3-22b-dev.safetensors", "2.0")
-    with pytest.raises(CheckpointError, match=r"ltx-2\.3-22b-dev\.safetensors is LTX-2\.0"):
+    write(repository / "ltx-2.3-22b-dev.safetensors", "2.8")
+    with pytest.raises(CheckpointError, match=r"ltx-2\.3-22b-dev\.safetensors is LTX-2\.8"):
         read(MODEL)
     (repository / "ltx-2.3-22b-dev.safetensors").write_text("no model at all")
     with pytest.raises(CheckpointError, match="is not a safetensors file"):

@@ -1,7 +1,6 @@
 """What the official implementation computed with a model of another version, by name."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch

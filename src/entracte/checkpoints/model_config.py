@@ -52,9 +52,10 @@ def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
     if TRANSFORMER in missing and TRANSFORMER in components_of(shapes):
         config[TRANSFORMER] = _inferred(name, files[0].path, shapes)
     name = name or version_name(metadata, config, files[0].path)
-    published = published_listing(name)["metadata"]["config"]
-    for part in missing - config.keys():
-        config[part] = published[part]
+    missing -= config.keys()
+    if missing:
+        published = published_listing(name)["metadata"]["config"]
+        config |= {part: published[part] for part in missing}
     return name, config
 
 

@@ -108,6 +108,7 @@ class Attention(nn.Module):
         kept: the heads of further rows, which follow it.
         """
         output = self.to_out[0]
+        gated: Activations
         if gates is None:
             heads = heads_out.flatten(2, 3)
             gated = (heads if kept is None else torch.cat([heads, kept])).flatten(2)
