@@ -132,8 +132,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, bias: bool = True) -> None:
         super().__init__()
-        last = Linear(4 * width, width, bias)
-        self.net = nn.ModuleList([_InnerProjection(width, bias), nn.Identity(), last])
+        first = _InnerProjection(width, bias)
+        self.net = nn.ModuleList([first, nn.Identity(), Linear(4 * width, width, bias)])
 
     @property
     def first(self) -> nn.Module:
