@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from entracte.models.float8 import Activations, Float8Rows, quantise_rows
 from entracte.models.transformer.elementwise import PLAIN, Elementwise, GatedUpdate
 from entracte.models.transformer.exchange import HeadRoom
 from entracte.models.transformer.linear import Linear
@@ -126,6 +127,43 @@ def test_modulated_norms(fused, size, dtype, split, first, seed, updated) -> Non
         assert_close(ours, theirs, size=16)
 
 
+def assert_quantised(made: Activations, exact: Activations) -> None:
+    """A result in float8 is what quantising the other one gives, bit for bit.
+
+    The interpreter rounds to float8 otherwise.
+    """
+    assert isinstance(made, Float8Rows)
+    assert isinstance(exact, Tensor)
+    expected = quantise_rows(exact)
+    assert torch.equal(made.scales, expected.scales)
+    if not INTERPRETED:
+        assert torch.equal(made.numbers.view(torch.uint8), expected.numbers.view(torch.uint8))
+
+
+@pytest.mark.parametrize("chosen", [[True, True], [True, False], [False, True]])
+def test_modulated_norms_in_float8(fused, chosen: list[bool]) -> None:
+    x, value = random(1, 2, 5, 192, dtype=HALF), random(2, 2, 5, 192, dtype=HALF)
+    gate, of = random(3, 2, 9, 192, dtype=HALF)[:, 2], timesteps(5, 3)
+    by = [modulation(seed, 192, of, HALF) for seed in (4, 5)]
+
+    def run(float8: list[bool]) -> list[Activations]:
+        update = GatedUpdate(value.clone(), gate, of)
+        return fused.modulated_norm(x.clone(), 1e-6, by, update, 0, float8)
+
+    for made, exact, each in zip(run(chosen), run([False, False]), chosen, strict=True):
+        if each:
+            assert_quantised(made, exact)
+        else:
+            assert torch.equal(made, exact)
+
+
+def test_heads_in_float8(fused) -> None:
+    out, gates = random(1, 2, 5, 1, 6, 48, dtype=HALF), random(2, 3, 5, 6, dtype=HALF)
+    kept = random(3, 1, 5, 6, 48, dtype=HALF)
+    exact = fused.gated_heads(out.clone(), gates, kept)
+    assert_quantised(fused.gated_heads(out.clone(), gates, kept, float8=True), exact)
+
+
 @given(SIZES, DTYPES, st.booleans(), st.integers(0, 99))
 @EXAMPLES
 def test_normed_heads(fused, size, dtype, rotated, seed) -> None:
@@ -205,3 +243,14 @@ def test_gates_of_a_linear_with_something_added(fused) -> None:
     linear = Adapted(96, 4).to(DEVICE).requires_grad_(False)
     x = random(0, 1, 5, 96, dtype=torch.float32)
     assert torch.equal(fused.gates(linear, x), PLAIN.gates(linear, x))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter has no libdevice")
+@pytest.mark.parametrize("width", [192, 16384])
+def test_gelu_in_float8(fused, width: int) -> None:
+    """A tanh may differ from torch's by the last bit of float32, so a number now and then."""
+    x = random(1, 2, 300, width, dtype=HALF)
+    made, exact = fused.gelu(x.clone(), float8=True), quantise_rows(PLAIN.gelu(x.clone()))
+    assert (made.numbers.float() != exact.numbers.float()).float().mean() <= 1e-4
+    alone = fused.gelu(x[:1].clone(), float8=True)
+    assert torch.equal(made.numbers[:1].view(torch.uint8), alone.numbers.view(torch.uint8))

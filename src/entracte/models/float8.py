@@ -135,6 +135,10 @@ class Float8Weights:
     def name(self) -> str:
         return "float8_e4m3fn with scales"
 
+    @property
+    def made(self) -> frozenset[str]:
+        return frozenset(("", "_scale"))
+
     def quantise(self, weight: Tensor, out: Mapping[str, Tensor]) -> None:
         """Write a weight [out, in] into its tensors."""
         numbers, scale = out[""].view(FLOAT8), out["_scale"]

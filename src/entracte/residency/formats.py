@@ -61,9 +61,13 @@ class ProductFormat(Protocol):
     def name(self) -> str:
         """For people, such as `float8_e4m3fn`."""
 
+    @property
+    def made(self) -> frozenset[str]:
+        """The tensors that are made of a weight, by the ends of their names; others are kept."""
+
     def quantise(self, weight: Tensor, out: Mapping[str, Tensor]) -> None:
-        """Write a weight, expanded and with adapters merged in, into the tensors that products
-        take: the same bits at every call.
+        """Write a weight, expanded and with adapters merged in, into the tensors that are made of
+        it: the same bits at every call.
 
         out: by the ends of their names (see `spec.Computed`), on the weight's device. The work is
         queued in the current stream.

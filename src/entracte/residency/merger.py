@@ -161,7 +161,8 @@ class Merger:
             copied = spec.used_as_stored if base.stored else True
             if copied and not changes:
                 continue
-            remade.update(name + end for end in spec.computed_parts)
+            ends = {""} if spec.computed is None else spec.computed.format.made
+            remade.update(name + end for end in ends)
             weight, out = before[name], after[name]
             if spec.computed is not None:
                 out = made[name]
@@ -174,7 +175,7 @@ class Merger:
                 merges.append(WeightMerge(weight, out, changes))
                 weight = out
             if spec.computed is not None:
-                parts = {end: after[name + end] for end in spec.computed.tensors}
+                parts = {end: after[name + end] for end in ends}
                 quantisations.append(Quantisation(spec.computed.format, weight, parts))
         if source is target:
             return merges, [], expansions, quantisations
