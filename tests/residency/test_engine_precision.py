@@ -30,7 +30,7 @@ LINEAR = re.compile(r"transformer_blocks\.[12]\..*\.(weight)$")
 
 
 def scaled(folder: Path, inputs: bool = True, full_precision: bool = False) -> Path:
-    """The demonstration model, the linears of two of its blocks as the official fp8 file has them."""
+    """The demonstration model, linears of two of its blocks as the official fp8 file has them."""
     write_demo_model(folder)
     with safe_open(folder / CHECKPOINT, "pt") as file:
         metadata = file.metadata()
