@@ -1,6 +1,7 @@
 """Writes files whole or not at all."""
 
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -30,6 +31,27 @@ def write_atomically(path: Path) -> Iterator[Path]:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, and move it there if the block succeeds.
+
+    Its files are then synced to disk. No temporary folder is left, whether or not the block
+    succeeds. Raises WriteError if the system refuses to write, or if `path` is a folder with files.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        part.mkdir()
+        yield part
+        for file in (*part.iterdir(), part):
+            _sync(file)
+        part.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def ordinary_mode(path: Path) -> int:

@@ -70,7 +70,7 @@ def open_model(
         version, components = open_diffusers(folder)
         tokenizer = folder / "tokenizer"
     else:
-        version, components = open_checkpoint(_checkpoint_files(paths, found, distilled))
+        version, components = open_checkpoint(checkpoint_files(paths, found, distilled))
         from_hub = model is not None and is_repository(model)
         tokenizer = paths.gemma_root or _gemma(found, components.get("connectors"), from_hub)
     if paths.gemma_root is not None:
@@ -105,9 +105,11 @@ def _folder(model: str, distilled: bool) -> Path:
     return hub.find(model, lambda files: needed_files(files, distilled), is_whole)
 
 
-def _checkpoint_files(
-    paths: ModelPaths, found: Folder | None, distilled: bool
-) -> list[WeightsFile]:
+def checkpoint_files(paths: ModelPaths, found: Folder | None, distilled: bool) -> list[WeightsFile]:
+    """The files of a model's checkpoint. found: the model's folder, if none is named in `paths`.
+
+    distilled: as for `open_model`. Raises CheckpointError.
+    """
     if not paths.checkpoint:
         assert found is not None  # there is a model's folder or a checkpoint; see `open_model`
         return choose_checkpoint(found, distilled)

@@ -10,6 +10,7 @@ from entracte.errors import CheckpointError
 from .recognise import TAKE_BFLOAT16
 
 CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
+ROOTS = ("model.diffusion_model.", "diffusion_model.")
 PROJECTION = "text_embedding_projection."
 
 # How the transformer's own names begin.
@@ -47,7 +48,7 @@ class PublishedPart:
 
 def _parts() -> Iterator[PublishedPart]:
     """All parts; a key belongs to the first whose prefix matches."""
-    for root in ("model.diffusion_model.", "diffusion_model."):
+    for root in ROOTS:
         for connector in CONNECTORS:
             yield PublishedPart("connectors", root + connector, "transformer", connector)
         yield PublishedPart("transformer", root, "transformer")
@@ -73,6 +74,15 @@ def is_checkpoint(config: Mapping[str, Any]) -> bool:
 def part_of(key: str) -> PublishedPart | None:
     """The part that a key belongs to; None for an unknown key."""
     return next((part for part in PARTS if key.startswith(part.prefix)), None)
+
+
+def published_key(key: str) -> str:
+    """What a key that has a part is called in the published file: with its whole prefix."""
+    part = part_of(key)
+    assert part is not None
+    bare = part.kept + key.removeprefix(part.prefix)
+    in_root = part.component == "transformer" or bare.startswith(CONNECTORS)
+    return ROOTS[0] + bare if in_root else key
 
 
 def components_of(keys: Iterable[str]) -> frozenset[str]:

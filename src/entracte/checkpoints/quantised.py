@@ -20,6 +20,7 @@ from entracte.models.formats.block_scaled import MXFP8_GROUP, NVFP4_GROUP, block
 
 from .adapter_keys import of_adapter
 from .json_file import parse_object
+from .parts import ROOTS
 from .recognise import METADATA_MARK
 from .tensor_info import TensorInfo, quantised
 
@@ -29,8 +30,6 @@ MARKERS = ("comfy_quant", "torchao_nvfp4")
 OF_INPUTS = ("input_scale", "scale_input")
 BESIDE = (*SCALES, "weight_scale_2", "pre_quant_scale", *MARKERS, *OF_INPUTS)
 LEGACY_MARK = "scaled_fp8"
-
-PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 
 FLOAT8 = {"float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
 FORMATS = (*FLOAT8, "nvfp4", "mxfp8", "int8_tensorwise")
@@ -308,19 +307,28 @@ def _said(
         layer, _, leaf = f".{key}".rpartition(".")
         if leaf == LEGACY_MARK:
             yield from _legacy(path, layer.removeprefix("."), info, tensors)
-    if METADATA_MARK in metadata:
-        layers = _parse(path, METADATA_MARK, metadata[METADATA_MARK]).get("layers")
-        if not isinstance(layers, dict):
-            raise CheckpointError(f"{path}: {METADATA_MARK} has no layers")
-        for name, value in layers.items():
-            found = _named(name, tensors)
-            if found is not None:
-                yield found, _fields(path, name, value)
+    for layer, value in said_in_header(path, tensors, metadata):
+        yield layer, _fields(path, layer, value)
     for key in tensors:
         layer, _, leaf = key.rpartition(".")
         if leaf == "comfy_quant":
             text = bytes(read(key).flatten().view(torch.uint8).tolist())
             yield layer, _fields(path, key, _parse(path, key, text))
+
+
+def said_in_header(
+    path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
+) -> Iterator[tuple[str, object]]:
+    """What a header says of the file's layers, by their names as tensors have them."""
+    if METADATA_MARK not in metadata:
+        return
+    layers = _parse(path, METADATA_MARK, metadata[METADATA_MARK]).get("layers")
+    if not isinstance(layers, dict):
+        raise CheckpointError(f"{path}: {METADATA_MARK} has no layers")
+    for name, value in layers.items():
+        found = _named(name, tensors)
+        if found is not None:
+            yield found, value
 
 
 def _legacy(
@@ -346,9 +354,9 @@ def _named(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
     None where the file has no such layer: another one of the model's files may.
     """
     bare = name
-    for prefix in PREFIXES:
+    for prefix in ROOTS:
         bare = bare.removeprefix(prefix)
-    for each in (name, bare, *(prefix + bare for prefix in PREFIXES)):
+    for each in (name, bare, *(prefix + bare for prefix in ROOTS)):
         if f"{each}.weight" in tensors:
             return each
     return None

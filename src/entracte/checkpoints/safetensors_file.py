@@ -40,6 +40,7 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 class SafetensorsFile(TensorReader):
     """A header, and tensors on demand. bytes_taken: how many bytes were read.
 
+    stored: every tensor that the file has, scales and marks of quantised weights too.
     The file is opened once and stays open. Raises CheckpointError if it is missing, damaged, or not
     a safetensors file.
     """
@@ -50,13 +51,13 @@ class SafetensorsFile(TensorReader):
         self.metadata = header.metadata
         self.config = header.config
         self.quantised = header.quantised
-        self._stored = {
+        self.stored = {
             name: self._info(name, entry, header.data_start)
             for name, entry in header.tensors.items()
         }
-        self.tensors = self._stored
+        self.tensors = self.stored
         if self.quantised is None:
-            self.tensors = recognise_weights(path, self._stored, self.metadata, self._small)
+            self.tensors = recognise_weights(path, self.stored, self.metadata, self.read_alone)
 
     def _info(self, name: str, entry: HeaderEntry, data_start: int) -> TensorInfo:
         dtype = DTYPES.get(entry.dtype)
@@ -72,8 +73,8 @@ class SafetensorsFile(TensorReader):
             )
         return info
 
-    def _small(self, name: str) -> Tensor:
-        """A stored tensor in memory."""
-        out = torch.empty(self._stored[name].shape, dtype=self._stored[name].dtype)
-        self._read(self._stored[name], out)
+    def read_alone(self, name: str) -> Tensor:
+        """One of `stored` in memory of its own."""
+        out = torch.empty(self.stored[name].shape, dtype=self.stored[name].dtype)
+        self._read(self.stored[name], out)
         return out

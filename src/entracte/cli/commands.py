@@ -28,6 +28,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "plan": "predict time and memory in every mode, and say which is best",
             "inspect": "say what files hold: a model's parts, or a video's prompt and settings",
         },
+        "Prepare": {
+            "convert": "quantise or expand a model's files, merge LoRAs in, split or join them",
+        },
         "Measure": {
             "bench": "measure every mode, stage by stage, beside published figures and diffusers",
             "profile": "make one video with a profiler, and list what costs most in every stage",

@@ -148,6 +148,11 @@ def file_to_module(key: str) -> str | None:
     return key if key.startswith(BARE) else None
 
 
+def module_to_file(name: str) -> str:
+    """A parameter name of TextEncoder as a key of the published folder."""
+    return PREFIXES[0] + name.removeprefix("model.")
+
+
 def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
     """A Gemma 3 `config.json` with transformers' defaults filled in; raises CheckpointError."""
     from transformers import Gemma3Config

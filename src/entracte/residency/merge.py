@@ -216,6 +216,10 @@ class WeightMerge:
     out: Tensor
     adapters: tuple[tuple[Change, float], ...]
 
+    def carry_out(self) -> None:
+        """See `merge`."""
+        merge(self.weight, self.adapters, self.out)
+
 
 def merge(
     weight: Tensor, adapters: Sequence[tuple[Change, float]], out: Tensor | None = None

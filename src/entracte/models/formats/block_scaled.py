@@ -34,6 +34,18 @@ def unblocked(scales: Tensor, rows: int, columns: int) -> Tensor:
     return tiles.permute(0, 3, 2, 1, 4).reshape(height, width)[:rows, :columns]
 
 
+def blocked(scales: Tensor) -> Tensor:
+    """[rows, columns] scales, of one byte each, in the blocked layout."""
+    rows, columns = scales.shape
+    height, width = blocked_shape(rows, columns)
+    padded = torch.zeros(height, width, dtype=torch.uint8, device=scales.device)
+    padded[:rows, :columns] = scales.view(torch.uint8)
+    quarter = TILE_ROWS // 4
+    tiles = padded.view(height // TILE_ROWS, 4, quarter, width // TILE_COLUMNS, TILE_COLUMNS)
+    laid_out = tiles.permute(0, 3, 2, 1, 4).reshape(height, width)
+    return laid_out.view(scales.dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class Nvfp4:
     """w = e2m1 * (scale of 16 inputs * scale of all), in float32 and rounded once.
@@ -69,6 +81,16 @@ class Nvfp4:
             "_scale": (torch.float8_e4m3fn, scales),
             "_scale_2": (torch.float32, ()),
         }
+
+    def as_published(self, stored: Mapping[str, Tensor], rows: int) -> Mapping[str, Tensor]:
+        """The same weight, of so many rows, as Lightricks stores it: high half first, blocked."""
+        packed, scales = stored[""], stored["_scale"].view(torch.float8_e4m3fn)
+        if not self.high_first:
+            packed = packed << 4 | packed >> 4
+        if self.blocked:
+            scales = unblocked(scales, rows, 2 * packed.shape[1] // NVFP4_GROUP)
+        of_all = stored["_scale_2"].float().view(())
+        return {"": packed, "_scale": blocked(scales.contiguous()), "_scale_2": of_all}
 
     def tiles(self, stored: Mapping[str, Tensor], columns: int) -> TileReader | None:
         """How a kernel reads a weight [out, columns]; None where `expand` must do it."""
