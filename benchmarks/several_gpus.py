@@ -20,9 +20,10 @@ import torch
 
 from entracte.bench.measure import digest
 from entracte.bench.presets import PRESETS, PROMPT, write_picture
+from entracte.conditions import ImageCondition
 from entracte.engine import Engine
 from entracte.machine.torch_device import pick_devices
-from entracte.request import ImageCondition, Request
+from entracte.request import Request
 from entracte.result import Result
 from entracte.synthetic.random_model import random_model
 

@@ -6,10 +6,11 @@ from typing import Any, get_args
 
 import pytest
 
-from entracte import Guidance, ImageCondition, Request, SoundCondition, SourceVideo, binding
+from entracte import Guidance, ImageCondition, LoraSpec, Request, binding
 from entracte.binding import BoundRequest, bind, require_possible
 from entracte.errors import RequestError
-from entracte.recipes import GuidanceOverrides, PipelineName
+from entracte.planner.workload import EXAMPLES
+from entracte.recipes import RECIPES, GuidanceOverrides, PipelineName
 from entracte.versions import DEFAULTS_2_3
 
 TWO_STAGE_2_3 = DEFAULTS_2_3.recipes["two-stage"]
@@ -18,11 +19,13 @@ SHORT = replace(DEFAULTS_2_3, num_frames=9, seed=3)
 
 def asked(pipeline: PipelineName, **values: Any) -> Request:
     """A request of a pipeline, with what it needs."""
-    sound = SoundCondition("a.wav") if pipeline == "audio-to-video" else None
-    source = SourceVideo("a.mp4", 1, 2) if pipeline.startswith("retake") else None
-    if source is not None:
-        values.pop("images", None)
-    return Request("a", pipeline=pipeline, sound=sound, source=source, **values)
+    recipe = RECIPES[pipeline]
+    needed = () if recipe.needs is None else (EXAMPLES[recipe.needs],)
+    images = values.pop("images", ())
+    images = images if recipe.takes_images else ()
+    if recipe.needs == "control":
+        values["loras"] = (LoraSpec("b"),)
+    return Request("a", pipeline=pipeline, conditions=(*needed, *images), **values)
 
 
 def test_defaults_are_the_versions() -> None:
@@ -47,7 +50,7 @@ def test_defaults_are_the_versions() -> None:
 def test_nothing_that_matters_stays_unset(pipeline: PipelineName) -> None:
     request = asked(pipeline, images=(ImageCondition("a.png"),))
     bound = bind(request, DEFAULTS_2_3)
-    unset = {name for name, value in bound if value is None} - {"guidance_batch", "sound", "source"}
+    unset = {name for name, value in bound if value is None} - {"guidance_batch"}
     steps = {"num_inference_steps"} if not bound.recipe.guided else set()
     assert unset == {"output_height", "output_width"} | steps
     assert {image.crf for image in bound.images} <= {33}

@@ -15,6 +15,7 @@ import pytest
 import entracte
 from entracte import Guidance, Request, request
 from entracte.cli.flags import flags_of
+from entracte.conditions import KINDS
 from entracte.config.generate import GenerateSettings
 from entracte.recipes import GuidanceOverrides
 from entracte.request_fields import (
@@ -32,9 +33,7 @@ PACKAGE = Path(entracte.__file__).parent
 
 # Fields of a Request that flags and HTTP spell in their own way.
 OTHERWISE = {
-    "images": "--image is a list of values; HTTP also takes files and URLs",
-    "sound": "--sound is a list of values; HTTP takes no sounds yet",
-    "source": "--source is a list of values; HTTP takes no videos yet",
+    "conditions": "each kind has a flag of its own; over HTTP they are files, too",
     "loras": "--lora is a list of values; HTTP clients know a LoRA by its name, not its path",
     "video_guidance": "an object in Python, flat elsewhere: GuidanceFields",
     "audio_guidance": "an object in Python, flat elsewhere: GuidanceFields",
@@ -76,7 +75,8 @@ def test_the_typed_signature_has_every_field() -> None:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__"
     ]
     arguments = [*signature.args.args[1:], *signature.args.kwonlyargs]
-    assert {each.arg for each in arguments} == Request.model_fields.keys()
+    by_kind = {kind.field for kind in KINDS.values()}
+    assert {each.arg for each in arguments} == Request.model_fields.keys() | by_kind
 
 
 def test_guidance_is_flat_and_back() -> None:

@@ -11,17 +11,26 @@ from entracte.imports import quick_imports
 from entracte.version import __version__
 
 if TYPE_CHECKING:
+    from entracte.conditions import (
+        ControlVideo,
+        ExtendedVideo,
+        ImageCondition,
+        SoundCondition,
+        SourceVideo,
+    )
     from entracte.engine import Engine
     from entracte.errors import EntracteError
     from entracte.progress import Progress
     from entracte.recipes import Guidance
-    from entracte.request import ImageCondition, LoraSpec, Request, SoundCondition, SourceVideo
+    from entracte.request import LoraSpec, Request
     from entracte.residency import Residency
     from entracte.result import Result
 
 __all__ = [
+    "ControlVideo",
     "Engine",
     "EntracteError",
+    "ExtendedVideo",
     "Guidance",
     "ImageCondition",
     "LoraSpec",
@@ -35,17 +44,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ControlVideo": "entracte.conditions",
     "Engine": "entracte.engine",
     "EntracteError": "entracte.errors",
+    "ExtendedVideo": "entracte.conditions",
     "Guidance": "entracte.recipes",
-    "ImageCondition": "entracte.request",
+    "ImageCondition": "entracte.conditions",
     "LoraSpec": "entracte.request",
     "Progress": "entracte.progress",
     "Request": "entracte.request",
     "Residency": "entracte.residency",
     "Result": "entracte.result",
-    "SoundCondition": "entracte.request",
-    "SourceVideo": "entracte.request",
+    "SoundCondition": "entracte.conditions",
+    "SourceVideo": "entracte.conditions",
 }
 
 

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+from entracte.conditions import ImageCondition
 from entracte.errors import RequestError
 from entracte.frame_rates import FrameRate
 from entracte.recipes import Guidance, GuidanceOverrides
-from entracte.request import ImageCondition, Request
+from entracte.request import Request
 from entracte.request_fields import FrameCount, PixelCount, Seed
 from entracte.sampling.lengths import audio_token_count
 from entracte.versions import DEFAULTS, Defaults
@@ -50,7 +51,10 @@ def bind(request: Request, defaults: Defaults) -> BoundRequest:
         "seed": defaults.seed,
     }
     values |= {name: value for name, value in request if value is not None}
-    values["images"] = tuple(_bind_image(image, defaults.image_crf) for image in request.images)
+    values["conditions"] = tuple(
+        _bind_image(each, defaults.image_crf) if isinstance(each, ImageCondition) else each
+        for each in request.conditions
+    )
     for name, given, default in (
         ("video_guidance", request.video_guidance, of_recipe.video_guidance),
         ("audio_guidance", request.audio_guidance, of_recipe.audio_guidance),

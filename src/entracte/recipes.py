@@ -19,9 +19,15 @@ PipelineName = Literal[
     "audio-to-video",
     "retake",
     "retake-guided",
+    "extend",
+    "ic-lora",
+    "ic-lora-one-stage",
     "distilled",
     "distilled-one-stage",
 ]
+
+# What a pipeline may need; `entracte.conditions` has the kinds.
+NeededKind = Literal["sound", "source", "extend", "control"]
 
 # `entracte.sampling.samplers` has the loops.
 SamplerName = Literal["euler", "gradient-estimating-euler", "ancestral-euler", "res-2s"]
@@ -71,6 +77,8 @@ class Phase:
     sampler: the loop over the noise levels.
     shifted_by_size: of the requested steps' schedule, whether it is shifted by the number of video
         tokens, instead of as for 4,096.
+    takes_loras: whether a request's LoRAs are merged in.
+    sees_control: whether it attends to the control videos, where some are given.
     """
 
     name: str
@@ -80,6 +88,8 @@ class Phase:
     distilled: float
     sampler: SamplerName = "euler"
     shifted_by_size: bool = False
+    takes_loras: bool = True
+    sees_control: bool = False
 
     @property
     def noise_scale(self) -> float:
@@ -103,8 +113,8 @@ class Recipe:
     audio_phase: the phase whose audio is decoded; later phases' audio only steers the video.
     appends_first_image: whether the tokens of an image at frame 0 are appended, as those of later
         ones are, instead of taking the place of the first frame's.
-    takes_sound: whether the sound is given, and only the picture is made.
-    takes_video: whether a video is given, and only a part of it is made anew.
+    needs: the kind of condition that it cannot do without.
+    takes_images: whether images can be given.
     distilled_checkpoint: whether it is made for a distilled checkpoint, rather than a base one.
     """
 
@@ -115,8 +125,8 @@ class Recipe:
     audio_phase: int
     size_multiple: int
     appends_first_image: bool = False
-    takes_sound: bool = False
-    takes_video: bool = False
+    needs: NeededKind | None = None
+    takes_images: bool = True
     distilled_checkpoint: bool = False
 
     def rendered(self, side: int) -> int:
@@ -124,9 +134,19 @@ class Recipe:
         return -(-side // self.size_multiple) * self.size_multiple
 
     @property
+    def takes_sound(self) -> bool:
+        """Whether the sound is given, and only the picture is made."""
+        return self.needs == "sound"
+
+    @property
+    def takes_video(self) -> bool:
+        """Whether a video is given, and only a part of it, or what is added, is made."""
+        return self.needs in ("source", "extend")
+
+    @property
     def gives(self) -> bool:
-        """Whether a part of the video is given."""
-        return self.takes_sound or self.takes_video
+        """Whether a video or a sound is given."""
+        return self.needs is not None
 
     @property
     def guided(self) -> bool:
@@ -211,7 +231,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 phases=TWO_STAGES,
                 audio_phase=0,
                 size_multiple=64,
-                takes_sound=True,
+                needs="sound",
             ),
             Recipe(
                 name="retake",
@@ -221,7 +241,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 phases=(Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=1.0),),
                 audio_phase=0,
                 size_multiple=32,
-                takes_video=True,
+                needs="source",
+                takes_images=False,
             ),
             Recipe(
                 name="retake-guided",
@@ -231,7 +252,67 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 phases=(Phase("stage1", divisor=1, sigmas=None, guided=True, distilled=0.0),),
                 audio_phase=0,
                 size_multiple=32,
-                takes_video=True,
+                needs="source",
+                takes_images=False,
+            ),
+            Recipe(
+                name="extend",
+                label="Longer",
+                description="One short act makes a given video longer, at its end or its "
+                "beginning, with the distilled LoRA.",
+                phases=(Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=1.0),),
+                audio_phase=0,
+                size_multiple=32,
+                needs="extend",
+                takes_images=False,
+            ),
+            Recipe(
+                name="ic-lora",
+                label="After a video",
+                description="Two short acts; in the first an IC-LoRA follows a control video. "
+                "Needs a distilled checkpoint.",
+                phases=(
+                    Phase(
+                        "stage1",
+                        divisor=2,
+                        sigmas=DISTILLED,
+                        guided=False,
+                        distilled=0.0,
+                        sees_control=True,
+                    ),
+                    Phase(
+                        "stage2",
+                        divisor=1,
+                        sigmas=REFINEMENT,
+                        guided=False,
+                        distilled=0.0,
+                        takes_loras=False,
+                    ),
+                ),
+                audio_phase=1,
+                size_multiple=64,
+                needs="control",
+                distilled_checkpoint=True,
+            ),
+            Recipe(
+                name="ic-lora-one-stage",
+                label="After a video, one stage",
+                description="One short act at full size, in which an IC-LoRA follows a control "
+                "video. Needs a distilled checkpoint.",
+                phases=(
+                    Phase(
+                        "stage1",
+                        divisor=1,
+                        sigmas=DISTILLED,
+                        guided=False,
+                        distilled=0.0,
+                        sees_control=True,
+                    ),
+                ),
+                audio_phase=0,
+                size_multiple=32,
+                needs="control",
+                distilled_checkpoint=True,
             ),
             # The checkpoint itself is a distilled one, so nothing is merged.
             Recipe(

@@ -9,11 +9,10 @@ from dataclasses import asdict
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     FiniteFloat,
     ValidationError,
@@ -22,135 +21,46 @@ from pydantic import (
     model_validator,
 )
 
-from entracte.errors import RequestError
+from entracte.conditions import (
+    KINDS,
+    Condition,
+    ControlVideo,
+    ExtendedVideo,
+    ImageCondition,
+    SoundCondition,
+    SourceVideo,
+    in_one_list,
+)
 from entracte.recipes import RECIPES, Guidance, GuidanceOverrides, PipelineName, Recipe
-from entracte.request_fields import PARTS, GuidanceFields, Pipeline, Prompt, RequestFields
+from entracte.request_fields import (
+    MAX_ENTRIES,
+    PARTS,
+    GuidanceFields,
+    Pipeline,
+    Prompt,
+    RequestFields,
+)
 from entracte.sampling.lengths import TIME, audio_token_count
-from entracte.validation import describe, plain
+from entracte.validation import Checked, plain
 
-MAX_CRF = 51
 MAX_LORAS = 32
 MAX_LORA_STRENGTH = 100.0
 
-
-class _Checked(BaseModel):
-    """Values that are checked when made or copied, and never change. Errors are RequestErrors.
-
-    positional: the fields that may be given without their names, in this order.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    positional: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, *unnamed: Any, **values: Any) -> None:
-        """Raises RequestError, naming every field that is wrong and what would be right."""
-        if len(unnamed) > len(self.positional):
-            names = ", ".join(self.positional)
-            raise RequestError(f"{type(self).__name__} takes only {names} without a name")
-        for name, value in zip(self.positional, unnamed, strict=False):
-            if name in values:
-                raise RequestError(f"{name} is given twice")
-            values[name] = value
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise RequestError(describe(error)) from None
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other values, which are checked as those of a new one are."""
-        if update is None:
-            return super().model_copy(deep=deep)
-        return type(self)(**{**dict(self), **update})
+C = TypeVar("C", bound=Condition)
 
 
-class ImageCondition(_Checked):
-    """An image that the video shows at a frame.
-
-    frame: the pixel frame, from 0. strength: 0 (ignored) to 1 (kept as it is).
-    crf: quality of the H.264 re-compression, 0 (none) to 51 (worst); None: the version's default.
-    """
-
-    positional = ("path", "frame", "strength", "crf")
-
-    path: Path
-    frame: int = Field(default=0, ge=0)
-    strength: float = Field(default=1.0, ge=0, le=1)
-    crf: int | None = Field(default=None, ge=0, le=MAX_CRF)
-
-    @field_validator("path")
-    @classmethod
-    def _is_a_path(cls, path: Path) -> Path:
-        return _on_disk(path, "images")
-
-    if TYPE_CHECKING:  # a path may be given as text
-
-        def __init__(
-            self,
-            path: str | PathLike[str],
-            frame: int = 0,
-            strength: float = 1.0,
-            crf: int | None = None,
-        ) -> None: ...
+# What pipelines do with what they need, by kind.
+NEEDED: Mapping[str, str] = MappingProxyType(
+    {
+        "sound": "makes a video for one",
+        "source": "makes a part of a video anew",
+        "extend": "makes a video longer",
+        "control": "makes a video after one",
+    }
+)
 
 
-class SoundCondition(_Checked):
-    """A sound that the picture is made for, and that the video has: a file with two channels.
-
-    start: the second of the file at which the video begins.
-    """
-
-    positional = ("path", "start")
-
-    path: Path
-    start: FiniteFloat = Field(default=0.0, ge=0)
-
-    @field_validator("path")
-    @classmethod
-    def _is_a_path(cls, path: Path) -> Path:
-        return _on_disk(path, "sounds")
-
-    if TYPE_CHECKING:
-
-        def __init__(self, path: str | PathLike[str], start: float = 0.0) -> None: ...
-
-
-class SourceVideo(_Checked):
-    """A video of which a part is made anew.
-
-    start, end: the window, in seconds of the video; what of it meets the window is made anew.
-    remake: the picture, the sound, or both; the other stays as it is, also in the window.
-    """
-
-    positional = ("path", "start", "end", "remake")
-
-    path: Path
-    start: FiniteFloat = Field(ge=0)
-    end: FiniteFloat
-    remake: Literal["both", "picture", "sound"] = "both"
-
-    @field_validator("path")
-    @classmethod
-    def _is_a_path(cls, path: Path) -> Path:
-        return _on_disk(path, "videos")
-
-    @model_validator(mode="after")
-    def _is_a_window(self) -> Self:
-        if self.end <= self.start:
-            raise ValueError(f"end: {self.end:g} s is not after start, {self.start:g} s")
-        return self
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            path: str | PathLike[str],
-            start: float,
-            end: float,
-            remake: Literal["both", "picture", "sound"] = "both",
-        ) -> None: ...
-
-
-class LoraSpec(_Checked):
+class LoraSpec(Checked):
     """A LoRA that is merged into the model in every phase, at a strength of -100 to 100.
 
     path: a .safetensors file, or a folder that PEFT or diffusers saved. partial: leave out parts
@@ -177,7 +87,7 @@ class LoraSpec(_Checked):
         ) -> None: ...
 
 
-class Request(_Checked, RequestFields):
+class Request(Checked, RequestFields):
     """One generation. What is None takes the default of the model's version.
 
     `RequestFields` declares and describes most fields. Beyond that:
@@ -188,8 +98,10 @@ class Request(_Checked, RequestFields):
     num_inference_steps: None in the distilled pipelines, whose steps are fixed.
     seed: the video is the same on any machine with identical arithmetic.
     video_guidance, audio_guidance: all scales, or with `GuidanceOverrides` some of them.
-    source: of the retake pipelines; what is left open of size, length and rate is its own.
-    sound: of the audio-to-video pipeline; the video has it, unchanged.
+    conditions: what it is made from, in order. They may also be given by kind: images; sound, of
+        the audio-to-video pipeline, which the video has, unchanged; source, of the retake
+        pipelines, and extended, of the extend pipeline, whose size, length and rate are taken for
+        what is left open; controls, of the ic-lora pipelines.
     output_height, output_width: even pixels of the file, cropped to the centre; None: all of them.
 
     Raises RequestError where a value is out of range or given values contradict each other.
@@ -199,9 +111,7 @@ class Request(_Checked, RequestFields):
 
     prompt: Prompt[str]
     pipeline: Pipeline[PipelineName] = "two-stage"
-    images: tuple[ImageCondition, ...] = ()
-    sound: SoundCondition | None = None
-    source: SourceVideo | None = None
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=MAX_ENTRIES)
     loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
     video_guidance: Guidance | GuidanceOverrides | None = None
     audio_guidance: Guidance | GuidanceOverrides | None = None
@@ -222,9 +132,12 @@ class Request(_Checked, RequestFields):
             frame_rate: float | Fraction | str | None = None,
             num_inference_steps: int | None = None,
             seed: int | None = None,
+            conditions: Sequence[Condition] = (),
             images: Sequence[ImageCondition] = (),
             sound: SoundCondition | None = None,
             source: SourceVideo | None = None,
+            extended: ExtendedVideo | None = None,
+            controls: Sequence[ControlVideo] = (),
             loras: Sequence[LoraSpec] = (),
             video_guidance: Guidance | GuidanceOverrides | None = None,
             audio_guidance: Guidance | GuidanceOverrides | None = None,
@@ -241,7 +154,15 @@ class Request(_Checked, RequestFields):
         pipeline = given.get("pipeline", "two-stage")
         if pipeline not in RECIPES:
             raise ValueError(f"pipeline {pipeline!r} is not one of {', '.join(RECIPES)}")
-        return given
+        return in_one_list(given)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values; conditions of a kind take the place of those there were."""
+        replaced = tuple(kind for kind in KINDS.values() if kind.field in (update or {}))
+        if update is not None and replaced and "conditions" not in update:
+            kept = tuple(each for each in self.conditions if not isinstance(each, replaced))
+            update = {**update, "conditions": kept}
+        return super().model_copy(update=update, deep=deep)
 
     @field_validator("prompt")
     @classmethod
@@ -289,13 +210,7 @@ class Request(_Checked, RequestFields):
                 f"num_inference_steps: the {self.pipeline} pipeline has {steps} fixed steps; "
                 "leave it out"
             )
-        if recipe.takes_sound and self.sound is None:
-            raise ValueError(f"sound: the {self.pipeline} pipeline makes a video for one; give it")
-        if self.sound is not None and not recipe.takes_sound:
-            raise ValueError(
-                f"sound: the {self.pipeline} pipeline makes its own; audio-to-video takes one"
-            )
-        self._check_source(recipe)
+        self._check_conditions(recipe)
         for name, side, cut in (
             ("height", self.height, self.output_height),
             ("width", self.width, self.output_width),
@@ -315,21 +230,27 @@ class Request(_Checked, RequestFields):
                 raise ValueError(f"images: two images are at frame {frame}")
         return self
 
-    def _check_source(self, recipe: Recipe) -> None:
-        source = self.source
-        if source is None and recipe.takes_video:
-            raise ValueError(f"source: the {self.pipeline} pipeline changes a video; give it")
-        if source is None:
-            return
-        if not recipe.takes_video:
-            raise ValueError(
-                f"source: the {self.pipeline} pipeline makes all of a video; retake changes one"
-            )
-        if self.images:
-            raise ValueError(f"images: the {self.pipeline} pipeline takes none")
-        if recipe.guided and source.remake != "both":
+    def _check_conditions(self, recipe: Recipe) -> None:
+        """What the pipeline needs is there, and nothing that it does not take."""
+        for kind in KINDS.values():
+            given = any(isinstance(each, kind) for each in self.conditions)
+            if kind.kind == recipe.needs and not given:
+                raise ValueError(
+                    f"{kind.field}: the {self.pipeline} pipeline {NEEDED[recipe.needs]}; give it"
+                )
+            takes = kind is ImageCondition and recipe.takes_images
+            if given and not takes and kind.kind != recipe.needs:
+                others = [each.name for each in RECIPES.values() if each.needs == kind.kind]
+                verb = "take" if len(others) > 1 else "takes"
+                told = f"; {' and '.join(others)} {verb} it" if others else ""
+                raise ValueError(f"{kind.field}: the {self.pipeline} pipeline takes none{told}")
+        if recipe.guided and self.source is not None and self.source.remake != "both":
             raise ValueError(
                 f"source: remake: the {self.pipeline} pipeline makes both anew, picture and sound"
+            )
+        if recipe.needs == "control" and not self.loras:
+            raise ValueError(
+                f"loras: the {self.pipeline} pipeline needs the IC-LoRA that its control is for"
             )
 
     def _check_side(self, name: str, side: int, cut: int | None) -> None:
@@ -372,12 +293,28 @@ class Request(_Checked, RequestFields):
     def recipe(self) -> Recipe:
         return RECIPES[self.pipeline]
 
+    @property
+    def images(self) -> tuple[ImageCondition, ...]:
+        return self._of_kind(ImageCondition)
 
-def _on_disk(path: Path, what: str) -> Path:
-    # Of `https://`, a path keeps one slash.
-    if str(path).startswith(("http:/", "https:/", "data:")):
-        raise ValueError(f"is a URL; {what} are read from files, so download it first")
-    return path
+    @property
+    def controls(self) -> tuple[ControlVideo, ...]:
+        return self._of_kind(ControlVideo)
+
+    @property
+    def sound(self) -> SoundCondition | None:
+        return next(iter(self._of_kind(SoundCondition)), None)
+
+    @property
+    def source(self) -> SourceVideo | None:
+        return next(iter(self._of_kind(SourceVideo)), None)
+
+    @property
+    def extended(self) -> ExtendedVideo | None:
+        return next(iter(self._of_kind(ExtendedVideo)), None)
+
+    def _of_kind(self, kind: type[C]) -> tuple[C, ...]:
+        return tuple(each for each in self.conditions if isinstance(each, kind))
 
 
 def _nearest(value: int, multiple: int, offset: int) -> str:

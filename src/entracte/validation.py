@@ -1,10 +1,13 @@
-"""Pydantic's findings in plain words."""
+"""Checked values: pydantic's models, whose findings are told in plain words."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
+
+from entracte.errors import RequestError
 
 # Of a value that is repeated in an error.
 SHOWN_CHARACTERS = 40
@@ -96,3 +99,33 @@ def _said(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value).replace("'", "")
+
+
+class Checked(BaseModel):
+    """Values that are checked when made or copied, and never change. Errors are RequestErrors.
+
+    positional: the fields that may be given without their names, in this order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    positional: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *unnamed: Any, **values: Any) -> None:
+        """Raises RequestError, naming every field that is wrong and what would be right."""
+        if len(unnamed) > len(self.positional):
+            names = ", ".join(self.positional)
+            raise RequestError(f"{type(self).__name__} takes only {names} without a name")
+        for name, value in zip(self.positional, unnamed, strict=False):
+            if name in values:
+                raise RequestError(f"{name} is given twice")
+            values[name] = value
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RequestError(describe(error)) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are checked as those of a new one are."""
+        if update is None:
+            return super().model_copy(deep=deep)
+        return type(self)(**{**dict(self), **update})

@@ -73,6 +73,9 @@ def _recipes(steps: int) -> Mapping[PipelineName, RecipeDefaults]:
             # Without a size, it is the source's.
             "retake": replace(two_stage, num_inference_steps=None),
             "retake-guided": replace(two_stage, num_inference_steps=40),
+            "extend": replace(two_stage, num_inference_steps=None),
+            "ic-lora": replace(two_stage, num_inference_steps=None),
+            "ic-lora-one-stage": replace(one_stage, num_inference_steps=None),
             "distilled": replace(two_stage, num_inference_steps=None),
             "distilled-one-stage": replace(one_stage, num_inference_steps=None),
         }

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from entracte import (
+    ControlVideo,
     Engine,
     Guidance,
     ImageCondition,
@@ -25,6 +26,7 @@ from entracte.models.mel import log_mel
 from entracte.pipeline.conditions import EncodedImage
 from entracte.pipeline.given import encode_sound
 from entracte.pipeline.latents import Latents, empty_latents, noise_sizes, prepare_latents
+from entracte.pipeline.references import EncodedControl
 from entracte.sampling.noise import NoiseSource, WhitenedNoise
 from entracte.sampling.res_2s import MIDDLE_SEED, STEP_SEED
 from entracte.sampling.tokens import KeptPart
@@ -35,6 +37,14 @@ from .oracle import ROOT, distance
 DATA = ROOT.parent / "pipelines"
 LORAS = {
     "style-lora.safetensors": ROOT.parent / "merges" / "style-lora.safetensors",
+    **{
+        name: DATA / name
+        for name in (
+            "ic-lora.safetensors",
+            "ic-lora-half.safetensors",
+            "ic-lora-temporal.safetensors",
+        )
+    },
 }
 IMAGES = {"image.png": ROOT / "image.png", "image2.png": DATA / "image2.png"}
 PIPELINES = {
@@ -44,10 +54,19 @@ PIPELINES = {
     "two_stage": "two-stage",
     "one_stage": "one-stage",
     "distilled": "distilled",
+    "ic_lora": "ic-lora",
 }
 LORA_CASES = ("one_stage_lora", "distilled_lora", "two_stage_lora")
+IC_LORA_CASES = (
+    "ic_lora_mask",
+    "ic_lora",
+    "ic_lora_strength",
+    "ic_lora_half",
+    "ic_lora_temporal",
+)
 RETAKES = ("retake_video_audio", "retake_audio_only", "retake_video_only", "retake_guided")
 CASES = (*RETAKES, "hq", "hq_i2v", "interpolate", "a2v", "a2v_image", *LORA_CASES)
+CASES = (*CASES, *IC_LORA_CASES)
 
 QUICK = ("hq", "a2v_image", "retake_video_only")
 
@@ -85,12 +104,14 @@ class Pack:
         case = self.case(name)
         if case["pipeline"] == "retake":
             return retake(case)
+        half = case.get("skip_stage_2", False)
+        pipeline = "ic-lora-one-stage" if half else PIPELINES[case["pipeline"]]
         return Request(
             prompt=case["prompt"],
             negative_prompt=case.get("negative_prompt"),
-            pipeline=PIPELINES[case["pipeline"]],
-            height=case["height"],
-            width=case["width"],
+            pipeline=pipeline,
+            height=case["height"] // (2 if half else 1),
+            width=case["width"] // (2 if half else 1),
             num_frames=case["num_frames"],
             frame_rate=case["frame_rate"],
             num_inference_steps=case.get("num_inference_steps"),
@@ -102,12 +123,26 @@ class Pack:
             loras=tuple(
                 LoraSpec(LORAS[path], strength) for path, strength in case.get("loras", ())
             ),
+            controls=controls(case),
             sound=SoundCondition(DATA / case["audio"], case["audio_start_time"])
             if "audio" in case
             else None,
             video_guidance=guidance(case.get("video_guidance")),
             audio_guidance=guidance(case.get("audio_guidance")),
         )
+
+
+def controls(case: dict[str, Any]) -> tuple[ControlVideo, ...]:
+    mask = case.get("conditioning_attention_mask")
+    return tuple(
+        ControlVideo(
+            DATA / path,
+            strength,
+            case["conditioning_attention_strength"],
+            None if mask is None else DATA / mask,
+        )
+        for path, strength in case.get("video_conditioning", ())
+    )
 
 
 def retake(case: dict[str, Any]) -> Request:
@@ -153,16 +188,19 @@ def test_latents_and_forwards(pack: Pack, engine: Engine, name: str) -> None:
     assert result.sample_rate == pack.case(name)["sample_rate"]
 
 
-@pytest.mark.parametrize("name", ["hq", "hq_i2v", "interpolate", "a2v", "a2v_image"])
+@pytest.mark.parametrize(
+    "name", ["hq", "hq_i2v", "interpolate", "a2v", "a2v_image", *IC_LORA_CASES]
+)
 def test_what_each_act_begins_with(pack: Pack, engine: Engine, name: str) -> None:
     """Bit for bit: noised tokens, their noise levels and positions, from recorded latents."""
     resolved = engine.prepare(pack.request(name)).resolved
     request, cpu = resolved.request, torch.device("cpu")
     noise, images = NoiseSource(request.seed), iter(range(9))
     first_calls = pack.first_calls(name)
-    assert len(first_calls) == 2
+    assert len(first_calls) == len(resolved.phases)
+    given = engine.prepare(pack.request(name)).given.controls
     for phase, call in zip(resolved.phases, first_calls, strict=True):
-        if phase.phase.divisor == 2:
+        if phase.phase.name == "stage1":
             start = empty_latents(phase.grid, 128, request.audio_tokens, cpu, torch.bfloat16)
             if request.sound is not None:
                 start = replace(start, audio=pack[f"{name}.stage1.audio_latent"])
@@ -180,7 +218,20 @@ def test_what_each_act_begins_with(pack: Pack, engine: Engine, name: str) -> Non
             phase.phase.noise_scale,
             request.recipe.appends_first_image,
             (None, KeptPart() if request.sound is not None else None),
+            [
+                EncodedControl(
+                    pack[f"{name}.conditioning_video.{at}.latent"],
+                    control.weights,
+                    control.reference,
+                )
+                for at, control in enumerate(given)
+                if phase.references
+            ],
         )
+        official_attention = f"{name}.forward.{call}.video.attention_mask"
+        assert (tokens[0].attention is None) == (official_attention not in pack.names)
+        if tokens[0].attention is not None:
+            assert torch.equal(tokens[0].attention, pack[official_attention][0])
         for stream, each in zip(("video", "audio"), tokens, strict=True):
             recorded = f"{name}.forward.{call}.{stream}"
             assert torch.equal(each.latent, pack[f"{recorded}.latent"])
@@ -209,6 +260,12 @@ def test_a_source_is_read_as_the_official_pipeline_does(pack: Pack, engine: Engi
             assert torch.equal(each.latent, pack[f"{recorded}.latent"])
             assert torch.equal(each.mask * phase.sigmas[0], pack[f"{recorded}.timesteps"][0, :, 0])
             assert each.frozen == (pack[f"{recorded}.sigma"].item() == 0)
+
+
+def test_a_control_video_is_read_as_the_official_pipeline_does(pack: Pack, engine: Engine) -> None:
+    """Bit for bit, for an IC-LoRA that looks at half of its height and width."""
+    (control,) = engine.prepare(pack.request("ic_lora_half")).given.controls
+    assert torch.equal(control.pixels, pack["ic_lora_half.conditioning_video.0.pixels"])
 
 
 @pytest.mark.parametrize("name", ["a2v", "a2v_image"])
@@ -250,8 +307,8 @@ def test_noise_and_levels(pack: Pack, engine: Engine, name: str) -> None:
     for phase in resolved.phases:
         levels = torch.tensor(phase.sigmas)
         assert torch.equal(levels, pack[f"{name}.{phase.phase.name}.sigmas"])
-        appended = len(resolved.appended_images)
-        for size in noise_sizes(phase.grid, 128, appended, request.audio_tokens):
+        tokens = phase.grid.tokens + resolved.appended_tokens(phase)
+        for size in noise_sizes(tokens, 128, request.audio_tokens):
             recorded = f"{name}.noise.{draws}"
             drawn = source.draw(*size)
             if recorded in pack.names:

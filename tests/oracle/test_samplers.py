@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from entracte.sampling.schedules import USUAL_TOKENS, shifted_sigmas
 from entracte.sampling.tokens import (
     KeptPart,
     StreamLatents,
+    Tokens,
     VideoGrid,
-    append_image,
+    append_tokens,
     audio_spans,
     given_tokens,
     plain_tokens,
@@ -117,13 +119,68 @@ def test_schedules_are_the_official_ones(recorded: dict[str, Tensor]) -> None:
 GRID = VideoGrid(3, 2, 3, 25.0)
 LAYOUTS = {
     "first_frame_0.9": lambda video, image: replace_first_frame(video, image, 0.9),
-    "keyframe_8_0.9": lambda video, image: append_image(video, image, 0.9, GRID.frame_spans(8)),
-    "keyframe_0_0.7": lambda video, image: append_image(video, image, 0.7, GRID.frame_spans(0)),
-    "keyframe_16_1.0": lambda video, image: append_image(video, image, 1.0, GRID.frame_spans(16)),
+    "keyframe_8_0.9": lambda video, image: append_tokens(video, image, 0.9, GRID.frame_spans(8)),
+    "keyframe_0_0.7": lambda video, image: append_tokens(video, image, 0.7, GRID.frame_spans(0)),
+    "keyframe_16_1.0": lambda video, image: append_tokens(video, image, 1.0, GRID.frame_spans(16)),
     "region_0.1_0.3": lambda video, _: given_tokens(
-        video.latent, video.spans, KeptPart((0.1, 0.3))
+        video.latent, video.spans, KeptPart(((0.1, 0.3),))
     ),
 }
+
+
+REFERENCES = {"reference_latent": (1, 1), "half_reference_latent": (2, 1)}
+REFERENCES["temporal_reference_latent"] = (1, 2)
+
+
+def reference(
+    video: Tokens, recorded: dict[str, Tensor], name: str, strength: float, weight: float | None
+) -> Tokens:
+    latent, scales = recorded[f"conditioning.{name}"], REFERENCES[name]
+    spans = VideoGrid(*latent.shape[2:], GRID.frame_rate).reference_spans(*scales)
+    weights = None if weight is None else torch.full((spans.shape[1],), weight).bfloat16()
+    return append_tokens(video, video_tokens(latent), strength, spans, weights)
+
+
+# The items of `samplers.json`: references by name, strength and weight; images by frame.
+WITH_REFERENCES: dict[str, list[Any]] = {
+    "reference_1.0": [("reference_latent", 1.0, None)],
+    "reference_half_0.8": [("half_reference_latent", 0.8, None)],
+    "reference_temporal_2": [("temporal_reference_latent", 1.0, None)],
+    "reference_attn_0.5": [("reference_latent", 1.0, 0.5)],
+    "image_ref_attn_ref_key": [
+        "first",
+        ("reference_latent", 1.0, 0.5),
+        ("half_reference_latent", 1.0, None),
+        (8, 0.6),
+    ],
+    "key_then_ref_attn_0.25": [(8, 0.6), ("reference_latent", 1.0, 0.25)],
+    "two_masked": [("reference_latent", 1.0, 0.5), ("half_reference_latent", 1.0, 0.0)],
+}
+
+
+@pytest.mark.parametrize("name", WITH_REFERENCES)
+def test_references_are_laid_out_as_the_official_ones(
+    recorded: dict[str, Tensor], name: str
+) -> None:
+    tokens = plain_tokens(torch.zeros(1, GRID.tokens, 16).bfloat16(), GRID.spans())
+    image = video_tokens(recorded["conditioning.image_latent"])
+    for item in WITH_REFERENCES[name]:
+        match item:
+            case "first":
+                tokens = replace_first_frame(tokens, image, 1.0)
+            case (int(frame), strength):
+                tokens = append_tokens(tokens, image, strength, GRID.frame_spans(frame))
+            case (latent, strength, weight):
+                tokens = reference(tokens, recorded, latent, strength, weight)
+    prefix = f"conditioning.{name}"
+    assert torch.equal(tokens.mask, recorded[f"{prefix}.denoise_mask"][0, :, 0])
+    assert torch.equal(tokens.spans, recorded[f"{prefix}.positions"][0])
+    assert torch.equal(tokens.latent, recorded[f"{prefix}.latent"])
+    assert torch.equal(tokens.clean, recorded[f"{prefix}.clean_latent"])
+    assert tokens.own == GRID.tokens
+    assert (tokens.attention is None) == (f"{prefix}.attention_mask" not in recorded)
+    if tokens.attention is not None:
+        assert torch.equal(tokens.attention, recorded[f"{prefix}.attention_mask"][0])
 
 
 @pytest.mark.parametrize("name", [*LAYOUTS, "audio_plain", "audio_region_0.2_0.5"])
@@ -135,7 +192,7 @@ def test_tokens_are_laid_out_as_the_official_ones(recorded: dict[str, Tensor], n
         latent, spans = torch.zeros(1, 20, 128).bfloat16(), audio_spans(20)
         tokens = plain_tokens(latent, spans)
         if name != "audio_plain":
-            tokens = given_tokens(latent, spans, KeptPart((0.2, 0.5)))
+            tokens = given_tokens(latent, spans, KeptPart(((0.2, 0.5),)))
     official = {
         what: recorded[f"conditioning.{name}.{what}"]
         for what in ("latent", "clean_latent", "denoise_mask", "positions")

@@ -31,7 +31,7 @@ from entracte.sampling.tokens import (
     StreamLatents,
     Tokens,
     VideoGrid,
-    append_image,
+    append_tokens,
     audio_spans,
     plain_tokens,
     replace_first_frame,
@@ -82,7 +82,7 @@ def inputs(model: Transformer, plan: GuidancePlan, image: str) -> Inputs:
     if image == "first":
         video = replace_first_frame(video, frame, 1.0)
     if image == "appended":
-        video = append_image(video, frame, 0.7, GRID.frame_spans(8))
+        video = append_tokens(video, frame, 0.7, GRID.frame_spans(8))
     contexts = [
         TextContext(torch.randn(1, 16, 128), torch.randn(1, 16, 64))
         for _ in range(2 if "unconditioned" in plan.passes() else 1)

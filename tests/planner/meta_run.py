@@ -29,6 +29,7 @@ from entracte.pipeline.conditions import PreparedImage
 from entracte.pipeline.given import NOTHING_GIVEN, GivenMedia
 from entracte.pipeline.open_model import CACHED_PROMPTS, CACHED_SHAPES
 from entracte.pipeline.outputs import Outputs
+from entracte.pipeline.references import GivenControl
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import PreparedRequest
 from entracte.pipeline.run import Run
@@ -161,11 +162,12 @@ def rotary_tables(transformer: Any, prepared: PreparedRequest) -> Any:
     found: Any = Cache(CACHED_SHAPES)
     resolved = prepared.resolved
     later, audio = resolved.appended_images, resolved.request.audio_tokens
-    for grid in (phase.grid for phase in resolved.phases):
-        tokens = grid.tokens + len(later) * grid.frame_tokens
+    for phase in resolved.phases:
+        tokens = phase.grid.tokens + resolved.appended_tokens(phase)
         positions = torch.zeros(3, tokens), torch.zeros(1, audio)
         tables = transformer.rotary(*positions, META, torch.bfloat16)
-        found.get((grid, audio, later), lambda tables=tables: tables)
+        key = phase.grid, audio, later, phase.references
+        found.get(key, lambda tables=tables: tables)
     return found
 
 
@@ -178,9 +180,21 @@ def prepared(request: Request, layers: int) -> PreparedRequest:
     mel = torch.zeros(1, 2, load.heard, BINS)
     if request.sound is not None:
         given = GivenMedia(mel=mel, heard=Sound(torch.zeros(2, 1), 1), audio=KeptPart())
-    if request.source is not None:
-        frames, kept = torch.zeros(1, 3, load.seen, load.height, load.width), KeptPart((0.1, 0.2))
+    if request.source is not None or request.extended is not None:
+        frames = torch.zeros(1, 3, load.frames, load.height, load.width)
+        kept = KeptPart(((0.1, 0.2),))
         given = GivenMedia(frames=frames, mel=mel, video=kept, audio=kept)
+    if request.controls:
+        given = GivenMedia(
+            controls=tuple(
+                GivenControl(
+                    torch.zeros(1, 3, each.frames, *each.sides),
+                    torch.ones(each.grid.tokens).bfloat16() if each.weighed else None,
+                    each,
+                )
+                for each in resolved.phases[0].references
+            )
+        )
     return PreparedRequest(
         resolved,
         prompts=tuple(torch.arange(1024) + number for number in range(resolved.prompts)),

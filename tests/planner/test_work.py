@@ -8,7 +8,15 @@ import torch
 from benchmarks.published_figures import published_source
 from torch import nn
 
-from entracte import ImageCondition, Request, SoundCondition, SourceVideo
+from entracte import (
+    ControlVideo,
+    ExtendedVideo,
+    ImageCondition,
+    LoraSpec,
+    Request,
+    SoundCondition,
+    SourceVideo,
+)
 from entracte.checkpoints.loading import build_component
 from entracte.models.registry import LTX_2_3
 from entracte.models.transformer import TransformerConfig
@@ -53,7 +61,7 @@ class Case:
 
 def of_size(height: int, width: int, frames: int, batch: int = 1, **more: Any) -> dict[str, Any]:
     sizes = {"height": height, "width": width, "num_frames": frames, "guidance_batch": batch}
-    fixed = more.get("pipeline", "").startswith(("distilled", "retake"))
+    fixed = more.get("pipeline", "").startswith(("distilled", "retake", "extend", "ic-lora"))
     steps = {} if fixed and more["pipeline"] != "retake-guided" else {"num_inference_steps": 2}
     return {**sizes, **steps, **more}
 
@@ -76,6 +84,10 @@ CASES = {
     "sound": Case(of_size(256, 384, 49, pipeline="audio-to-video"), (0,)),
     "retake": Case(of_size(256, 384, 49, pipeline="retake")),
     "retake, guided": Case(of_size(256, 384, 49, pipeline="retake-guided"), slow=True),
+    "longer": Case(of_size(256, 384, 97, pipeline="extend"), slow=True),
+    "retake, in tiles": Case(of_size(256, 1024, 97, pipeline="retake"), slow=True),
+    "control": Case(of_size(256, 384, 49, pipeline="ic-lora"), (0, 40)),
+    "masked control": Case(of_size(256, 384, 49, pipeline="ic-lora-one-stage"), slow=True),
     "unguided": Case(of_size(320, 640, 97, pipeline="one-stage"), (), Guidance()),
 }
 
@@ -99,9 +111,18 @@ def wide() -> Model:
 def compare(model: Model, case: Case) -> None:
     images = tuple(ImageCondition("any", frame=at) for at in case.images)
     guidance = {"video_guidance": case.guidance, "audio_guidance": case.guidance}
-    sound = SoundCondition("any") if case.sizes.get("pipeline") == "audio-to-video" else None
-    source = SourceVideo("any", 0, 1) if "retake" in case.sizes.get("pipeline", "") else None
-    given = {"images": images, "sound": sound, "source": source}
+    given: dict[str, Any] = {"images": images}
+    match case.sizes.get("pipeline"):
+        case "audio-to-video":
+            given["sound"] = SoundCondition("any")
+        case "retake" | "retake-guided":
+            given["source"] = SourceVideo("any", 0, 1)
+        case "extend":
+            given["extended"] = ExtendedVideo("any", 1)
+        case "ic-lora" | "ic-lora-one-stage" as pipeline:
+            attention = 1.0 if pipeline == "ic-lora" else 0.5
+            given["controls"] = [ControlVideo("any"), ControlVideo("other", attention=attention)]
+            given["loras"] = (LoraSpec("any"),)
     request = Request(prompt="any", **given, **guidance, **case.sizes)
     ready = prepared(request, model.layers)
     with counted_batches(model.modules["transformer"]) as batches:

@@ -14,7 +14,7 @@ from entracte.sampling.schedules import shifted_sigmas
 from entracte.sampling.tokens import (
     VideoGrid,
     add_noise,
-    append_image,
+    append_tokens,
     audio_latent,
     audio_tokens,
     plain_tokens,
@@ -116,7 +116,7 @@ def test_images_take_their_places() -> None:
     tokens = plain_tokens(torch.zeros(1, 8, 4), grid.spans())
     image = torch.full((1, 4, 4), 3.0)
     tokens = replace_first_frame(tokens, image, strength=1.0)
-    tokens = append_image(tokens, 2 * image, strength=0.7, spans=grid.frame_spans(8))
+    tokens = append_tokens(tokens, 2 * image, strength=0.7, spans=grid.frame_spans(8))
     assert tokens.mask.tolist() == [0.0] * 4 + [1.0] * 4 + [0.30078125] * 4  # 0.3 in bfloat16
     noisy = add_noise(tokens, torch.ones(1, 12, 4), 1.0)
     assert noisy.latent[0, :4].unique().tolist() == [3.0]

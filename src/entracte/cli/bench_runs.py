@@ -14,7 +14,7 @@ from rich.text import Text
 from entracte.config.residency import parse_size
 from entracte.errors import BudgetError, RequestError
 
-from .flags import image_condition, worded_with_flags
+from .flags import condition, worded_with_flags
 from .overwrite import require_absent
 from .terminal import clean
 
@@ -88,7 +88,8 @@ def requests(options: argparse.Namespace, scratch: Path) -> "dict[BenchTask, Req
     """The request of every task. scratch: a folder for a synthetic picture."""
     from entracte.bench.presets import PRESETS, PROMPT, write_picture
     from entracte.binding import require_possible
-    from entracte.request import ImageCondition, Request
+    from entracte.conditions import ImageCondition
+    from entracte.request import Request
 
     named = {name: vars(options)[name] for name in REQUEST_FIELDS}
     given = {name: value for name, value in named.items() if value is not None}
@@ -99,7 +100,7 @@ def requests(options: argparse.Namespace, scratch: Path) -> "dict[BenchTask, Req
             request = Request(**asked)
             require_possible(request)
             if task == "i2v":
-                images = [image_condition(values) for values in options.image or ()]
+                images = [condition(ImageCondition, values) for values in options.image or ()]
                 if not images:
                     picture = scratch / "picture.png"
                     write_picture(picture, asked["width"], asked["height"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from entracte.conditions import KINDS, values_of
 from entracte.config.base import Flag, Settings, flag_name
 from entracte.config.model import ModelSettings
 from entracte.errors import RequestError
@@ -23,7 +24,7 @@ from entracte.request_fields import (
 from entracte.validation import plain
 
 if TYPE_CHECKING:
-    from entracte.request import ImageCondition, SoundCondition, SourceVideo
+    from entracte.conditions import Condition
 
 GROUPS = {
     "model": "model files (explicit paths override the contents of --model)",
@@ -38,7 +39,7 @@ GROUPS = {
 }
 
 # Flags that may be repeated: each adds a list, or extends the list.
-REPEATED = ("image", "lora")
+REPEATED = ("image", "control", "lora")
 EXTENDED = ("place",)
 
 
@@ -161,50 +162,21 @@ def given_settings(kind: type[Settings], options: argparse.Namespace) -> dict[st
     return {name: value for name, value in vars(options).items() if name in names}
 
 
-def image_condition(values: list[Any]) -> "ImageCondition":
-    """What `--image` was given; raises RequestError."""
-    from entracte.request import ImageCondition
-
-    names = ("path", "frame", "strength", "crf")
-    if not 1 <= len(values) <= len(names):
-        raise RequestError(
-            f"--image takes PATH [FRAME [STRENGTH [CRF]]]; it was given {len(values)} values"
-        )
+def condition(kind: "type[Condition]", values: list[Any]) -> "Condition":
+    """What the flag of a kind of condition was given; raises RequestError."""
+    flag, names = f"--{kind.kind}", kind.positional
+    least = sum(kind.model_fields[name].is_required() for name in names)
+    if not least <= len(values) <= len(names):
+        raise RequestError(f"{flag} takes {values_of(kind)}; it was given {len(values)} values")
     try:
-        return ImageCondition(**dict(zip(names, values, strict=False)))
+        return kind(*values)
     except RequestError as error:
-        raise RequestError(f"--image {values[0]}: {error}") from None
-
-
-def sound_condition(values: list[Any]) -> "SoundCondition":
-    """What `--sound` was given; raises RequestError."""
-    from entracte.request import SoundCondition
-
-    if not 1 <= len(values) <= 2:
-        raise RequestError(f"--sound takes PATH [START]; it was given {len(values)} values")
-    try:
-        return SoundCondition(*values)
-    except RequestError as error:
-        raise RequestError(f"--sound {values[0]}: {error}") from None
-
-
-def source_video(values: list[Any]) -> "SourceVideo":
-    """What `--source` was given; raises RequestError."""
-    from entracte.request import SourceVideo
-
-    if not 3 <= len(values) <= 4:
-        raise RequestError(
-            f"--source takes PATH START END [WHAT]; it was given {len(values)} values"
-        )
-    try:
-        return SourceVideo(*values)
-    except RequestError as error:
-        raise RequestError(f"--source {values[0]}: {error}") from None
+        raise RequestError(f"{flag} {values[0]}: {error}") from None
 
 
 # Fields of a request whose flags have other names.
 FLAGS_OF_FIELDS = {
-    "images": "--image",
+    **{kind.field: f"--{kind.kind}" for kind in KINDS.values()},
     "loras": "--lora",
     "video_guidance": "--video-… guidance",
     "audio_guidance": "--audio-… guidance",

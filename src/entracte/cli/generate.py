@@ -16,10 +16,8 @@ from entracte.request_fields import arguments_from
 
 from .flags import (
     add_settings,
+    condition,
     given_settings,
-    image_condition,
-    sound_condition,
-    source_video,
     worded_with_flags,
 )
 from .overwrite import free_name, require_absent
@@ -119,19 +117,29 @@ def run(options: argparse.Namespace) -> None:
 def build_request(settings: GenerateSettings) -> "Request":
     """The request that settings describe; raises RequestError where it is wrong."""
     from entracte.binding import require_possible
+    from entracte.conditions import KINDS
     from entracte.request import Request
 
     if settings.prompt is None:
         raise RequestError("--prompt is missing: say what the video should show")
     given = arguments_from(dict(settings))
-    given["images"] = tuple(image_condition(values) for values in settings.image or [])
-    given["sound"] = None if settings.sound is None else sound_condition(settings.sound)
-    given["source"] = None if settings.source is None else source_video(settings.source)
+    given["conditions"] = tuple(
+        condition(kind, values)
+        for name, kind in KINDS.items()
+        for values in listed(vars(settings)[name], kind.many)
+    )
     given["loras"] = tuple(_lora(values, settings.lora_partial) for values in settings.lora or [])
     with worded_with_flags():
         request = Request(**(given | _sides(settings)))
         require_possible(request)
         return request
+
+
+def listed(values: Any, many: bool) -> list[list[Any]]:
+    """What the flag of a kind of condition was given, once or several times."""
+    if values is None:
+        return []
+    return list(values) if many else [values]
 
 
 def _sides(settings: GenerateSettings) -> dict[str, int]:

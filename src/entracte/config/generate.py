@@ -3,6 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from entracte.conditions import (
+    ControlVideo,
+    ExtendedVideo,
+    ImageCondition,
+    SoundCondition,
+    SourceVideo,
+    values_of,
+)
 from entracte.recipes import PipelineName
 from entracte.request_fields import GuidanceFields, Pipeline, RequestFields
 
@@ -23,7 +31,7 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
         Flag(
             "request",
             "show an image at a frame (default: 0); may be repeated",
-            "PATH [FRAME [STRENGTH [CRF]]]",
+            values_of(ImageCondition),
         ),
     ] = None
     sound: Annotated[
@@ -32,7 +40,7 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
             "request",
             "make the video for a sound, from a second of it on (default: 0); with --pipeline "
             "audio-to-video",
-            "PATH [START]",
+            values_of(SoundCondition),
         ),
     ] = None
     source: Annotated[
@@ -41,7 +49,25 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
             "request",
             "make a part of a video anew, between two seconds of it: picture, sound or both "
             "(default); with --pipeline retake",
-            "PATH START END [WHAT]",
+            values_of(SourceVideo),
+        ),
+    ] = None
+    extend: Annotated[
+        list[Number] | None,
+        Flag(
+            "request",
+            "make a video longer by so many seconds at its end and at its beginning; with "
+            "--pipeline extend",
+            values_of(ExtendedVideo),
+        ),
+    ] = None
+    control: Annotated[
+        list[list[Number]] | None,
+        Flag(
+            "request",
+            "have an IC-LoRA, given with --lora, follow a video, attending to it so much and where "
+            "a mask video is white; may be repeated; with --pipeline ic-lora",
+            values_of(ControlVideo),
         ),
     ] = None
     lora: Annotated[

@@ -1,7 +1,7 @@
-"""Decoding a video in overlapping tiles, so that memory does not grow with its size.
+"""Decoding and encoding a video in overlapping tiles, so that memory does not grow with its size.
 
-Neighbouring tiles are blended linearly over their overlap. Frames are yielded as soon as they are
-final, before later tiles are decoded.
+Neighbouring tiles are blended linearly over their overlap. Decoded frames are yielded as soon as
+they are final, before later tiles are decoded.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from torch import Tensor
 from .video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 
 Decode = Callable[[Tensor], Tensor]
+Encode = Callable[[Tensor], Tensor]
 
 Spans = list[tuple[int, int]]
 
@@ -68,6 +69,53 @@ def blend(tiles: Iterator[Tensor], latent: Tensor, tiling: Tiling) -> Iterator[T
         tail = pixels[:, :, final:]
 
 
+def encode_tiled(encode: Encode, pixels: Tensor, tiling: Tiling) -> Tensor:
+    """Encode pixels [1, 3, 8k+1, height, width] into latents [1, channels, k+1, h, w].
+
+    A tile that begins at latent frame s > 0 begins with pixel frame 8s, as if it were the first of
+    a video; of the latent that this one frame becomes nothing is taken.
+    """
+    frames = (pixels.shape[2] - 1) // TEMPORAL_SCALE + 1
+    height, width = (side // SPATIAL_SCALE for side in pixels.shape[3:])
+    times, rows, columns = _spans_of(frames, height, width, tiling)
+    if len(times) == len(rows) == len(columns) == 1:
+        return encode(pixels)
+
+    later = tiling.frame_overlap // TEMPORAL_SCALE
+    beside = tiling.pixel_overlap // SPATIAL_SCALE
+    total: Tensor | None = None
+    for start, stop in times:
+        for top, bottom in rows:
+            for left, right in columns:
+                tile = encode(
+                    pixels[
+                        :,
+                        :,
+                        start * TEMPORAL_SCALE : (stop - 1) * TEMPORAL_SCALE + 1,
+                        top * SPATIAL_SCALE : bottom * SPATIAL_SCALE,
+                        left * SPATIAL_SCALE : right * SPATIAL_SCALE,
+                    ]
+                )
+                if total is None:
+                    shape = (1, tile.shape[1], frames, height, width)
+                    total = torch.zeros(shape, device=pixels.device)
+                weights = _weights(start, stop, frames, later, 0.0, tile)[:, None, None]
+                weights = weights * _weights(top, bottom, height, beside, 0.5, tile)[:, None]
+                weights = weights * _weights(left, right, width, beside, 0.5, tile)
+                total[:, :, start:stop, top:bottom, left:right] += tile * weights
+    assert total is not None
+    return total.to(pixels.dtype)
+
+
+def encoded_tile(frames: int, height: int, width: int, tiling: Tiling) -> tuple[int, int, int]:
+    """How many tiles a video of so many latents is encoded in, and the latent frames, and places of
+    a frame, of the largest.
+    """
+    times, rows, columns = _spans_of(frames, height, width, tiling)
+    most = [max(stop - start for start, stop in spans) for spans in (times, rows, columns)]
+    return len(times) * len(rows) * len(columns), most[0], most[1] * most[2]
+
+
 def tile_spans(length: int, tile: int, overlap: int) -> Spans:
     """[start, stop) of the tiles that cover a length; neighbours share at least `overlap`."""
     spans = []
@@ -81,6 +129,10 @@ def tile_spans(length: int, tile: int, overlap: int) -> Spans:
 def _spans(latent: Tensor, tiling: Tiling) -> tuple[Spans, Spans, Spans]:
     """Of the tiles, along time, height and width."""
     frames, height, width = latent.shape[2:]
+    return _spans_of(frames, height, width, tiling)
+
+
+def _spans_of(frames: int, height: int, width: int, tiling: Tiling) -> tuple[Spans, Spans, Spans]:
     size, overlap = tiling.pixels // SPATIAL_SCALE, tiling.pixel_overlap // SPATIAL_SCALE
     return (
         tile_spans(frames, tiling.frames // TEMPORAL_SCALE, tiling.frame_overlap // TEMPORAL_SCALE),
@@ -118,11 +170,16 @@ def _blend_areas(tiles: Iterator[Tensor], latent: Tensor, tiling: Tiling) -> Ten
 
 def _ramp(start: int, stop: int, length: int, overlap: int, like: Tensor) -> Tensor:
     """A tile's weight at every pixel along one axis; the weights of neighbours add up to 1."""
-    weights = torch.ones((stop - start) * SPATIAL_SCALE, device=like.device)
-    shared = overlap * SPATIAL_SCALE
-    rising = (torch.arange(shared, device=like.device) + 0.5) / shared
+    start, stop, length, shared = (each * SPATIAL_SCALE for each in (start, stop, length, overlap))
+    return _weights(start, stop, length, shared, 0.5, like)
+
+
+def _weights(start: int, stop: int, length: int, shared: int, first: float, like: Tensor) -> Tensor:
+    """As `_ramp`, in any unit. first: of the weights that rise, in steps."""
+    weights = torch.ones(stop - start, device=like.device)
+    rising = (torch.arange(shared, device=like.device) + first) / shared
     if start > 0:
-        weights[:shared] = rising
+        weights[:shared] = rising[: stop - start]
     if stop < length:
         weights[-shared:] = 1 - rising
     return weights

@@ -53,6 +53,7 @@ def part_of(stream: StreamInput, rank: int, counts: Sequence[int]) -> StreamInpu
             for first, last in stream.pictures
             if first < stop and last > start
         ),
+        bias=stream.bias,  # a rank attends with all tokens, for some heads
     )
 
 

@@ -66,12 +66,11 @@ def shared_shapes(resolved: ResolvedRequest, layouts: Sequence[Layout]) -> list[
     for phase, layout in zip(resolved.phases, layouts, strict=True):
         if layout.row == 1:
             continue
-        appended = len(resolved.appended_images) * phase.grid.frame_tokens
         passes = -(-len(phase.guidance.passes()) // layout.rows)
         found.append(
             SharedShape(
                 rows=min(phase.rows_at_once, passes),
-                tokens=phase.grid.tokens + appended,
+                tokens=phase.grid.tokens + resolved.appended_tokens(phase),
                 audio=resolved.request.audio_tokens,
                 text=CONTEXT_TOKENS,
                 ranks=layout.row,

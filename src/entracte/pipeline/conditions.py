@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entracte.conditions import ImageCondition
 from entracte.media.images import fit, recompress
 from entracte.media.read_image import read_image
 from entracte.models.calls import Call, call_plainly
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
-from entracte.request import ImageCondition
 from entracte.sampling.tokens import VideoGrid
 
 

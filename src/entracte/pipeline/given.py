@@ -1,15 +1,18 @@
-"""What of a video is given, and not made: a sound, or the parts of a source outside a window."""
+"""What is given of a video, and not made, or shown to it: sounds, sources and control videos."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from entracte.binding import BoundRequest
-from entracte.errors import MediaError
+from entracte.conditions import ControlVideo, ExtendedVideo
+from entracte.errors import MediaError, RequestError
 from entracte.frame_rates import exact_rate
 from entracte.media.images import fit
 from entracte.media.read_sound import Sound, has_sound, read_sound
@@ -20,6 +23,8 @@ from entracte.models.video_vae import TEMPORAL_SCALE
 from entracte.notices import Notice
 from entracte.request import Request
 from entracte.sampling.tokens import MEL_FRAMES_PER_TOKEN, KeptPart
+
+from .references import GivenControl, Reference, read_control
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +40,10 @@ LEAST_SECONDS = 0.04
 class GivenMedia:
     """What is read for a request.
 
-    frames: of a source, [1, 3, frames, height, width] bfloat16 in -1..1. mel: of a sound, [1, 2,
-    frames, 64] float32. heard: the sound that the video has, where none is made. video, audio:
-    which part of each stream stays.
+    frames: of a source, [1, 3, frames, height, width] bfloat16 in -1..1; what is added has its
+    first or last frame. mel: of a sound, [1, 2, frames, 64] float32. heard: the sound that the
+    video has, where none is made. video, audio: which part of each stream stays. controls:
+    are looked at.
     """
 
     frames: Tensor | None = None
@@ -45,6 +51,7 @@ class GivenMedia:
     heard: Sound | None = None
     video: KeptPart | None = None
     audio: KeptPart | None = None
+    controls: tuple[GivenControl, ...] = ()
     notices: tuple[Notice, ...] = ()
 
 
@@ -54,10 +61,10 @@ NOTHING_GIVEN = GivenMedia()
 def sized_by_source(request: Request) -> Request:
     """A request whose open size, length and rate are those of its source, where it has one.
 
-    Sides are rounded down to what can be rendered, and the length to 8k + 1 frames. Raises
-    MediaError.
+    Sides are rounded down to what can be rendered, and the length to 8k + 1 frames, to which is
+    added what it is extended by. Raises MediaError.
     """
-    source = request.source
+    source = request.source or request.extended
     if source is None:
         return request
     open_ones = [request.height, request.width, request.num_frames, request.frame_rate]
@@ -71,25 +78,40 @@ def sized_by_source(request: Request) -> Request:
             f"video {source.path} has {facts.frames} frames of {facts.width} x {facts.height} "
             f"pixels; at least 1 of {multiple} x {multiple} is needed"
         )
+    more = sum(_added_frames(request.extended, rate))
     found = {
         "height": facts.height // multiple * multiple,
         "width": facts.width // multiple * multiple,
-        "num_frames": (frames - 1) // TEMPORAL_SCALE * TEMPORAL_SCALE + 1,
+        "num_frames": (frames - 1) // TEMPORAL_SCALE * TEMPORAL_SCALE + 1 + more,
         "frame_rate": rate,
     }
     missing = {name: value for name, value in found.items() if getattr(request, name) is None}
     return request.model_copy(update=missing)
 
 
-def read_given(request: BoundRequest) -> GivenMedia:
-    """Read the sound or the source of a bound request, where one is given.
+def _added_frames(extended: ExtendedVideo | None, rate: Fraction | float) -> tuple[int, int]:
+    """How many frames are added to a video at its beginning and at its end."""
+    if extended is None:
+        return 0, 0
+    before, after = (
+        max(1, round(seconds * rate / TEMPORAL_SCALE)) * TEMPORAL_SCALE if seconds else 0
+        for seconds in (extended.before, extended.after)
+    )
+    return before, after
 
+
+def read_given(request: BoundRequest, references: Sequence[Reference] = ()) -> GivenMedia:
+    """Read the sound, the source or the control videos of a bound request, where some are given.
+
+    references: the control videos as they are looked at.
     Raises MediaError for one that cannot be used, or is shorter than the video.
     """
     if request.sound is not None:
         return _read_sound(request)
-    if request.source is not None:
+    if request.source is not None or request.extended is not None:
         return _read_source(request)
+    if request.controls:
+        return _read_controls(request.controls, references, exact_rate(request.frame_rate))
     return NOTHING_GIVEN
 
 
@@ -121,27 +143,69 @@ def _spectrogram(sound: Sound) -> Tensor | None:
 
 
 def _read_source(request: BoundRequest) -> GivenMedia:
-    source = request.source
-    assert source is not None
+    given, source = request.source or request.extended, request.source
+    assert given is not None
     rate, resampling = exact_rate(request.frame_rate), Resampling()
+    before, after = _added_frames(request.extended, request.frame_rate)
+    there = request.num_frames - before - after
+    if there < 1:
+        raise RequestError(
+            f"num_frames: {request.num_frames} are no more than the {before + after} that are added"
+        )
     height, width = request.height, request.width
-    shape = 1, 3, request.num_frames, height, width
-    pixels = torch.empty(shape, dtype=torch.bfloat16)
-    for number, frame in enumerate(read_frames(source.path, request.num_frames, rate, resampling)):
+    pixels = torch.empty((1, 3, request.num_frames, height, width), dtype=torch.bfloat16)
+    for number, frame in enumerate(read_frames(given.path, there, rate, resampling), before):
         pixels[:, :, number : number + 1] = fit(frame, height, width)
+    pixels[:, :, :before] = pixels[:, :, before : before + 1]
+    pixels[:, :, before + there :] = pixels[:, :, before + there - 1 : before + there]
     mel = None
-    if has_sound(source.path):
-        seconds = float(request.num_frames / request.frame_rate)
-        mel = _spectrogram(read_sound(source.path, 0.0, seconds))
-    notices: tuple[Notice, ...] = ()
-    if resampling.words:
-        logger.warning("video %s: %s", source.path.name, resampling.words)
-        notices = (Notice(source.path, resampling.words),)
-    inside, all_of_it = KeptPart((source.start, source.end)), KeptPart(from_noise=True)
+    if has_sound(given.path):
+        sound = read_sound(given.path, 0.0, float(there / request.frame_rate))
+        mel = _spectrogram(_amid_silence(sound, before, there, after, request.frame_rate))
+    inside, all_of_it = KeptPart(_windows(request, before, after)), KeptPart(from_noise=True)
+    remake = "both" if source is None else source.remake
     return GivenMedia(
         frames=pixels,
         mel=mel,
-        video=all_of_it if source.remake == "sound" else inside,
-        audio=None if mel is None else all_of_it if source.remake == "picture" else inside,
-        notices=notices,
+        video=all_of_it if remake == "sound" else inside,
+        audio=None if mel is None else all_of_it if remake == "picture" else inside,
+        notices=_notices(given.path, resampling),
     )
+
+
+def _windows(request: BoundRequest, before: int, after: int) -> tuple[tuple[float, float], ...]:
+    """What is made anew of a source, or added to it, half a frame from what stays."""
+    if request.source is not None:
+        return ((request.source.start, request.source.end),)
+    rate, frames = request.frame_rate, request.num_frames
+    at_start = (0.0, (before - 0.5) / rate)
+    at_end = ((frames - after + 0.5) / rate, frames / rate)
+    return (*([at_start] if before else []), *([at_end] if after else []))
+
+
+def _amid_silence(sound: Sound, before: int, there: int, after: int, rate: float) -> Sound:
+    """A sound as long as so many frames, with silence as long as those before and after it."""
+    if not before and not after:
+        return sound
+    counts = [round(frames / rate * sound.rate) for frames in (before, there, after)]
+    samples = F.pad(sound.samples, (0, max(0, counts[1] - sound.samples.shape[1])))
+    return Sound(F.pad(samples[:, : counts[1]], (counts[0], counts[2])), sound.rate)
+
+
+def _read_controls(
+    controls: Sequence[ControlVideo], references: Sequence[Reference], rate: Fraction
+) -> GivenMedia:
+    read: list[GivenControl] = []
+    notices: list[Notice] = []
+    for control, reference in zip(controls, references, strict=True):
+        resampling = Resampling()
+        read.append(read_control(control, reference, rate, resampling))
+        notices += _notices(control.path, resampling)
+    return GivenMedia(controls=tuple(read), notices=tuple(notices))
+
+
+def _notices(path: Path, resampling: Resampling) -> tuple[Notice, ...]:
+    if not resampling.words:
+        return ()
+    logger.warning("video %s: %s", path.name, resampling.words)
+    return (Notice(path, resampling.words),)

@@ -24,7 +24,7 @@ from entracte.sampling.tokens import (
     Tokens,
     VideoGrid,
     add_noise,
-    append_image,
+    append_tokens,
     audio_spans,
     audio_tokens,
     given_tokens,
@@ -36,6 +36,7 @@ from entracte.stages import DECODE_VIDEO, Stage
 from entracte.units import MIB
 
 from .conditions import EncodedImage
+from .references import EncodedControl
 
 # Bytes of frames that are copied from a GPU at once. At most four such pieces are in use: one is
 # copied, two wait for the encoder, and it has one.
@@ -71,10 +72,12 @@ def prepare_latents(
     noise_scale: float,
     appends_first_image: bool = False,
     kept: tuple[KeptPart | None, KeptPart | None] = (None, None),
+    controls: Sequence[EncodedControl] = (),
 ) -> tuple[Tokens, Tokens]:
     """Video and audio tokens of a phase, noised. kept: what of `start` stays, in each stream.
 
     The image at frame 0 replaces the first frame's tokens, unless it is appended like the others.
+    Those of control videos come last.
     Noise is drawn for the video, appended tokens included, and then for the audio.
     """
     video = _tokens(video_tokens(start.video), grid.spans(), kept[0])
@@ -83,7 +86,10 @@ def prepare_latents(
         if image.frame == 0 and not appends_first_image:
             video = replace_first_frame(video, tokens, image.strength)
         else:
-            video = append_image(video, tokens, image.strength, grid.frame_spans(image.frame))
+            video = append_tokens(video, tokens, image.strength, grid.frame_spans(image.frame))
+    for control in controls:
+        seen, tokens = control.reference, video_tokens(control.latent)
+        video = append_tokens(video, tokens, seen.strength, seen.spans(), control.weights)
     audio_start = audio_tokens(start.audio)
     audio = _tokens(audio_start, audio_spans(audio_start.shape[1]), kept[1])
     return _noised(video, noise, noise_scale, kept[0]), _noised(audio, noise, noise_scale, kept[1])
@@ -93,15 +99,12 @@ def _tokens(latent: Tensor, spans: Tensor, kept: KeptPart | None) -> Tokens:
     return plain_tokens(latent, spans) if kept is None else given_tokens(latent, spans, kept)
 
 
-def noise_sizes(
-    grid: VideoGrid, channels: int, appended: int, audio_count: int
-) -> list[tuple[int, int]]:
+def noise_sizes(video_count: int, channels: int, audio_count: int) -> list[tuple[int, int]]:
     """Tokens and channels of the noise that `prepare_latents` draws.
 
-    appended: the number of images whose tokens are appended.
+    video_count: of the video's tokens, appended ones included.
     """
-    video = grid.tokens + appended * grid.frame_tokens
-    return [(video, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]
+    return [(video_count, channels), (audio_count, AUDIO_CHANNELS * AUDIO_BINS)]
 
 
 def _noised(tokens: Tokens, noise: Noise, scale: float, kept: KeptPart | None) -> Tokens:

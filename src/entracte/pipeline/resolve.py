@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from entracte.binding import BoundRequest, bind_to_model
+from entracte.checkpoints.lora import WHOLE, LoraFile, ReferenceScale
 from entracte.checkpoints.sources import ModelSource
-from entracte.errors import CheckpointError, RequestError
+from entracte.errors import CheckpointError, LoraError, RequestError
+from entracte.media.read_video import VideoFacts, video_facts
 from entracte.models.gemma import Tokenizer
 from entracte.notices import Notice
 from entracte.recipes import Guidance, Phase, Recipe
@@ -22,6 +25,7 @@ from entracte.versions import Defaults
 from .conditions import prepare_images
 from .given import read_given, sized_by_source
 from .lora_cache import Loras, OpenLora
+from .references import references_of
 from .resolved import PreparedRequest, RequestWeights, ResolvedPhase, ResolvedRequest
 
 logger = logging.getLogger(__name__)
@@ -37,11 +41,13 @@ def resolve(
     layers: int,
     weights: RequestWeights,
     on_gpu: bool = False,
+    controls: Sequence[VideoFacts | None] | None = None,
 ) -> ResolvedRequest:
     """Resolve what can be counted of a request.
 
     defaults: of the model's version. layers: of its transformer. on_gpu: whether guidance passes
-    are computed together where the request leaves it open.
+    are computed together where the request leaves it open. controls: what is known of each control
+    video; by default as long as the video.
     Raises RequestError where a value contradicts them.
     """
     bound = bind_to_model(request, defaults, layers)
@@ -49,9 +55,15 @@ def resolve(
     guidance = GuidancePlan(bound.video_guidance, audio_guidance)
     grids = [_grid(bound, phase) for phase in bound.recipe.phases]
     room = max(BATCH_TOKENS, *(grid.tokens for grid in grids)) if on_gpu else 0
+    facts = (None,) * len(bound.controls) if controls is None else controls
     phases = tuple(
-        _resolve_phase(bound, *each, guidance, room)
-        for each in zip(bound.recipe.phases, grids, weights.transformer, strict=True)
+        replace(
+            _resolve_phase(bound, phase, grid, weight_set, guidance, room),
+            references=references_of(bound, phase, grid, weights.reference, facts),
+        )
+        for phase, grid, weight_set in zip(
+            bound.recipe.phases, grids, weights.transformer, strict=True
+        )
     )
     largest = max(phase.rows_at_once for phase in phases)
     bound = bound.model_copy(update={"guidance_batch": largest})
@@ -121,7 +133,11 @@ class Resolver:
         self._require_files(request.recipe)
         weights = self._weights_of(request)
         request = sized_by_source(request)
-        return resolve(request, self._defaults, self._layers, weights, self._on_gpu)
+        # One that is not there yet is read before anything is computed.
+        controls = [
+            video_facts(each.path) if each.path.exists() else None for each in request.controls
+        ]
+        return resolve(request, self._defaults, self._layers, weights, self._on_gpu, controls)
 
     def prepare(self, request: Request) -> PreparedRequest:
         """Resolve a request, tokenise its prompts, and read its images, sound or source.
@@ -135,7 +151,7 @@ class Resolver:
             resolved,
             self.tokens(resolved),
             prepare_images(resolved.request.images),
-            read_given(resolved.request),
+            read_given(resolved.request, resolved.phases[0].references),
         )
 
     def tokens(self, resolved: ResolvedRequest) -> tuple[Tensor, ...]:
@@ -180,10 +196,12 @@ class Resolver:
             transformer=tuple(self._weight_set(loras, phase) for phase in recipe.phases),
             lent=_lent(loras),
             notices=self._notices(loras, recipe),
+            reference=_reference_scale([lora.file for lora, _ in loras]),
         )
 
     def _weight_set(self, loras: Sequence[tuple[OpenLora, float]], phase: Phase) -> WeightSet:
         """The transformer's weights in a phase: the request's LoRAs, and then the distilled one."""
+        loras = loras if phase.takes_loras else ()
         if phase.distilled and self._source.distilled_lora is not None:
             file, strength = self._source.distilled_lora
             distilled = self._loras.open(file.path, file)
@@ -198,7 +216,25 @@ class Resolver:
         if recipe.uses_distilled_lora and self._source.distilled_lora is not None:
             file, _ = self._source.distilled_lora
             opened.append(self._loras.open(file.path, file))
-        return tuple(notice for lora in opened for notice in lora.file.notices)
+        found = [notice for lora in opened for notice in lora.file.notices]
+        if recipe.needs != "control":
+            found += [
+                Notice(lora.file.path, "it is made to look at a control video, and none is given")
+                for lora in opened
+                if lora.file.reference is not None
+            ]
+        return tuple(found)
+
+
+def _reference_scale(files: Sequence[LoraFile]) -> ReferenceScale:
+    """What the IC-LoRAs among them say. Raises LoraError where they contradict each other."""
+    said = {file.reference: file for file in files if file.reference is not None}
+    if len(said) > 1:
+        raise LoraError(
+            list(said.values())[-1].path,
+            "it looks at control videos of another scale than another LoRA of the request",
+        )
+    return next(iter(said), WHOLE)
 
 
 def _lent(loras: Sequence[tuple[OpenLora, float]]) -> dict[str, WeightSet]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from entracte.binding import BoundRequest
+from entracte.checkpoints.lora import WHOLE, ReferenceScale
 from entracte.notices import Notice
 from entracte.recipes import Phase
 from entracte.residency import WeightPhase, WeightSet
@@ -14,6 +15,7 @@ from entracte.sampling.tokens import VideoGrid
 
 from .conditions import PreparedImage
 from .given import NOTHING_GIVEN, GivenMedia
+from .references import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,13 @@ class RequestWeights:
     """The weights that a request is computed with.
 
     transformer: of each phase. lent: of other components that LoRAs change, by name. notices: about
-    its LoRAs.
+    its LoRAs. reference: of its IC-LoRAs.
     """
 
     transformer: tuple[WeightSet, ...]
     lent: Mapping[str, WeightSet]
     notices: tuple[Notice, ...]
+    reference: ReferenceScale = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class ResolvedPhase:
     grid: of the latents. sigmas: the noise levels, steps + 1 of them, exact in float32.
     evaluations: how often the sampler calls the denoiser, each time one sweep over the blocks.
     rows_at_once: how many guidance passes share a batch.
+    references: the control videos, whose tokens follow those of images.
     """
 
     phase: Phase
@@ -45,6 +49,11 @@ class ResolvedPhase:
     evaluations: int
     rows_at_once: int
     weights: WeightSet
+    references: tuple[Reference, ...] = ()
+
+    @property
+    def reference_tokens(self) -> int:
+        return sum(each.grid.tokens for each in self.references)
 
     @property
     def steps(self) -> int:
@@ -66,7 +75,7 @@ class ResolvedPhase:
     @property
     def work(self) -> float:
         """What it costs: passes times tokens."""
-        return self.forwards * self.grid.tokens
+        return self.forwards * (self.grid.tokens + self.reference_tokens)
 
     @property
     def step_work(self) -> float:
@@ -97,6 +106,10 @@ class ResolvedRequest:
         """The frames of the images whose tokens are appended to the video's, in order."""
         every = self.request.recipe.appends_first_image
         return tuple(image.frame for image in self.request.images if every or image.frame > 0)
+
+    def appended_tokens(self, phase: ResolvedPhase) -> int:
+        """How many tokens follow the video's own in a phase."""
+        return len(self.appended_images) * phase.grid.frame_tokens + phase.reference_tokens
 
     @property
     def weight_phases(self) -> list[WeightPhase]:

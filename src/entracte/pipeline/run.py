@@ -12,6 +12,7 @@ from entracte.errors import NotFinite
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.gemma import TextEncoder
+from entracte.models.tiling import Tiling, encode_tiled
 from entracte.models.transformer import Evaluate, StreamRotary, Transformer
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
@@ -62,6 +63,7 @@ from .latents import (
 from .once import once
 from .outputs import Generated, Outputs, save_latents
 from .preview import Preview, Previewer
+from .references import EncodedControl
 from .resolved import PreparedRequest, ResolvedPhase
 from .runtime import Runtime
 from .stage_runs import StageRuns
@@ -130,9 +132,13 @@ class Run:
         with self._stages.enter(PREPARE_INPUTS):
             images = deque(map(self._fit_images, self._resolved.phases))
             noise = self._draw_noise()
-            frames, mel = (
+            frames, mel, *seen = (
                 None if each is None else each.to(self._model.device, self._model.dtype)
-                for each in (self._given.frames, self._given.mel)
+                for each in (
+                    self._given.frames,
+                    self._given.mel,
+                    *(control.pixels for control in self._given.controls),
+                )
             )
         with self._stages.enter(LOAD_WEIGHTS):
             weights = request.enter_context(self._model.manager.execute(self._plan))
@@ -141,6 +147,8 @@ class Run:
         contexts = self._contexts()
         video = self._encode_video(frames)
         del frames  # before more is made
+        controls = self._encode_controls(deque(seen))
+        del seen
         given = video, self._encode_sound(mel)
         del mel, video
         made: list[Latents] = []
@@ -148,7 +156,8 @@ class Run:
             start = self._upsample(made[-1]) if made else self._start(each, *given)
             # Popped, so that none stays on the device once it is encoded.
             encoded = self._encode_images(each.phase, images.popleft())
-            made.append(self._denoise(number, weights, start, encoded, noise, contexts))
+            made.append(self._denoise(number, weights, start, encoded, controls, noise, contexts))
+            controls = []  # only the first phase looks at them
             latents[f"{each.phase.name}.video_latent"] = made[-1].video.cpu()
             latents[f"{each.phase.name}.audio_latent"] = made[-1].audio.cpu()
         return made
@@ -159,11 +168,14 @@ class Run:
 
     def _draw_noise(self) -> DrawnNoise:
         request, channels = self._request, self._model.latent_channels
-        appended = len(self._resolved.appended_images)
         sizes = [
             size
             for phase in self._resolved.phases
-            for size in noise_sizes(phase.grid, channels, appended, request.audio_tokens)
+            for size in noise_sizes(
+                phase.grid.tokens + self._resolved.appended_tokens(phase),
+                channels,
+                request.audio_tokens,
+            )
         ]
         return DrawnNoise(NoiseSource(request.seed), sizes, self._model.device)
 
@@ -194,15 +206,28 @@ class Run:
             require_finite(CONNECT_TEXT, context.video, context.audio)
         return context.video, context.audio
 
-    def _encode_video(self, frames: Tensor | None) -> Tensor | None:
-        """The latents of the video that is given, if one is."""
+    def _encode_video(self, frames: Tensor | None, whole: bool = False) -> Tensor | None:
+        """The latents of a video, if one is given. whole: not in tiles."""
         if frames is None:
             return None
         with self._stages.enter(ENCODE_VIDEO) as lent:
             encode = lent[VideoVae].encode
-            ((latent,),) = once(self._model.mesh, [lambda: (encode(frames),)], 1, frames)
+            if not whole:
+                encode = partial(encode_tiled, encode, tiling=Tiling())
+            work = [lambda: (encode(frames),)]
+            ((latent,),) = once(self._model.mesh, work, 1, frames)
             require_finite(ENCODE_VIDEO, latent)
         return latent
+
+    def _encode_controls(self, pixels: deque[Tensor | None]) -> list[EncodedControl]:
+        """The latents of the control videos; their pixels are given back one by one."""
+        made = []
+        for control in self._given.controls:
+            frames = pixels.popleft()
+            latent = self._encode_video(frames, whole=True)
+            assert latent is not None
+            made.append(EncodedControl(latent, control.weights, control.reference))
+        return made
 
     def _encode_sound(self, mel: Tensor | None) -> Tensor | None:
         """The latents of the sound that is given, if one is."""
@@ -261,6 +286,7 @@ class Run:
         weights: PhaseRun,
         start: Latents,
         images: list[EncodedImage],
+        controls: list[EncodedControl],
         noise: DrawnNoise,
         contexts: list[TextContext],
     ) -> Latents:
@@ -275,6 +301,7 @@ class Run:
                 resolved.phase.noise_scale,
                 self._request.recipe.appends_first_image,
                 (self._given.video, self._given.audio),
+                controls,
             )
 
         def tell(step: int, picture: Tensor | None) -> None:
@@ -297,7 +324,7 @@ class Run:
                     video,
                     audio,
                     self._heard(contexts[: resolved.contexts]),
-                    self._rotary(transformer, grid, video, audio),
+                    self._rotary(transformer, resolved, video, audio),
                     resolved.guidance,
                     resolved.rows_at_once,
                     self._model.run_blocks,
@@ -340,11 +367,16 @@ class Run:
         return self._previewer.picture(video_latent(clean, grid))
 
     def _rotary(
-        self, transformer: Transformer, grid: VideoGrid, video: Tokens, audio: Tokens
+        self, transformer: Transformer, resolved: ResolvedPhase, video: Tokens, audio: Tokens
     ) -> tuple[StreamRotary, StreamRotary]:
         model = self._model
         return model.rotary.get(
-            (grid, audio.latent.shape[1], self._resolved.appended_images),
+            (
+                resolved.grid,
+                audio.latent.shape[1],
+                self._resolved.appended_images,
+                resolved.references,
+            ),
             lambda: transformer.rotary(video.positions, audio.positions, model.device, model.dtype),
         )
 

@@ -14,12 +14,16 @@ from entracte.sampling.tokens import VideoGrid
 
 from .cache import Cache
 from .preview import Previewer
+from .references import Reference
 
 # By a prompt's token ids, and the weights of the connectors.
 Contexts = Cache[tuple[tuple[int, ...], WeightSet], TextContext]
 
-# By grid, audio tokens and image frames.
-RotaryTables = Cache[tuple[VideoGrid, int, tuple[int, ...]], tuple[StreamRotary, StreamRotary]]
+# By grid, audio tokens, image frames and control videos.
+RotaryTables = Cache[
+    tuple[VideoGrid, int, tuple[int, ...], tuple[Reference, ...]],
+    tuple[StreamRotary, StreamRotary],
+]
 
 # By the dtype that they were fitted in.
 Previewers = Cache[torch.dtype, Previewer]

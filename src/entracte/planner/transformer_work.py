@@ -27,7 +27,7 @@ from entracte.sampling.samplers import SAMPLERS
 from entracte.sampling.tokens import (
     StreamLatents,
     Tokens,
-    append_image,
+    append_tokens,
     plain_tokens,
     replace_first_frame,
     video_tokens,
@@ -228,7 +228,11 @@ class TransformerMeter:
         if phase.images > appended:
             found = replace_first_frame(found, image, 1.0)
         for _ in range(appended):
-            found = append_image(found, image, 1.0, torch.zeros(3, image.shape[1], 2))
+            found = append_tokens(found, image, 1.0, torch.zeros(3, image.shape[1], 2))
+        for each in phase.references:
+            shown = self._empty(1, each.grid.tokens, channels)
+            weights = torch.ones(shown.shape[1], device=META) if each.weighed else None
+            found = append_tokens(found, shown, 1.0, torch.zeros(3, shown.shape[1], 2), weights)
         return found
 
     def _audio(self, phase: PhaseLoad) -> Tokens:

@@ -8,8 +8,8 @@ from entracte.media.read_sound import CHANNELS as SOUND_CHANNELS
 from entracte.models import mel
 from entracte.models.kernels.calls import TEXT_BYTES
 from entracte.models.kernels.graphs import pool_bytes
-from entracte.models.tiling import Tiling
-from entracte.models.video_vae import SPATIAL_SCALE
+from entracte.models.tiling import Tiling, encoded_tile
+from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 from entracte.parallel import ONE_RANK, Layout
 from entracte.stages import Stage
 
@@ -17,7 +17,7 @@ from .model_profile import ModelFigures
 from .stage_laws import NOTHING, mel_frames
 from .tile_work import Tiles, decode_work
 from .transformer_work import TransformerMeter
-from .workload import PhaseLoad, Workload
+from .workload import PhaseLoad, SeenVideo, Workload
 
 NOISE_BYTES = 2  # an element of noise
 
@@ -152,7 +152,8 @@ class _Work:
         self._left += sum(
             self._noise(phase) + phase.images * self._pixels(phase) for phase in load.phases
         )
-        self._left += self._mel() + self._seen()
+        self._left += self._mel() + sum(map(self._seen, load.seen))
+        self._looked_at = 0  # latents of control videos
         self._started_from = 0  # the latents that the last phase started from
 
     def opening(self) -> None:
@@ -175,34 +176,34 @@ class _Work:
 
     def given(self) -> None:
         """What is given, from pixels and a spectrogram to latents, which stay."""
-        first, seen, heard = (
-            self._load.phases[0],
-            self._costs.encode_frames,
-            self._costs.encode_sound,
-        )
-        places, mel_frames = first.height * first.width, self._load.heard
-        costs = {
-            stages.ENCODE_VIDEO: (
-                places * seen.flops_of(first.frames),
-                places * seen.nbytes_of(first.frames),
-                self._seen(),
-            ),
-            stages.ENCODE_SOUND: (
-                heard.flops_of(mel_frames),
-                heard.nbytes_of(mel_frames),
-                self._mel(),
-            ),
-        }
-        for stage in stages.FOR_WHAT_IS_GIVEN:
-            flops, nbytes, read = costs[stage]
-            if read:  # it is in the cost, too
-                self._add(stage, flops, nbytes - read)
-                self._left -= read
+        for seen in self._load.seen:
+            self._encode_video(seen)
+        heard, frames = self._costs.encode_sound, self._load.heard
+        if frames:
+            read = self._mel()  # which is in the cost, too
+            self._add(stages.ENCODE_SOUND, heard.flops_of(frames), heard.nbytes_of(frames) - read)
+            self._left -= read
 
-    def _seen(self) -> int:
+    def _encode_video(self, seen: SeenVideo) -> None:
+        """In tiles, or at once. What a phase does not start from stays beside that."""
+        cost, read = self._costs.encode_frames, self._seen(seen)
+        tiles, frames, places = 1, seen.frames, seen.height * seen.width
+        if seen.tiled:
+            tiles, frames, places = encoded_tile(frames, seen.height, seen.width, Tiling())
+        nbytes = places * cost.nbytes_of(frames) - (read if tiles == 1 else 0)
+        self._add(stages.ENCODE_VIDEO, tiles * places * cost.flops_of(frames), nbytes)
+        self._left -= read
+        if not seen.tiled:
+            channels = self._model.transformer.video.in_channels
+            nbytes = seen.frames * seen.height * seen.width * channels * self._model.itemsize
+            self._left += nbytes
+            self._looked_at += nbytes
+
+    def _seen(self, seen: SeenVideo) -> int:
         """The pixels of a given video."""
-        sides = self._load.height * self._load.width
-        return 3 * self._load.seen * sides * self._model.itemsize
+        frames = (seen.frames - 1) * TEMPORAL_SCALE + 1
+        sides = seen.height * seen.width * SPATIAL_SCALE**2
+        return 3 * frames * sides * self._model.itemsize
 
     def _mel(self) -> int:
         return self._load.heard * SOUND_CHANNELS * mel.BINS * self._model.itemsize
@@ -280,7 +281,8 @@ class _Work:
         work = loop_work(phase, self._transformer, self._layouts[number], self._exchanges_captured)
         nbytes = round(self._left + images + work.activations)
         self.found.append(replace(work, stage=stage, activations=nbytes, phase=number))
-        self._left += self._latents(phase)
+        self._left += self._latents(phase) - self._looked_at
+        self._looked_at = 0  # by the first phase only
 
     def _latents(self, phase: PhaseLoad) -> int:
         """Of a phase: what it starts from, and as much again that it leaves."""

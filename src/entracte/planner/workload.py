@@ -1,21 +1,42 @@
 """What is to be computed: a request's sizes, without its contents."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from entracte.conditions import (
+    Condition,
+    ControlVideo,
+    ExtendedVideo,
+    ImageCondition,
+    SoundCondition,
+    SourceVideo,
+)
 from entracte.models import mel
 from entracte.models.transformer import Pass
 from entracte.pipeline.given import MORE_SOUND
+from entracte.pipeline.references import Reference
 from entracte.pipeline.resolve import resolve
 from entracte.pipeline.resolved import RequestWeights, ResolvedPhase, ResolvedRequest
 from entracte.recipes import RECIPES, Recipe, SamplerName
-from entracte.request import ImageCondition, Request, SoundCondition, SourceVideo
+from entracte.request import LoraSpec, Request
 from entracte.residency import Adapter, WeightSet
 from entracte.sampling.denoiser import GuidancePlan
 from entracte.versions import DEFAULTS_2_3, Defaults
 
 from .model_profile import DISTILLED
+
+# What a request of no more than sizes is made from, by the kind that its pipeline needs.
+EXAMPLES: Mapping[str, Condition] = MappingProxyType(
+    {
+        "sound": SoundCondition("any"),
+        "source": SourceVideo("any", 0, 1),
+        "extend": ExtendedVideo("any", 1),
+        "control": ControlVideo("any"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +44,7 @@ class PhaseLoad:
     """One phase's loop over noise levels.
 
     frames, height, width: of the latent grid. appended: tokens of images at later frames.
+    references: the control videos, whose tokens follow those.
     evaluations: how often the sampler calls the denoiser, each time a sweep over the blocks.
     passes: how many guidance passes an evaluation makes, those that share blocks counted in part.
     rows_at_once: how many of them are computed together. images: how many are encoded for it.
@@ -43,10 +65,22 @@ class PhaseLoad:
     rows_at_once: int
     images: int
     contexts: int
+    references: tuple[Reference, ...] = ()
 
     @property
     def video_tokens(self) -> int:
-        return self.frames * self.height * self.width + self.appended
+        own = self.frames * self.height * self.width
+        return own + self.appended + sum(each.grid.tokens for each in self.references)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenVideo:
+    """A video that is encoded, by its latents. tiled: whether in tiles."""
+
+    frames: int
+    height: int
+    width: int
+    tiled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +90,8 @@ class Workload:
     new_prompts: how many prompts have to be encoded, because no earlier request did.
     frames, height, width: of the video, in pixels.
     heard: frames of the mel spectrogram of a sound that is given; 0 where there is none.
-    seen: pixel frames of a video that is given. decodes_sound: whether the sound is made.
+    seen: videos that are given, in the order in which they are encoded. decodes_sound: whether the
+    sound is made.
     """
 
     phases: tuple[PhaseLoad, ...]
@@ -65,7 +100,7 @@ class Workload:
     height: int
     width: int
     heard: int = 0
-    seen: int = 0
+    seen: tuple[SeenVideo, ...] = ()
     decodes_sound: bool = True
 
     @property
@@ -79,14 +114,15 @@ class Workload:
         phases = tuple(_phase_load(resolved, phase) for phase in resolved.phases)
         seconds = float(request.num_frames / request.frame_rate)
         seconds += MORE_SOUND if request.recipe.takes_sound else 0.0
+        hears = request.recipe.takes_sound or request.recipe.takes_video
         return cls(
             phases,
             new_prompts,
             request.num_frames,
             request.height,
             request.width,
-            heard=math.ceil(seconds * mel.RATE / mel.HOP) + 1 if request.recipe.gives else 0,
-            seen=request.num_frames if request.recipe.takes_video else 0,
+            heard=math.ceil(seconds * mel.RATE / mel.HOP) + 1 if hears else 0,
+            seen=_seen(resolved),
             decodes_sound=not request.recipe.takes_sound,
         )
 
@@ -125,9 +161,11 @@ class Workload:
             "num_inference_steps": steps,
             "guidance_batch": guidance_batch,
             "images": tuple(ImageCondition("any", frame=number) for number in range(images)),
-            "sound": SoundCondition("any") if RECIPES[pipeline].takes_sound else None,
-            "source": SourceVideo("any", 0, 1) if RECIPES[pipeline].takes_video else None,
         }
+        needs = RECIPES[pipeline].needs
+        if needs is not None:
+            given["conditions"] = (EXAMPLES[needs],)
+            given["loras"] = (LoraSpec("any"),) if needs == "control" else ()
         request = Request(**given)
         resolved = resolve(request, defaults, layers, recipe_weights(request.recipe), on_gpu)
         return cls.of(resolved, resolved.prompts if prompts is None else prompts)
@@ -139,6 +177,13 @@ def recipe_weights(recipe: Recipe) -> RequestWeights:
         (Adapter(DISTILLED, phase.distilled),) if phase.distilled else () for phase in recipe.phases
     )
     return RequestWeights(tuple(map(WeightSet, adapters)), lent={}, notices=())
+
+
+def _seen(resolved: ResolvedRequest) -> tuple[SeenVideo, ...]:
+    first = resolved.phases[0]
+    grids = [(first.grid, True)] if resolved.request.recipe.takes_video else []
+    grids += [(each.grid, False) for each in first.references]
+    return tuple(SeenVideo(g.frames, g.height, g.width, tiled) for g, tiled in grids)
 
 
 def _phase_load(resolved: ResolvedRequest, phase: ResolvedPhase) -> PhaseLoad:
@@ -159,6 +204,7 @@ def _phase_load(resolved: ResolvedRequest, phase: ResolvedPhase) -> PhaseLoad:
         rows_at_once=phase.rows_at_once,
         images=len(request.images),
         contexts=phase.contexts,
+        references=phase.references,
     )
 
 

@@ -128,6 +128,7 @@ class _Stream:
         self._guidance = guidance
         self._contexts = contexts
         self._rotary = rotary
+        self._bias = tokens.attention_bias()
 
     def input(self, latent: Tensor, sigma: Tensor, contiguous: bool) -> StreamInput:
         """What the transformer is given at a noise level [1].
@@ -142,6 +143,7 @@ class _Stream:
             sigma=torch.zeros_like(sigma) if self._frozen else sigma,
             contexts=self._contexts,
             rotary=self._rotary,
+            bias=self._bias,
         )
 
     def clean(

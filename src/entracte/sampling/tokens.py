@@ -54,6 +54,19 @@ class VideoGrid:
         spans[0] = (spans[0] + 1 - TIME).clamp(min=0) / self.frame_rate
         return spans
 
+    def reference_spans(self, downscale: int, temporal_scale: int) -> Tensor:
+        """[start, end) of the tokens of a reference with this grid, as `spans`.
+
+        frame_rate: of the video that it is for. A place stands for `downscale` times its height and
+        width, and a frame after the first for `temporal_scale` frames.
+        """
+        rate = self.frame_rate / temporal_scale
+        spans = replace(self, frame_rate=rate).spans()
+        if temporal_scale > 1:
+            spans[0] = (spans[0] - (temporal_scale - 1) / self.frame_rate).clamp(min=0)
+        spans[1:] *= downscale
+        return spans
+
     def frame_spans(self, frame: int) -> Tensor:
         """[start, end) of the tokens of an image at a pixel frame: [3, frame_tokens, 2]."""
         spans = self.spans()[:, : self.frame_tokens]
@@ -85,6 +98,9 @@ class Tokens:
     spans: [axes, tokens, 2], see `VideoGrid.spans`.
     frozen: whether the stream is given, and no part of it is made: its noise level is 0 at every
         step.
+    appended: how many at the end are not the stream's own.
+    attention: how much tokens attend to each other, from 0 to 1, [tokens, tokens] bfloat16; None:
+        all to all alike.
     """
 
     latent: Tensor
@@ -92,6 +108,13 @@ class Tokens:
     mask: Tensor
     spans: Tensor
     frozen: bool = False
+    appended: int = 0
+    attention: Tensor | None = None
+
+    @property
+    def own(self) -> int:
+        """How many are the stream's own; they come first."""
+        return self.latent.shape[1] - self.appended
 
     @property
     def positions(self) -> Tensor:
@@ -105,6 +128,16 @@ class Tokens:
         """The mask as it multiplies latents, [1, tokens, 1], on their device."""
         return self.mask.to(self.latent.device)[None, :, None]
 
+    def attention_bias(self) -> Tensor | None:
+        """What is added to the products of self-attention, [tokens, tokens] in the latent's dtype:
+        the logarithm of how much tokens attend to each other, and its least number for 0.
+        """
+        if self.attention is None:
+            return None
+        weights, limits = self.attention.to(self.latent.dtype), torch.finfo(self.latent.dtype)
+        bias = weights.clamp(min=limits.tiny).log_()
+        return bias.masked_fill_(weights == 0, limits.min)
+
 
 def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
     """Tokens that are all denoised. latent: [1, tokens, channels]."""
@@ -113,26 +146,26 @@ def plain_tokens(latent: Tensor, spans: Tensor) -> Tokens:
 
 @dataclass(frozen=True, slots=True)
 class KeptPart:
-    """Which part of a given stream stays: what is outside a window of seconds, or all of it.
+    """Which part of a given stream stays: what is outside of windows of seconds, or all of it.
 
+    windows: from one second to another; without any, all of it stays.
     from_noise: where all of it stays, whether its state begins with noise nevertheless, and only
         moves to what is given, as in the official retake.
     """
 
-    window: tuple[float, float] | None = None
+    windows: tuple[tuple[float, float], ...] = ()
     from_noise: bool = False
 
 
 def given_tokens(latent: Tensor, spans: Tensor, kept: KeptPart) -> Tokens:
-    """Tokens of which a part stays; those that meet the window are made anew.
+    """Tokens of which a part stays; those that meet a window are made anew.
 
     latent: what is given, [1, tokens, channels].
     """
-    if kept.window is None:
-        return Tokens(latent, latent, torch.zeros(latent.shape[1]), spans, frozen=True)
-    start, end = kept.window
-    inside = (spans[0, :, 1] > start) & (spans[0, :, 0] < end)
-    return Tokens(latent, latent, inside.float(), spans)
+    inside = torch.zeros(latent.shape[1], dtype=torch.bool)
+    for start, end in kept.windows:
+        inside |= (spans[0, :, 1] > start) & (spans[0, :, 0] < end)
+    return Tokens(latent, latent, inside.float(), spans, frozen=not kept.windows)
 
 
 def replace_first_frame(tokens: Tokens, image: Tensor, strength: float) -> Tokens:
@@ -144,18 +177,39 @@ def replace_first_frame(tokens: Tokens, image: Tensor, strength: float) -> Token
     return replace(tokens, clean=clean, mask=mask)
 
 
-def append_image(tokens: Tokens, image: Tensor, strength: float, spans: Tensor) -> Tokens:
-    """Tokens followed by an image's, [1, image tokens, channels], that stand at `spans`.
+def append_tokens(
+    tokens: Tokens, shown: Tensor, strength: float, spans: Tensor, weights: Tensor | None = None
+) -> Tokens:
+    """Tokens followed by those of an image or a video, [1, shown tokens, channels], at `spans`.
 
     Their mask is rounded to bfloat16, as the official pipeline does it.
+    weights: how much each of them and the stream's own tokens attend to each other, [shown tokens]
+        bfloat16. Once one has weights, what else is appended attends only to itself and to these.
     """
-    count = image.shape[1]
+    count = shown.shape[1]
     return Tokens(
-        torch.cat([tokens.latent, torch.zeros_like(image)], dim=1),
-        torch.cat([tokens.clean, image], dim=1),
+        torch.cat([tokens.latent, torch.zeros_like(shown)], dim=1),
+        torch.cat([tokens.clean, shown], dim=1),
         torch.cat([tokens.mask, torch.full((count,), _rounded(1 - strength))]),
         torch.cat([tokens.spans, spans], dim=1),
+        tokens.frozen,
+        tokens.appended + count,
+        _attention_with(tokens, count, weights),
     )
+
+
+def _attention_with(tokens: Tokens, count: int, weights: Tensor | None) -> Tensor | None:
+    """`Tokens.attention` with so many tokens more."""
+    if weights is None and tokens.attention is None:
+        return None
+    before, device = tokens.latent.shape[1], tokens.latent.device
+    made = torch.zeros(before + count, before + count, dtype=torch.bfloat16, device=device)
+    made[:before, :before] = 1 if tokens.attention is None else tokens.attention
+    made[before:, before:] = 1
+    weighed = torch.ones(count, dtype=made.dtype) if weights is None else weights
+    made[before:, : tokens.own] = weighed.to(device)[:, None]
+    made[: tokens.own, before:] = weighed.to(device)
+    return made
 
 
 def add_noise(tokens: Tokens, noise: Tensor, scale: float) -> Tokens:

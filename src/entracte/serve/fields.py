@@ -15,8 +15,9 @@ from pydantic import (
     field_validator,
 )
 
+from entracte.conditions import MAX_CRF
 from entracte.config.base import SIZE, Size
-from entracte.request import MAX_CRF, MAX_LORA_STRENGTH, MAX_LORAS
+from entracte.request import MAX_LORA_STRENGTH, MAX_LORAS
 from entracte.request_fields import (
     MAX_ENTRIES,
     MAX_FRAMES,

@@ -8,10 +8,11 @@ from typing import Any
 
 from entracte.binding import bind_to_model
 from entracte.checkpoints.model_header import ModelHeader
+from entracte.conditions import ImageCondition
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
 from entracte.recipes import RECIPES
-from entracte.request import ImageCondition, LoraSpec, Request
+from entracte.request import LoraSpec, Request
 from entracte.request_fields import (
     GuidanceFields,
     RequestFields,

@@ -26,8 +26,24 @@ ParameterShapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 # The components that LoRAs may change.
 ADAPTED = ("transformer", "connectors")
 
-# Metadata of LoRAs that were trained with a reference video beside the prompt.
+# Metadata of LoRAs that were trained with a reference video beside the prompt (IC-LoRAs).
 REFERENCE = re.compile(r"reference_\w*factor")
+DOWNSCALE, TEMPORAL_SCALE = "reference_downscale_factor", "reference_temporal_scale_factor"
+MAX_SCALE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceScale:
+    """How much smaller than the video the reference of an IC-LoRA is.
+
+    downscale: in height and width. temporal: of its frames after the first, one in so many is used.
+    """
+
+    downscale: int = 1
+    temporal: int = 1
+
+
+WHOLE = ReferenceScale()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +52,14 @@ class LoraFile:
 
     changes: by component and parameter; their tensors are on the meta device.
     notices: warnings for the user, such as what is left out.
+    reference: of an IC-LoRA whose header says so.
     """
 
     path: Path
     changes: Mapping[str, Changes]
     notices: tuple[Notice, ...]
     _parts: Mapping[str, Mapping[str, Mapping[str, TensorSlice]]]
+    reference: ReferenceScale | None = None
 
     def read(self, component: str, parameter: str, part: str, out: Tensor) -> None:
         """Read one tensor of a change into `out`, host memory of its shape.
@@ -93,15 +111,26 @@ def open_lora(file: TensorFile, shapes: ParameterShapes, partial: bool = False) 
         notices.append(Notice(file.path, message, keys.text_encoder))
     if keys.others:
         notices.append(Notice(file.path, f"{keys.complaint()}. They are left out", keys.left_out))
-    if any(REFERENCE.fullmatch(name) for name in file.metadata):
-        message = "it was trained with a reference video (IC-LoRA), and is used without one"
-        notices.append(Notice(file.path, message))
     changes: dict[str, dict[str, Change]] = {component: {} for component in shapes}
     parts: dict[str, dict[str, Mapping[str, TensorSlice]]] = {component: {} for component in shapes}
     for _, changed in found.values():
         changes[changed.component][changed.parameter] = changed.change
         parts[changed.component][changed.parameter] = changed.parts
-    return LoraFile(file.path, changes, tuple(notices), parts)
+    return LoraFile(file.path, changes, tuple(notices), parts, _reference(file))
+
+
+def _reference(file: TensorFile) -> ReferenceScale | None:
+    if not any(REFERENCE.fullmatch(name) for name in file.metadata):
+        return None
+    found = []
+    for name in (DOWNSCALE, TEMPORAL_SCALE):
+        said = file.metadata.get(name, "1").strip().removesuffix(".0")
+        if not (said.isascii() and said.isdecimal() and 1 <= int(said) <= MAX_SCALE):
+            raise LoraError(
+                file.path, f"its {name} is {said[:20]!r}, not a whole number of 1 to {MAX_SCALE}"
+            )
+        found.append(int(said))
+    return ReferenceScale(*found)
 
 
 def open_lora_file(path: Path) -> SafetensorsFile:

@@ -152,7 +152,8 @@ def _tensors(conditions: StreamConditions) -> list[Tensor]:
     rotary = [c.rotary.cos, c.rotary.sin, c.cross_rotary.cos, c.cross_rotary.sin]
     numbers = [] if c.timesteps.numbers is None else [c.timesteps.numbers]
     prompt = [] if c.prompt is None else [c.prompt]
-    return [c.contexts, c.timestep, *prompt, c.cross, c.cross_gate, *rotary, *numbers]
+    bias = [] if c.bias is None else [c.bias]
+    return [c.contexts, c.timestep, *prompt, c.cross, c.cross_gate, *rotary, *numbers, *bias]
 
 
 def _shape(conditions: StreamConditions) -> tuple[object, ...]:

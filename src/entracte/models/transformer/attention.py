@@ -17,9 +17,12 @@ def takes_float8(*linears: nn.Module) -> bool:
     return all(isinstance(each, Linear) and each.takes_float8 for each in linears)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim]."""
-    out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention; all tensors and the result are [rows, tokens, heads, head_dim].
+
+    bias: see `attention`.
+    """
+    out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias)
     return out.transpose(1, 2)
 
 

@@ -28,6 +28,7 @@ class StreamConditions:
     timestep [timesteps, 9, width], prompt [2, width], cross [timesteps, 4, width] and cross_gate
     [1, width]: modulation that a block adds to its own tables. Without modulation of text,
     `timestep` has six rows, and `prompt` is None.
+    bias: of self-attention, [all tokens, all tokens]; None where all attend to all alike.
     """
 
     timesteps: TokenTimesteps
@@ -38,6 +39,7 @@ class StreamConditions:
     prompt: Tensor | None
     cross: Tensor
     cross_gate: Tensor
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +194,7 @@ class Block(nn.Module):
         (h,) = ops.modulated_norm(x, self.eps, [shared.attention], float8=float8)
         values = attention.values(h)
         if attending:
-            asked = _among(
-                attention, h[:attending], values[:attending], conditions.rotary, ops, exchange
-            )
+            asked = _among(attention, h[:attending], values[:attending], conditions, ops, exchange)
             gates = attention.gates(h, ops)
             out, kept = asked(), values[attending:] if attending < len(x) else None
         else:
@@ -288,18 +288,19 @@ def _among(
     attention: Attention,
     x: Activations,
     values: Tensor,
-    rotary: Rotary,
+    conditions: StreamConditions,
     ops: Elementwise,
     exchange: Exchange,
 ) -> Awaited:
     """Video tokens attend to each other. What is told is on its way beside the next product."""
     rows, tokens, heads, _ = values.shape
+    rotary = conditions.rotary
     v = exchange.tell("video v", values, None)
     room = exchange.room("video q", rows, tokens, heads, values)
     q = exchange.tell("video q", attention.queries(x, rotary, ops, room), room)
     room = exchange.room("video k", rows, tokens, heads, values)
     k = exchange.tell("video k", attention.keys(x, rotary, ops, room), room)
-    return exchange.collect(attend(q(), k(), v()))
+    return exchange.collect(attend(q(), k(), v(), conditions.bias))
 
 
 def _of_video(

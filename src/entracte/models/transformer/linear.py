@@ -30,11 +30,15 @@ class Linear(nn.Linear):
         return F.linear(x.float(), self.weight.float(), bias).to(x.dtype)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention; all tensors and the result are [rows, heads, tokens, head_dim]."""
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention; all tensors and the result are [rows, heads, tokens, head_dim].
+
+    bias: [queries, keys], of their dtype, is added to every head's products.
+    """
     if q.shape[2] <= SHORT_ATTENTION or not quicker_in_float32(q):
-        return F.scaled_dot_product_attention(q, k, v)
-    return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, bias)
+    bias = None if bias is None else bias.float()
+    return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), bias).to(q.dtype)
 
 
 def quicker_in_float32(x: Tensor) -> bool:

@@ -37,6 +37,7 @@ class StreamInput:
         every pass names one of them. All are computed, so give none that no pass names.
     pictures: stretches of tokens [start, stop) that stand for a single picture, rather than for
         eight frames; of video.
+    bias: is added to self-attention's products, [tokens, tokens]; None: nothing is.
     """
 
     latent: Tensor
@@ -46,6 +47,7 @@ class StreamInput:
     contexts: Tensor
     rotary: StreamRotary
     pictures: tuple[tuple[int, int], ...] = ()
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class Transformer(Component):
             prompt=_of_prompt(self.prompt_adaln_single, video.sigma * scale),
             cross=self.av_ca_video_scale_shift_adaln_single(video.timesteps * scale)[0],
             cross_gate=self.av_ca_a2v_gate_adaln_single(audio.sigma * gate_scale)[0][0],
+            bias=video.bias,
         )
         audio_conditions = StreamConditions(
             timesteps=audio_timesteps,
@@ -175,6 +178,7 @@ class Transformer(Component):
             prompt=_of_prompt(self.audio_prompt_adaln_single, audio.sigma * scale),
             cross=self.av_ca_audio_scale_shift_adaln_single(audio.timesteps * scale)[0],
             cross_gate=self.av_ca_v2a_gate_adaln_single(video.sigma * gate_scale)[0][0],
+            bias=audio.bias,
         )
 
         batches = run(
