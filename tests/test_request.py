@@ -5,9 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entracte import Guidance, ImageCondition, LoraSpec, Request, SoundCondition, SourceVideo
+from entracte import (
+    ControlVideo,
+    Guidance,
+    ImageCondition,
+    LoraSpec,
+    Request,
+    SoundCondition,
+    SourceVideo,
+)
 from entracte.errors import RequestError
 from entracte.recipes import GuidanceOverrides, PipelineName
+
+CONTROL, SOUND = ControlVideo("a.mp4"), SoundCondition("a.wav")
 
 
 def test_what_is_not_given_stays_unset() -> None:
@@ -51,14 +61,14 @@ def test_none_means_unset() -> None:
             "sound: the audio-to-video pipeline makes a video",
         ),
         ({"pipeline": "retake"}, "source: the retake pipeline makes a part .*; give it"),
-        (
-            {"source": SourceVideo("a.mp4", 1, 2)},
-            "source: the two-stage pipeline takes none; retake and",
-        ),
-        (
-            {"sound": SoundCondition("a.wav")},
-            "sound: the two-stage pipeline takes none; audio-to-video takes",
-        ),
+        ({"source": SourceVideo("a.mp4", 1, 2)}, "source: .* takes none; retake and retake-guided"),
+        ({"sound": SoundCondition("a.wav")}, "sound: .* takes none; audio-to-video takes it"),
+        ({"pipeline": "extend"}, "extended: the extend pipeline makes a video longer; give it"),
+        ({"pipeline": "ic-lora"}, "controls: the ic-lora pipeline makes a video after one"),
+        ({"pipeline": "ic-lora", "controls": [CONTROL]}, "loras: .* needs the IC-LoRA"),
+        ({"pipeline": "ic-lora", "controls": [CONTROL, 3]}, "controls: must be of ControlVideo"),
+        ({"conditions": [3]}, "conditions: must be of ImageCondition, SoundCondition"),
+        ({"conditions": [SOUND], "sound": SOUND}, "sound: is given more than once"),
         ({"frame_rate": 0}, "frame_rate: must be at least 0.1"),
         ({"frame_rate": float("nan")}, "frame_rate: .*finite"),
         ({"seed": -1}, "seed: must be at least 0, not -1"),
