@@ -83,13 +83,12 @@ def recognise_weights(
     Raises CheckpointError, by name, for formats that are unknown or contradict their tensors, and
     for scales that are missing, of a wrong shape or not finite.
     """
-    if of_adapter(tensors):
-        return dict(tensors)  # the factors of a LoRA are read as they are
+    adapter = of_adapter(tensors)
     said = dict(_said(path, tensors, metadata, read))
     beside: dict[str, dict[str, TensorInfo]] = {}
     for key, info in tensors.items():
         layer, _, leaf = key.rpartition(".")
-        if leaf in BESIDE:
+        if leaf in BESIDE and (not adapter or _is_packed(tensors.get(f"{layer}.weight"))):
             beside.setdefault(layer, {})[leaf] = info
     for layer, found in beside.items():
         if f"{layer}.weight" not in tensors:
@@ -105,11 +104,18 @@ def recognise_weights(
     scaled = any(set(SCALES) & found.keys() for found in beside.values())
     result = {}
     for key, info in tensors.items():
-        leaf = key.rpartition(".")[2]
-        if leaf in BESIDE or leaf == LEGACY_MARK:
+        layer, _, leaf = key.rpartition(".")
+        if layer in beside and leaf in BESIDE:
+            continue
+        if leaf == LEGACY_MARK and (scaled or not adapter):
             continue
         result[key] = quantised_weights.get(key) or _plain(path, key, info, scaled)
     return result
+
+
+def _is_packed(weight: TensorInfo | None) -> bool:
+    """Whether scales can be a factor's; others are sorted out with an adapter's further keys."""
+    return weight is not None and weight.dtype.itemsize == 1
 
 
 def _plain(path: Path, key: str, info: TensorInfo, scaled: bool) -> TensorInfo:

@@ -144,7 +144,8 @@ def open_lora_file(path: Path) -> SafetensorsFile:
 
 def _has_bytes(file: TensorFile) -> bool:
     """Whether the type may need a scale to have a meaning."""
-    return any(info.dtype.itemsize == 1 for info in file.tensors.values())
+    infos = file.tensors.values()
+    return any(info.dtype.itemsize == 1 and info.converts for info in infos)
 
 
 def _nothing(complaint: str, file: TensorFile) -> str:

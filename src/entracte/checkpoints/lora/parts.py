@@ -21,6 +21,10 @@ FLOATS = {
 }
 
 
+# Quantised factors are expanded and rounded once, as weights are.
+QUANTISED_AS = torch.bfloat16
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSlice:
     """One tensor of a file, or some of its rows; `shape` and `dtype` are what it is read as."""
@@ -34,7 +38,7 @@ class TensorSlice:
     def of(cls, located: Located) -> Self:
         """A whole tensor. Raises LoraError if its type cannot be applied to weights."""
         info = located.info
-        dtype = FLOATS.get(info.dtype)
+        dtype = FLOATS.get(info.dtype) if info.converts else QUANTISED_AS
         if dtype is None:
             kind = str(info.dtype).removeprefix("torch.")
             raise LoraError(located.file.path, f"{located.key} is of {kind}, not a floating type")
@@ -65,7 +69,9 @@ class TensorSlice:
             if self.first_row is None:
                 self.located.read(out.view(self.located.info.shape))
             else:
-                out.copy_(self.located.tensor()[self.first_row : self.first_row + self.shape[0]])
+                whole = torch.empty(self.located.info.shape, dtype=self.dtype)
+                self.located.read(whole)
+                out.copy_(whole[self.first_row : self.first_row + self.shape[0]])
         except CheckpointChanged:
             words = "it was changed or replaced while it was read; try again"
             raise LoraError(self.located.file.path, words) from None
