@@ -95,7 +95,7 @@ def local(
     service = Service(
         settings_for(folder, **({"port": 0} | settings)),
         LTX_2_3,
-        lambda _: runner or OpenFake(),
+        None if settings.get("workers") == "elsewhere" else lambda _: runner or OpenFake(),
         open_log("json", log),
     )
     _, key = service.keys.add(f"test {time.time_ns()}")

@@ -20,6 +20,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "Serve": {
             "serve": "make videos for others: HTTP with the OpenAI Videos protocol, and a web page",
+            "worker": "work for servers elsewhere that share a database",
             "keys": "add, list and revoke the service's API keys",
             "jobs": "list, show, cancel and prune the service's videos",
         },

@@ -1,7 +1,7 @@
 """Command-line flags from the fields of the settings."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -43,9 +43,14 @@ REPEATED = ("image", "control", "lora")
 EXTENDED = ("place",)
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type[Settings]) -> None:
-    """Add a flag for every setting. Flags that are not given are absent from the result."""
-    flags = flags_of(kind)
+def add_settings(
+    parser: argparse.ArgumentParser, kind: type[Settings], but: Collection[str] = ()
+) -> None:
+    """Add a flag for every setting. Flags that are not given are absent from the result.
+
+    but: settings without a flag here.
+    """
+    flags = {name: flag for name, flag in flags_of(kind).items() if name not in but}
     used = {flag.group for flag in flags.values()}
     groups = {
         name: parser.add_argument_group(title) for name, title in GROUPS.items() if name in used

@@ -4,10 +4,12 @@ import argparse
 import json
 import shlex
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from entracte.config.reading import read_settings
 from entracte.config.serve import ServeSettings
+from entracte.errors import RequestError
 
 from .flags import add_settings, given_settings
 from .terminal import say
@@ -64,7 +66,8 @@ def _greet(service: "Service", address: str, out: TextIO, as_json: bool) -> None
     """Print where the service is, and make a first key if there is none."""
     secret = None
     if service.settings.auth == "keys" and not service.keys.list():
-        _, secret = service.keys.add(FIRST_KEY)
+        with suppress(RequestError):  # another server of the same database makes it
+            _, secret = service.keys.add(FIRST_KEY)
     if as_json:
         print(json.dumps({"address": address, "key": secret}), file=out, flush=True)
         return

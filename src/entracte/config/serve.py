@@ -49,6 +49,14 @@ class ServeSettings(ModelSettings):
             "DEVICE…",
         ),
     ] = ()
+    workers: Annotated[
+        Literal["here", "elsewhere"],
+        Flag(
+            "service",
+            "here, or elsewhere: those that `entracte worker` runs with the same database",
+            "WHERE",
+        ),
+    ] = "here"
     model_name: Annotated[
         tuple[Name, ...],
         Flag("service", "names of the model for clients; the first is shown", "NAME…"),

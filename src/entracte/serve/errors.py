@@ -24,5 +24,9 @@ class ImageTooLarge(RequestRefused):
     """An image exceeds the limit on bytes."""
 
 
+class ServerError(EntracteError):
+    """The server or worker cannot run."""
+
+
 class Draining(EntracteError):
     """The server is stopping and accepts no more videos."""

@@ -11,12 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["video", "deleted", "preview", "engine"]
+Kind = Literal["video", "deleted", "preview", "engine", "queued"]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """A change of a video, for its owner, or of the engine (owner None).
+    """A change of a video, for its owner, or of the engine (owner None). `queued` is for workers:
+    there may be work.
 
     image: of a preview, WebP. step: of a preview.
     """
@@ -69,9 +70,13 @@ class Subscriber:
 
 
 class EventBus:
-    """Passes events on to the subscribers that want them."""
+    """Passes events on to the subscribers that want them.
+
+    forward: also gets what is published here, for other nodes.
+    """
 
     def __init__(self) -> None:
+        self.forward: Callable[[ServerEvent], None] | None = None
         self._lock = threading.Lock()
         self._subscribers: set[Subscriber] = set()
 
@@ -88,7 +93,18 @@ class EventBus:
                 self._subscribers.discard(subscriber)
 
     def publish(self, event: ServerEvent) -> None:
-        """From any thread."""
+        """Deliver an event here and to other nodes, from any thread."""
+        self.deliver(event)
+        if self.forward is not None:
+            self.forward(event)
+
+    def is_wanted(self, event: ServerEvent) -> bool:
+        """Whether somebody here subscribes to it."""
+        with self._lock:
+            return any(subscriber.wants(event) for subscriber in self._subscribers)
+
+    def deliver(self, event: ServerEvent) -> None:
+        """Deliver an event here, from any thread."""
         with self._lock:
             subscribers = list(self._subscribers)
         for subscriber in subscribers:

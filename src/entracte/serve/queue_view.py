@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from entracte.serve.jobs.job import Job
@@ -68,9 +68,9 @@ def predict_queue(
 
 
 class QueueReader:
-    """Caches a snapshot for a short time; thread-safe."""
+    """Caches a snapshot for a short time; thread-safe. workers: how many there are."""
 
-    def __init__(self, store: JobStore, workers: int) -> None:
+    def __init__(self, store: JobStore, workers: Callable[[], int]) -> None:
         self._store = store
         self._workers = workers
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class QueueReader:
         with self._lock:
             if time.monotonic() - self._read_at >= FRESH_SECONDS:
                 waiting, running = self._store.waiting(), self._store.running()
-                self._snapshot = predict_queue(waiting, running, self._workers, time.time())
+                self._snapshot = predict_queue(waiting, running, self._workers(), self._store.now())
                 self._read_at = time.monotonic()
             return self._snapshot
 

@@ -14,10 +14,11 @@ from structlog.typing import FilteringBoundLogger
 
 from entracte.config.opening import read_header
 from entracte.config.serve import ServeSettings
-from entracte.errors import EntracteError, RequestError
+from entracte.errors import RequestError
+from entracte.request import Request
 from entracte.serve.workers.engine_factory import OpenEngine
 
-from .errors import RequestRefused
+from .errors import RequestRefused, ServerError
 from .http.app import LOOPBACK, make_app
 from .http.connections import (
     ConnectionLimits,
@@ -27,19 +28,15 @@ from .http.connections import (
     raise_open_files,
 )
 from .http.cors import require_origins
+from .jobs.database import is_shared, parse_url
 from .loras import require_folder
-from .service import STOP_SECONDS, Service
+from .node import STOP_SECONDS, Node, RunnerOf
+from .node_process import EXIT_STUCK, OWNER_ONLY, PATIENCE_SECONDS
+from .service import Service
 from .submission import usual_request
 
 # How long open connections may take to close once everything else has stopped.
 CONNECTIONS_SECONDS = 3
-
-# How much longer a stop may take than its parts, before the process exits regardless.
-PATIENCE_SECONDS = 15
-EXIT_STUCK = 1
-
-# Files of the server and its workers are readable only by their owner.
-OWNER_ONLY = 0o077
 
 # How often to check whether an engine has opened.
 WATCH_SECONDS = 0.05
@@ -52,10 +49,6 @@ KEEP_ALIVE_SECONDS = 75
 BACKLOG = 256
 
 
-class ServerError(EntracteError):
-    """The server cannot run."""
-
-
 def check(settings: ServeSettings) -> None:
     """Raise RequestError for contradictory settings."""
     if settings.auth == "off" and settings.host not in LOOPBACK:
@@ -64,6 +57,8 @@ def check(settings: ServeSettings) -> None:
             "127.0.0.1, or use keys (`entracte keys add NAME`)",
             settings=("auth",),
         )
+    if settings.workers == "elsewhere":
+        require_shared(settings)
     require_origins(settings.cors_origin)
     require_folder(settings.lora_folder)
 
@@ -76,9 +71,33 @@ def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
         usual = usual_request(settings, model)
     except RequestRefused as error:
         raise RequestError(f"the default video cannot be made: {error.message}") from None
-    return Service(
-        settings, model, lambda device: OpenEngine(settings, device, usual, settings.warm_up), log
-    )
+    runner_of = None if settings.workers == "elsewhere" else _opener(settings, usual)
+    return Service(settings, model, runner_of, log)
+
+
+def open_node(settings: ServeSettings, log: FilteringBoundLogger) -> Node:
+    """Open what works for servers elsewhere; raises EntracteError as `open_service` does."""
+    require_shared(settings)
+    require_folder(settings.lora_folder)
+    try:
+        usual = usual_request(settings, read_header(settings))
+    except RequestRefused as error:
+        raise RequestError(f"the default video cannot be made: {error.message}") from None
+    return Node(settings, _opener(settings, usual), log)
+
+
+def _opener(settings: ServeSettings, usual: Request) -> RunnerOf:
+    return lambda device: OpenEngine(settings, device, usual, settings.warm_up)
+
+
+def require_shared(settings: ServeSettings) -> None:
+    """Raise RequestError unless the database is one that several processes can share."""
+    if settings.database is None or not is_shared(parse_url(settings.database)):
+        raise RequestError(
+            "workers and servers that are processes of their own share a PostgreSQL database: set "
+            "`database` to postgresql+psycopg://user@host/name",
+            settings=("database",),
+        )
 
 
 def bind(settings: ServeSettings) -> socket.socket:
@@ -193,11 +212,12 @@ class _Server(uvicorn.Server):
 
     def _watch(self) -> None:
         """Greet once there is an engine; stop if there can be none."""
-        while not self._service.opened and any(s.is_alive() for s in self._service.supervisors):
+        supervisors = self._service.supervisors
+        while not self._service.opened and any(s.is_alive() for s in supervisors):
             time.sleep(WATCH_SECONDS)
-        if self._service.opened:
+        if self._service.opened or not supervisors:
             self._greet()
-        for supervisor in self._service.supervisors:
+        for supervisor in supervisors:
             supervisor.join()
         if self._service.startup_error is not None:
             self._service.events.close()

@@ -20,7 +20,7 @@ from .failures import failing
 from .job import CANCELLED, WORKER_LOST, Advance, Completion, Job
 from .locks import Lock, hold
 from .outbox import Outbox
-from .tables import deleted_jobs
+from .tables import deleted_jobs, previews
 
 # A job started this often without an outcome is assumed to kill its workers.
 MAX_ATTEMPTS = 2
@@ -57,6 +57,11 @@ class JobStore:
         self._outbox = outbox
         self._keep_s = keep_s
         self._clock = database_clock(engine) if clock is None else lambda _: clock()
+
+    def now(self) -> float:
+        """The time by which jobs are dated; raises DatabaseError."""
+        with failing(), Session(self._engine) as session:
+            return self._clock(session)
 
     def submit(self, job: Job, limits: QueueLimits) -> Job:
         """Add a job, or return the one with the same idempotency key.
@@ -252,6 +257,7 @@ class JobStore:
         """
         with writing(self._engine) as session:
             hold(session, Lock.HOUSEKEEPING)
+            session.execute(delete(previews).where(previews.c.video_id.not_in(_RUNNING)))
             ended = Job.status.in_(("completed", "failed"))
             if self._keep_s is not None:  # also of those ended by a process without this setting
                 unknown = and_(ended, Job.expires_at.is_(None))
@@ -278,8 +284,7 @@ class JobStore:
     def ended(self, older_than_s: float = 0.0, failed_only: bool = False) -> list[Job]:
         """Finished jobs, those that finished that many seconds ago or earlier."""
         states = ("failed",) if failed_only else ("completed", "failed")
-        with failing(), Session(self._engine) as session:
-            until = self._clock(session) - older_than_s
+        until = self.now() - older_than_s
         query = select(Job).where(Job.status.in_(states), Job.completed_at <= until)
         return read_jobs(self._engine, query)
 
@@ -339,6 +344,8 @@ class JobStore:
         changed = update(Job).where(which).values(revision=Job.revision + 1, **values)
         return session.scalars(changed.returning(Job), execution_options=FRESH).one_or_none()
 
+
+_RUNNING = select(Job.id).where(Job.status == "in_progress")
 
 _FREE: dict[str, Any] = {"worker": None, "lease_until": None}
 _AGAIN: dict[str, Any] = {

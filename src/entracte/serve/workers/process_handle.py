@@ -26,6 +26,10 @@ MAX_RECEIVED = 100
 KILL_SECONDS = 5.0
 
 
+class Wake:
+    """In place of a message: the supervisor has something to do."""
+
+
 class ProcessHandle:
     """A process that runs `serve`. It is spawned rather than forked: CUDA and threads do not
     survive a fork.
@@ -40,7 +44,7 @@ class ProcessHandle:
         self._process.start()
         theirs.close()  # else we would never see the end of the pipe
         self._outgoing: queue.Queue[ToWorker | None] = queue.Queue(MAX_UNSENT)
-        self._incoming: queue.SimpleQueue[FromWorker | None] = queue.SimpleQueue()
+        self._incoming: queue.SimpleQueue[FromWorker | Wake | None] = queue.SimpleQueue()
         self._closed = False
         self._threads = [
             threading.Thread(target=target, name=f"{name} {target.__name__}", daemon=True)
@@ -64,6 +68,10 @@ class ProcessHandle:
             return False
         return True
 
+    def wake(self) -> None:
+        """Have a `receive` that waits return now, from any thread."""
+        self._incoming.put(Wake())
+
     def receive(self, timeout: float) -> list[FromWorker] | None:
         """The messages since the last call; None once it has died and all were received."""
         received: list[FromWorker] = []
@@ -76,6 +84,8 @@ class ProcessHandle:
                 break
             if message is None:
                 self._closed = True
+            elif isinstance(message, Wake):
+                break
             else:
                 received.append(message)
         return None if self._closed and not received else received

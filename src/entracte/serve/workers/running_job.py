@@ -25,10 +25,11 @@ class Ending:
 class RunningJob:
     """Buffers the reports of a worker until the store can take them.
 
-    job: as it was claimed. stage: the latest reported. ending: None while it runs.
+    job: as it was claimed. stage: the latest reported. ending: None while it runs. ask_s: how often
+    to ask whether it is cancelled.
     """
 
-    def __init__(self, job: Job, store: JobStore, lease_s: float) -> None:
+    def __init__(self, job: Job, store: JobStore, lease_s: float, ask_s: float = 0.0) -> None:
         self.job = job
         self.stage: str | None = None
         self.ending: Ending | None = None
@@ -39,6 +40,8 @@ class RunningJob:
         self._noted_stage: str | None = None
         self._noted_at = 0.0
         self._cancelled = False
+        self._ask_s = ask_s
+        self._asked_at = 0.0
 
     @property
     def writing(self) -> bool:
@@ -56,7 +59,7 @@ class RunningJob:
     def complete(self, done: Done) -> None:
         """Note that the video is finished."""
         completion = Completion(
-            done.stage_durations, done.peak_memory_mb, done.bytes, done.warnings
+            done.stage_durations, done.peak_memory_mb, done.bytes, done.warnings, self.job.output
         )
         self.ending = Ending(lambda: self._store.complete(self.job, completion), done)
 
@@ -102,7 +105,11 @@ class RunningJob:
 
     def to_be_cancelled(self) -> bool:
         """Whether the job was cancelled; True only once. Raises DatabaseError."""
-        if self._cancelled or not self._store.cancel_wanted(self.job):
+        now = time.monotonic()
+        if self._cancelled or now - self._asked_at < self._ask_s:
+            return False
+        self._asked_at = now
+        if not self._store.cancel_wanted(self.job):
             return False
         self._cancelled = True
         return True

@@ -60,7 +60,7 @@ CRASH_WORDS = "The worker's process died while it made this video"
 
 class Supervisor(threading.Thread):
     """work_of: makes the message that starts a job; raises WorkFailed. ended: called with every job
-    that ended here.
+    that ended here. look_s: how often an idle worker looks for work that it was not woken for.
 
     There is one job on the device, and beside it there may be others whose files are being written.
     A crash fails the former, the latter begin again, and the next job gets a new process. If the
@@ -79,6 +79,7 @@ class Supervisor(threading.Thread):
         log: FilteringBoundLogger,
         running_per_owner: int | None = None,
         nice: int = 0,
+        look_s: float = 0.0,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._open_runner = open_runner
@@ -89,6 +90,8 @@ class Supervisor(threading.Thread):
         self._log = log.bind(worker=name)
         self._running_per_owner = running_per_owner
         self._nice = nice
+        self._look_s = look_s
+        self._look_at = 0.0
         self._view = WorkerSnapshot(name, device, "starting")
         self._process: ProcessHandle | None = None
         self._jobs: dict[str, RunningJob] = {}  # by id, in the order of their starts
@@ -123,6 +126,13 @@ class Supervisor(threading.Thread):
         if process is None or self._view.state not in ("ready", "busy"):
             return None
         return self._estimates.request(process.send, request, timeout)
+
+    def wake(self) -> None:
+        """Look for work now, from any thread."""
+        self._look_at = 0.0
+        process = self._process
+        if process is not None and self._takes_work and self._on_device is None:
+            process.wake()
 
     def drain(self) -> None:
         """Accept no further job."""
@@ -271,7 +281,7 @@ class Supervisor(threading.Thread):
             if self._on_device is None:
                 if self._view.state == "busy":
                     self._show("ready")
-                if self._takes_work:
+                if self._takes_work and time.monotonic() >= self._look_at:
                     self._begin_next(process)
         except DatabaseError as error:
             self._store_at = time.monotonic() + self.trouble.failed(error)
@@ -297,10 +307,12 @@ class Supervisor(threading.Thread):
             process.send(CancelJob(running.job.id))
 
     def _begin_next(self, process: ProcessHandle) -> None:
+        self._look_at = time.monotonic() + self._look_s  # before the claim, or a wake is lost
         job = self._store.claim(self.name, LEASE_SECONDS, self._running_per_owner)
         if job is None:
             return
-        self._jobs[job.id] = running = RunningJob(job, self._store, LEASE_SECONDS)
+        self._look_at = 0.0
+        self._jobs[job.id] = running = RunningJob(job, self._store, LEASE_SECONDS, self._look_s / 5)
         self._log.info("video started", video=job.id, attempt=job.attempts)
         self._publish(job)
         self._show("busy")
@@ -321,6 +333,8 @@ class Supervisor(threading.Thread):
             self._ended(job, running.ending.done)
         if not job.deleted:
             self._publish(job)
+        if job.status == "queued":
+            self._events.publish(ServerEvent("queued", owner=""))
 
     def _settle(self) -> None:
         """Store how the last process's jobs ended, later if the database fails."""
