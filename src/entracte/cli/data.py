@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from entracte.serve.data_folder import DataFolder
 
 
-FLAGS = ("data_folder", "database")
+FLAGS = ("data_folder", "database", "storage")
 
 
 def add_data_folder(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,12 @@ def add_data_folder(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         default=argparse.SUPPRESS,
         help="its database (default: as for `entracte serve`)",
+    )
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        default=argparse.SUPPRESS,
+        help="its store of videos (default: as for `entracte serve`)",
     )
 
 

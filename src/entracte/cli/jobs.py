@@ -17,7 +17,7 @@ from .tables import add_row, plain_table
 from .terminal import say
 
 if TYPE_CHECKING:
-    from entracte.serve.data_folder import DataFolder
+    from entracte.serve.files import Files
     from entracte.serve.jobs.job import Job
     from entracte.serve.jobs.store import JobStore
 
@@ -65,13 +65,16 @@ def add_parser(commands: Any) -> None:
         action.set_defaults(run=do)
 
 
-def _open(options: argparse.Namespace) -> "tuple[DataFolder, JobStore]":
+def _open(options: argparse.Namespace) -> "tuple[Files, JobStore]":
+    from entracte.serve.files import open_files
     from entracte.serve.jobs.outbox import Outbox
     from entracte.serve.jobs.store import JobStore
 
     settings = serve_settings(options)
     folder, database = open_data(settings)
-    return folder, JobStore(database, Outbox(database, settings.webhook_url))
+    return open_files(folder, settings.storage), JobStore(
+        database, Outbox(database, settings.webhook_url)
+    )
 
 
 def _find(store: "JobStore", video_id: str) -> "Job":
@@ -113,11 +116,11 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> None:
-    folder, store = _open(options)
+    files, store = _open(options)
     job = store.cancel(_find(store, options.id))
     status = "gone" if job is None else job.status
     if status == "failed":
-        folder.remove(options.id)  # its images
+        files.remove(options.id)  # its images
     if options.json:
         print(json.dumps({"id": options.id, "status": status}))
     elif status == "in_progress":
@@ -127,11 +130,11 @@ def _cancel(options: argparse.Namespace) -> None:
 
 
 def _prune(options: argparse.Namespace) -> None:
-    folder, store = _open(options)
+    files, store = _open(options)
     jobs = store.ended(options.older_than * DAY, failed_only=options.failed)
     if not options.dry_run:
         for job in jobs:
-            store.delete(job, folder.remove)
+            store.delete(job, files.remove)
     freed = sum(job.bytes or 0 for job in jobs)
     if options.json:
         print(json.dumps({"deleted": [job.id for job in jobs], "bytes": freed}))

@@ -94,6 +94,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _revoke(options: argparse.Namespace) -> None:
+    from entracte.serve.files import open_files
     from entracte.serve.jobs.outbox import Outbox
     from entracte.serve.jobs.store import JobStore
     from entracte.serve.keys import KeyStore
@@ -101,12 +102,13 @@ def _revoke(options: argparse.Namespace) -> None:
     settings = serve_settings(options)
     folder, database = open_data(settings)
     key = KeyStore(database).revoke(options.name)
+    files = open_files(folder, settings.storage)
     stopped: list[Job] = []
     if not options.keep_jobs:
         stopped = JobStore(database, Outbox(database, settings.webhook_url)).cancel_all(key.id)
     for job in stopped:
         if job.ended:
-            folder.remove(job.id)
+            files.remove(job.id)
     if options.json:
         say(json.dumps({"revoked": key.id, "cancelled": [job.id for job in stopped]}))
     else:

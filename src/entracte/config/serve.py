@@ -32,6 +32,20 @@ class ServeSettings(ModelSettings):
             "URL",
         ),
     ] = None
+    storage: Annotated[
+        Name | None,
+        Flag(
+            "service",
+            "URL of the store of videos: file:///DIR, s3://BUCKET/PREFIX, gs://… or az://… "
+            "(default: videos in --data-folder)",
+            "URL",
+        ),
+    ] = None
+    redirect_seconds: Annotated[
+        int | None,
+        Flag("service", "send clients to the store itself, by URLs that last so long", "S"),
+        Field(ge=1, le=7 * 24 * 3600),
+    ] = None
     host: Annotated[Name, Flag("service", "address to listen on", "ADDRESS")] = "127.0.0.1"
     port: Annotated[
         int, Flag("service", "port to listen on; 0 picks a free one", "PORT"), Field(ge=0, le=65535)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
-from .data_folder import DataFolder, DataFolderError
+from .data_folder import DataFolderError
 from .events import EventBus, ServerEvent
+from .files import Files
 from .jobs.failures import DatabaseError
 from .jobs.job import Job
 from .jobs.store import JobStore
@@ -21,6 +22,11 @@ LOG_SECONDS = 60.0
 PROBE_SECONDS = 2.0
 HOUSEKEEPING_SECONDS = 60.0
 REAPING_SECONDS = 3.0
+SWEEPING_SECONDS = 600.0
+
+# How often files without a video are looked for while others may be writing; these are as old at
+# least, since a video is submitted only after its files.
+ORPHAN_SECONDS = 24 * 3600.0
 
 
 class Trouble:
@@ -127,33 +133,53 @@ class Reaper(Loop):
             raise
 
 
-class Housekeeping(Loop):
-    """Deletes videos that are too old or too large together.
+class Sweeping(Loop):
+    """Removes this machine's copies of files that nobody needs any more."""
 
-    keep_bytes: how much all videos may take; None: no limit.
+    def __init__(self, files: Files, log: FilteringBoundLogger) -> None:
+        super().__init__("sweeping", SWEEPING_SECONDS, log)
+        self._files = files
+
+    def turn(self) -> None:
+        """Remove old copies."""
+        self._files.sweep_copies()
+
+
+class Housekeeping(Loop):
+    """Deletes videos that are too old or too large together, and files without a video.
+
+    keep_bytes: how much all videos may take; None: no limit. orphans: whether files may be left by
+    others than this server, which removes its own when it starts.
     """
 
     def __init__(
         self,
         store: JobStore,
-        folder: DataFolder,
+        files: Files,
         events: EventBus,
         log: FilteringBoundLogger,
         keep_bytes: int | None,
+        orphans: bool = False,
     ) -> None:
         super().__init__("housekeeping", HOUSEKEEPING_SECONDS, log)
         self._store = store
-        self._folder = folder
+        self._files = files
         self._events = events
         self._log = log
         self._keep_bytes = keep_bytes
+        self._orphans = orphans
+        self._swept_at = -ORPHAN_SECONDS
 
     def turn(self) -> None:
         """Delete what has expired."""
         for job in self._store.expire(self._keep_bytes):
             try:
-                self._folder.remove(job.id)
+                self._files.remove(job.id)
             except DataFolderError as error:  # the next start removes what is left
                 self._log.error("files not removed", video=job.id, why=str(error))
             self._events.publish(ServerEvent("deleted", job.id, job.owner))
             self._log.info("video expired", video=job.id)
+        if self._orphans and time.monotonic() - self._swept_at > ORPHAN_SECONDS:
+            self._swept_at = time.monotonic()
+            removed = self._files.sweep(self._store.known(failed=False), ORPHAN_SECONDS)
+            self._log.info("files without a video removed", folders=removed)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,10 @@ SHOWN = 3
 
 class DataFolderError(EntracteError):
     """The data folder cannot be used."""
+
+
+def image_name(number: int) -> str:
+    return f"image-{number}.png"
 
 
 class DataFolder:
@@ -88,7 +93,7 @@ class DataFolder:
 
     def image(self, video_id: str, number: int) -> Path:
         """The path of a conditioning image, numbered from 0."""
-        return self.of_video(video_id) / f"image-{number}.png"
+        return self.of_video(video_id) / image_name(number)
 
     def make_room(self, video_id: str) -> None:
         """Create a video's folder, and remove what a killed attempt left in it.
@@ -105,20 +110,25 @@ class DataFolder:
         with self._errors(), suppress(FileNotFoundError):
             shutil.rmtree(self.of_video(video_id))
 
-    def sweep(self, keep: set[str]) -> int:
+    def sweep(self, keep: set[str], older_than_s: float = 0.0) -> int:
         """Remove the folders of all other videos, and unfinished files in the rest. Returns the
         number of folders.
 
-        Anything not named like a video is left alone.
+        Anything not named like a video is left alone, and what changed in the last `older_than_s`:
+        another process may be writing it.
         """
         removed = 0
+        until = time.time() - older_than_s
         with self._errors():
             for folder in self.videos.iterdir():
                 if not ID.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
                     continue
+                if older_than_s and _changed_at(folder) > until:
+                    continue
                 if folder.name in keep:
                     _remove_parts(folder)
-                else:
+                    continue
+                with suppress(FileNotFoundError):  # which another process removes, too
                     shutil.rmtree(folder)
                     removed += 1
         return removed
@@ -171,6 +181,13 @@ class DataFolder:
         except OSError as error:
             words = error.strerror or os.strerror(error.errno or errno.EIO)
             raise DataFolderError(f"cannot use the folder {self.root}: {words}") from error
+
+
+def _changed_at(folder: Path) -> float:
+    """When any of its files last changed; 0 if another process has removed it meanwhile."""
+    with suppress(FileNotFoundError):
+        return max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
+    return 0.0
 
 
 def _remove_parts(folder: Path) -> None:

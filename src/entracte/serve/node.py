@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
 
-from .background import Loop, Reaper
-from .data_folder import DataFolder, DataFolderError
+from .background import Loop, Reaper, Sweeping
+from .data_folder import DataFolder, DataFolderError, image_name
 from .errors import RequestRefused
 from .events import EventBus, ServerEvent
+from .files import open_files
 from .jobs.database import open_database
 from .jobs.job import Job
 from .jobs.outbox import Outbox
@@ -42,6 +44,9 @@ LOOK_SECONDS = 5.0
 # Characters of a machine's name in its workers' names.
 HOST_CHARACTERS = 50
 
+READ_WORDS = "The server cannot read what the video is made from."
+WRITE_WORDS = "The server cannot write the video."
+
 # From a worker's device to what opens its engine in the worker process.
 RunnerOf = Callable[[str], OpenRunner]
 
@@ -62,6 +67,7 @@ class Node:
         self.folder = DataFolder(settings.data_folder, settings.database)
         self.folder.prepare()
         self.database = open_database(self.folder.place)
+        self.files = open_files(self.folder, settings.storage)
         self.folder.make_videos()
         self.alone = self.database.dialect.name == "sqlite"
         self.outbox = Outbox(self.database, settings.webhook_url)
@@ -84,6 +90,8 @@ class Node:
             receiver = Receiver(self.database, self.events, sender.origin, self.wake, log)
             reaper = Reaper(self.store, self._recovered, LEASE_SECONDS, log)
             self._threads += [self._roster, sender, receiver, reaper]
+        if self.files.far:
+            self._threads.append(Sweeping(self.files, log))
         self.draining = threading.Event()
         self._open = ExitStack()
 
@@ -93,7 +101,7 @@ class Node:
             self._open.enter_context(self.folder.locked())
             for job in self.store.recover():
                 self.log.warning("video taken up again", video=job.id, status=job.status)
-            removed = self.folder.sweep(self.store.known(failed=False))
+            removed = self.files.sweep(self.store.known(failed=False), 0.0)
             if removed:
                 self.log.info("files without a video removed", folders=removed)
         for supervisor in self.supervisors:
@@ -167,7 +175,7 @@ class Node:
     def forget_files(self, video_id: str) -> None:
         """Remove files that no video needs any more; the next start removes what is left."""
         try:
-            self.folder.remove(video_id)
+            self.files.remove(video_id)
         except DataFolderError as error:
             self.log.error("files not removed", video=video_id, why=str(error))
 
@@ -184,32 +192,48 @@ class Node:
             self.store,
             self.events,
             self._work_of,
+            self._keep,
             self._ended,
             self.log,
             self.settings.max_running_per_key,
             self.settings.nice,
             0.0 if self.alone else LOOK_SECONDS,
+            self.files.far,
         )
 
     def _work_of(self, job: Job) -> RunJob:
-        images = [
-            {"path": self.folder.image(job.id, number), **image}
-            for number, image in enumerate(job.images)
-        ]
         loras = self.loras.paths()
         try:
+            images = [
+                {"path": self._input(job, image_name(number)), **image}
+                for number, image in enumerate(job.images)
+            ]
             request = request_of(job.prompt, job.settings, loras, images)
         except RequestError as error:
             raise WorkFailed("invalid_request", str(error)) from error
         except RequestRefused as error:  # its LoRA is gone
             raise WorkFailed(error.code or "invalid_request", error.message) from None
+        except DataFolderError as error:
+            raise WorkFailed("storage_failed", READ_WORDS, str(error)) from None
         try:
             self.folder.make_room(job.id)
         except DataFolderError as error:
-            words = "The server cannot write the video."
-            raise WorkFailed("storage_failed", words, str(error)) from None
+            raise WorkFailed("storage_failed", WRITE_WORDS, str(error)) from None
         output = str(self.folder.of_video(job.id) / job.output)
         return RunJob(job.id, request, output, bool(job.settings.get("preview", False)))
+
+    def _input(self, job: Job, name: str) -> Path:
+        path = self.files.find(job.id, name)
+        if path is None:
+            raise DataFolderError(f"{job.id} has no {name}")
+        return path
+
+    def _keep(self, job: Job) -> None:
+        """Keep the file that a worker has written; raises WorkFailed."""
+        try:
+            self.files.keep(job.id, job.output)
+        except DataFolderError as error:
+            raise WorkFailed("storage_failed", WRITE_WORDS, str(error)) from None
 
     def _ended(self, job: Job, done: Done | None) -> None:
         """A job of this node's workers has ended."""

@@ -56,7 +56,7 @@ class Service(Node):
         keep_bytes = parse_size("keep_size", settings.keep_size)
         secret = webhook_secret(self.folder, self.database)
         self._threads += [
-            Housekeeping(self.store, self.folder, self.events, log, keep_bytes),
+            Housekeeping(self.store, self.files, self.events, log, keep_bytes, not self.alone),
             Dispatcher(self.outbox, self.outbound, secret, self.metrics, log),
             Probe(self.store, log),
         ]
@@ -129,7 +129,7 @@ class Service(Node):
 
         Raises DataFolderError if files cannot be removed; the video is kept then.
         """
-        self.store.delete(job, self.folder.remove)
+        self.store.delete(job, self.files.remove)
         self.queue.invalidate()
         self.events.publish(ServerEvent("deleted", job.id, job.owner))
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import anyio
 from fastapi import APIRouter, Header, Request
 
+from entracte.serve.data_folder import image_name
 from entracte.serve.fields import ImageField, VideoFields
 from entracte.serve.images import collect, is_elsewhere, placed, require_few, write_image
 from entracte.serve.jobs.admission import KeyReused, QueueFull
@@ -123,6 +124,8 @@ async def _write_images(
         kept += await pools.pictures.run(
             key.id, write_image, data, service.folder, video_id, number, settings
         )
+        if service.files.far:
+            await pools.uploads.run(key.id, service.files.keep, video_id, image_name(number))
     return kept
 
 

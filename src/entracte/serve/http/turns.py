@@ -60,4 +60,6 @@ class Pools:
     pictures: Turns = field(default_factory=lambda: Turns(1, 1))  # large when decoded
     hosts: Turns = field(default_factory=lambda: Turns(16, 2))
     estimates: Turns = field(default_factory=lambda: Turns(16, 4))
+    uploads: Turns = field(default_factory=lambda: Turns(16, 4))
+    downloads: Turns = field(default_factory=lambda: Turns(16, 4))
     variants: Turns = field(default_factory=lambda: Turns(2, 1))

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from entracte.serve.jobs.job import Advance, Completion, Job
 from entracte.serve.jobs.store import JobStore
 from entracte.stages import MUX
 
-from .messages import Done, Step
+from .messages import Done, RunJob, Step
 
 # There may be many steps a second; the store and subscribers are updated this often.
 NOTE_SECONDS = 0.4
@@ -25,8 +26,9 @@ class Ending:
 class RunningJob:
     """Buffers the reports of a worker until the store can take them.
 
-    job: as it was claimed. stage: the latest reported. ending: None while it runs. ask_s: how often
-    to ask whether it is cancelled.
+    job: as it was claimed. stage: the latest reported. ending: None while it runs. ask_s: how
+    often to ask whether it is cancelled. work: what starts it, once its inputs are there. done,
+    keeping: of its file, once it is written.
     """
 
     def __init__(self, job: Job, store: JobStore, lease_s: float, ask_s: float = 0.0) -> None:
@@ -41,6 +43,9 @@ class RunningJob:
         self._noted_at = 0.0
         self._cancelled = False
         self._ask_s = ask_s
+        self.work: Future[RunJob] | None = None
+        self.done: Done | None = None
+        self.keeping: Future[None] | None = None
         self._asked_at = 0.0
 
     @property
@@ -56,8 +61,10 @@ class RunningJob:
         """Note the worker's progress."""
         self.stage, self._step = step.stage, step
 
-    def complete(self, done: Done) -> None:
-        """Note that the video is finished."""
+    def complete(self) -> None:
+        """Note that the video is finished, and its file kept."""
+        done = self.done
+        assert done is not None
         completion = Completion(
             done.stage_durations, done.peak_memory_mb, done.bytes, done.warnings, self.job.output
         )

@@ -7,7 +7,9 @@ cost time but not the worker.
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -55,12 +57,32 @@ BACK_OFF = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
 # After this many died before any was ever ready, later ones would too.
 MAX_OPENINGS = 5
 
+# Files that are fetched or kept at once.
+FILE_THREADS = 4
+
 CRASH_WORDS = "The worker's process died while it made this video"
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Inline(Executor):
+    """Calls functions at once, in the thread that submits them."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # of any kind, for whoever asks for the result
+            done.set_exception(error)
+        return done
+
+
 class Supervisor(threading.Thread):
-    """work_of: makes the message that starts a job; raises WorkFailed. ended: called with every job
-    that ended here. look_s: how often an idle worker looks for work that it was not woken for.
+    """work_of: makes the message that starts a job; keep: keeps the file that it has written; both
+    raise WorkFailed, and take a while if the files are far. ended: called with every job that ended
+    here. look_s: how often an idle worker looks for work that it was not woken for.
 
     There is one job on the device, and beside it there may be others whose files are being written.
     A crash fails the former, the latter begin again, and the next job gets a new process. If the
@@ -75,17 +97,23 @@ class Supervisor(threading.Thread):
         store: JobStore,
         events: EventBus,
         work_of: Callable[[Job], RunJob],
+        keep: Callable[[Job], None],
         ended: Callable[[Job, Done | None], None],
         log: FilteringBoundLogger,
         running_per_owner: int | None = None,
         nice: int = 0,
         look_s: float = 0.0,
+        far: bool = False,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._open_runner = open_runner
         self._store = store
         self._events = events
         self._work_of = work_of
+        self._keep = keep
+        self._files: Executor = (
+            ThreadPoolExecutor(FILE_THREADS, f"{name} files") if far else Inline()
+        )
         self._ended = ended
         self._log = log.bind(worker=name)
         self._running_per_owner = running_per_owner
@@ -206,6 +234,7 @@ class Supervisor(threading.Thread):
                 return
             for message in received:
                 self._handle(message)
+            self._sync_files(process)
             self._sync_store(process)
         self._shut_down(process)
 
@@ -244,7 +273,8 @@ class Supervisor(threading.Thread):
                 owner = job.job.owner
                 self._events.publish(ServerEvent("preview", video_id, owner, image, step))
             case Done():
-                job.complete(message)
+                job.done = message
+                job.keeping = self._files.submit(self._keep, job.job)
             case Failed():
                 self._failed(job, message)
                 if message.fatal:
@@ -266,6 +296,20 @@ class Supervisor(threading.Thread):
                 job.lose("worker_crashed", f"{CRASH_WORDS} ({how}).")
             else:
                 job.fail("worker_crashed", f"{CRASH_WORDS} ({how}).")
+
+    def _sync_files(self, process: ProcessHandle | None) -> None:
+        """Start the jobs whose inputs are there, and end those whose files are kept."""
+        for job in self._unended:
+            try:
+                if job.work is not None and job.work.done():
+                    work, job.work = job.work.result(), None
+                    if process is not None:
+                        process.send(work)
+                if job.keeping is not None and job.keeping.done():
+                    job.keeping.result()
+                    job.complete()
+            except WorkFailed as failure:
+                self._failed(job, Failed(job.job.id, failure.code, failure.message, failure.detail))
 
     def _sync_store(self, process: ProcessHandle) -> None:
         """Store what was received, and look for work. A database failure costs time, but not the
@@ -316,10 +360,8 @@ class Supervisor(threading.Thread):
         self._log.info("video started", video=job.id, attempt=job.attempts)
         self._publish(job)
         self._show("busy")
-        try:
-            process.send(self._work_of(job))
-        except WorkFailed as failure:
-            self._failed(running, Failed(job.id, failure.code, failure.message, failure.detail))
+        running.work = self._files.submit(self._work_of, job)
+        self._sync_files(process)
 
     def _finish(self, running: RunningJob) -> None:
         """Store how the job ended. Raises DatabaseError."""
@@ -357,6 +399,7 @@ class Supervisor(threading.Thread):
                 # A job that we stopped ourselves was not cancelled.
                 if not isinstance(message, Failed) or message.code != CANCELLED:
                     self._handle(message)
+            self._sync_files(None)
         process.end(max(0.0, deadline - time.monotonic()))
         for job in self._unended:
             job.give_back()
