@@ -1,6 +1,7 @@
 """`entracte serve` in a process of its own with fake runners, for what concerns a whole process."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -61,10 +62,11 @@ def fake_server(folder: Path, files: int | None = None, **settings: Any) -> Iter
 
 
 def main() -> None:
-    settings = settings_for(Path(sys.argv[1]), port=0, **json.loads(sys.argv[2]))
+    settings = settings_for(Path(sys.argv[1]), **({"port": 0} | json.loads(sys.argv[2])))
     with process_log("json") as (log, _), bind(settings) as listener:
-        service = Service(settings, LTX_2_3, lambda _: OpenFake(), log)
-        _, key = service.keys.add("first")
+        runner_of = None if settings.workers == "elsewhere" else lambda _: OpenFake()
+        service = Service(settings, LTX_2_3, runner_of, log)
+        _, key = service.keys.add(f"of process {os.getpid()}")
         port = listener.getsockname()[1]
         run(service, listener, lambda: print(port, key, flush=True))
 

@@ -11,6 +11,7 @@ from entracte.serve.data_folder import image_name
 from entracte.serve.fields import ImageField, VideoFields
 from entracte.serve.images import collect, is_elsewhere, placed, require_few, write_image
 from entracte.serve.jobs.admission import KeyReused, QueueFull
+from entracte.serve.jobs.failures import DatabaseError
 from entracte.serve.jobs.job import Job
 from entracte.serve.keys import Key
 from entracte.serve.outbound.policy import host_of
@@ -56,20 +57,23 @@ async def create(
     _require_frames([said.frame for said, _ in pictures], submission.settings["num_frames"])
     await _require_webhook(service, pools, fields.webhook_url)
     images = placed([said for said, _ in pictures])
-    new = new_job(new_id(), key.id, key.priority, submission, images)
+    video_id = new_id()
+    new = new_job(video_id, key.id, key.priority, submission, images)
     new.webhook_url = fields.webhook_url
     new.idempotency_key = idempotency_key or None
     new.fingerprint = _fingerprint(fields, pictures)
     new.estimated_s = await pools.estimates.run(key.id, service.estimate, submission, len(pictures))
     try:
         sources = [source for _, source in pictures]
-        new.input_bytes = await _write_images(service, pools, key, new.id, sources)
+        new.input_bytes = await _write_images(service, pools, key, video_id, sources)
         job = await pools.intake.run(key.id, _submit, service, new)
+    except DatabaseError:
+        raise  # the video may have been queued all the same; if not, its files are swept
     except BaseException:
-        service.forget_files(new.id)
+        service.forget_files(video_id)
         raise
-    if job.id != new.id:  # a repeated request
-        service.forget_files(new.id)
+    if job.id != video_id:  # a repeated request
+        service.forget_files(video_id)
     return video_view(job, await pools.intake.run(key.id, service.queue.now))
 
 
