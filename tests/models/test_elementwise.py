@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from entracte.models.float8 import Activations, Float8Rows, quantise_rows
+from entracte.models.float8 import FLOAT8, Activations, Float8Rows, quantise_rows
+from entracte.models.formats.products import Float8Linear
 from entracte.models.transformer.elementwise import PLAIN, Elementwise, GatedUpdate
 from entracte.models.transformer.exchange import HeadRoom
 from entracte.models.transformer.linear import Linear
@@ -127,8 +128,8 @@ def test_modulated_norms(fused, size, dtype, split, first, seed, updated) -> Non
         assert_close(ours, theirs, size=16)
 
 
-def assert_quantised(made: Activations, exact: Activations) -> None:
-    """A result in float8 is what quantising the other one gives, bit for bit.
+def assert_quantised(made: Activations, exact: Activations, share: float = 0.0) -> None:
+    """A result in float8 is what quantising the other one gives, but for a share of numbers.
 
     The interpreter rounds to float8 otherwise.
     """
@@ -137,7 +138,8 @@ def assert_quantised(made: Activations, exact: Activations) -> None:
     expected = quantise_rows(exact)
     assert torch.equal(made.scales, expected.scales)
     if not INTERPRETED:
-        assert torch.equal(made.numbers.view(torch.uint8), expected.numbers.view(torch.uint8))
+        # A norm's sum may be in another order in a kernel that writes float8.
+        assert (made.numbers.float() != expected.numbers.float()).float().mean() <= share
 
 
 @pytest.mark.parametrize("chosen", [[True, True], [True, False], [False, True]])
@@ -152,9 +154,9 @@ def test_modulated_norms_in_float8(fused, chosen: list[bool]) -> None:
 
     for made, exact, each in zip(run(chosen), run([False, False]), chosen, strict=True):
         if each:
-            assert_quantised(made, exact)
+            assert_quantised(made, exact, share=1e-2)
         else:
-            assert torch.equal(made, exact)
+            assert_close(made, exact, size=16)
 
 
 def test_heads_in_float8(fused) -> None:
@@ -245,12 +247,29 @@ def test_gates_of_a_linear_with_something_added(fused) -> None:
     assert torch.equal(fused.gates(linear, x), PLAIN.gates(linear, x))
 
 
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter has no libdevice")
-@pytest.mark.parametrize("width", [192, 16384])
+@pytest.mark.parametrize("width", [192, 4096])
 def test_gelu_in_float8(fused, width: int) -> None:
-    """A tanh may differ from torch's by the last bit of float32, so a number now and then."""
-    x = random(1, 2, 300, width, dtype=HALF)
+    """Of the same function in another form, a number in a thousand may differ by its last bit."""
+    x = random(1, 2, 30, width, dtype=HALF)
     made, exact = fused.gelu(x.clone(), float8=True), quantise_rows(PLAIN.gelu(x.clone()))
-    assert (made.numbers.float() != exact.numbers.float()).float().mean() <= 1e-4
+    assert torch.equal(made.scales, exact.scales)
+    if not INTERPRETED:
+        assert (made.numbers.float() != exact.numbers.float()).float().mean() <= 1e-3
     alone = fused.gelu(x[:1].clone(), float8=True)
     assert torch.equal(made.numbers[:1].view(torch.uint8), alone.numbers.view(torch.uint8))
+
+
+@pytest.mark.parametrize("scale", [(), (6,)])
+def test_gates_in_float8(fused, scale: tuple[int, ...]) -> None:
+    x = quantise_rows(random(1, 2, 40, 192, dtype=HALF))
+    parts = {"": (FLOAT8, (6, 192)), "_scale": (torch.float32, scale)}
+    linear = Float8Linear(torch.nn.Linear(192, 6), parts).to(DEVICE)
+    linear.bias = torch.nn.Parameter(random(2, 6, dtype=HALF))
+    linear.weight.data = quantise_rows(random(3, 6, 192, dtype=HALF)).numbers
+    linear.weight_scale.data = random(4, 6, dtype=torch.float32).abs()[: 6 if scale else 1] / 448
+    linear.weight_scale.data = linear.weight_scale.data.view(scale)
+    made = fused.gates(linear, x)
+    assert made.dtype == HALF
+    wide = (x.numbers.float() * x.scales) @ (linear.numbers.float() * linear.scale.view(-1, 1)).t()
+    expected = 2 * torch.sigmoid(wide + linear.bias.float())
+    torch.testing.assert_close(made.float(), expected, rtol=0.03, atol=0.02)

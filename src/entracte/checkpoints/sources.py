@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from entracte.models.float8 import FLOAT8
 from entracte.models.formats import Part
 from entracte.models.registry import ModelVersion
 
@@ -94,6 +95,11 @@ class ComponentSource:
     @property
     def parameters(self) -> int:
         return sum(located.info.parameters for located in self.tensors.values())
+
+    def computed_bytes(self, itemsize: int) -> int:
+        """Of its weights as they are computed with. itemsize: bytes of a number of the dtype."""
+        small = sum(self.tensors[name].info.parameters for name in self.float8)
+        return self.parameters * itemsize - small * (itemsize - FLOAT8.itemsize)
 
 
 @dataclass(frozen=True, slots=True)

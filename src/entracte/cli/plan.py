@@ -17,6 +17,7 @@ from .plan_inputs import (
     VIDEO_FIELDS,
     build_wanted,
     build_workload,
+    check_precision,
     check_wanted,
     find_machine,
     find_model,
@@ -55,6 +56,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--text-weights", metavar="FORMAT", help="the same of the text encoder (default: bfloat16)"
     )
+    add_model_settings(parser, ["precision"])
     machine = parser.add_argument_group("the machine; sizes as 24GiB or 24GB")
     machine.add_argument(
         "--gpu",
@@ -113,6 +115,7 @@ def run(options: argparse.Namespace) -> None:
     from .plan_tables import print_plan
 
     hardware, wanted = heed_memory(find_machine(options), wanted)
+    check_precision(options.precision, hardware)
     model = find_model(options)
     check_wanted(wanted, model, hardware.devices)
     load = build_workload(options, model, on_gpu=not hardware.unified)

@@ -91,6 +91,17 @@ def find_machine(options: argparse.Namespace) -> "Hardware":
     return card(name, host, devices, **given)
 
 
+def check_precision(precision: str, hardware: "Hardware") -> None:
+    """Raise RequestError for a known card that cannot multiply in float8."""
+    from entracte.machine.cards import WITHOUT_FLOAT8
+
+    if precision == "fp8" and hardware.name in WITHOUT_FLOAT8:
+        raise RequestError(
+            f"--precision fp8 needs products in float8, which {hardware.name} does not have: it "
+            "takes compute capability 8.9 or more (Ada, Hopper, Blackwell)"
+        )
+
+
 def parse_gpus(words: list[str]) -> tuple[str, int]:
     """`h100-80gb x2` to a card's name, which may have several words, and how many there are."""
     *name, last = words
@@ -154,7 +165,7 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
     from entracte.checkpoints.model_files import ModelPaths, open_model
     from entracte.checkpoints.named import is_repository
     from entracte.planner.model_profile import PUBLISHED as PUBLISHED_FIGURES
-    from entracte.planner.model_profile import figures_of, published, with_weights
+    from entracte.planner.model_profile import figures_of, in_float8, published, with_weights
     from entracte.recipes import prefers_distilled
 
     asked = {"transformer": options.weights, "text_encoder": options.text_weights}
@@ -166,13 +177,14 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
         found = published(options.model)
         for component, weights in given.items():
             found = with_weights(found, component, weights)
-        return found
+        return in_float8(found, options.weights) if options.precision == "fp8" else found
     if given:
         raise RequestError(
             f"--weights and --text-weights are for {PUBLISHED}, which is planned without files; "
             f"those of {options.model} say themselves how its weights are stored"
         )
-    source = open_model(options.model, ModelPaths(), distilled=prefers_distilled(options.pipeline))
+    distilled = prefers_distilled(options.pipeline)
+    source = open_model(options.model, ModelPaths(), distilled, options.precision)
     return figures_of(source, torch.bfloat16)
 
 

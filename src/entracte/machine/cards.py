@@ -163,6 +163,11 @@ MEASURED: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 RATE_NAMES = tuple(each.name for each in fields(Rates))
 
+# Ampere: without products in float8.
+WITHOUT_FLOAT8 = frozenset(
+    ("a100-80gb", "a100-40gb", "a40", "a10", "rtx-a6000", "rtx-3090-ti", "rtx-3090")
+)
+
 
 def card(name: str, host_memory: int, devices: int = 1, **overrides: float) -> Hardware:
     """A machine with so many well-known cards of a kind and `host_memory` bytes.

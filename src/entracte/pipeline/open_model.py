@@ -151,7 +151,7 @@ class OpenModel:
         self.manager.close()
 
     def _new_execution(self) -> Execution:
-        transformer = self.source.components["transformer"].parameters * self.dtype.itemsize
+        transformer = self.source.components["transformer"].computed_bytes(self.dtype.itemsize)
         return execution(self.backend.device, self._kernels, transformer)
 
     def _new_weights(self, residency: Residency) -> ModelWeights:

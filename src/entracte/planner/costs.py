@@ -188,7 +188,12 @@ def costs(
         each.name: model.adapters[each.name].nbytes for w in sets for each in w.adapters
     }
     sizes = {
-        name: Sizes(units, factors.get(name, {}), model.stored.get(name, {}))
+        name: Sizes(
+            units,
+            factors.get(name, {}),
+            model.stored.get(name, {}),
+            model.scratch if name == TRANSFORMER else 0,
+        )
         for name, units in model.units.items()
     }
     units = model.units[TRANSFORMER]

@@ -24,6 +24,7 @@ from .meta_ops import META, QUICK
 class Metered:
     """flops: of matrix products, convolutions and attention. nbytes: the most in use at once.
 
+    of_linears: of the flops, those of linears.
     exchanges, exchanged: how often tensors were exchanged with other devices, and the bytes that
         were sent to them.
     """
@@ -32,6 +33,7 @@ class Metered:
     nbytes: int
     exchanges: int = 0
     exchanged: int = 0
+    of_linears: int = 0
 
 
 def meter(compute: Callable[[], object]) -> Metered:
@@ -55,13 +57,15 @@ class Counts(TorchDispatchMode):
     A storage counts once, whatever views there are of it, until its last tensor is gone. What was
     there before does not count, and what a kernel allocates for itself is not seen.
 
-    flops, exchanges, exchanged: so far, as in `Metered`. now: bytes in use. peak: the most so far,
+    flops, of_linears, exchanges, exchanged: so far, as in `Metered`. now: bytes in use. peak: the
+        most so far,
         which may be set back to `now`.
     """
 
     def __init__(self) -> None:
         TorchDispatchMode.__init__(self)
         self.flops = 0
+        self.of_linears = 0
         self.exchanges = 0
         self.exchanged = 0
         self.now = 0
@@ -172,7 +176,9 @@ class _GpuFunctions(TorchFunctionMode):
 
     def _linear(self, x: Tensor, weight: Tensor, _bias: Tensor | None = None) -> Tensor:
         # The same as what torch finds, many times sooner.
-        self._counts.flops += 2 * x.numel() * weight.shape[0]
+        flops = 2 * x.numel() * weight.shape[0]
+        self._counts.flops += flops
+        self._counts.of_linears += flops
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=META)
 
     def _attention(

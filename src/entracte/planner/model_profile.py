@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from itertools import groupby
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,8 @@ from entracte.checkpoints.loading import FileSource, build_component, prepare_mo
 from entracte.checkpoints.lora import ADAPTED, open_lora
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
+from entracte.models.float8 import Float8Weights
+from entracte.models.formats.products import CHOICE, float8_parts
 from entracte.models.formats.schemes import SCHEMES, format_in
 from entracte.models.gemma import file_to_module
 from entracte.models.registry import VERSIONS, ModelVersion
@@ -22,11 +25,14 @@ from entracte.models.transformer.config import StreamConfig
 from entracte.residency import (
     AdapterLayout,
     Changes,
+    Computed,
     MemoryAdapter,
     TensorSpec,
     UnitLayout,
     as_stored,
+    computed_parts,
     lay_out,
+    scratch_layouts,
     unit_of,
 )
 
@@ -66,6 +72,8 @@ class ModelFigures:
     itemsize: bytes of a number of the model's dtype.
     stored: of components with units that are stored in another form than they are computed with,
         the bytes of those units as they are stored, by number.
+    float8: of the numbers in the transformer's linears, the share that is multiplied in float8.
+    scratch: bytes that a block of it takes while its weights are quantised for that.
     """
 
     version: ModelVersion
@@ -75,6 +83,8 @@ class ModelFigures:
     costs: StageCosts
     itemsize: int
     stored: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    float8: float = 0.0
+    scratch: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -90,11 +100,12 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
     """
     version = source.version
     units, stored, modules = {}, {}, {}
+    scratch, float8 = 0, 0.0
     for name, component in source.components.items():
         # Buffers that no file holds are made for real, since the layout asks for them.
         module = prepare_module(build_component(component, version), torch.device("cpu"))
         specs = FileSource(component, version, dtype).specs
-        layouts = lay_out(module, specs, version.blocks.get(name))
+        layouts = lay_out(module, computed_parts(specs), version.blocks.get(name))
         units[name] = tuple(layout.nbytes for layout in layouts)
         at_rest = {unit: as_stored(layout, specs) for unit, layout in enumerate(layouts)}
         stored[name] = {
@@ -102,6 +113,9 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
         }
         if name != TRANSFORMER:
             modules[name] = module.to(META)
+        else:
+            scratch = _scratch(specs, version.blocks[name], len(layouts) - 1)
+            float8 = _share_in_float8(specs)
     transformer = source.components[TRANSFORMER]
     config = TransformerConfig.from_header(transformer.config)
     adapters = {}
@@ -118,7 +132,9 @@ def figures_of(source: ModelSource, dtype: torch.dtype) -> ModelFigures:
         adapters[DISTILLED] = _adapter(TRANSFORMER, changes, version, config.layers)
     stages = trace_stages(modules, version, dtype)
     stored = {name: sizes for name, sizes in stored.items() if sizes}
-    return ModelFigures(version, units, config, adapters, stages, dtype.itemsize, stored)
+    return ModelFigures(
+        version, units, config, adapters, stages, dtype.itemsize, stored, float8, scratch
+    )
 
 
 def adapter_figures(component: str, changes: Changes, model: ModelFigures) -> AdapterFigures:
@@ -161,6 +177,50 @@ def with_weights(model: ModelFigures, component: str, scheme: str) -> ModelFigur
         for unit in sorted(quantised)
     }
     return replace(model, stored={**model.stored, component: stored})
+
+
+def in_float8(model: ModelFigures, weights: str | None = None) -> ModelFigures:
+    """A published model's figures, its transformer multiplying in float8.
+
+    weights: as which they are stored, where not as bfloat16; see `with_weights`.
+    """
+    blocks, count = model.version.blocks[TRANSFORMER], len(model.units[TRANSFORMER]) - 1
+    specs = {}
+    for name, shape in _published_shapes(TRANSFORMER).items():
+        parts = float8_parts(name, shape, blocks, count)
+        computed = None
+        if parts is not None:
+            tensors = {end: TensorSpec(*part) for end, part in parts.items()}
+            computed = Computed(Float8Weights(), tensors)
+        specs[name] = TensorSpec(torch.bfloat16, shape, computed=computed)
+    units, stored = list(model.units[TRANSFORMER]), dict(model.stored.get(TRANSFORMER, {}))
+    by_unit: dict[int, list[tuple[tuple[str, ...], TensorSpec]]] = {}
+    for name, part in computed_parts(specs).items():
+        by_unit.setdefault(unit_of(name, blocks, count), []).append(((name,), part))
+    for unit in scratch_layouts(specs, blocks, count):
+        if weights == CHOICE:
+            units[unit] = stored.pop(unit)
+        else:
+            stored[unit] = stored.get(unit, units[unit])
+            units[unit] = UnitLayout.of(by_unit[unit]).nbytes
+    return replace(
+        model,
+        units={**model.units, TRANSFORMER: tuple(units)},
+        stored={**model.stored, TRANSFORMER: stored},
+        float8=_share_in_float8(specs),
+        scratch=_scratch(specs, blocks, count),
+    )
+
+
+def _scratch(specs: Mapping[str, TensorSpec], blocks: str, count: int) -> int:
+    layouts = scratch_layouts(specs, blocks, count).values()
+    return max((layout.nbytes for layout in layouts), default=0)
+
+
+def _share_in_float8(specs: Mapping[str, TensorSpec]) -> float:
+    matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
+    whole = sum(prod(spec.shape) for spec in matrices)
+    return sum(prod(spec.shape) for spec in matrices if spec.computed is not None) / max(1, whole)
 
 
 def _published_shapes(component: str) -> dict[str, tuple[int, ...]]:

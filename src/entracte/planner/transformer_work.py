@@ -59,6 +59,7 @@ class LoopWork:
         tables.
     exchanges, exchanged: how often devices exchange tensors, and the bytes that each sends.
     share: of the video's tokens in all passes, those that this device has.
+    in_float8: of the flops, those of products in float8.
     held, pooled: for captured graphs, what is held for its shape, and what a block makes at once
         of their pool; both 0 where none are captured, whatever devices exchange.
     """
@@ -71,18 +72,20 @@ class LoopWork:
     exchanges: int = 0
     exchanged: int = 0
     share: float = 1.0
+    in_float8: float = 0.0
 
 
 class TransformerMeter:
     """Meters the loops of one transformer, each shape and layout once.
 
-    A single block stands in for all of them, since they are alike.
+    A single block stands in for all of them, since they are alike. float8: see `ModelFigures`.
     """
 
     # In inference mode torch does not take operations apart, and they would not be counted.
     @torch.inference_mode(False)
-    def __init__(self, config: TransformerConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: TransformerConfig, dtype: torch.dtype, float8: float = 0.0) -> None:
         self.config = config
+        self._float8 = float8
         self._dtype = dtype
         self._found: Cache[tuple[PhaseLoad, Layout], LoopWork] = Cache(CACHED_LOOPS)
         with META:
@@ -92,7 +95,7 @@ class TransformerMeter:
 
     @classmethod
     def of(cls, model: ModelFigures) -> "TransformerMeter":
-        return cls(model.transformer, DTYPES[model.itemsize])
+        return cls(model.transformer, DTYPES[model.itemsize], model.float8)
 
     @property
     def context_bytes(self) -> int:
@@ -133,6 +136,7 @@ class TransformerMeter:
         return replace(
             found,
             flops=share * found.flops,
+            in_float8=share * found.in_float8,
             block_calls=round(share * found.block_calls),
             exchanges=round(share * found.exchanges),
             exchanged=round(share * found.exchanged),
@@ -194,6 +198,7 @@ class TransformerMeter:
             blocks.pooled,
             counts.exchanges,
             counts.exchanged,
+            in_float8=self._float8 * counts.of_linears,
         )
 
     def _context(self) -> TextContext:
@@ -292,6 +297,7 @@ class _CountedBlocks:
         known = self._known.get(kind)
         if known is None:
             peak, before, flops = counts.peak, counts.now, counts.flops
+            of_linears = counts.of_linears
             exchanges, exchanged = counts.exchanges, counts.exchanged
             counts.peak = before
             compute()
@@ -300,10 +306,12 @@ class _CountedBlocks:
                 counts.peak - before,
                 counts.exchanges - exchanges,
                 counts.exchanged - exchanged,
+                counts.of_linears - of_linears,
             )
             counts.peak = max(peak, counts.peak)
         else:
             counts.flops += known.flops
+            counts.of_linears += known.of_linears
             counts.exchanges += known.exchanges
             counts.exchanged += known.exchanged
             counts.peak = max(counts.peak, counts.now + known.nbytes)

@@ -33,7 +33,8 @@ class StageWork:
     block_calls: for a loop, how often a block is called, once for every batch of passes.
     held, pooled: for a loop; see `LoopWork`.
     from_graphs: its blocks, or the text encoder's layers, are run from captured graphs.
-    exchanges, exchanged, share: for a loop on several devices; see `LoopWork`.
+    exchanges, exchanged, share: for a loop on several devices; in_float8: for a loop; see
+        `LoopWork`.
     """
 
     stage: Stage
@@ -47,6 +48,7 @@ class StageWork:
     exchanges: int = 0
     exchanged: int = 0
     share: float = 1.0
+    in_float8: float = 0.0
 
     @property
     def name(self) -> str:
@@ -102,6 +104,7 @@ def loop_work(
         exchanges=loop.exchanges,
         exchanged=loop.exchanged,
         share=loop.share,
+        in_float8=loop.in_float8,
     )
 
 

@@ -53,8 +53,17 @@ class Float8Linear(Linear):
                 x = quantise_by(x, self.get_parameter(f"weight{INPUT_SCALE}").float().view(()))
             else:
                 x = quantise_rows(x)
-        scale = self.get_parameter("weight_scale").float()
-        return product(x, self.weight.view(FLOAT8), scale.squeeze(), self.bias)
+        return product(x, self.numbers, self.scale, self.bias)
+
+    @property
+    def numbers(self) -> Tensor:
+        """[out, in] float8_e4m3fn"""
+        return self.weight.view(FLOAT8)
+
+    @property
+    def scale(self) -> Tensor:
+        """[] or [out] float32"""
+        return self.get_parameter("weight_scale").float().squeeze()
 
 
 def multiply_in_float8(module: nn.Module, weights: Mapping[str, Mapping[str, Part]]) -> None:

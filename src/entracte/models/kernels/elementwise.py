@@ -7,6 +7,7 @@ import triton
 from torch import Tensor, nn
 
 from entracte.models.float8 import FLOAT8, Activations, Float8Rows
+from entracte.models.formats.products import Float8Linear
 from entracte.models.transformer.elementwise import PLAIN, GatedUpdate
 from entracte.models.transformer.exchange import HeadRoom
 from entracte.models.transformer.linear import Linear
@@ -126,15 +127,22 @@ class FusedElementwise:
         return split
 
     def gates(self, linear: nn.Module, x: Activations) -> Tensor:
-        if type(linear) is not Linear or isinstance(x, Float8Rows):
+        float8 = isinstance(x, Float8Rows)
+        if type(linear) is not (Float8Linear if float8 else Linear):
             return PLAIN.gates(linear, x)  # it adds something of its own, or takes it otherwise
         rows, tokens, width = x.shape
         heads = linear.out_features
-        out = torch.empty((rows, tokens, heads), dtype=x.dtype, device=x.device)
+        numbers, scales = _memory(x)
+        weight = linear.numbers if isinstance(linear, Float8Linear) else linear.weight
+        by_head = linear.scale if isinstance(linear, Float8Linear) else weight
+        out = torch.empty((rows, tokens, heads), dtype=linear.bias.dtype, device=numbers.device)
         head_gates_kernel[(triton.cdiv(rows * tokens, GATE_TOKENS),)](
-            x,
-            linear.weight,
+            numbers,
+            weight,
             linear.bias,
+            scales,
+            by_head,
+            int(by_head.numel() > 1),
             out,
             rows * tokens,
             heads,
@@ -142,6 +150,7 @@ class FusedElementwise:
             TOKENS=GATE_TOKENS,
             HEADS=max(16, triton.next_power_of_2(heads)),
             DEPTH=128,
+            FLOAT8=float8,
             num_warps=4,
             num_stages=GATE_STAGES,
             **EXACT,

@@ -8,7 +8,6 @@ as one program sums one token.
 
 import triton
 import triton.language as tl
-from triton.language.extra import libdevice
 
 from entracte.models.float8_triton import scale_of, to_float8
 
@@ -75,8 +74,9 @@ def gelu_kernel(x, out, scales, width, COLUMNS: tl.constexpr):  # type: ignore[n
     inside = columns < width
     values = tl.load(x + row * width + columns, mask=inside, other=0.0)
     wide = values.to(tl.float32)
+    # As 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u)), which takes a third of a tanh's time.
     inner = 0.7978845608028654 * (wide + 0.044715 * (wide * wide * wide))
-    made = (0.5 * wide * (1.0 + libdevice.tanh(inner))).to(values.dtype)
+    made = (wide / (1.0 + tl.exp(-2.0 * inner))).to(values.dtype)
     _store_row(out, scales, row, width, columns, inside, made, True)
 
 
@@ -284,6 +284,9 @@ def head_gates_kernel(  # type: ignore[no-untyped-def]
     x,  # [rows * tokens, width]
     weight,  # [heads, width]
     bias,  # [heads]
+    x_scales,  # [rows * tokens], where both are in float8
+    weight_scales,  # [heads] or [1]
+    scale_stride,  # 1 or 0
     out,  # [rows * tokens, heads]
     count,  # rows * tokens
     heads,
@@ -291,6 +294,7 @@ def head_gates_kernel(  # type: ignore[no-untyped-def]
     TOKENS: tl.constexpr,  # noqa: N803
     HEADS: tl.constexpr,  # noqa: N803
     DEPTH: tl.constexpr,  # noqa: N803
+    FLOAT8: tl.constexpr,  # noqa: N803
 ):
     """2 * sigmoid(x weight^T + bias), each step rounded; the product is summed in float32."""
     first = tl.program_id(0).to(tl.int64) * TOKENS
@@ -310,8 +314,14 @@ def head_gates_kernel(  # type: ignore[no-untyped-def]
             mask=(head < heads)[None, :] & inside[:, None],
             other=0.0,
         )
+        if FLOAT8:  # whose numbers are also those of float16
+            left, right = left.to(tl.float16), right.to(tl.float16)
         total = tl.dot(left, right, total, input_precision="ieee")
-    dtype = x.dtype.element_ty
+    dtype = out.dtype.element_ty
+    if FLOAT8:
+        by_token = tl.load(x_scales + token, mask=token < count, other=0.0)
+        by_head = tl.load(weight_scales + head * scale_stride, mask=head < heads, other=0.0)
+        total = total * (by_token * by_head[None, :])
     add = tl.load(bias + head, mask=head < heads, other=0.0).to(tl.float32)
     logits = (total + add[None, :]).to(dtype).to(tl.float32)
     gates = (1.0 / (1.0 + tl.exp(-logits))).to(dtype)
