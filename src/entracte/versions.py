@@ -4,10 +4,10 @@ How a model of a version is built is in `entracte.models.registry`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from entracte.recipes import Guidance, PipelineName
+from entracte.recipes import Guidance, Phase, PipelineName, Recipe, SamplerName
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class RecipeDefaults:
 class Defaults:
     """What a request leaves open, for one version of the model.
 
-    recipes: what differs by pipeline.
+    recipes: what differs by pipeline. samplers: of a pipeline's first phase, where it is another
+        one than the recipe's.
     stg_depth: where self-attention is skipped, as a share of the transformer's depth.
     image_crf: the quality at which conditioning images are re-compressed.
     """
@@ -40,6 +41,12 @@ class Defaults:
     stg_depth: float
     image_crf: int
     negative_prompt: str
+    samplers: Mapping[PipelineName, SamplerName] = field(default_factory=dict)
+
+    def phases(self, recipe: Recipe) -> tuple[Phase, ...]:
+        """A recipe's phases, with this version's samplers."""
+        first, *later = recipe.phases
+        return (replace(first, sampler=self.samplers.get(recipe.name, first.sampler)), *later)
 
     def stg_blocks(self, layers: int) -> tuple[int, ...]:
         """The blocks of a transformer of so many layers in which self-attention is skipped."""
@@ -100,5 +107,13 @@ DEFAULTS_2_3 = Defaults(
 
 DEFAULTS_2_0 = replace(DEFAULTS_2_3, recipes=_recipes(steps=40), stg_depth=29 / 48)
 
+DEFAULTS_2_5 = replace(
+    DEFAULTS_2_3,
+    image_crf=18,
+    samplers=MappingProxyType({"distilled": "ancestral-euler"}),
+)
+
 # From the oldest on.
-DEFAULTS: Mapping[str, Defaults] = MappingProxyType({"2.0": DEFAULTS_2_0, "2.3": DEFAULTS_2_3})
+DEFAULTS: Mapping[str, Defaults] = MappingProxyType(
+    {"2.0": DEFAULTS_2_0, "2.3": DEFAULTS_2_3, "2.5": DEFAULTS_2_5}
+)

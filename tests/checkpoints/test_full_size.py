@@ -14,7 +14,7 @@ from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.published_sizes import published_listing
 from entracte.checkpoints.safetensors_file import TensorInfo
 from entracte.errors import CheckpointError
-from entracte.models.registry import LTX_2_0, LTX_2_3
+from entracte.models.registry import LTX_2_0, LTX_2_3, LTX_2_5, ModelVersion
 
 LISTING = Path(__file__).parent.parent / "data" / "ltx-2.3-full.json.gz"
 
@@ -121,12 +121,15 @@ def test_a_version_that_is_not_declared_is_inferred(listing: dict) -> None:
     assert version is LTX_2_0
 
 
-def test_ltx_2_0_finds_every_tensor() -> None:
-    """Of the sizes that diffusers has for that version."""
-    listing = published_listing("2.0")
-    version, found = open_checkpoint([HeaderOnly.of(listing["metadata"], listing["tensors"])])
-    assert version is LTX_2_0
+@pytest.mark.parametrize(
+    ("version", "parameters"), [(LTX_2_0, 18.88e9), (LTX_2_5, 18.99e9)], ids=["2.0", "2.5"]
+)
+def test_other_versions_find_every_tensor(version: ModelVersion, parameters: float) -> None:
+    """2.0 of the sizes that diffusers has for it, 2.5 of its transformer's header."""
+    listing = published_listing(version.name)
+    opened, found = open_checkpoint([HeaderOnly.of(listing["metadata"], listing["tensors"])])
+    assert opened is version
     for source in found.values():
         build_component(source, version)
     assert sum(len(source.tensors) for source in found.values()) == len(listing["tensors"])
-    assert found["transformer"].parameters == pytest.approx(18.88e9, rel=1e-3)
+    assert found["transformer"].parameters == pytest.approx(parameters, rel=1e-3)

@@ -6,34 +6,27 @@ import pytest
 import torch
 
 from entracte.checkpoints.gemma_folder import open_gemma
-from entracte.checkpoints.lora import open_lora
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
 from entracte.models.connectors import TextContext
 from entracte.models.gemma import Tokenizer
 from entracte.models.registry import LTX_2_0
 from entracte.models.vocoder import Vocoder
-from entracte.pipeline.conditions import EncodedImage, connect_text, encode_text
-from entracte.pipeline.latents import Latents, empty_latents, noise_sizes, prepare_latents
-from entracte.pipeline.resolve import resolve
-from entracte.planner.workload import recipe_weights
-from entracte.sampling.denoiser import Denoiser
+from entracte.pipeline.conditions import connect_text, encode_text
+from entracte.pipeline.latents import Latents, noise_sizes, prepare_latents
 from entracte.sampling.noise import NoiseSource
-from entracte.sampling.samplers import SAMPLERS
-from entracte.sampling.tokens import StreamLatents, audio_latent, video_latent
-from tests.components import load_component, merged_copy, read_changes
+from tests.components import load_component
 
 from .oracle import distance
-from .pack import ONE_CALL, VersionPack
+from .pack import ONE_CALL, VersionPack, denoise
 
 CPU = torch.device("cpu")
 CASES = ("t2v", "i2v", "distilled", "distilled_i2v", "hq")
-LAYERS = 3
 
 
 @pytest.fixture(scope="module")
 def pack() -> VersionPack:
-    return VersionPack("ltx-2.0")
+    return VersionPack("ltx-2.0", LTX_2_0, layers=3)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +64,13 @@ def test_contexts(pack: VersionPack, contexts: list[TextContext]) -> None:
 def test_guided_forwards(
     pack: VersionPack, components: dict, contexts: list[TextContext], rows_at_once: int
 ) -> None:
-    phase = resolved(pack, "t2v").phases[0]
+    phase = pack.resolved("t2v").phases[0]
     inputs = list(pack.inputs("t2v.forward.0", components["transformer"], contexts))
     inputs[0] = replace(inputs[0], latent=inputs[0].latent.contiguous())
     passes = list(phase.guidance.passes().values())
     velocities = components["transformer"](*inputs, passes, rows_at_once=rows_at_once)
     for number, velocity in enumerate(velocities):
-        assert_velocity(pack, f"t2v.forward.{number}", velocity)
+        pack.assert_velocity(f"t2v.forward.{number}", velocity)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +81,13 @@ def test_unguided_forwards(
 ) -> None:
     inputs = pack.inputs(call, components["transformer"], contexts[:1])
     (velocity,) = components["transformer"](*inputs)
-    assert_velocity(pack, call, velocity)
+    pack.assert_velocity(call, velocity)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_noise_and_levels(pack: VersionPack, name: str) -> None:
     """Bit for bit."""
-    request = resolved(pack, name)
+    request = pack.resolved(name)
     source, draws = NoiseSource(request.request.seed), 0
     for phase in request.phases:
         levels = torch.tensor(phase.sigmas)
@@ -110,15 +103,7 @@ def test_noise_and_levels(pack: VersionPack, name: str) -> None:
 @pytest.mark.parametrize("name", ["t2v", "i2v", "distilled", "distilled_i2v", "hq"])
 def test_what_the_first_act_begins_with(pack: VersionPack, name: str) -> None:
     """Bit for bit: noised tokens, their noise levels and positions."""
-    request = resolved(pack, name)
-    phase = request.phases[0]
-    tokens = begin(pack, name, request)
-    for stream, each in zip(("video", "audio"), tokens, strict=True):
-        recorded = f"{name}.forward.0.{stream}"
-        assert torch.equal(each.latent, pack[f"{recorded}.latent"])
-        levels = each.mask * torch.tensor(phase.sigmas[0])
-        assert torch.equal(levels, pack[f"{recorded}.timesteps"][0, :, 0])
-        assert torch.equal(each.spans, pack[f"{recorded}.positions"][0])
+    pack.assert_begins_alike(name, pack.resolved(name))
 
 
 @pytest.mark.sampled(2)
@@ -126,28 +111,25 @@ def test_what_the_first_act_begins_with(pack: VersionPack, name: str) -> None:
 def test_first_acts(
     pack: VersionPack, components: dict, contexts: list[TextContext], name: str
 ) -> None:
-    request = resolved(pack, name)
+    request = pack.resolved(name)
     phase, model = request.phases[0], components["transformer"]
     if phase.phase.distilled:
-        model = with_distilled(pack, model, phase.phase.distilled)
-    made = denoise(request, phase, model, begin(pack, name, request), contexts)
-    for stream, latent in (("video", made.video), ("audio", made.audio)):
-        expected = f"stage1.{stream}_latent"
-        assert distance(latent, pack[f"{name}.{expected}"]) < pack.tolerance(name, expected)
+        model = pack.with_distilled(model, phase.phase.distilled)
+    made = denoise(request.request.seed, phase, model, pack.begin(name, request), contexts)
+    pack.assert_ends_alike(name, "stage1", made)
 
 
 def test_second_act(pack: VersionPack, components: dict, contexts: list[TextContext]) -> None:
     """From the recorded first act, with the distilled LoRA merged, text projections included."""
-    request = resolved(pack, "t2v")
+    request = pack.resolved("t2v")
     phase, noise = request.phases[1], NoiseSource(request.request.seed)
     for size in noise_sizes(request.phases[0].grid, 128, 0, request.request.audio_tokens):
         noise.draw(*size)
     start = Latents(pack["t2v.upsampler.output"], pack["t2v.stage1.audio_latent"])
     tokens = prepare_latents(start, phase.grid, [], noise, phase.phase.noise_scale)
-    model = with_distilled(pack, components["transformer"], 1.0)
-    made = denoise(request, phase, model, tokens, contexts)
-    assert distance(made.video, pack["t2v.stage2.video_latent"]) < 2e-2
-    assert distance(made.audio, pack["t2v.stage2.audio_latent"]) < 2e-2
+    model = pack.with_distilled(components["transformer"], 1.0)
+    made = denoise(request.request.seed, phase, model, tokens, contexts)
+    pack.assert_ends_alike("t2v", "stage2", made)
 
 
 def test_vocoder() -> None:
@@ -169,51 +151,3 @@ def test_the_distilled_lora_fits_every_linear(pack: VersionPack, components: dic
     modules = components["transformer"].named_modules()
     ours = {f"diffusion_model.{n}" for n, each in modules if isinstance(each, torch.nn.Linear)}
     assert linears == ours
-
-
-def resolved(pack: VersionPack, name: str):
-    request = pack.request(name)
-    return resolve(request, LTX_2_0.defaults, LAYERS, recipe_weights(request.recipe))
-
-
-def begin(pack: VersionPack, name: str, request):
-    phase = request.phases[0]
-    images = [
-        EncodedImage(pack[f"{name}.image.0.latent"], image.frame, image.strength)
-        for image in request.request.images
-    ]
-    start = empty_latents(phase.grid, 128, request.request.audio_tokens, CPU, torch.bfloat16)
-    noise = NoiseSource(request.request.seed)
-    return prepare_latents(start, phase.grid, images, noise, phase.phase.noise_scale)
-
-
-def with_distilled(pack: VersionPack, model, strength: float):
-    shapes = {"transformer": {n: tuple(each.shape) for n, each in model.state_dict().items()}}
-    file = open_lora(SafetensorsFile(pack.root / "distilled-lora.safetensors"), shapes)
-    return merged_copy(model, [(read_changes(file), strength)])
-
-
-def denoise(request, phase, model, tokens, contexts: list[TextContext]) -> Latents:
-    video, audio = tokens
-    denoiser = Denoiser(
-        model,
-        video,
-        audio,
-        contexts[: phase.contexts],
-        model.rotary(video.positions, audio.positions, CPU, torch.bfloat16),
-        phase.guidance,
-        1,
-    )
-    final = SAMPLERS[phase.phase.sampler].loop(
-        denoiser,
-        StreamLatents(video.latent, audio.latent),
-        torch.tensor(phase.sigmas),
-        request.request.seed,
-        lambda step, clean: None,
-    )
-    return Latents(video_latent(final.video, phase.grid), audio_latent(final.audio))
-
-
-def assert_velocity(pack: VersionPack, call: str, velocity) -> None:
-    assert distance(velocity.video, pack[f"{call}.video.velocity"]) < ONE_CALL
-    assert distance(velocity.audio, pack[f"{call}.audio.velocity"]) < ONE_CALL

@@ -22,6 +22,7 @@ from .diffusers_configs import (
 )
 from .diffusers_names import connectors_to_published, transformer_to_published
 from .diffusers_vae import vae_config, vae_names
+from .gemma4_file import is_gemma4_folder, open_gemma4_folder
 from .gemma_folder import open_gemma
 from .parts import require_readable
 from .safetensors_file import SafetensorsFile
@@ -41,7 +42,7 @@ def open_diffusers(folder: Path) -> tuple[ModelVersion, dict[str, ComponentSourc
     """
     require_ltx(folder)
     components = {
-        "text_encoder": open_gemma(folder / "text_encoder", tokenizer=folder / "tokenizer"),
+        "text_encoder": _text_encoder(folder),
         "transformer": _open(folder, "transformer", transformer_config, _transformer_names),
         "connectors": _open(folder, "connectors", connectors_config, _connectors_names),
         "video_vae": _open(folder, "vae", vae_config, vae_names, "video_vae"),
@@ -54,6 +55,14 @@ def open_diffusers(folder: Path) -> tuple[ModelVersion, dict[str, ComponentSourc
         )
     name = version_name({}, {"transformer": components["transformer"].config}, folder)
     return VERSIONS[name], components
+
+
+def _text_encoder(folder: Path) -> ComponentSource:
+    root, tokenizer = folder / "text_encoder", folder / "tokenizer"
+    if root.is_dir() and is_gemma4_folder(root):
+        source, _ = open_gemma4_folder(root, tokenizer)
+        return source
+    return open_gemma(root, tokenizer=tokenizer)
 
 
 def _open(

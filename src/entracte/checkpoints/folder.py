@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from entracte.errors import CheckpointError
+from entracte.models.video_vae import is_diffusion_vae
 
+from .gemma4_file import is_gemma4
 from .gemma_folder import is_gemma
 from .lora import is_lora
 from .model_config import is_model_file
 from .official import newest, newest_of_kind
 from .parts import components_of, full_keys, is_checkpoint, require_readable
 from .published import is_upsampler, open_upsampler
-from .shards import INDEX_SUFFIX, SUFFIXES, shards_of
+from .shards import shards_of
+from .split_folders import weights_in
 from .versions import version_name
 from .weights_file import WeightsFile, open_weights
 
@@ -35,6 +38,10 @@ class WeightFiles:
         return frozenset(full for file in self.files for full in full_keys(file).values())
 
     @property
+    def has_diffusion_decoder(self) -> bool:
+        return any(is_diffusion_vae(file.config.get("vae", {})) for file in self.files)
+
+    @property
     def components(self) -> frozenset[str]:
         return components_of(self.keys)
 
@@ -52,6 +59,7 @@ class Folder:
     upsamplers: list[WeightsFile] = field(default_factory=list)
     loras: list[WeightsFile] = field(default_factory=list)
     gemmas: list[Path] = field(default_factory=list)
+    text_encoders: list[WeightsFile] = field(default_factory=list)
     others: list[WeightsFile] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
     chosen: list[str] = field(default_factory=list)
@@ -76,12 +84,14 @@ class Folder:
 
 
 def scan(path: Path) -> Folder:
-    """Read the headers of a folder's files. Hidden files are ignored, unreadable ones skipped."""
+    """Read the headers of a folder's files, and of those in the folders of split models.
+
+    Hidden files are ignored, unreadable ones skipped.
+    """
     found = Folder(path)
     seen: set[Path] = set()
     try:
-        indices = sorted(path.glob(f"*{INDEX_SUFFIX}"))
-        paths = [each for end in SUFFIXES for each in sorted(path.glob(f"*{end}"))]
+        indices, paths = weights_in(path)
         others = sorted(each for pattern in OTHER_FORMATS for each in path.glob(pattern))
         configs = sorted(path.glob("*/config.json"))
     except OSError as error:
@@ -110,7 +120,9 @@ def _add(found: Folder, weights: WeightFiles) -> None:
         require_readable(file)
         if is_checkpoint(file.config):
             version_name(file.metadata, file.config, file.path)  # raises for others
-    if is_upsampler(first):
+    if is_gemma4(first):
+        found.text_encoders.append(first)
+    elif is_upsampler(first):
         found.upsamplers.append(first)
     elif any(map(is_model_file, weights.files)):
         found.checkpoints.append(weights)
@@ -144,7 +156,8 @@ def choose_checkpoint(found: Folder, distilled: bool) -> list[WeightsFile]:
         found.note_choice(named[0].name, f"the newest {kind} checkpoint", [e.name for e in whole])
     taken = list(named)
     held = set().union(*(each.keys for each in taken))
-    for each in found.checkpoints:
+    # Of two video decoders the convolutional one: the other has to be asked for.
+    for each in sorted(found.checkpoints, key=lambda each: each.has_diffusion_decoder):
         if each not in whole and not each.keys & held:
             taken.append(each)
             held |= each.keys

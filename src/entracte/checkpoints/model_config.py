@@ -8,7 +8,7 @@ from typing import Any
 
 from entracte.errors import CheckpointError
 
-from .parts import Weights, components_of, full_keys, is_checkpoint, part_of
+from .parts import DURATION_HEAD, Weights, components_of, full_keys, is_checkpoint, part_of
 from .published_sizes import LISTED, published_keys, published_listing
 from .versions import version_name
 
@@ -17,6 +17,9 @@ BLOCK = "transformer_blocks.0."
 
 # What LTX-2.0 does not have.
 MARK = "prompt_adaln_single.linear.weight"
+
+# And what only LTX-2.5 has.
+KEYFRAMES = "keyframes_abs_pos_embedding"
 
 
 def is_model_file(file: Weights) -> bool:
@@ -38,7 +41,7 @@ def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
     for file in files:
         if is_checkpoint(file.config):
             versions.setdefault(version_name(file.metadata, file.config, file.path), file.path)
-            config.update(file.config)
+            config.update(_own_config(file))
     if len(versions) > 1:
         named = ", ".join(f"{path} is LTX-{name}" for name, path in versions.items())
         raise CheckpointError(f"these files are of different versions: {named}")
@@ -59,6 +62,13 @@ def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
     return name, config
 
 
+def _own_config(file: Weights) -> Mapping[str, Any]:
+    """What a file's config says of its own tensors; a duration head's has more."""
+    if any(key.startswith(DURATION_HEAD) for key in file.tensors):
+        return {name: part for name, part in file.config.items() if name != TRANSFORMER}
+    return file.config
+
+
 def _inferred(
     version: str | None, where: object, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
@@ -71,7 +81,8 @@ def _inferred(
         for full, shape in shapes.items()
         if (part := part_of(full)) is not None and part.config == TRANSFORMER
     }
-    version = version or ("2.3" if MARK in of else "2.0")
+    if version is None:
+        version = "2.5" if KEYFRAMES in of else "2.3" if MARK in of else "2.0"
     config: dict[str, Any] = dict(published_listing(version)["metadata"]["config"][TRANSFORMER])
     layers = {name.split(".")[1] for name in of if name.startswith("transformer_blocks.")}
     config["num_layers"] = len(layers)

@@ -1,15 +1,24 @@
 """Finds a model's files from a folder, a hub repository, or explicit paths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from entracte.errors import CheckpointError
+from entracte.models.gemma import TokenizerText
 
 from . import hub
 from .diffusers_configs import is_diffusers_folder
 from .diffusers_layout import open_diffusers
 from .folder import Folder, choose_checkpoint, choose_distilled_lora, choose_upsampler, scan
+from .gemma4_file import (
+    REFUSED,
+    Gemma4Source,
+    is_gemma4,
+    open_gemma4,
+    open_gemma4_folder,
+    require_same_gemma,
+)
 from .gemma_choice import check_text_encoder, choose_gemma
 from .gemma_folder import open_gemma
 from .named import expand, find_folder, is_folder, is_repository, require_named
@@ -65,17 +74,28 @@ def open_model(
     """
     require_named(model, paths.checkpoint)
     folder = None if model is None else _folder(model, distilled)
+    tokenizer: Path | TokenizerText
     found = None if folder is None else scan(folder)
     if folder is not None and is_diffusers_folder(folder) and not paths.checkpoint:
         version, components = open_diffusers(folder)
         tokenizer = folder / "tokenizer"
+        if version.own_gemma:
+            _, tokenizer = open_gemma4_folder(folder / "text_encoder", tokenizer)
     else:
-        version, components = open_checkpoint(checkpoint_files(paths, found, distilled))
-        from_hub = model is not None and is_repository(model)
-        tokenizer = paths.gemma_root or _gemma(found, components.get("connectors"), from_hub)
-    if paths.gemma_root is not None:
+        files = checkpoint_files(paths, found, distilled)
+        texts = [file for file in files if is_gemma4(file)]
+        version, components = open_checkpoint([file for file in files if file not in texts])
+        if version.own_gemma:
+            text = _own_gemma(paths, found, texts)
+            tokenizer = _add_own_gemma(components, text)
+        else:
+            from_hub = model is not None and is_repository(model)
+            tokenizer = paths.gemma_root or _gemma(found, components.get("connectors"), from_hub)
+    if paths.gemma_root is not None and not version.own_gemma:
         tokenizer = paths.gemma_root
-    if "text_encoder" not in components or paths.gemma_root is not None:
+        components["text_encoder"] = open_gemma(paths.gemma_root)
+    if "text_encoder" not in components:
+        assert isinstance(tokenizer, Path)  # of a version without a text encoder of its own
         components["text_encoder"] = open_gemma(tokenizer)
     check_text_encoder(components["text_encoder"], components.get("connectors"))
     if paths.upsampler is not None:
@@ -143,6 +163,37 @@ def _gemma(found: Folder | None, connectors: ComponentSource | None, from_hub: b
         return True
 
     return hub.find(hub.GEMMA_REPOSITORY, needed_of_gemma, is_whole)
+
+
+def _own_gemma(paths: ModelPaths, found: Folder | None, given: list[WeightsFile]) -> Gemma4Source:
+    """A version's own text encoder: the file that is given, or the one in the model's folder."""
+    if paths.gemma_root is not None:
+        root = expand(paths.gemma_root)
+        given = scan(root).text_encoders if is_folder(root) else [open_weights(root)]
+        if not given:
+            raise CheckpointError(f"{root} does not hold the text encoder: {REFUSED}")
+    elif not given and found is not None:
+        given = found.text_encoders
+    if len(given) != 1:
+        names = ", ".join(file.path.name for file in given)
+        what = f"there are several ({names})" if given else "it is missing"
+        raise CheckpointError(
+            f"the text encoder: {what}; name the file with `gemma_root`. {REFUSED}",
+            settings=("gemma_root",),
+        )
+    return open_gemma4(given[0])
+
+
+def _add_own_gemma(components: dict[str, ComponentSource], text: Gemma4Source) -> TokenizerText:
+    """Add a text encoder and the text projections that come with it to a model's components."""
+    transformer = next(iter(components["transformer"].tensors.values()))
+    require_same_gemma(transformer.file, text)
+    connectors = components["connectors"]
+    components["connectors"] = replace(
+        connectors, tensors={**connectors.tensors, **text.projections}
+    )
+    components["text_encoder"] = text.component
+    return text.tokenizer
 
 
 def _distilled_lora(paths: ModelPaths, found: Folder | None) -> tuple[WeightsFile, float] | None:

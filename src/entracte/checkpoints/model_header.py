@@ -17,7 +17,8 @@ from .named import expand, find_folder, is_folder, require_named
 from .official import MODEL_INDEX, TRANSFORMER_CONFIG, header_of, newest_of_kind
 from .open_file import OpenFile
 from .parts import components_of, full_keys, require_readable
-from .shards import INDEX_SUFFIX, SUFFIXES, shards_of
+from .shards import shards_of
+from .split_folders import weights_in
 from .versions import version_name
 
 MAX_LAYERS = 1000
@@ -117,8 +118,7 @@ def _checkpoint_of(folder: Path, distilled: bool) -> list[AnyHeader]:
     skipped = []
     seen: set[Path] = set()
     try:
-        indices = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
-        files = [*indices, *(each for end in SUFFIXES for each in sorted(folder.glob(f"*{end}")))]
+        files = [path for paths in weights_in(folder) for path in paths]
     except OSError as error:
         raise CheckpointError(f"cannot read {folder}: {error.strerror}") from None
     for path in files:

@@ -12,6 +12,7 @@ from .recognise import TAKE_BFLOAT16
 CONNECTORS = ("video_embeddings_connector.", "audio_embeddings_connector.")
 ROOTS = ("model.diffusion_model.", "diffusion_model.")
 PROJECTION = "text_embedding_projection."
+DURATION_HEAD = "duration_head."
 
 # How the transformer's own names begin.
 TRANSFORMER = (
@@ -56,6 +57,7 @@ def _parts() -> Iterator[PublishedPart]:
     yield PublishedPart("video_vae", "vae.", "vae")
     yield PublishedPart("audio_vae", "audio_vae.", "audio_vae")
     yield PublishedPart("vocoder", "vocoder.", "vocoder")
+    yield PublishedPart("duration_head", DURATION_HEAD, "duration_head")
     # Files of the transformer alone often have no prefix.
     for connector in CONNECTORS:
         yield PublishedPart("connectors", connector, "transformer", connector)

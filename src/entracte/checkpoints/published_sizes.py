@@ -1,7 +1,8 @@
 """The published checkpoints, tensor by tensor, as their headers list them.
 
-That of LTX-2.3 is listed from its header. LTX-2.0's list follows from the sizes that diffusers has
-for it (`benchmarks/published_listing.py`).
+Those of LTX-2.3 and of LTX-2.5's transformer are listed from their headers. LTX-2.0's list follows
+from the sizes that diffusers has for it, and what else LTX-2.5 has is as in LTX-2.3
+(`benchmarks/published_listing.py`).
 """
 
 import gzip
@@ -10,7 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-LISTED = ("2.0", "2.3")
+LISTED = ("2.0", "2.3", "2.5")
 
 
 def published_listing(version: str = "2.3") -> Any:

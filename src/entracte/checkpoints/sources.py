@@ -10,6 +10,7 @@ from torch import Tensor
 
 from entracte.models.float8 import FLOAT8
 from entracte.models.formats import Part
+from entracte.models.gemma import TokenizerText
 from entracte.models.registry import ModelVersion
 
 from .tensor_info import TensorInfo
@@ -106,7 +107,7 @@ class ComponentSource:
 class ModelSource:
     """A whole model before it is loaded.
 
-    tokenizer: the folder that holds the tokenizer.
+    tokenizer: the folder that holds the tokenizer, or what another file has of it.
     distilled_lora: the LoRA file of stage 2 and its strength; may be None.
     notes: what was chosen of several files, and what was skipped.
     precision: "exact", or "fp8" where the transformer multiplies in float8: see `in_float8`.
@@ -114,7 +115,7 @@ class ModelSource:
 
     version: ModelVersion
     components: Mapping[str, ComponentSource]
-    tokenizer: Path
+    tokenizer: Path | TokenizerText
     distilled_lora: tuple[TensorFile, float] | None
     notes: tuple[str, ...] = ()
     precision: Precision = "exact"

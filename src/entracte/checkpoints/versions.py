@@ -35,4 +35,6 @@ def _implied(config: Mapping[str, Any], where: object) -> str:
     transformer = config.get("transformer", {})
     if not isinstance(transformer, dict):
         raise CheckpointError(f"{where}: the part transformer of its config is not a JSON object")
+    if transformer.get("use_keyframes_abs_pos_embedding"):
+        return "2.5"
     return "2.3" if transformer.get("cross_attention_adaln") else "2.0"

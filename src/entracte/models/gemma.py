@@ -5,6 +5,7 @@ transformers is imported when one is built: that takes seconds.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from entracte.errors import CheckpointError, RequestError
 
 from .calls import Call, call_plainly
-from .component import Component
+from .language_model import LanguageModel
 
 if TYPE_CHECKING:
     from transformers import Gemma3Config
@@ -32,8 +33,8 @@ PREFIXES = ("language_model.model.", "model.language_model.")
 BARE = ("model.layers.", "model.embed_tokens.", "model.norm.")
 
 
-class TextEncoder(Component):
-    """Maps the token ids of one prompt to the hidden states of every layer.
+class TextEncoder(LanguageModel):
+    """The language half of Gemma 3.
 
     The layers are those of transformers. The loop over them is ours: it keeps the states, and its
     layers may be loaded one by one.
@@ -46,6 +47,7 @@ class TextEncoder(Component):
 
         super().__init__()
         self.config = config.text_config
+        self.width, self.layers = self.config.hidden_size, self.config.num_hidden_layers
         self.config._attn_implementation = "sdpa"
         self.model = Gemma3TextModel(self.config)
         use_quick_norms(self.model)
@@ -58,13 +60,11 @@ class TextEncoder(Component):
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale)
 
     def forward(self, tokens: Tensor, call: Call = call_plainly) -> Tensor:
-        """[tokens] int64 to [tokens, hidden width, layers + 1]. call: runs each layer.
-
-        In training the prompt was padded on the left to 1,024 tokens, and so it is on a CPU, whose
-        states are the official ones. Elsewhere only the prompt is computed, at the positions that
-        it has there: padding is not attended to, so that all that differs is the rounding.
+        """In training the prompt was padded on the left to 1,024 tokens, and so it is on a CPU,
+        whose states are the official ones. Elsewhere only the prompt is computed, at the positions
+        that it has there: padding is not attended to, so that all that differs is the rounding.
         """
-        if tokens.device.type == "cpu" or _rows(tokens) > self.config.sliding_window:
+        if tokens.device.type == "cpu" or rows_of(tokens) > self.config.sliding_window:
             return self.padded(tokens, call)
         return self.alone(tokens, call)
 
@@ -100,7 +100,7 @@ class TextEncoder(Component):
 
         What fills its rows comes last, where causal attention hides it without a mask.
         """
-        rows = _rows(tokens)
+        rows = rows_of(tokens)
         ids = tokens.new_full((1, rows), self.config.pad_token_id)
         ids[0, : len(tokens)] = tokens
         positions = torch.arange(rows, device=ids.device)[None] + (MAX_TOKENS - len(tokens))
@@ -135,7 +135,7 @@ def _layer(
     return out
 
 
-def _rows(tokens: Tensor) -> int:
+def rows_of(tokens: Tensor) -> int:
     """How many rows a prompt takes where it is not padded as in training."""
     return next(rows for rows in ROWS if len(tokens) <= rows)
 
@@ -164,19 +164,38 @@ def full_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class TokenizerText:
+    """A `tokenizer.json` that is a part of another file.
+
+    start: the token that prompts begin with, which such a tokenizer does not set itself.
+    """
+
+    path: Path
+    text: str
+    start: int
+
+
 class Tokenizer:
     """Turns a prompt's text into token ids.
 
-    root: the folder of `tokenizer.json`. vocabulary: how many tokens the text encoder knows.
+    root: the folder of `tokenizer.json`, or its text. vocabulary: how many tokens the text encoder
+        knows.
     Raises CheckpointError if the folder holds no tokenizer, or one of another model.
     """
 
-    def __init__(self, root: Path, vocabulary: int) -> None:
+    def __init__(self, root: Path | TokenizerText, vocabulary: int) -> None:
+        import tokenizers
         from transformers import PreTrainedTokenizerFast
 
-        self._root = root
+        self._root = root if isinstance(root, Path) else root.path
+        self._start: list[int] = [] if isinstance(root, Path) else [root.start]
         with self._reading():
-            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))
+            if isinstance(root, Path):
+                self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(root))
+            else:
+                parsed = tokenizers.Tokenizer.from_str(root.text)
+                self._tokenizer = PreTrainedTokenizerFast(tokenizer_object=parsed)
             known = self._tokenizer.get_vocab()
         largest = max(known.values(), default=-1)
         if not 0 <= largest < vocabulary:
@@ -201,6 +220,8 @@ class Tokenizer:
             )
         with self._reading():
             tokens = self._tokenizer(text[: self._longest], add_special_tokens=True)["input_ids"]
+        if tokens[:1] != self._start:
+            tokens = [*self._start, *tokens]
         if len(tokens) > MAX_TOKENS and not truncate:
             raise RequestError(
                 f"{name}: {len(tokens):,} of {MAX_TOKENS:,} tokens. Shorten it, or allow the rest "

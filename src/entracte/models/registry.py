@@ -16,7 +16,9 @@ from entracte.versions import DEFAULTS, Defaults
 from .audio_vae import AudioVae
 from .component import Component
 from .connectors import Connectors
+from .duration_head import DurationHead
 from .gemma import TextEncoder
+from .gemma4 import Gemma4
 from .transformer import Transformer, TransformerConfig
 from .upsampler import Upsampler
 from .video_vae import VideoVae
@@ -41,6 +43,7 @@ class ModelVersion:
     builders: of every component there may be, by name.
     blocks: by component, the name of its list of blocks, if they can be loaded one by one.
     fixed_dtypes: of components that compute in one dtype whatever the model's is.
+    own_gemma: whether the text encoder is a Gemma 4 of its own, with the text projections.
     """
 
     name: str
@@ -48,6 +51,7 @@ class ModelVersion:
     builders: Mapping[str, Builder]
     blocks: Mapping[str, str]
     fixed_dtypes: Mapping[str, torch.dtype]
+    own_gemma: bool = False
 
     def dtype_of(self, component: str, dtype: torch.dtype) -> torch.dtype:
         """What a component computes in, in a model of `dtype`."""
@@ -82,6 +86,10 @@ LTX_2_3_TRANSFORMER: Config = MappingProxyType(
         "caption_proj_before_connector": True,
         "use_keyframes_abs_pos_embedding": False,
     }
+)
+
+LTX_2_5_TRANSFORMER: Config = MappingProxyType(
+    {**LTX_2_3_TRANSFORMER, "ff_bias": False, "use_keyframes_abs_pos_embedding": True}
 )
 
 # The projection of the text encoder's states: shared by both streams, or the video's.
@@ -131,6 +139,15 @@ def _text_encoder(config: Config, _: Shapes) -> TextEncoder:
     return TextEncoder(Gemma3Config(**config))
 
 
+def _gemma4(config: Config, _: Shapes) -> Gemma4:
+    return Gemma4(config)
+
+
+def _duration_head(config: Config, shapes: Shapes) -> DurationHead:
+    video, audio = (shapes[f"{stream}_input_proj.weight"][1] for stream in ("video", "audio"))
+    return DurationHead(config, video, audio)
+
+
 def _audio_vae(config: Config, shapes: Shapes) -> AudioVae:
     return AudioVae(config, encodes=any(name.startswith("model.encoder.") for name in shapes))
 
@@ -175,6 +192,24 @@ LTX_2_3 = ModelVersion(
     fixed_dtypes=MappingProxyType({"vocoder": torch.float32}),
 )
 
+LTX_2_5 = ModelVersion(
+    name="2.5",
+    defaults=DEFAULTS["2.5"],
+    builders=MappingProxyType(
+        {
+            **COMMON,
+            "text_encoder": _gemma4,
+            "connectors": _connectors(shared=False),
+            "transformer": _transformer("2.5", LTX_2_5_TRANSFORMER),
+            "vocoder": _vocoder("2.5", extends=True),
+            "duration_head": _duration_head,
+        }
+    ),
+    blocks=BLOCKS,
+    fixed_dtypes=MappingProxyType({"vocoder": torch.float32}),
+    own_gemma=True,
+)
+
 VERSIONS: Mapping[str, ModelVersion] = MappingProxyType(
-    {each.name: each for each in (LTX_2_0, LTX_2_3)}
+    {each.name: each for each in (LTX_2_0, LTX_2_3, LTX_2_5)}
 )

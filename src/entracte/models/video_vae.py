@@ -32,6 +32,11 @@ STATISTICS = {
 STRIDES = {"compress_space": (1, 2, 2), "compress_time": (2, 1, 1), "compress_all": (2, 2, 2)}
 
 
+def is_diffusion_vae(config: object) -> bool:
+    """Whether a `vae` config is that of one whose decoder is a diffusion model."""
+    return isinstance(config, Mapping) and config.get("_class_name") == "CausalDiffusionVAE"
+
+
 class VideoVae(Component):
     """Encoder and decoder between pixels in -1..1 and normalised latents."""
 

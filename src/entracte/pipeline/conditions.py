@@ -12,13 +12,13 @@ from entracte.media.images import fit, recompress
 from entracte.media.read_image import read_image
 from entracte.models.calls import Call, call_plainly
 from entracte.models.connectors import Connectors, TextContext
-from entracte.models.gemma import TextEncoder
+from entracte.models.language_model import LanguageModel
 from entracte.models.video_vae import SPATIAL_SCALE, VideoVae
 from entracte.sampling.tokens import VideoGrid
 
 
 def encode_text(
-    encoder: TextEncoder, tokens: Tensor, device: torch.device, call: Call = call_plainly
+    encoder: LanguageModel, tokens: Tensor, device: torch.device, call: Call = call_plainly
 ) -> Tensor:
     """Encode token ids [tokens] as the states of all layers, [tokens, hidden width, layers + 1]."""
     states: Tensor = encoder(tokens.to(device), call)

@@ -81,6 +81,7 @@ def prepare_latents(
     Noise is drawn for the video, appended tokens included, and then for the audio.
     """
     video = _tokens(video_tokens(start.video), grid.spans(), kept[0])
+    video = replace(video, pictures=((0, grid.frame_tokens),))
     for image in images:
         tokens = video_tokens(image.latent)
         if image.frame == 0 and not appends_first_image:

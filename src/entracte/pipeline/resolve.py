@@ -53,7 +53,8 @@ def resolve(
     bound = bind_to_model(request, defaults, layers)
     audio_guidance = Guidance() if bound.recipe.takes_sound else bound.audio_guidance
     guidance = GuidancePlan(bound.video_guidance, audio_guidance)
-    grids = [_grid(bound, phase) for phase in bound.recipe.phases]
+    phases_of_version = defaults.phases(bound.recipe)
+    grids = [_grid(bound, phase) for phase in phases_of_version]
     room = max(BATCH_TOKENS, *(grid.tokens for grid in grids)) if on_gpu else 0
     facts = (None,) * len(bound.controls) if controls is None else controls
     phases = tuple(
@@ -62,7 +63,7 @@ def resolve(
             references=references_of(bound, phase, grid, weights.reference, facts),
         )
         for phase, grid, weight_set in zip(
-            bound.recipe.phases, grids, weights.transformer, strict=True
+            phases_of_version, grids, weights.transformer, strict=True
         )
     )
     largest = max(phase.rows_at_once for phase in phases)

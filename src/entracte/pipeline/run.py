@@ -11,7 +11,7 @@ from torch import Tensor
 from entracte.errors import NotFinite
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors, TextContext
-from entracte.models.gemma import TextEncoder
+from entracte.models.language_model import LanguageModel
 from entracte.models.tiling import Tiling, encode_tiled
 from entracte.models.transformer import Evaluate, StreamRotary, Transformer
 from entracte.models.upsampler import Upsampler
@@ -199,7 +199,7 @@ class Run:
         device, calls = self._model.device, self._model.calls
         self._trace.count("text_encodings")
         with self._stages.enter(ENCODE_TEXT) as lent:
-            states = encode_text(lent[TextEncoder], tokens, device, calls)
+            states = encode_text(lent[LanguageModel], tokens, device, calls)
             require_finite(ENCODE_TEXT, states)
         with self._stages.enter(CONNECT_TEXT) as lent:
             context = connect_text(lent[Connectors], states)

@@ -12,7 +12,8 @@ from entracte.media.read_sound import CHANNELS as SOUND_CHANNELS
 from entracte.models import mel
 from entracte.models.audio_vae import CHANNELS, MEL_BINS, AudioVae
 from entracte.models.connectors import Connectors
-from entracte.models.gemma import MAX_TOKENS, TextEncoder
+from entracte.models.gemma import MAX_TOKENS
+from entracte.models.language_model import LanguageModel
 from entracte.models.registry import ModelVersion
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE, VideoVae
@@ -103,11 +104,10 @@ def trace_stages(
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=META)
 
-    encoder = _component(modules, "text_encoder", TextEncoder)
-    config = encoder.config
+    encoder = _component(modules, "text_encoder", LanguageModel)
     tokens = torch.zeros(MAX_TOKENS, dtype=torch.int64, device=META)
     connectors = _component(modules, "connectors", Connectors)
-    states = (MAX_TOKENS, config.hidden_size, config.num_hidden_layers + 1)
+    states = (MAX_TOKENS, encoder.width, encoder.layers + 1)
     audio_vae = _component(modules, "audio_vae", AudioVae)
     vocoder = _component(modules, "vocoder", Vocoder)
     audio = empty(1, CHANNELS, AUDIO_TOKENS, MEL_BINS)

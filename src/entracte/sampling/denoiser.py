@@ -125,6 +125,7 @@ class _Stream:
         distinct, self._runs = runs_of(tokens.mask.tolist())
         self._distinct = torch.tensor(distinct, device=tokens.latent.device)
         self._frozen = tokens.frozen
+        self._pictures = tokens.pictures
         self._guidance = guidance
         self._contexts = contexts
         self._rotary = rotary
@@ -144,6 +145,7 @@ class _Stream:
             contexts=self._contexts,
             rotary=self._rotary,
             bias=self._bias,
+            pictures=self._pictures,
         )
 
     def clean(

@@ -101,6 +101,7 @@ class Tokens:
     appended: how many at the end are not the stream's own.
     attention: how much tokens attend to each other, from 0 to 1, [tokens, tokens] bfloat16; None:
         all to all alike.
+    pictures: stretches of tokens [start, stop) that stand for a single picture.
     """
 
     latent: Tensor
@@ -110,6 +111,7 @@ class Tokens:
     frozen: bool = False
     appended: int = 0
     attention: Tensor | None = None
+    pictures: tuple[tuple[int, int], ...] = ()
 
     @property
     def own(self) -> int:
@@ -187,14 +189,14 @@ def append_tokens(
         bfloat16. Once one has weights, what else is appended attends only to itself and to these.
     """
     count = shown.shape[1]
-    return Tokens(
-        torch.cat([tokens.latent, torch.zeros_like(shown)], dim=1),
-        torch.cat([tokens.clean, shown], dim=1),
-        torch.cat([tokens.mask, torch.full((count,), _rounded(1 - strength))]),
-        torch.cat([tokens.spans, spans], dim=1),
-        tokens.frozen,
-        tokens.appended + count,
-        _attention_with(tokens, count, weights),
+    return replace(
+        tokens,
+        latent=torch.cat([tokens.latent, torch.zeros_like(shown)], dim=1),
+        clean=torch.cat([tokens.clean, shown], dim=1),
+        mask=torch.cat([tokens.mask, torch.full((count,), _rounded(1 - strength))]),
+        spans=torch.cat([tokens.spans, spans], dim=1),
+        appended=tokens.appended + count,
+        attention=_attention_with(tokens, count, weights),
     )
 
 
