@@ -92,8 +92,8 @@ def test_noise_and_levels(pack: VersionPack, name: str) -> None:
     for phase in request.phases:
         levels = torch.tensor(phase.sigmas)
         assert torch.equal(levels, pack[f"{name}.{phase.phase.name}.sigmas"])
-        appended = len(request.appended_images)
-        for size in noise_sizes(phase.grid, 128, appended, request.request.audio_tokens):
+        tokens = phase.grid.tokens + request.appended_tokens(phase)
+        for size in noise_sizes(tokens, 128, request.request.audio_tokens):
             recorded, drawn = f"{name}.noise.{draws}", source.draw(*size)
             if recorded in pack.names:
                 assert torch.equal(drawn, pack[recorded])
@@ -123,7 +123,7 @@ def test_second_act(pack: VersionPack, components: dict, contexts: list[TextCont
     """From the recorded first act, with the distilled LoRA merged, text projections included."""
     request = pack.resolved("t2v")
     phase, noise = request.phases[1], NoiseSource(request.request.seed)
-    for size in noise_sizes(request.phases[0].grid, 128, 0, request.request.audio_tokens):
+    for size in noise_sizes(request.phases[0].grid.tokens, 128, request.request.audio_tokens):
         noise.draw(*size)
     start = Latents(pack["t2v.upsampler.output"], pack["t2v.stage1.audio_latent"])
     tokens = prepare_latents(start, phase.grid, [], noise, phase.phase.noise_scale)

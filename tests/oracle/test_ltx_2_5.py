@@ -119,8 +119,8 @@ def test_noise_levels_and_marks(pack: VersionPack, name: str) -> None:
     for phase in resolved.phases:
         levels = torch.tensor(phase.sigmas)
         assert torch.equal(levels, pack[f"{name}.{phase.phase.name}.sigmas"])
-        appended = len(resolved.appended_images)
-        for size in noise_sizes(phase.grid, 128, appended, resolved.request.audio_tokens):
+        tokens = phase.grid.tokens + resolved.appended_tokens(phase)
+        for size in noise_sizes(tokens, 128, resolved.request.audio_tokens):
             recorded, drawn = f"{name}.noise.{draws}", source.draw(*size)
             if recorded in pack.names:
                 assert torch.equal(drawn, pack[recorded])
@@ -154,7 +154,7 @@ def test_first_acts(pack: VersionPack, transformer, context: TextContext, name: 
 def test_second_act(pack: VersionPack, transformer, context: TextContext) -> None:
     resolved = pack.resolved("distilled")
     phase, noise = resolved.phases[1], NoiseSource(resolved.request.seed)
-    for size in noise_sizes(resolved.phases[0].grid, 128, 0, resolved.request.audio_tokens):
+    for size in noise_sizes(resolved.phases[0].grid.tokens, 128, resolved.request.audio_tokens):
         noise.draw(*size)
     start = Latents(pack["distilled.upsampler.output"], pack["distilled.stage1.audio_latent"])
     tokens = prepare_latents(start, phase.grid, [], noise, phase.phase.noise_scale)
