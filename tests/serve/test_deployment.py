@@ -9,15 +9,18 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from entracte.config.serve import ServeSettings
 from entracte.serve.http.connections import most_connections
+from entracte.serve.server import require_shared
 from tests.command_line import parser
 from tests.serve.running import PATIENCE
 
 from .documented import ROOT
 
 UNIT = ROOT / "deploy" / "entracte.service"
+COMPOSE = ROOT / "deploy" / "compose.yaml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 IGNORED = ROOT / "deploy" / "Dockerfile.dockerignore"
 
@@ -88,3 +91,16 @@ def test_the_dockerfile_names_what_there_is() -> None:
     let_through = set(re.findall(r"^!(.+)$", IGNORED.read_text(), re.MULTILINE))
     assert names == let_through
     assert re.search(r"^USER (?!root)", text, re.MULTILINE)
+
+
+def test_the_composed_fleet_is_what_there_is() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    for name in ("server", "worker"):
+        told = parser().parse_args(services[name]["command"].split())
+        assert told.run is not None
+        variables = services[name]["environment"]
+        ours = {each.removeprefix("ENTRACTE_") for each in variables if "ENTRACTE_" in each}
+        assert {each.lower() for each in ours} <= ServeSettings.model_fields.keys()
+        require_shared(ServeSettings(database=variables["ENTRACTE_DATABASE"]))
+        waits_for = services[name]["depends_on"]
+        assert waits_for.keys() <= services.keys()
