@@ -25,6 +25,12 @@ def add_parser(commands: Any) -> None:
         default=not TRAINED,
         help="fixed random weights instead of trained ones: coloured noise",
     )
+    parser.add_argument(
+        "--version",
+        choices=("2.0", "2.3", "2.5"),
+        default="2.3",
+        help="of LTX; others than 2.3 have random weights (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print the files as JSON")
     parser.set_defaults(run=run)
 
@@ -32,10 +38,14 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
     from entracte.synthetic.demo import write_demo_model
+    from entracte.synthetic.demo_versions import write_demo_version
     from entracte.synthetic.trained import write_trained_model
 
-    write = write_demo_model if options.random else write_trained_model
-    files = write(options.folder)
+    if options.version != "2.3":
+        files = write_demo_version(options.folder, options.version)
+    else:
+        write = write_demo_model if options.random else write_trained_model
+        files = write(options.folder)
     if options.json:
         print(json.dumps({"files": [{"path": str(p), "bytes": p.stat().st_size} for p in files]}))
         return

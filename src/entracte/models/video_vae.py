@@ -45,6 +45,11 @@ class VideoVae(Component):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
+        if is_diffusion_vae(config):
+            raise CheckpointError(
+                "video VAE: its decoder is a diffusion model, which cannot be run yet; take "
+                "ltx-2.5-video-vae-conv-bf16.safetensors"
+            )
         if config.get("timestep_conditioning") or config.get("causal_decoder"):
             raise CheckpointError("video VAE config is not that of LTX-2")
         channels = config["latent_channels"]

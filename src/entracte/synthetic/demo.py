@@ -6,8 +6,9 @@ It is for trying out the software; its videos are coloured noise.
 import json
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_ltx2 import LTX2VideoUpsampler3d
@@ -35,6 +36,15 @@ UPSAMPLER = "ltx-2.3-demo-spatial-upscaler-x2.safetensors"
 GEMMA = "gemma"
 
 LORA_RANK = 8
+
+# Parameters that torch gives no initial values.
+LEARNED = (
+    "learnable_registers",
+    "keyframes_abs_pos_embedding",
+    "query_tokens",
+    "video_modality_emb",
+    "audio_modality_emb",
+)
 SEED = 23
 
 
@@ -49,9 +59,9 @@ def write_demo_model(folder: Path) -> list[Path]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             _write_checkpoint(folder / CHECKPOINT)
-            _write_lora(folder / DISTILLED_LORA)
-            _write_upsampler(folder / UPSAMPLER)
-            _write_gemma(folder / GEMMA)
+            write_lora(folder / DISTILLED_LORA, _transformer())
+            write_upsampler(folder / UPSAMPLER)
+            write_gemma(folder / GEMMA)
             mode = ordinary_mode(folder / f".mode-{uuid.uuid4().hex}")
             for name in (CHECKPOINT, DISTILLED_LORA, UPSAMPLER, f"{GEMMA}/model.safetensors"):
                 (folder / name).chmod(mode)  # the library restricts it to its owner
@@ -64,11 +74,10 @@ def _write_checkpoint(path: Path) -> None:
     text = sizes.GEMMA["text_config"]
     text_width = text["hidden_size"] * (text["num_hidden_layers"] + 1)
     tensors = {
-        **_weights(_transformer(), "model.diffusion_model.{}".format),
-        **_weights(Connectors(sizes.TRANSFORMER, text_width), connector_key),
-        **_weights(_video_vae(), lambda n: f"vae.{video_vae.module_to_file(n)}"),
-        **_weights(AudioVae(sizes.AUDIO_VAE), lambda n: f"audio_vae.{audio_vae.module_to_file(n)}"),
-        **_weights(Vocoder(sizes.VOCODER), lambda n: f"vocoder.{vocoder.module_to_file(n)}"),
+        **published_weights(_transformer(), "model.diffusion_model.{}".format),
+        **published_weights(Connectors(sizes.TRANSFORMER, text_width), connector_key),
+        **published_weights(demo_video_vae(), lambda n: f"vae.{video_vae.module_to_file(n)}"),
+        **sound_weights(sizes.VOCODER),
     }
     config = {
         "transformer": sizes.TRANSFORMER,
@@ -79,9 +88,19 @@ def _write_checkpoint(path: Path) -> None:
     save_file(tensors, path, {"config": json.dumps(config), "model_version": "2.3.0"})
 
 
-def _write_lora(path: Path) -> None:
+def sound_weights(config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of the audio autoencoder and a vocoder, whose config is given, by published key."""
+    mel = published_weights(
+        AudioVae(sizes.AUDIO_VAE), lambda n: f"audio_vae.{audio_vae.module_to_file(n)}"
+    )
+    waves = published_weights(Vocoder(config), lambda n: f"vocoder.{vocoder.module_to_file(n)}")
+    return {**mel, **waves}
+
+
+def write_lora(path: Path, transformer: Transformer) -> None:
+    """Write a LoRA over every linear, as distilled LoRAs are."""
     tensors = {}
-    for name, module in _transformer().named_modules():
+    for name, module in transformer.named_modules():
         if isinstance(module, nn.Linear):
             rank = min(LORA_RANK, module.in_features, module.out_features)
             down = torch.randn(rank, module.in_features) / module.in_features**0.5
@@ -91,14 +110,16 @@ def _write_lora(path: Path) -> None:
     save_file(tensors, path)
 
 
-def _write_upsampler(path: Path) -> None:
-    weights = _weights(Upsampler(sizes.UPSAMPLER), upsampler.module_to_file)
+def write_upsampler(path: Path) -> None:
+    """Write the latent upsampler."""
+    weights = published_weights(Upsampler(sizes.UPSAMPLER), upsampler.module_to_file)
     save_file(weights, path, {"config": json.dumps(sizes.UPSAMPLER)})
 
 
-def _write_gemma(folder: Path) -> None:
+def write_gemma(folder: Path) -> None:
+    """Write Gemma 3 and its tokenizer into an existing folder."""
     encoder = TextEncoder(Gemma3Config(**sizes.GEMMA))
-    weights = _weights(encoder, lambda name: f"language_model.{name}")
+    weights = published_weights(encoder, lambda name: f"language_model.{name}")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(sizes.GEMMA, indent=1))
     write_tokenizer(folder)
@@ -126,11 +147,11 @@ def _transformer() -> Transformer:
     return Transformer(TransformerConfig.from_header(sizes.TRANSFORMER))
 
 
-def _video_vae() -> VideoVae:
+def demo_video_vae(config: Mapping[str, Any] = sizes.VIDEO_VAE) -> VideoVae:
     """With a decoder that shows soft patches of colour: all the pixels that a layer makes of one
     latent get the same weights (ICNR, arXiv 1707.02937), and the last layer's are raised.
     """
-    vae = VideoVae(sizes.VIDEO_VAE)
+    vae = VideoVae(config)
     shuffles = [
         (block.conv.conv, math.prod(block.stride))
         for block in vae.decoder.up_blocks
@@ -148,18 +169,18 @@ def connector_key(name: str) -> str:
     return name if name.startswith("text_embedding_projection") else f"model.diffusion_model.{name}"
 
 
-def _weights(module: nn.Module, rename: Callable[[str], str]) -> dict[str, Tensor]:
+def published_weights(module: nn.Module, rename: Callable[[str], str]) -> dict[str, Tensor]:
     """A module's tensors in bfloat16 by published key; linears and convolutions keep torch's
     initial weights, what has none of its own is filled here.
     """
     tensors = {}
     for name, tensor in module.state_dict().items():
         leaf = name.rsplit(".", 1)[-1]
-        if "scale_shift_table" in leaf or leaf == "learnable_registers":
+        if "scale_shift_table" in leaf or leaf in LEARNED:
             tensor = torch.randn(tensor.shape) * 0.3
         elif leaf == "latents_mean":
             tensor = torch.zeros(tensor.shape)
-        elif leaf == "latents_std":
+        elif leaf in ("latents_std", "layer_scalar"):
             tensor = torch.ones(tensor.shape)
         elif leaf in ("forward_basis", "inverse_basis"):
             tensor = torch.randn(tensor.shape) * 0.05
