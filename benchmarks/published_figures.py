@@ -1,4 +1,4 @@
-"""Write what the planner knows of the published LTX-2.3, from its sizes: no weights are needed.
+"""Write what the planner knows of the published models, from their sizes: no weights are needed.
 
 The sizes of the checkpoint and the upsampler are those that the tests keep. The text encoder's
 follow from its config. The LoRA has rank 384, or as much as fits, on every linear.
@@ -8,6 +8,7 @@ follow from its config. The LoRA has rank 384, or as much as fits, on every line
 
 import gzip
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.models.gemma import TextEncoder
 from entracte.models.registry import LTX_2_3
 from entracte.planner.model_profile import ModelFigures, figures_of, to_json
+from entracte.synthetic.random_model import random_model
 from entracte.synthetic.random_sizes import FULL_GEMMA
 
 ROOT = Path(__file__).parent.parent
@@ -90,10 +92,20 @@ def published_figures() -> ModelFigures:
     return figures_of(published_source(), torch.bfloat16)
 
 
+def other_figures(version: str) -> ModelFigures:
+    """Of LTX-2.0 or 2.5, from the sizes that random weights have."""
+    with tempfile.TemporaryDirectory() as folder:
+        return figures_of(random_model("full", Path(folder), version=version), torch.bfloat16)
+
+
 def main() -> None:
     TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(json.dumps(to_json(published_figures()), indent=1) + "\n")
-    print(f"{TARGET}: {TARGET.stat().st_size:,} bytes")
+    found = {"2.3": published_figures()}
+    found |= {version: other_figures(version) for version in ("2.0", "2.5")}
+    for version, figures in found.items():
+        target = TARGET.with_name(f"ltx-{version}.json")
+        target.write_text(json.dumps(to_json(figures), indent=1) + "\n")
+        print(f"{target}: {target.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,12 @@ def add_parser(commands: Any) -> None:
         choices=("full", "medium"),
         help="random weights instead of files: in the published sizes, or a smaller model's",
     )
+    model.add_argument(
+        "--model-version",
+        choices=("2.0", "2.3", "2.5"),
+        default="2.3",
+        help="of full random weights (default: %(default)s)",
+    )
     add_model_settings(model, ["device"])
     add_model_settings(model, ["devices"], kind=GenerateSettings)
     add_model_settings(model, ["parallel", "dtype", "kernels"])

@@ -116,7 +116,8 @@ def source_opener(options: argparse.Namespace, scratch: Path) -> "Callable[[], M
     if options.random_weights is not None:
         from entracte.synthetic.random_model import random_model
 
-        return partial(random_model, options.random_weights, scratch)
+        version = options.model_version
+        return partial(random_model, options.random_weights, scratch, version=version)
 
     from entracte.checkpoints.model_files import ModelPaths, open_model
 

@@ -45,7 +45,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--model",
         default=PUBLISHED,
-        help=f"a folder, a hub repository, or {PUBLISHED}, which needs no files",
+        help="a folder, a hub repository, or ltx-2.0, ltx-2.3 or ltx-2.5, which need no files "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--weights",

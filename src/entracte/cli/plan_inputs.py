@@ -170,8 +170,8 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
 
     asked = {"transformer": options.weights, "text_encoder": options.text_weights}
     given = {component: weights for component, weights in asked.items() if weights is not None}
-    known = options.model == PUBLISHED or (
-        is_repository(options.model) and options.model in PUBLISHED_FIGURES
+    known = options.model in PUBLISHED_FIGURES and (
+        "/" not in options.model or is_repository(options.model)
     )
     if known:  # what is in the hub's cache would say the same
         found = published(options.model)
@@ -180,7 +180,8 @@ def find_model(options: argparse.Namespace) -> "ModelFigures":
         return in_float8(found, options.weights) if options.precision == "fp8" else found
     if given:
         raise RequestError(
-            f"--weights and --text-weights are for {PUBLISHED}, which is planned without files; "
+            f"--weights and --text-weights are for {PUBLISHED} and other published models, planned "
+            "without files; "
             f"those of {options.model} say themselves how its weights are stored"
         )
     distilled = prefers_distilled(options.pipeline)

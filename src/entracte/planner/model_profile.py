@@ -15,10 +15,10 @@ from entracte.checkpoints.loading import FileSource, build_component, prepare_mo
 from entracte.checkpoints.lora import ADAPTED, open_lora
 from entracte.checkpoints.sources import ModelSource
 from entracte.errors import RequestError
+from entracte.models import gemma, gemma4
 from entracte.models.float8 import Float8Weights
 from entracte.models.formats.products import CHOICE, float8_parts
 from entracte.models.formats.schemes import SCHEMES, format_in
-from entracte.models.gemma import file_to_module
 from entracte.models.registry import VERSIONS, ModelVersion
 from entracte.models.transformer import TransformerConfig
 from entracte.models.transformer.config import StreamConfig
@@ -47,7 +47,14 @@ PREFIX = "model.diffusion_model."
 
 # Models whose figures come with the package: their names, and the file in `published/`.
 PUBLISHED: Mapping[str, str] = MappingProxyType(
-    {"ltx-2.3": "ltx-2.3.json", "Lightricks/LTX-2.3": "ltx-2.3.json"}
+    {
+        "ltx-2.3": "ltx-2.3.json",
+        "Lightricks/LTX-2.3": "ltx-2.3.json",
+        "ltx-2.0": "ltx-2.0.json",
+        "Lightricks/LTX-2": "ltx-2.0.json",
+        "ltx-2.5": "ltx-2.5.json",
+        "Lightricks/LTX-2.5": "ltx-2.5.json",
+    }
 )
 
 
@@ -164,7 +171,7 @@ def with_weights(model: ModelFigures, component: str, scheme: str) -> ModelFigur
     blocks, count = model.version.blocks[component], len(model.units[component]) - 1
     tensors: dict[int, dict[str, TensorSpec]] = {}
     quantised = set()
-    for name, shape in _published_shapes(component).items():
+    for name, shape in _published_shapes(component, model.version).items():
         unit = unit_of(name, blocks, count)
         found = format_in(scheme, name, blocks, count)
         parts = {"": (torch.bfloat16, shape)} if found is None else found.parts(*shape)
@@ -186,7 +193,7 @@ def in_float8(model: ModelFigures, weights: str | None = None) -> ModelFigures:
     """
     blocks, count = model.version.blocks[TRANSFORMER], len(model.units[TRANSFORMER]) - 1
     specs = {}
-    for name, shape in _published_shapes(TRANSFORMER).items():
+    for name, shape in _published_shapes(TRANSFORMER, model.version).items():
         parts = float8_parts(name, shape, blocks, count)
         computed = None
         if parts is not None:
@@ -223,13 +230,14 @@ def _share_in_float8(specs: Mapping[str, TensorSpec]) -> float:
     return sum(prod(spec.shape) for spec in matrices if spec.computed is not None) / max(1, whole)
 
 
-def _published_shapes(component: str) -> dict[str, tuple[int, ...]]:
-    """Of the parameters of the published model, by name."""
+def _published_shapes(component: str, version: ModelVersion) -> dict[str, tuple[int, ...]]:
+    """Of the parameters of a version's published model, by name."""
     from entracte.synthetic.random_sizes import full_sizes  # builds models to know their shapes
 
-    sizes = full_sizes()
+    sizes = full_sizes(version.name)
     if component != TRANSFORMER:
-        named = {file_to_module(key): shape for key, shape in sizes.gemma.items()}
+        rename = gemma4.file_to_module if version.own_gemma else gemma.file_to_module
+        named = {rename(key): shape for key, shape in sizes.gemma.items()}
         return {name: shape for name, shape in named.items() if name is not None}
     return {
         key.removeprefix(PREFIX): shape

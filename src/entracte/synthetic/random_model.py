@@ -9,7 +9,7 @@ from entracte.checkpoints.gemma_folder import TOKENIZER
 from entracte.checkpoints.published import open_checkpoint, open_upsampler
 from entracte.checkpoints.sources import ComponentSource, Located, ModelSource
 from entracte.errors import MediaError
-from entracte.models import gemma
+from entracte.models import gemma, gemma4
 from entracte.models.formats import Format
 from entracte.models.formats.schemes import TRANSFORMER, format_in
 
@@ -19,17 +19,19 @@ from .random_sizes import ModelSizes, TensorShapes, full_sizes, medium_sizes
 
 RandomSize = Literal["full", "medium"]
 
-SIZES: Mapping[RandomSize, Callable[[], ModelSizes]] = MappingProxyType(
-    {"full": full_sizes, "medium": medium_sizes}
+SIZES: Mapping[RandomSize, Callable[[str], ModelSizes]] = MappingProxyType(
+    {"full": full_sizes, "medium": lambda _: medium_sizes()}
 )
-
-VERSION = "2.3.0"
 
 
 def random_model(
-    size: RandomSize, folder: Path, blocks: int | None = None, weights: str | None = None
+    size: RandomSize,
+    folder: Path,
+    blocks: int | None = None,
+    weights: str | None = None,
+    version: str = "2.3",
 ) -> ModelSource:
-    """LTX-2.3 with all its components and its distilled LoRA, with random weights.
+    """A version of LTX with all its components and its distilled LoRA, with random weights.
 
     They are views of a few small buffers, the same every time; what reads them copies from memory.
 
@@ -38,6 +40,7 @@ def random_model(
     folder: for the tokenizer's two small files; created if missing.
     blocks: how many the transformer has, instead of all.
     weights: how the transformer's are stored, one of `SCHEMES` (default: bfloat16).
+    version: by its name; "medium" is always LTX-2.3.
 
     Raises MediaError if the system refuses to write them.
     """
@@ -47,7 +50,7 @@ def random_model(
             write_tokenizer(folder)
     except OSError as error:
         raise MediaError(f"cannot write a tokenizer to {folder}: {error.strerror}") from error
-    sizes, numbers = SIZES[size](), Numbers()
+    sizes, numbers = SIZES[size](version), Numbers()
     if blocks is not None:
         sizes = sizes.with_blocks(blocks)
     # No such files are there, but the folder is: a planner asks how fast its disk is.
@@ -56,23 +59,24 @@ def random_model(
         sizes.checkpoint,
         numbers,
         sizes.config,
-        {"model_version": VERSION},
+        {"model_version": f"{sizes.version}.0"},
         {} if weights is None else _formats(sizes, weights),
     )
-    version, components = open_checkpoint([checkpoint])
+    opened, components = open_checkpoint([checkpoint])
     components["upsampler"] = open_upsampler(
         RandomFile(folder / "random-upsampler", sizes.upsampler, numbers, sizes.upsampler_config)
     )
     text = RandomFile(folder / "random-text-encoder", sizes.gemma, numbers)
-    located = {gemma.file_to_module(key): Located(text, key) for key in sizes.gemma}
+    rename = gemma4.file_to_module if opened.own_gemma else gemma.file_to_module
+    located = {rename(key): Located(text, key) for key in sizes.gemma}
     components["text_encoder"] = ComponentSource(
         "text_encoder",
-        sizes.gemma_config.to_dict(),
+        sizes.gemma_config,
         {name: each for name, each in located.items() if name is not None},
     )
     lora = _lora_shapes(components["transformer"], sizes.lora_rank)
     distilled = RandomFile(folder / "random-distilled-lora", lora, numbers)
-    return ModelSource(version, components, folder, (distilled, 1.0))
+    return ModelSource(opened, components, folder, (distilled, 1.0))
 
 
 def _formats(sizes: ModelSizes, weights: str) -> dict[str, Format]:

@@ -13,6 +13,7 @@ from entracte.models import audio_vae, upsampler, video_vae, vocoder
 from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import Connectors
 from entracte.models.gemma import TextEncoder
+from entracte.models.gemma4 import Gemma4
 from entracte.models.transformer import Transformer, TransformerConfig
 from entracte.models.upsampler import Upsampler
 from entracte.models.video_vae import VideoVae
@@ -20,6 +21,7 @@ from entracte.models.vocoder import Vocoder
 
 from . import demo_config as demo
 from .demo import connector_key
+from .demo_versions import GEMMA_2_5
 
 TensorShapes = dict[str, tuple[int, ...]]
 
@@ -36,6 +38,21 @@ FULL_GEMMA: dict[str, Any] = {
     "layer_types": [
         "full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(48)
     ],
+}
+
+# LTX-2.5's Gemma 4: taken to be as wide and as deep as Gemma 3 12B, which its projections fit.
+FULL_GEMMA_4: dict[str, Any] = {
+    "model_type": "gemma4_unified",
+    "text_config": {
+        **FULL_GEMMA,
+        "model_type": "gemma4_unified_text",
+        "bos_token_id": 2,
+        "rms_norm_eps": 1e-6,
+        "global_head_dim": 512,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": True,
+        "rope_parameters": GEMMA_2_5["text_config"]["rope_parameters"],
+    },
 }
 
 MEDIUM_TRANSFORMER = demo.TRANSFORMER | {
@@ -117,7 +134,8 @@ MEDIUM_GEMMA = demo.GEMMA["text_config"] | {
 class ModelSizes:
     """A model as its files' headers would describe it, shapes by published key.
 
-    config: of the checkpoint's header. lora_rank: of the distilled LoRA, where it fits.
+    version: by its name. config: of the checkpoint's header. gemma_config: with `text_config`.
+    lora_rank: of the distilled LoRA, where it fits.
     """
 
     checkpoint: TensorShapes
@@ -125,8 +143,9 @@ class ModelSizes:
     upsampler: TensorShapes
     upsampler_config: Mapping[str, Any]
     gemma: TensorShapes
-    gemma_config: Gemma3Config
+    gemma_config: Mapping[str, Any]
     lora_rank: int
+    version: str = "2.3"
 
     def with_blocks(self, count: int) -> "ModelSizes":
         """The same with only the first of the transformer's blocks."""
@@ -135,9 +154,20 @@ class ModelSizes:
         return replace(self, checkpoint=kept, config={**self.config, "transformer": transformer})
 
 
-def full_sizes() -> ModelSizes:
-    """The published checkpoint and upsampler, tensor by tensor, and Gemma 3 12B by its config."""
-    listing = published_listing()
+def full_sizes(version: str = "2.3") -> ModelSizes:
+    """The published checkpoint and upsampler, tensor by tensor, and Gemma 12B by its config."""
+    listing = published_listing(version)
+    if version == "2.5":
+        return ModelSizes(
+            checkpoint=_tuples(listing["tensors"]),
+            config=listing["metadata"]["config"],
+            upsampler=_tuples(listing["upsampler"]["tensors"]),
+            upsampler_config=listing["upsampler"]["metadata"]["config"],
+            gemma=_shapes(lambda: Gemma4(FULL_GEMMA_4), str),
+            gemma_config=FULL_GEMMA_4,
+            lora_rank=450,
+            version=version,
+        )
     gemma = Gemma3Config(text_config=FULL_GEMMA)
     return ModelSizes(
         checkpoint=_tuples(listing["tensors"]),
@@ -145,8 +175,9 @@ def full_sizes() -> ModelSizes:
         upsampler=_tuples(listing["upsampler"]["tensors"]),
         upsampler_config=listing["upsampler"]["metadata"]["config"],
         gemma=_shapes(lambda: TextEncoder(gemma), _gemma_key),
-        gemma_config=gemma,
+        gemma_config=gemma.to_dict(),
         lora_rank=384,
+        version=version,
     )
 
 
@@ -184,7 +215,7 @@ def medium_sizes() -> ModelSizes:
         upsampler=_shapes(lambda: Upsampler(MEDIUM_UPSAMPLER), upsampler.module_to_file),
         upsampler_config=MEDIUM_UPSAMPLER,
         gemma=_shapes(lambda: TextEncoder(gemma), _gemma_key),
-        gemma_config=gemma,
+        gemma_config=gemma.to_dict(),
         lora_rank=64,
     )
 
