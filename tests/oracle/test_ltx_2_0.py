@@ -8,6 +8,7 @@ import torch
 from entracte.checkpoints.gemma_folder import open_gemma
 from entracte.checkpoints.published import open_checkpoint
 from entracte.checkpoints.safetensors_file import SafetensorsFile
+from entracte.models.audio_vae import AudioVae
 from entracte.models.connectors import TextContext
 from entracte.models.gemma import Tokenizer
 from entracte.models.registry import LTX_2_0
@@ -15,6 +16,7 @@ from entracte.models.vocoder import Vocoder
 from entracte.pipeline.conditions import connect_text, encode_text
 from entracte.pipeline.latents import Latents, noise_sizes, prepare_latents
 from entracte.sampling.noise import NoiseSource
+from entracte.synthetic import demo_config
 from tests.components import load_component
 
 from .oracle import distance
@@ -151,3 +153,14 @@ def test_the_distilled_lora_fits_every_linear(pack: VersionPack, components: dic
     modules = components["transformer"].named_modules()
     ours = {f"diffusion_model.{n}" for n, each in modules if isinstance(each, torch.nn.Linear)}
     assert linears == ours
+
+
+def test_a_checkpoint_may_lack_the_audio_encoder() -> None:
+    """Only a sound that is given needs it."""
+    build = LTX_2_0.builders["audio_vae"]
+    names = AudioVae(demo_config.AUDIO_VAE).state_dict()
+    whole = build(demo_config.AUDIO_VAE, dict.fromkeys(names, (1,)))
+    decoder = {name: (1,) for name in names if not name.startswith("model.encoder.")}
+    assert isinstance(whole, AudioVae)
+    assert whole.encodes
+    assert build(demo_config.AUDIO_VAE, decoder).state_dict().keys() == decoder.keys()

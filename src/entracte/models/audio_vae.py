@@ -49,6 +49,7 @@ class AudioVae(Component):
         # diffusers takes the width of its layers for the number of features.
         for name in STATISTICS.values():
             self.model.register_buffer(name, torch.empty(CHANNELS * MEL_BINS))
+        self.encodes = encodes
         if not encodes:
             del self.model.encoder
         use_quick_convolutions(self)

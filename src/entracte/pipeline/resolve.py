@@ -171,6 +171,11 @@ class Resolver:
                 "`spatial_upsampler_path`, or put it into the model's folder",
                 settings=("spatial_upsampler_path",),
             )
+        sound = self._source.components["audio_vae"].tensors
+        if recipe.gives and not any(name.startswith("model.encoder.") for name in sound):
+            raise CheckpointError(
+                f"the {recipe.name} pipeline needs the audio encoder, which this checkpoint lacks"
+            )
         if recipe.uses_distilled_lora and self._source.distilled_lora is None:
             raise CheckpointError(
                 f"the {recipe.name} pipeline needs the distilled LoRA: give `distilled_lora`, or "

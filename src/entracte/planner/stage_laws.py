@@ -124,7 +124,9 @@ def trace_stages(
         connect_text=_traced(lambda: connectors(empty(*states)), 1),
         encode_sound=_traced(
             lambda: audio_vae.encode(empty(1, SOUND_CHANNELS, MEL_FRAMES, mel.BINS)), MEL_FRAMES
-        ),
+        )
+        if audio_vae.encodes
+        else NOTHING,
         encode_image=_traced(
             lambda: vae.encode(empty(1, 3, 1, SIDE * SPATIAL_SCALE, SIDE * SPATIAL_SCALE)),
             SIDE * SIDE,
