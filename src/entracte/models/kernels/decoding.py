@@ -47,7 +47,7 @@ class FusedDecoders:
     def video(self, decoder: VideoDecoder, latents: Tensor) -> Tensor:
         padding = decoder.conv_in.conv.padding_mode
         if padding != "zeros" or any(map(_has_residual, decoder.up_blocks)):
-            return PLAIN.video(decoder, latents)  # no published model is of such a kind
+            return PLAIN.video(decoder, latents)  # as those of LTX-2.0 and 2.5 are
         ends = latents[:, :, :1], latents[:, :, -1:]
         padded = torch.cat([ends[0], latents, ends[1]], dim=2)
         padded = padded.contiguous(memory_format=torch.channels_last_3d)
