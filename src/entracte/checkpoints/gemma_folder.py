@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from entracte.errors import CheckpointError
 from entracte.models import gemma
 
+from .gemma_gguf import EMBEDDING, GemmaGguf
 from .json_file import first_problem, read_json
 from .named import expand, is_folder
 from .parts import require_readable
 from .safetensors_file import SafetensorsFile
-from .shards import shards
+from .shards import INDEX_SUFFIX, SUFFIX, shards
 from .sources import ComponentSource, Located
 
 STEM = "model"
@@ -66,19 +67,14 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
     if not is_folder(root) and root.exists():
         raise CheckpointError(
             f"{root} is a file; the text encoder is a folder with {CONFIG}, {TOKENIZER} and "
-            "safetensors files (Gemma in a single file is not supported)"
+            "safetensors files or a GGUF file"
         )
     if not root.exists():
         raise CheckpointError(f"Gemma folder {root} does not exist")
     values = _read_config(root / CONFIG)
     _check_tokenizer(tokenizer or root)
-    tensors: dict[str, Located] = {}
-    for file in map(SafetensorsFile, shards(root, STEM)):
-        require_readable(file)
-        for key in file.tensors:
-            name = gemma.file_to_module(key)
-            if name is not None:
-                tensors[name] = Located(file, key)
+    gguf = _gguf(root)
+    tensors = _of_safetensors(root) if gguf is None else _of_gguf(gguf, values)
     if not tensors:
         raise CheckpointError(f"Gemma folder {root} holds no language model weights")
     # Checked before use, because that many layers would be built.
@@ -89,6 +85,44 @@ def open_gemma(root: Path, tokenizer: Path | None = None) -> ComponentSource:
         raise CheckpointError(f"{root / CONFIG}: {error}") from None
     _check_layers(root, config["text_config"], tensors)
     return ComponentSource("text_encoder", config, tensors)
+
+
+def _of_safetensors(root: Path) -> dict[str, Located]:
+    tensors: dict[str, Located] = {}
+    for file in map(SafetensorsFile, shards(root, STEM)):
+        require_readable(file)
+        for key in file.tensors:
+            name = gemma.file_to_module(key)
+            if name is not None:
+                tensors[name] = Located(file, key)
+    return tensors
+
+
+def _gguf(root: Path) -> Path | None:
+    """The folder's GGUF file, if it has no safetensors files. Those of vision halves do not count.
+
+    Raises CheckpointError for several.
+    """
+    if any(root.glob(f"[!.]*{SUFFIX}")) or any(root.glob(f"[!.]*{INDEX_SUFFIX}")):
+        return None
+    found = sorted(each for each in root.glob("[!.]*.gguf") if not each.name.startswith("mmproj"))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise CheckpointError(f"Gemma folder {root} holds several GGUF files ({names}); leave one")
+    return next(iter(found), None)
+
+
+def _of_gguf(path: Path, values: dict[str, Any]) -> dict[str, Located]:
+    """The tensors of a GGUF file, in which llama.cpp leaves out the rows of no token.
+
+    values: the config, whose vocabulary becomes as long as it is there.
+    """
+    file = GemmaGguf(path)
+    rows = file.tensors[EMBEDDING].shape[0] if EMBEDDING in file.tensors else 0
+    text = values.get("text_config", {})
+    if 0 < rows < text.get("vocab_size", 0):
+        values["text_config"] = {**text, "vocab_size": rows}
+    return {name: Located(file, name) for name in file.tensors}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
