@@ -3,10 +3,11 @@
 import argparse
 
 from entracte.cli.commands import COMMANDS, command_module
+from entracte.cli.parser import Parser
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="entracte")
+    made = Parser(prog="entracte")
     commands = made.add_subparsers(required=True)
     for command in COMMANDS:
         command_module(command).add_parser(commands)

@@ -52,7 +52,7 @@ def test_nothing_that_matters_stays_unset(pipeline: PipelineName) -> None:
     bound = bind(request, DEFAULTS_2_3)
     unset = {name for name, value in bound if value is None} - {"guidance_batch"}
     steps = {"num_inference_steps"} if not bound.recipe.guided else set()
-    assert unset == {"output_height", "output_width"} | steps
+    assert unset == {"output_height", "output_width", "seconds"} | steps
     assert {image.crf for image in bound.images} <= {33}
 
 

@@ -37,6 +37,7 @@ def test_what_is_not_given_stays_unset() -> None:
         "output_width",
         "truncate_prompt",
         "guidance_batch",
+        "seconds",
     }
 
 

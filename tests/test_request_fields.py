@@ -1,7 +1,5 @@
 """A request's fields are declared once, and offered everywhere."""
 
-import ast
-import inspect
 import json
 import os
 import re
@@ -13,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import entracte
-from entracte import Guidance, Request, request
+from entracte import Guidance, Request
 from entracte.cli.flags import flags_of
 from entracte.conditions import KINDS
 from entracte.config.generate import GenerateSettings
 from entracte.recipes import GuidanceOverrides
+from entracte.request import RequestOptions
 from entracte.request_fields import (
     PARTS,
     GuidanceFields,
@@ -33,6 +32,7 @@ PACKAGE = Path(entracte.__file__).parent
 
 # Fields of a Request that flags and HTTP spell in their own way.
 OTHERWISE = {
+    "seconds": "HTTP clients give it as text, with a default of the service's",
     "conditions": "each kind has a flag of its own; over HTTP they are files, too",
     "loras": "--lora is a list of values; HTTP clients know a LoRA by its name, not its path",
     "video_guidance": "an object in Python, flat elsewhere: GuidanceFields",
@@ -67,16 +67,10 @@ def test_the_page_has_a_control_for_every_field() -> None:
 
 
 def test_the_typed_signature_has_every_field() -> None:
-    (signature,) = [
-        node
-        for kind in ast.parse(inspect.getsource(request)).body
-        if isinstance(kind, ast.ClassDef) and kind.name == "Request"
-        for node in ast.walk(kind)
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
-    ]
-    arguments = [*signature.args.args[1:], *signature.args.kwonlyargs]
     by_kind = {kind.field for kind in KINDS.values()}
-    assert {each.arg for each in arguments} == Request.model_fields.keys() | by_kind
+    short = {"size", "image"}
+    fields = Request.model_fields.keys() - {"prompt"}
+    assert RequestOptions.__annotations__.keys() == fields | by_kind | short
 
 
 def test_guidance_is_flat_and_back() -> None:
@@ -106,11 +100,13 @@ DECLARATION = """
 """
 
 FINDINGS = """
-import argparse, json, sys
+import json, sys
 from pydantic import ValidationError
 from entracte.checkpoints.model_header import ModelHeader
 from entracte.cli.flags import given_settings
-from entracte.cli.generate import add_parser, build_request
+from entracte.cli.generate import add_parser
+from entracte.cli.orders import build_request
+from entracte.cli.parser import Parser
 from entracte.config.generate import GenerateSettings
 from entracte.config.reading import read_settings
 from entracte.config.serve import ServeSettings
@@ -121,7 +117,7 @@ from entracte.serve.http.serializers import field_list
 from entracte.serve.submission import request_of, resolve
 
 def of_command(*flags):
-    parser = argparse.ArgumentParser()
+    parser = Parser(prog="entracte")
     add_parser(parser.add_subparsers())
     options = parser.parse_args(["generate", "--prompt", "A street", *flags])
     settings = read_settings(GenerateSettings, given_settings(GenerateSettings, options))

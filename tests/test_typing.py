@@ -12,11 +12,16 @@ REQUESTS = """
 from fractions import Fraction
 from pathlib import Path
 
-from entracte import Guidance, ImageCondition, LoraSpec, Request
+from entracte import Engine, Guidance, ImageCondition, LoraSpec, Request
 
 Request("a lighthouse")
 Request(prompt="a lighthouse", height=None, seed=7, frame_rate=Fraction(24000, 1001))
 Request("a", images=[ImageCondition("first.png"), ImageCondition(Path("b.png"), frame=8)])
+Request("a", image=b"", size="1280x720", seconds=5, loras=["style.safetensors"])
+engine = Engine.open("model", mode="fused", device_memory="24GiB")
+result = engine.generate("a lighthouse", image="first.png", seconds=4, size="768x512")
+seeds: list[int] = [each.seed for each in engine.generate(["a", "b"], seed=3)]
+result.save("a.mp4").stat()
 Request("a", loras=(LoraSpec("style.safetensors", 0.7),), video_guidance=Guidance(cfg=4.0))
 height: int | None = Request("a").model_copy(update={"seed": 4}).height
 """

@@ -8,8 +8,8 @@ from entracte.errors import RequestError
 from entracte.frame_rates import FrameRate
 from entracte.recipes import Guidance, GuidanceOverrides
 from entracte.request import Request
-from entracte.request_fields import FrameCount, PixelCount, Seed
-from entracte.sampling.lengths import audio_token_count
+from entracte.request_fields import MAX_FRAMES, FrameCount, PixelCount, Seed
+from entracte.sampling.lengths import audio_token_count, frame_count
 from entracte.versions import DEFAULTS, Defaults
 
 
@@ -55,6 +55,8 @@ def bind(request: Request, defaults: Defaults) -> BoundRequest:
         _bind_image(each, defaults.image_crf) if isinstance(each, ImageCondition) else each
         for each in request.conditions
     )
+    if request.seconds is not None:
+        values |= {"num_frames": _frames(request.seconds, values["frame_rate"]), "seconds": None}
     for name, given, default in (
         ("video_guidance", request.video_guidance, of_recipe.video_guidance),
         ("audio_guidance", request.audio_guidance, of_recipe.audio_guidance),
@@ -90,6 +92,16 @@ def require_possible(request: Request) -> None:
         else:
             return
     raise errors[0]
+
+
+def _frames(seconds: float, frame_rate: float) -> int:
+    frames = frame_count(seconds, frame_rate)
+    if frames > MAX_FRAMES:
+        raise RequestError(
+            f"seconds: {seconds:g} at {frame_rate:g} frames a second are {frames:,} frames; at "
+            f"most {MAX_FRAMES:,} can be made"
+        )
+    return frames
 
 
 def _bind_image(image: ImageCondition, crf: int) -> ImageCondition:

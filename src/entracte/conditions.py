@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
+from .pictures import as_bytes
 from .validation import Checked
+
+if TYPE_CHECKING:
+    from .pictures import Picture
 
 MAX_CRF = 51
 MAX_SECONDS = 3600
@@ -24,6 +28,9 @@ def _on_disk(path: Path) -> Path:
         raise ValueError("is a URL; media are read from files, so download it first")
     return path
 
+
+# The path of a picture in memory.
+IN_MEMORY = Path("a picture in memory")
 
 MediaFile = Annotated[Path, AfterValidator(_on_disk)]
 AddedSeconds = Annotated[FiniteFloat, Field(ge=0, le=MAX_SECONDS)]
@@ -47,6 +54,8 @@ class MediaCondition(Checked):
 class ImageCondition(MediaCondition):
     """An image that the video shows at a frame.
 
+    path: of a file; or instead a picture in memory (PIL, numpy, or the bytes of a file), which is
+        kept in data.
     frame: the pixel frame, from 0. strength: 0 (ignored) to 1 (kept as it is).
     crf: quality of the H.264 re-compression, 0 (none) to 51 (worst); None: the version's default.
     """
@@ -59,12 +68,20 @@ class ImageCondition(MediaCondition):
     crf: int | None = Field(
         default=None, ge=0, le=MAX_CRF, description="Quality of the re-compression; 0 is none."
     )
+    data: bytes | None = Field(default=None, repr=False)
 
-    if TYPE_CHECKING:  # a path may be given as text
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_picture(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "path" not in values or isinstance(values["path"], str | PathLike):
+            return values
+        return {**values, "path": IN_MEMORY, "data": as_bytes(values["path"])}
+
+    if TYPE_CHECKING:
 
         def __init__(
             self,
-            path: str | PathLike[str],
+            path: "Picture",
             frame: int = 0,
             strength: float = 1.0,
             crf: int | None = None,
@@ -219,6 +236,8 @@ def in_one_list(values: Mapping[str, Any]) -> dict[str, Any]:
 def _of_kind(given: Any, kind: type[Condition]) -> Condition:
     if isinstance(given, dict):
         return kind(**given)
+    if kind is ImageCondition and not isinstance(given, kind):
+        return ImageCondition(given)
     if not isinstance(given, kind):
         raise ValueError(f"{kind.field}: must be of {kind.__name__}")
     return given

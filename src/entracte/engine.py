@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self, get_args
+from typing import Self, Unpack, get_args, overload
 
 import torch
 
@@ -33,17 +33,20 @@ from entracte.planner.model_planner import ModelPlanner, named
 from entracte.planner.prediction import Prediction
 from entracte.progress import ProgressCallback, Reporter
 from entracte.recipes import prefers_distilled
-from entracte.request import Request
+from entracte.request import Request, RequestOptions
 from entracte.residency import (
     AUTO,
+    Auto,
     Backend,
     ManagerPlan,
+    Mode,
     Residency,
     Row,
     device_errors,
     open_backend,
 )
 from entracte.result import Result, VideoFile
+from entracte.shorthand import as_request, as_residency
 from entracte.stages import MUX, VALIDATE
 from entracte.trace.dump import Dump
 from entracte.trace.trace import Trace, TraceOptions
@@ -92,6 +95,9 @@ class Engine:
         parallel: Parallel = "auto",
         dtype: str = "bfloat16",
         residency: Residency | None = None,
+        mode: Mode | Auto | None = None,
+        device_memory: int | str | None = None,
+        host_memory: int | str | None = None,
         backend: Backend | None = None,
         hardware: Hardware | None = None,
         kernels: Kernels = "auto",
@@ -110,7 +116,8 @@ class Engine:
             alone.
         dtype: "bfloat16", as the model was trained, or "float32".
         residency: where weights live (default: mode `auto`; `resident` on a custom backend, whose
-            speed is unknown).
+            speed is unknown). mode, device_memory, host_memory: short for one with these, sizes
+            in bytes or as "24GiB".
         backend: a custom backend instead of the device's own, such as a simulated one.
         hardware: the machine for the planner (default: probed when needed).
         kernels: on a GPU "auto" (fused kernels, from captured graphs where that pays), "fused"
@@ -139,6 +146,7 @@ class Engine:
         )
         if residency is None and backend is not None and hardware is None:
             residency = Residency("resident")
+        residency = as_residency(residency, mode, device_memory, host_memory)
         how = DTYPES[dtype], residency, hardware, kernels
         if len(devices) > 1 and parallel != "off":
             return cls.lead(open_source, pick_devices(devices), *how, parallel)
@@ -187,9 +195,10 @@ class Engine:
         """The planner's decision by which weights are held now; None unless in mode `auto`."""
         return self._planner.decision
 
+    @overload
     def generate(
         self,
-        request: Request,
+        request: Request | str,
         *,
         output_path: str | Path | None = None,
         latents_path: str | Path | None = None,
@@ -198,15 +207,46 @@ class Engine:
         keep_frames: bool = True,
         trace: TraceOptions | None = None,
         preview: PreviewCallback | None = None,
+        metadata: bool = True,
         wait: bool = True,
-    ) -> Result:
-        """Make a video with sound.
+        **options: Unpack[RequestOptions],
+    ) -> Result: ...
 
+    @overload
+    def generate(
+        self,
+        request: list[Request] | list[str] | tuple[Request | str, ...],
+        *,
+        progress: ProgressCallback | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        keep_frames: bool = True,
+        **options: Unpack[RequestOptions],
+    ) -> list[Result]: ...
+
+    def generate(
+        self,
+        request: Request | str | list[Request] | list[str] | tuple[Request | str, ...],
+        *,
+        output_path: str | Path | None = None,
+        latents_path: str | Path | None = None,
+        progress: ProgressCallback | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        keep_frames: bool = True,
+        trace: TraceOptions | None = None,
+        preview: PreviewCallback | None = None,
+        metadata: bool = True,
+        wait: bool = True,
+        **options: Unpack[RequestOptions],
+    ) -> Result | list[Result]:
+        """Make a video with sound, or one for each of a list.
+
+        request: a `Request`, or a prompt, with the request's other fields as `options`.
         output_path: an .mp4 file, or an existing folder for PNG frames and a WAV file.
         latents_path: a safetensors file for every phase's latents.
         progress: called at every stage and step. should_stop: called there; True stops the run.
         keep_frames: whether the result carries the frames, 3 bytes a pixel.
         trace: what the result's trace records. preview: called with a small picture at every step.
+        metadata: whether an mp4 says what it was made from: prompt, seed and settings.
         wait: until the output is written. Otherwise the call returns as soon as the device is free.
             What then is not encoded yet waits in host memory for a thread, which also calls
             `should_stop`, while the next request computes. Only one video is being written at a
@@ -219,7 +259,13 @@ class Engine:
         next call loads the weights from the files again.
         """
         self._require_open()
-        _require(request, Request, RequestError("generate takes a Request, such as Request('…')"))
+        if isinstance(request, list | tuple):
+            if output_path is not None or latents_path is not None or not wait:
+                raise RequestError("of a list, save each result; outputs are for one request")
+            watched = partial(self.generate, progress=progress, should_stop=should_stop)
+            given = [as_request(each, options if isinstance(each, str) else {}) for each in request]
+            return [watched(each, keep_frames=keep_frames) for each in given]
+        asked = as_request(request, options)
         output = None if output_path is None else Path(output_path)
         latents = None if latents_path is None else Path(latents_path)
 
@@ -227,8 +273,8 @@ class Engine:
             reporter = Reporter(progress, should_stop, self._member.agree)
             record = Trace(self.backend, trace)
             with self._writer(output, reporter) as video:
-                outputs = Outputs(video, latents, keep_frames, preview)
-                result = self._generate(request, output, outputs, reporter, record)
+                outputs = Outputs(video, latents, keep_frames, preview, metadata)
+                result = self._generate(asked, output, outputs, reporter, record)
                 if video is None:
                     return result
                 reporter.stage(MUX.name)

@@ -4,13 +4,14 @@ What it leaves open stays None until the model's version is known: see `entracte
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import (
     Field,
@@ -23,6 +24,7 @@ from pydantic import (
 
 from entracte.conditions import (
     KINDS,
+    MAX_SECONDS,
     Condition,
     ControlVideo,
     ExtendedVideo,
@@ -41,7 +43,10 @@ from entracte.request_fields import (
     RequestFields,
 )
 from entracte.sampling.lengths import TIME, audio_token_count
-from entracte.validation import Checked, plain
+from entracte.validation import Checked, plain, shown_value
+
+if TYPE_CHECKING:
+    from entracte.pictures import Picture
 
 MAX_LORAS = 32
 MAX_LORA_STRENGTH = 100.0
@@ -87,12 +92,44 @@ class LoraSpec(Checked):
         ) -> None: ...
 
 
+class RequestOptions(TypedDict, total=False):
+    """What a `Request` takes beside its prompt, as type checkers see it."""
+
+    negative_prompt: str | None
+    pipeline: PipelineName | None
+    size: str | None
+    height: int | None
+    width: int | None
+    seconds: float | None
+    num_frames: int | None
+    frame_rate: float | Fraction | str | None
+    num_inference_steps: int | None
+    seed: int | None
+    conditions: Sequence[Condition]
+    image: "Picture | None"
+    images: "Sequence[ImageCondition | Picture]"
+    sound: SoundCondition | None
+    source: SourceVideo | None
+    extended: ExtendedVideo | None
+    controls: Sequence[ControlVideo]
+    loras: Sequence[LoraSpec | str | PathLike[str]]
+    video_guidance: Guidance | GuidanceOverrides | None
+    audio_guidance: Guidance | GuidanceOverrides | None
+    truncate_prompt: bool | None
+    guidance_batch: int | None
+    output_height: int | None
+    output_width: int | None
+
+
 class Request(Checked, RequestFields):
     """One generation. What is None takes the default of the model's version.
 
     `RequestFields` declares and describes most fields. Beyond that:
 
+    size: short for both sides, as "1280x720": any even ones, cut from the next that can be made.
     height, width: multiples of 64, or 32 in pipelines of one stage.
+    seconds: instead of num_frames, rounded to 8k + 1 frames.
+    image: short for one of images, at frame 0.
     frame_rate: a number, a Fraction, or text. 23.976, 29.97, 59.94 and similar rates mean the
         x/1001 that they are rounded from.
     num_inference_steps: None in the distilled pipelines, whose steps are fixed.
@@ -111,6 +148,7 @@ class Request(Checked, RequestFields):
 
     prompt: Prompt[str]
     pipeline: Pipeline[PipelineName] = "two-stage"
+    seconds: FiniteFloat | None = Field(default=None, gt=0, le=MAX_SECONDS)
     conditions: tuple[Condition, ...] = Field(default=(), max_length=MAX_ENTRIES)
     loras: tuple[LoraSpec, ...] = Field(default=(), max_length=MAX_LORAS)
     video_guidance: Guidance | GuidanceOverrides | None = None
@@ -118,42 +156,26 @@ class Request(Checked, RequestFields):
     output_height: int | None = Field(default=None, gt=0, multiple_of=2)
     output_width: int | None = Field(default=None, gt=0, multiple_of=2)
 
-    if TYPE_CHECKING:  # a rate and lists may be of other types, which are converted
+    if TYPE_CHECKING:  # other types are converted
 
-        def __init__(
-            self,
-            prompt: str,
-            *,
-            negative_prompt: str | None = None,
-            pipeline: PipelineName | None = None,
-            height: int | None = None,
-            width: int | None = None,
-            num_frames: int | None = None,
-            frame_rate: float | Fraction | str | None = None,
-            num_inference_steps: int | None = None,
-            seed: int | None = None,
-            conditions: Sequence[Condition] = (),
-            images: Sequence[ImageCondition] = (),
-            sound: SoundCondition | None = None,
-            source: SourceVideo | None = None,
-            extended: ExtendedVideo | None = None,
-            controls: Sequence[ControlVideo] = (),
-            loras: Sequence[LoraSpec] = (),
-            video_guidance: Guidance | GuidanceOverrides | None = None,
-            audio_guidance: Guidance | GuidanceOverrides | None = None,
-            truncate_prompt: bool | None = None,
-            guidance_batch: int | None = None,
-            output_height: int | None = None,
-            output_width: int | None = None,
-        ) -> None: ...
+        def __init__(self, prompt: str, **options: Unpack[RequestOptions]) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_none(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _spell_out(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Leave out None, and give what is short for other fields as these."""
         given = {name: value for name, value in values.items() if value is not None}
         pipeline = given.get("pipeline", "two-stage")
         if pipeline not in RECIPES:
             raise ValueError(f"pipeline {pipeline!r} is not one of {', '.join(RECIPES)}")
+        if "image" in given:
+            given["images"] = (given.pop("image"), *given.get("images", ()))
+        if "size" in given:
+            if given.keys() & {"height", "width"}:
+                raise ValueError("size: is given beside height or width; give one of them")
+            given |= _sides(given.pop("size"), RECIPES[pipeline])
+        if "seconds" in given and "num_frames" in given:
+            raise ValueError("seconds: is given beside num_frames; give one of them")
         return in_one_list(given)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -163,6 +185,13 @@ class Request(Checked, RequestFields):
             kept = tuple(each for each in self.conditions if not isinstance(each, replaced))
             update = {**update, "conditions": kept}
         return super().model_copy(update=update, deep=deep)
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _as_specs(cls, loras: Any) -> Any:
+        if not isinstance(loras, list | tuple):
+            return loras
+        return [LoraSpec(each) if isinstance(each, str | PathLike) else each for each in loras]
 
     @field_validator("prompt")
     @classmethod
@@ -315,6 +344,21 @@ class Request(Checked, RequestFields):
 
     def _of_kind(self, kind: type[C]) -> tuple[C, ...]:
         return tuple(each for each in self.conditions if isinstance(each, kind))
+
+
+def _sides(size: object, recipe: Recipe) -> dict[str, int]:
+    """Height and width of `WxH`, and of what is cut from them where they cannot be made."""
+    match = re.fullmatch(r"(\d{1,4})[x×](\d{1,4})", size) if isinstance(size, str) else None
+    if match is None:
+        shown = shown_value(size)
+        raise ValueError("size: must be a size such as 1280x720" + (shown and f", not {shown}"))
+    width, height = map(int, match.groups())
+    if width % 2 or height % 2 or not width * height:
+        raise ValueError(f"size: {width}x{height} has an odd side; an H.264 video has even sides")
+    made = {"height": recipe.rendered(height), "width": recipe.rendered(width)}
+    if made == {"height": height, "width": width}:
+        return made
+    return made | {"output_height": height, "output_width": width}
 
 
 def _nearest(value: int, multiple: int, offset: int) -> str:

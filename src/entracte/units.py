@@ -1,7 +1,29 @@
 """Bytes and seconds in human-readable form."""
 
+import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 KB, MB, GB = 10**3, 10**6, 10**9
+
+UNITS: Mapping[str, int] = MappingProxyType(
+    {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    | {f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)}
+    | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
+    | {"B": 1}
+)
+
+SIZE = r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:i?B)?)\s*"
+MOST_BYTES = 2**62
+
+
+def parse_bytes(given: float | str) -> int | None:
+    """`24GiB`, `24G` (the same), `24GB` (powers of ten) or bytes to bytes; else None."""
+    match = re.fullmatch(SIZE, given if isinstance(given, str) else f"{given}"[:60])
+    nbytes = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else math.inf
+    return None if nbytes > MOST_BYTES else int(nbytes)
 
 
 def size(nbytes: float, digits: int = 1) -> str:

@@ -9,8 +9,12 @@ import pytest
 from safetensors.torch import load_file
 
 from entracte.cli.console import ProgressLines
+from entracte.cli.generate import add_parser
 from entracte.cli.main import run
+from entracte.cli.orders import VideoOrder, read_orders
 from entracte.cli.overwrite import free_name
+from entracte.cli.parser import Parser
+from entracte.errors import RequestError
 from entracte.progress import Progress
 from entracte.synthetic.demo import CHECKPOINT, DISTILLED_LORA, GEMMA, UPSAMPLER
 
@@ -32,12 +36,14 @@ def test_a_video_latents_and_times(
     demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     latents, dump = tmp_path / "latents.safetensors", tmp_path / "perf.json"
-    flags = ["--latents-path", str(latents), "--perf-dump-path", str(dump)]
+    flags = ["--latents-path", str(latents), "--perf-dump-path", str(dump), "--stages"]
     assert generate(demo_model, tmp_path / "video.mp4", *flags, mode="auto") == 0
     out = capsys.readouterr().out
     assert "denoise" in out
     assert "end to end" in out
-    assert f"wrote {tmp_path / 'video.mp4'}" in out.replace("\n", "")
+    assert f"{tmp_path / 'video.mp4'}: 128x128, 0.4 s at 24 frames a second, seed 10, " in out
+    assert "made in " in out
+    assert f"wrote {latents}" in out
     assert load_file(latents).keys() == {
         f"stage{n}.{stream}_latent" for n in (1, 2) for stream in ("video", "audio")
     }
@@ -101,7 +107,7 @@ def test_what_exists_is_overwritten_only_by_force(
     out = capsys.readouterr().out
     for written in files:
         assert written.stat().st_size > 1000
-        assert f"wrote {written}\n" in out
+        assert str(written) in out
 
 
 def test_the_default_name_is_one_that_is_free(tmp_path: Path) -> None:
@@ -164,7 +170,15 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
         (["--mode", "fast"], "--mode: must be auto, resident, fused, snapshot, dynamic, original"),
         (["--heigth", "128"], "unknown option --heigth; did you mean --height?"),
         (["--heigh", "128"], "unknown option --heigh; did you mean --height?"),
-        (["more"], "unexpected argument 'more'"),
+        (["more"], "the prompt is given twice"),
+        (["more", "words"], "unexpected argument 'words'; put the prompt in quotes"),
+        (["--size", "big"], "--size: must be a size such as 1280x720, not 'big'"),
+        (["--size", "128x128"], "--size is given beside --height or --width"),
+        (["--seconds", "2"], "--seconds is given beside --num-frames"),
+        (["--seeds", "1", "--count", "2"], "--seeds and --count: give one of them"),
+        (["--count", "2", "--latents-path", "l.safetensors"], "are of one video; ask for one"),
+        (["--prompts", "gone.txt"], "--prompts: cannot read gone.txt"),
+        (["--like", "gone.mp4"], "cannot read gone.mp4"),
         (
             ["--pipeline", "three-stage"],
             "--pipeline: must be two-stage, hq, one-stage",
@@ -241,3 +255,67 @@ def test_latents_are_saved_though_the_disk_is_full(
     assert "cannot write" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [latents]
     assert load_file(latents).keys() >= {"stage2.video_latent"}
+
+
+@pytest.mark.slow
+def test_a_prompt_alone_seeds_and_again(
+    demo_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several videos with the weights read once, each of which says how to make it again."""
+    street = tmp_path / "street.mp4"
+    model = ["--model", str(demo_model), "--mode", "resident", "--json"]
+    small = ["--size", "90x130", "--seconds", "0.4", "--num-inference-steps", "2"]
+    asked = ["generate", "A street", "--seeds", "5", "7", "--output-path", str(street)]
+    assert run([*asked, *model, *small]) == 0
+    made = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["settings"]["seed"] for each in made] == [5, 7]
+    paths = [tmp_path / "street-1.mp4", tmp_path / "street-2.mp4"]
+    assert [each["output_path"] for each in made] == list(map(str, paths))
+    assert (made[0]["settings"]["width"], made[0]["settings"]["num_frames"]) == (90, 9)
+
+    assert run(["inspect", str(paths[1]), "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert said["settings"]["prompt"] == "A street"
+    assert (said["settings"]["seed"], said["settings"]["height"]) == (7, 130)
+    assert str(tmp_path) not in json.dumps(said["settings"])
+
+    again = tmp_path / "again.mp4"
+    assert run(["generate", "--like", str(paths[1]), "--output-path", str(again), *model]) == 0
+    assert again.read_bytes() == paths[1].read_bytes()
+    bare = tmp_path / "bare.mp4"
+    like = ["generate", "--like", str(again), "--output-path", str(bare), "--no-metadata"]
+    assert run([*like, *model]) == 0
+    assert run(["inspect", str(bare)]) == 2
+    assert "does not say how it was made" in capsys.readouterr().err
+    assert b"A street" not in bare.read_bytes()
+
+
+def orders(*flags: str) -> list[VideoOrder]:
+    parser = Parser(prog="entracte")
+    add_parser(parser.add_subparsers())
+    return read_orders(parser.parse_args(["generate", *flags]))
+
+
+def test_prompts_from_a_file(tmp_path: Path) -> None:
+    plain, lines = tmp_path / "p.txt", tmp_path / "p.jsonl"
+    plain.write_text("A street\n\n  A lighthouse \n")
+    lines.write_text('{"prompt": "A", "seed": 3, "size": "640x384"}\n{"prompt": "B"}\n')
+    found = orders("--prompts", str(plain), "--count", "2", "--output-path", "v.mp4")
+    assert [(each.request.prompt, each.request.seed, str(each.output)) for each in found] == [
+        ("A street", 10, "v-1.mp4"),
+        ("A street", 11, "v-2.mp4"),
+        ("A lighthouse", 10, "v-3.mp4"),
+        ("A lighthouse", 11, "v-4.mp4"),
+    ]
+    first, second = orders("--prompts", str(lines), "--seconds", "2")
+    assert (first.request.seed, first.request.width, first.request.height) == (3, 640, 384)
+    assert (second.request.seed, second.request.seconds) == (None, 2)
+    for wrong, words in (
+        ('{"prompt": "A", "modl": "x"}', "line 1: 'modl' is not one of"),
+        ('{"prompt": "A", "device": "cpu"}', "line 1: 'device' is not one of"),
+        ('{"prompt": "A", "seed": -1}', "line 1: --seed: must be at least 0"),
+        ("A street", "line 1: must be a JSON object"),
+    ):
+        lines.write_text(wrong)
+        with pytest.raises(RequestError, match=words):
+            orders("--prompts", str(lines))

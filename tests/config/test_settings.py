@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from entracte.cli.flags import given_settings
-from entracte.cli.generate import build_request
+from entracte.cli.orders import build_request
 from entracte.config.base import Settings
 from entracte.config.generate import GenerateSettings
 from entracte.config.reading import read_settings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from entracte.cli.generate import build_request
+from entracte.cli.orders import build_request
 from entracte.config.generate import GenerateSettings
 from entracte.config.reading import read_settings
 from entracte.config.residency import build_residency, parse_size

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,7 @@ from entracte.request_fields import (
     offer_of,
     range_words,
     value_schemas,
+    values_from,
 )
 from entracte.validation import plain
 
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
     from entracte.conditions import Condition
 
 GROUPS = {
-    "model": "model files (explicit paths override the contents of --model)",
-    "residency": "where weights live (docs/reference/modes.md); sizes such as 24GiB or 24GB",
     "request": "the video; other sizes than multiples of 64 are cropped from the next",
-    "guidance": "guidance (defaults: the pipeline's)",
     "output": "output",
+    "model": "model files (explicit paths override the contents of --model)",
+    "guidance": "guidance",
+    "residency": "where weights live (docs/reference/modes.md); sizes such as 24GiB or 24GB",
     "service": "the service",
     "limits": "limits for clients",
     "retention": "retention",
     "network": "network access (all off by default)",
 }
+
+# Characters of a default that help does not repeat.
+LONG_DEFAULT = 30
 
 # Flags that may be repeated: each adds a list, or extends the list.
 REPEATED = ("image", "control", "lora")
@@ -45,10 +49,10 @@ EXTENDED = ("place",)
 
 def add_settings(
     parser: argparse.ArgumentParser, kind: type[Settings], but: Collection[str] = ()
-) -> None:
-    """Add a flag for every setting. Flags that are not given are absent from the result.
+) -> dict[str, argparse._ArgumentGroup]:
+    """Add a flag for every setting; returns their groups.
 
-    but: settings without a flag here.
+    Flags that are not given are absent from the result. but: settings without a flag here.
     """
     flags = {name: flag for name, flag in flags_of(kind).items() if name not in but}
     used = {flag.group for flag in flags.values()}
@@ -59,11 +63,15 @@ def add_settings(
     for name, flag in sorted(flags.items(), key=lambda each: order.index(each[1].group)):
         arguments = _arguments(name, flag, kind.model_fields[name])
         groups[flag.group].add_argument(flag_name(name), default=argparse.SUPPRESS, **arguments)
+    return groups
 
 
 def _arguments(name: str, flag: Flag, field: FieldInfo) -> dict[str, Any]:
     """What argparse is told of a setting's flag."""
-    arguments: dict[str, Any] = {"dest": name, "help": flag.help + _default_words(field, flag)}
+    arguments: dict[str, Any] = {
+        "dest": name,
+        "help": flag.help + _default_words(name, field, flag),
+    }
     if not flag.values:
         arguments["action"] = argparse.BooleanOptionalAction
         return arguments
@@ -152,12 +160,28 @@ def _in_a_line(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:].removesuffix(".")
 
 
-def _default_words(field: FieldInfo, flag: Flag) -> str:
+@cache
+def usual_values() -> Mapping[str, Any]:
+    """What a request leaves open, in the usual pipeline, by the names of settings."""
+    from entracte.binding import bind
+    from entracte.request import Request
+    from entracte.versions import DEFAULTS
+
+    bound = bind(Request("any"), DEFAULTS["2.3"])
+    shown = bound.model_dump(include=RequestFields.model_fields.keys() - {"prompt"})
+    shown |= values_from(bound.video_guidance, bound.audio_guidance)
+    return {name: value for name, value in shown.items() if len(str(value)) < LONG_DEFAULT}
+
+
+def _default_words(name: str, field: FieldInfo, flag: Flag) -> str:
     """The default of a flag, if it fits in a word or two."""
     default = field.get_default(call_default_factory=True, validated_data={})
+    if default is None and offer_of(field) is not None:
+        default = usual_values().get(name)
     if default is None or default is False or default == () or "default" in flag.help:
         return ""
-    words = " ".join(default) if isinstance(default, tuple) else str(default)
+    words = " ".join(map(str, default)) if isinstance(default, tuple) else f"{default}"
+    words = f"{default:g}" if isinstance(default, float) else words
     return f" (default: {'yes' if default is True else words})"
 
 

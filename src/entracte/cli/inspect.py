@@ -2,11 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entracte.errors import CheckpointError
+from entracte.errors import CheckpointError, MediaError
 from entracte.imports import quick_imports
 
 from .tables import add_row, plain_table
@@ -21,7 +22,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
         description="Say what model files or folders hold: version, components, parameters and "
-        "bytes, a LoRA's rank and coverage. Only headers are read.",
+        "bytes, a LoRA's rank and coverage, from their headers; of a video that `entracte` made, "
+        "its prompt and settings.",
     )
     parser.add_argument("paths", metavar="FILE", nargs="+", type=Path, help="files or folders")
     parser.add_argument("--json", action="store_true", help="print as JSON")
@@ -30,17 +32,14 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command on all paths, even after one fails. Returns the exit code."""
-    with quick_imports():
-        from entracte.checkpoints.description import describe_path
-
     if len(options.paths) == 1:
-        described: list[Description | _Refused] = [*describe_path(options.paths[0])]
+        described: list[Description | _Video | _Refused] = [*_describe(options.paths[0])]
     else:
         described = []
         for path in options.paths:
             try:
-                described += describe_path(path)
-            except CheckpointError as error:
+                described += _describe(path)
+            except (CheckpointError, MediaError) as error:
                 described.append(_Refused(path, error))
     if options.json:
         print(json.dumps([each.as_json() for each in described], indent=1))
@@ -50,9 +49,35 @@ def run(options: argparse.Namespace) -> int:
                 print()
             if isinstance(each, _Refused):
                 say(f"{each.path}: refused\n  {each.error}")
+            elif isinstance(each, _Video):
+                say(f"{each.path}: a video")
+                for name, value in each.settings.items():
+                    say(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
             else:
                 _print(each)
     return 2 if any(isinstance(each, _Refused) for each in described) else 0
+
+
+def _describe(path: Path) -> "Sequence[Description | _Video]":
+    if path.suffix.lower() == ".mp4":
+        from entracte.media.tags import read_settings_of
+
+        return [_Video(path, read_settings_of(path))]
+    with quick_imports():
+        from entracte.checkpoints.description import describe_path
+
+    return describe_path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Video:
+    """A video, and what it says it was made with."""
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "kind": "video", "settings": dict(self.settings)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +85,7 @@ class _Refused:
     """A path that cannot be described."""
 
     path: Path
-    error: CheckpointError
+    error: CheckpointError | MediaError
 
     def as_json(self) -> dict[str, Any]:
         error = {"type": type(self.error).__name__, "message": str(self.error)}

@@ -1,7 +1,7 @@
 """Existing files are overwritten only if the user says so."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -25,9 +25,12 @@ def require_absent(path: Path, force: bool, may_ask: bool = True) -> None:
         raise MediaError(f"{path} was left as it is")
 
 
-def free_name(path: Path) -> Path:
-    """`output.mp4`, or the first of `output-2.mp4`, `output-3.mp4` … that does not exist."""
-    return next(each for each in _names(path) if not each.exists())
+def free_name(path: Path, taken: Container[Path] = ()) -> Path:
+    """`output.mp4`, or the first of `output-2.mp4`, `output-3.mp4` … that does not exist.
+
+    taken: names that others will have.
+    """
+    return next(each for each in _names(path) if each not in taken and not each.exists())
 
 
 def _names(path: Path) -> Iterator[Path]:

@@ -15,7 +15,10 @@ class UsageError(EntracteError):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Shows a flag's values as in the settings, not as argparse's `X [X ...]`."""
+    """Shows a flag's values as in the settings, not as argparse's `X [X ...]`, and keeps lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         if action.nargs == "+" and isinstance(action.metavar, str):
@@ -26,9 +29,11 @@ class HelpFormatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Accepts only full flag names, and raises UsageError for unknown arguments."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, free: str = "", **options: Any) -> None:
+        """free: where the one word goes that belongs to no flag, if there may be one."""
         options.setdefault("formatter_class", HelpFormatter)
         super().__init__(**(options | {"allow_abbrev": False}))
+        self._free = free
         self.add_argument("--version", action="version", version=f"entracte {__version__}")
 
     def parse_known_args(  # type: ignore[override]
@@ -36,7 +41,14 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Like argparse's, but unknown arguments are errors."""
         options, rest = super().parse_known_args(args, namespace)
-        if rest:
+        words = [word for word in rest if not word.startswith("-")]
+        if self._free and len(rest) == len(words) == 1:
+            if self._free in vars(options):
+                self.error(f"the {self._free} is given twice")
+            setattr(options, self._free, words[0])
+        elif self._free and len(words) > 1:
+            self.error(f"unexpected argument {words[1]!r}; put the {self._free} in quotes")
+        elif rest:
             self.error(self._unknown(rest))
         return options, []
 

@@ -10,7 +10,7 @@ from entracte.imports import quick_imports
 
 from .flags import add_fields, add_model_settings
 from .overwrite import require_absent
-from .parser import whole
+from .parser import at_least_zero, whole
 from .plan_inputs import (
     HOST_OF_A_CARD,
     PUBLISHED,
@@ -89,6 +89,10 @@ def add_parser(commands: Any) -> None:
     add_model_settings(held, CHOICES)
     video = parser.add_argument_group("the video (defaults: the pipeline's)")
     add_fields(video, VIDEO_FIELDS)
+    video.add_argument("--size", metavar="WxH", help="width and height, instead of the two flags")
+    video.add_argument(
+        "--seconds", type=at_least_zero, metavar="S", help="length, instead of the number of frames"
+    )
     video.add_argument(
         "--images", type=whole(0), default=0, metavar="N", help="number of conditioning images"
     )

@@ -194,6 +194,7 @@ def build_workload(options: argparse.Namespace, model: "ModelFigures", on_gpu: b
 
     given = {name: vars(options)[name] for name in VIDEO_FIELDS}
     given["steps"] = given.pop("num_inference_steps")
+    given |= {"size": options.size, "seconds": options.seconds}
     with worded_with_flags():
         return Workload.of_sizes(
             layers=model.transformer.layers,

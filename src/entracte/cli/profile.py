@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     from entracte.trace.trace import TraceOptions
 
     from .console import print_stage_table
-    from .generate import build_request
+    from .orders import build_request
     from .tracing import check_trace_outputs, write_trace_outputs
 
     check_trace_outputs(settings)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from entracte.conditions import (
     ControlVideo,
     ExtendedVideo,
@@ -14,7 +16,7 @@ from entracte.conditions import (
 from entracte.recipes import PipelineName
 from entracte.request_fields import GuidanceFields, Pipeline, RequestFields
 
-from .base import Flag, Number
+from .base import Flag, Number, Size
 from .model import ModelSettings
 
 
@@ -26,6 +28,14 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
         tuple[str, ...],
         Flag("model", "devices that make each video together (default: --device)", "DEVICE…"),
     ] = ()
+    size: Annotated[
+        Size | None, Flag("request", "width and height, instead of the two flags", "WxH")
+    ] = None
+    seconds: Annotated[
+        float | None,
+        Flag("request", "length, instead of the number of frames", "S"),
+        Field(gt=0, le=3600),
+    ] = None
     image: Annotated[
         list[list[Number]] | None,
         Flag(
@@ -88,6 +98,9 @@ class GenerateSettings(ModelSettings, RequestFields, GuidanceFields):
             "PATH",
         ),
     ] = None
+    metadata: Annotated[
+        bool, Flag("output", "say in an mp4 what it was made from: prompt, seed and settings")
+    ] = True
     latents_path: Annotated[
         Path | None, Flag("output", "save all latents to a safetensors file", "FILE")
     ] = None

@@ -1,13 +1,10 @@
 """The residency from settings."""
 
-import math
-import re
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from entracte.errors import RequestError
 from entracte.imports import quick_imports
+from entracte.units import parse_bytes
 from entracte.validation import shown_value
 
 from .base import Number, flag_name
@@ -15,16 +12,6 @@ from .model import ModelSettings
 
 if TYPE_CHECKING:
     from entracte.residency import Residency
-
-UNITS: Mapping[str, int] = MappingProxyType(
-    {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-    | {f"{prefix}iB": 2 ** (10 * power) for power, prefix in enumerate("KMGT", start=1)}
-    | {f"{prefix}B": 10 ** (3 * power) for power, prefix in enumerate("KMGT", start=1)}
-    | {"B": 1}
-)
-
-SIZE = r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:i?B)?)\s*"
-MOST_BYTES = 2**62
 
 
 def build_residency(settings: ModelSettings) -> "Residency":
@@ -60,12 +47,10 @@ def parse_size(name: str, given: Number | None) -> int | None:
     """`24GiB`, `24G` (the same), `24GB` (powers of ten) or bytes to bytes; raises RequestError."""
     if given is None:
         return None
-    words = given if isinstance(given, str) else shown_value(given)
-    match = re.fullmatch(SIZE, words)
-    nbytes = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else math.inf
-    if nbytes > MOST_BYTES:
+    nbytes = parse_bytes(given)
+    if nbytes is None:
         shown = shown_value(given)
         raise RequestError(
             f"{flag_name(name)} takes a size such as 24GiB or 24GB" + (shown and f", not {shown}")
         )
-    return int(nbytes)
+    return nbytes

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Self
@@ -12,6 +12,7 @@ from torch import Tensor
 from entracte.errors import Cancelled
 
 from .output import open_output
+from .tags import NO_TAGS
 
 # Chunks of frames that may wait before whoever adds them has to: about 1 GiB of a GPU's pieces.
 WAITING_CHUNKS = 16
@@ -54,7 +55,13 @@ class BackgroundWriter:
         else:
             self.abandon()
 
-    def start(self, frame_rate: float, sound: Tensor, sample_rate: int) -> None:
+    def start(
+        self,
+        frame_rate: float,
+        sound: Tensor,
+        sample_rate: int,
+        tags: Mapping[str, str] = NO_TAGS,
+    ) -> None:
         """Begin to write, once the earlier video is written or has failed: frames wait for one.
 
         sound: [2, samples] float32 in -1..1. Raises what `check` does meanwhile.
@@ -64,7 +71,7 @@ class BackgroundWriter:
                 self._check()
             self._after = None
         thread = ThreadPoolExecutor(1, "video writer")
-        self._written = thread.submit(self._write, frame_rate, sound, sample_rate)
+        self._written = thread.submit(self._write, frame_rate, sound, sample_rate, tags)
         thread.shutdown(wait=False)
 
     def add(self, frames: Tensor) -> None:
@@ -103,8 +110,10 @@ class BackgroundWriter:
             except queue.Full:
                 continue
 
-    def _write(self, frame_rate: float, sound: Tensor, sample_rate: int) -> float:
-        with open_output(self._path, frame_rate, sound, sample_rate) as writer:
+    def _write(
+        self, frame_rate: float, sound: Tensor, sample_rate: int, tags: Mapping[str, str]
+    ) -> float:
+        with open_output(self._path, frame_rate, sound, sample_rate, tags) as writer:
             while (chunk := self._chunks.get()) is not None:
                 for frame in chunk.split(1):
                     self._require_wanted()

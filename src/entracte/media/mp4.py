@@ -1,6 +1,6 @@
 """An mp4 with H.264 video and AAC stereo sound."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -18,6 +18,7 @@ from entracte.errors import MediaError
 from entracte.frame_rates import exact_rate
 
 from .sound import pad_to_picture
+from .tags import NO_TAGS
 
 AUDIO_BITRATE = 192_000
 AUDIO_BLOCK = 1024
@@ -26,9 +27,13 @@ CRF = "18"
 
 @contextmanager
 def open_mp4(
-    path: Path, frame_rate: float, sound: Tensor, sample_rate: int
+    path: Path,
+    frame_rate: float,
+    sound: Tensor,
+    sample_rate: int,
+    tags: Mapping[str, str] = NO_TAGS,
 ) -> Iterator["Mp4Writer"]:
-    """A writer for a file that is complete once the block has ended.
+    """A writer for a file that is complete once the block has ended. tags: its metadata.
 
     Raises MediaError if the encoder refuses its input.
     """
@@ -36,6 +41,7 @@ def open_mp4(
     options = {"movflags": "+faststart", "movie_timescale": str(sample_rate)}
     try:
         with av.open(str(path), "w", format="mp4", options=options) as container:
+            container.metadata.update(tags)
             writer = Mp4Writer(container, exact_rate(frame_rate), sound, sample_rate)
             yield writer
             writer.end()

@@ -1,7 +1,7 @@
 """Where a video goes: an mp4 file, or a folder of frames."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ from entracte.files import require_writable, write_atomically
 
 from .frame_folder import FrameFolderWriter
 from .mp4 import open_mp4
+from .tags import NO_TAGS
 
 
 def _is_mp4(path: Path) -> bool:
@@ -42,17 +43,21 @@ def check_output(path: Path) -> None:
 
 @contextmanager
 def open_output(
-    path: Path, frame_rate: float, sound: Tensor, sample_rate: int
+    path: Path,
+    frame_rate: float,
+    sound: Tensor,
+    sample_rate: int,
+    tags: Mapping[str, str] = NO_TAGS,
 ) -> Iterator[FrameWriter]:
     """A writer for `path`, whose output appears, complete, once the block ends without an error.
 
-    sound: [2, samples] float32 in -1..1; padded with silence to the picture's length. Raises
-    MediaError if the system refuses to write, or the encoder to encode.
+    sound: [2, samples] float32 in -1..1; padded with silence to the picture's length. tags: of an
+    mp4. Raises MediaError if the system refuses to write, or the encoder to encode.
     """
     if _is_mp4(path):
         with (
             write_atomically(path) as part,
-            open_mp4(part, frame_rate, sound, sample_rate) as writer,
+            open_mp4(part, frame_rate, sound, sample_rate, tags) as writer,
         ):
             yield writer
         return

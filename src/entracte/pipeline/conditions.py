@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entracte.conditions import ImageCondition
 from entracte.media.images import fit, recompress
-from entracte.media.read_image import read_image
+from entracte.media.read_image import decode_image, read_image
 from entracte.models.calls import Call, call_plainly
 from entracte.models.connectors import Connectors, TextContext
 from entracte.models.language_model import LanguageModel
@@ -65,7 +65,11 @@ def prepare_images(images: Sequence[ImageCondition]) -> tuple[PreparedImage, ...
 
 def _prepare_image(image: ImageCondition) -> PreparedImage:
     assert image.crf is not None  # binding fills it in
-    pixels = recompress(read_image(image.path), image.crf)
+    if image.data is None:
+        read = read_image(image.path)
+    else:
+        read = decode_image(image.data, image.path.name)
+    pixels = recompress(read, image.crf)
     return PreparedImage(pixels, image.frame, image.strength)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from entracte.binding import BoundRequest
 from entracte.media.read_sound import Sound
+from entracte.media.tags import NO_TAGS, tags_of
 from entracte.models.audio_vae import AudioVae
 from entracte.models.tiling import Tiling
 from entracte.models.video_vae import VideoVae
@@ -112,7 +113,8 @@ class Decoding:
         with self._stages.note(DECODE_VIDEO):
             if writer is not None:
                 with self._trace.host_work("encode"):
-                    writer.start(request.frame_rate, begun.audio, begun.sample_rate)
+                    tags = tags_of(request) if self._outputs.tagged else NO_TAGS
+                    writer.start(request.frame_rate, begun.audio, begun.sample_rate, tags)
             done = 0
             for frames in to_host(begun.frames, begun.ahead):
                 if writer is not None:

@@ -67,8 +67,8 @@ def sized_by_source(request: Request) -> Request:
     source = request.source or request.extended
     if source is None:
         return request
-    open_ones = [request.height, request.width, request.num_frames, request.frame_rate]
-    if None not in open_ones:
+    length = request.num_frames or request.seconds
+    if None not in (request.height, request.width, length, request.frame_rate):
         return request
     facts, multiple = video_facts(source.path), request.recipe.size_multiple
     rate = exact_rate(facts.frame_rate) if request.frame_rate is None else request.frame_rate
@@ -85,6 +85,8 @@ def sized_by_source(request: Request) -> Request:
         "num_frames": (frames - 1) // TEMPORAL_SCALE * TEMPORAL_SCALE + 1 + more,
         "frame_rate": rate,
     }
+    if request.seconds is not None:
+        del found["num_frames"]
     missing = {name: value for name, value in found.items() if getattr(request, name) is None}
     return request.model_copy(update=missing)
 

@@ -18,13 +18,14 @@ from .preview import PreviewCallback
 class Outputs:
     """The wanted outputs of a run. preview: called with a small picture at every step.
 
-    video: has all frames when the run is over, and writes on.
+    video: has all frames when the run is over, and writes on. tagged: with what it was made from.
     """
 
     video: BackgroundWriter | None
     latents_path: Path | None
     keep_frames: bool
     preview: PreviewCallback | None = None
+    tagged: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,8 @@ class Workload:
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
+        size: str | None = None,
+        seconds: float | None = None,
         frame_rate: float | None = None,
         steps: int | None = None,
         images: int = 0,
@@ -145,6 +147,7 @@ class Workload:
     ) -> "Workload":
         """What a request of these sizes is, with the default guidance; None is a default too.
 
+        size, seconds: short for other fields, as in a `Request`.
         images: the first stands at the first frame, the others at later ones.
         prompts: how many have to be encoded (default: all that the pipeline looks at).
         on_gpu: whether guidance passes are computed together where `guidance_batch` is None.
@@ -157,6 +160,8 @@ class Workload:
             "height": height,
             "width": width,
             "num_frames": num_frames,
+            "size": size,
+            "seconds": seconds,
             "frame_rate": frame_rate,
             "num_inference_steps": steps,
             "guidance_batch": guidance_batch,

@@ -20,6 +20,7 @@ from .plan import SLOTS, Plan, RankShare, Sizes, make_plan, spread
 from .policy import (
     AUTO,
     MODES,
+    Auto,
     ComponentPolicy,
     Mode,
     Place,
@@ -56,6 +57,7 @@ __all__ = [
     "Adapter",
     "AdapterLayout",
     "AdapterSource",
+    "Auto",
     "Backend",
     "BlockRun",
     "BlockWeights",

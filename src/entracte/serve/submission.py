@@ -20,7 +20,7 @@ from entracte.request_fields import (
     http_name,
     values_from,
 )
-from entracte.sampling.lengths import TIME
+from entracte.sampling.lengths import frame_count
 
 from .errors import RequestRefused, UnknownModel
 from .fields import LoraField, VideoFields
@@ -94,7 +94,7 @@ def resolve(
     frames = fields.num_frames
     if frames is None:
         seconds = settings.default_seconds if fields.seconds is None else fields.seconds
-        frames = max(1, round(seconds * fps / TIME)) * TIME + 1
+        frames = frame_count(seconds, fps)
     else:
         seconds = round(frames / fps, 2)
     _require_length(frames, fps, settings)
