@@ -32,7 +32,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, free: str = "", **options: Any) -> None:
         """free: where the one word goes that belongs to no flag, if there may be one."""
         options.setdefault("formatter_class", HelpFormatter)
-        super().__init__(**(options | {"allow_abbrev": False}))
+        # A command's own --version wins over the one below.
+        super().__init__(**(options | {"allow_abbrev": False, "conflict_handler": "resolve"}))
         self._free = free
         self.add_argument("--version", action="version", version=f"entracte {__version__}")
 
