@@ -20,6 +20,7 @@ from entracte.machine.torch_device import pick_device, pick_devices
 from entracte.media.background_writer import BackgroundWriter
 from entracte.media.output import check_output
 from entracte.models.kernels import Kernels
+from entracte.notices import Notice
 from entracte.parallel import Parallel
 from entracte.pipeline.bits import notices_of_bits
 from entracte.pipeline.following import OpenFollowing
@@ -302,6 +303,9 @@ class Engine:
         resolved = prepared.resolved
         layouts = self._planner.layouts(resolved, predicted=self._member.leads)
         notices = resolved.weights.notices + prepared.given.notices
+        if self.source.precision == "fp8":
+            notices += (Notice(Path("precision fp8"), "approximate: products are in float8"),)
+            trace.count("approximate_products_in_float8", 1)
         shares = {}
         if self._member.leads:
             dtype = self._model.dtype

@@ -142,6 +142,8 @@ def run(options: argparse.Namespace) -> None:
             shown["group"] = group_json(group)
         print(json.dumps(decision_json(decision) | shown, indent=1))
         return
+    if options.precision == "fp8":
+        say("precision: fp8, approximate: the transformer's blocks multiply in float8")
     print_plan(decision, hardware, load, group)
     if options.svg is not None:
         say(f"wrote {options.svg}")
