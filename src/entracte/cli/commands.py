@@ -67,7 +67,11 @@ def main_parser(words: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(
-        metavar="COMMAND", required=True, help=argparse.SUPPRESS, parser_class=Parser
+        prog="entracte",
+        metavar="COMMAND",
+        required=True,
+        help=argparse.SUPPRESS,
+        parser_class=Parser,
     )
     named = next(iter(words), "-")
     if named in COMMANDS:
