@@ -10,7 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from entracte import Engine, Guidance, LoraSpec, Request, Residency, SoundCondition, SourceVideo
+from entracte import (
+    ControlVideo,
+    Engine,
+    ExtendedVideo,
+    Guidance,
+    LoraSpec,
+    Request,
+    Residency,
+    SoundCondition,
+    SourceVideo,
+)
 from entracte.errors import BudgetError, Cancelled, DeviceFault, OutOfMemory, ResidencyError
 from entracte.models.kernels import Kernels
 from entracte.residency import Backend
@@ -152,12 +162,18 @@ def test_every_mode_gives_the_same_bits_without_reading_again(
         *(slow("hq", "host", 36), slow("hq", "simulated", 8)),
         *(slow("keyframes", "host", 4), slow("keyframes", "simulated", 2)),
         *(slow("retake", "host", 4), slow("retake", "simulated", 2)),
+        *(slow("extend", "host", 4), slow("extend", "simulated", 2)),
+        *(slow("ic-lora", "host", 4), slow("ic-lora", "simulated", 2)),
         *(slow("audio-to-video", "host", 4), slow("audio-to-video", "simulated", 2)),
         *(slow("distilled-one-stage", "host", 4), slow("distilled-one-stage", "simulated", 2)),
     ],
 )
 def test_every_recipe_gives_the_same_bits_in_every_mode(
-    engines: dict[str, Engine], pipeline: str, backend: str, count: int
+    engines: dict[str, Engine],
+    user_loras: tuple[LoraSpec, ...],
+    pipeline: str,
+    backend: str,
+    count: int,
 ) -> None:
     """Of `hq`, both acts have merged weights, and not the same ones; of others, none may have."""
     values: dict[str, object] = {"pipeline": pipeline}
@@ -165,7 +181,12 @@ def test_every_recipe_gives_the_same_bits_in_every_mode(
         values["sound"] = SoundCondition(SOUND)
     if pipeline == "retake":
         values["source"] = SourceVideo(RETAKE, 0.2, 0.3)
-    if pipeline.startswith(("distilled", "retake")):
+    if pipeline == "extend":
+        values |= {"extended": ExtendedVideo(RETAKE, 0.3, 0.3), "num_frames": 33}
+    if pipeline == "ic-lora":
+        weighed = ControlVideo(RETAKE, attention=0.5, mask=RETAKE)
+        values |= {"controls": [weighed], "loras": user_loras[:1]}
+    if pipeline.startswith(("distilled", "retake", "extend", "ic-lora")):
         values["num_inference_steps"] = None
     engine = engines[backend]
     engine.configure(Residency())
