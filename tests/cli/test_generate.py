@@ -164,7 +164,7 @@ def test_the_official_flag_names(demo_model: Path, tmp_path: Path) -> None:
         (["--frame-rate", "0"], "--frame-rate: must be at least 0.1"),
         (["--frame-rate", "24/0"], "--frame-rate: must be a number, or a fraction such as"),
         (["--prompt", "caf\udce9"], "--prompt: is not Unicode text at character 4"),
-        (["--image", "https://a.example/b.png"], "path: is a URL; images are read from files"),
+        (["--image", "https://a.example/b.png"], "path: is a URL; media are read from files"),
         (["--seed", "-4"], "--seed: must be at least 0, not -4"),
         (["--seed", "random"], "--seed: must be a whole number, not 'random'"),
         (["--mode", "fast"], "--mode: must be auto, resident, fused, snapshot, dynamic, original"),

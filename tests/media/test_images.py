@@ -308,7 +308,7 @@ def test_threads_leave_warnings_as_they_were() -> None:
     "path", ["https://a.example/b.png", "http://a/b", "data:image/png;base64,"]
 )
 def test_urls_are_no_paths(path: str) -> None:
-    with pytest.raises(RequestError, match="path: is a URL; images are read from files"):
+    with pytest.raises(RequestError, match="path: is a URL; media are read from files"):
         ImageCondition(path=path, frame=0)
     with pytest.raises(RequestError, match="is a URL"):
         ImageCondition(path=Path(path), frame=0)
