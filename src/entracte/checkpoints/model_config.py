@@ -8,7 +8,7 @@ from typing import Any
 
 from entracte.errors import CheckpointError
 
-from .parts import DURATION_HEAD, Weights, components_of, full_keys, is_checkpoint, part_of
+from .parts import DURATION_HEAD, PARTS, Weights, components_of, full_keys, is_checkpoint, part_of
 from .published_sizes import LISTED, published_keys, published_listing
 from .versions import version_name
 
@@ -40,8 +40,8 @@ def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
     versions: dict[str, object] = {}
     for file in files:
         if is_checkpoint(file.config):
-            versions.setdefault(version_name(file.metadata, file.config, file.path), file.path)
             config.update(_own_config(file))
+            versions.setdefault(version_name(file.metadata, file.config, file.path), file.path)
     if len(versions) > 1:
         named = ", ".join(f"{path} is LTX-{name}" for name, path in versions.items())
         raise CheckpointError(f"these files are of different versions: {named}")
@@ -64,6 +64,11 @@ def model_config(files: Sequence[Weights]) -> tuple[str, dict[str, Any]]:
 
 def _own_config(file: Weights) -> Mapping[str, Any]:
     """What a file's config says of its own tensors; a duration head's has more."""
+    for name in {part.config for part in PARTS}:
+        if not isinstance(file.config.get(name, {}), dict):
+            raise CheckpointError(
+                f"{file.path}: the part {name} of its config is not a JSON object"
+            )
     if any(key.startswith(DURATION_HEAD) for key in file.tensors):
         return {name: part for name, part in file.config.items() if name != TRANSFORMER}
     return file.config

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from entracte.errors import CheckpointError
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
@@ -67,21 +66,9 @@ def open_checkpoint(files: Sequence[TensorFile]) -> tuple[ModelVersion, dict[str
             located[parameter] = Located(file, key)
             configs[part.component] = part.config
     return VERSIONS[name], {
-        component: ComponentSource(
-            component, _part_of_config(config, configs[component], located), located
-        )
+        component: ComponentSource(component, config.get(configs[component], {}), located)
         for component, located in tensors.items()
     }
-
-
-def _part_of_config(
-    config: Mapping[str, Any], name: str, located: Mapping[str, Located]
-) -> Mapping[str, Any]:
-    found = config.get(name, {})
-    if not isinstance(found, dict):
-        path = next(iter(located.values())).file.path
-        raise CheckpointError(f"{path}: the part {name} of its config is not a JSON object")
-    return found
 
 
 def is_upsampler(file: TensorFile) -> bool:
