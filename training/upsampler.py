@@ -28,11 +28,11 @@ NAME = "upsampler"
 class Settings:
     """height, width: of stage 1."""
 
-    clips: int = 4
+    clips: int = 8
     height: int = 128
     width: int = 192
     frames: int = 49
-    loop: Loop = Loop(learning_rate=2e-3)  # noqa: RUF009
+    loop: Loop = Loop(learning_rate=2e-3, muon=True)  # noqa: RUF009
 
 
 SETTINGS = Settings()
