@@ -48,12 +48,12 @@ class Settings:
     objects: how much more tokens count in which objects are. audio: the weight of its error.
     """
 
-    pool: int = 4096
-    large_pool: int = 1024
+    pool: int = 2048
+    large_pool: int = 512
     at_once: int = 32
     refresh: int = 16
-    small: int = 64
-    large: int = 16
+    small: int = 48
+    large: int = 12
     noised: int = 4
     turns: int = 4
     no_prompt: float = 0.12
@@ -223,8 +223,8 @@ def fit(run: Run, settings: Settings = SETTINGS, fast: bool | None = None) -> Mo
     model = Model().to(run.device)
     encoders = Encoders(run.folder, run.device)
     fast = run.device.type == "cuda" if fast is None else fast
+    # One shape is compiled, that of most steps: each takes a minute of a run.
     compiled = torch.compile(block_states, dynamic=False) if fast else block_states
-    run_text = torch.compile(model.text, dynamic=False) if fast else model.text
     where = places(model.transformer, run.device)
     nothing = unconditional(tokenizer).to(run.device)
     generator = torch.Generator().manual_seed(run.seed)
@@ -262,13 +262,13 @@ def fit(run: Run, settings: Settings = SETTINGS, fast: bool | None = None) -> Mo
         which = count + torch.randint(len(nothing), (len(rows),), generator=generator)
         rows = torch.where(ignored, which, rows).to(run.device, non_blocking=True)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=fast):
-            told = run_text(torch.cat([ids, nothing]))
+            told = model.text(torch.cat([ids, nothing]))
             contexts = told[0][rows], told[1][rows]
             batch = noisy_batch(
                 clips.repeated(settings.noised), contexts, where[large, key], key, settings
             )
-            # Steps with a keyframe are too few to compile anything for them.
-            return flow_losses(model, batch, settings, compiled if key is None else block_states)
+            usual = key is None and not large
+            return flow_losses(model, batch, settings, compiled if usual else block_states)
 
     held_out = encode(
         encoders, tokenizer, STAGE_1, 1 if run.smoke else 8, HELD_OUT_SEED, run.device, "heldout"

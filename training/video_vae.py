@@ -7,7 +7,7 @@ meanwhile stays right.
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,7 @@ class Settings:
 
 
 SETTINGS = Settings()
+DECODER_SETTINGS = replace(SETTINGS, clips=6, stills=32)
 SMOKE = Settings(height=32, width=64, frames=25, clips=1, stills=1)
 
 KINDS = ("small", "window", "small", "window", "still")
@@ -187,7 +188,8 @@ def latent_noise(pixels: Tensor) -> Tensor:
 
 def fit(run: Run, decoder_only: bool = False) -> VideoVae:
     """Train for one run, from the checkpoint in its folder if there is one."""
-    settings = SMOKE if run.smoke else SETTINGS
+    settings = DECODER_SETTINGS if decoder_only else SETTINGS
+    settings = SMOKE if run.smoke else settings
     vae = placed(new_video_vae(), run.device)
     vae.encoder.requires_grad_(not decoder_only)
     fast = run.device.type == "cuda"
