@@ -15,8 +15,8 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: $(READY)
 	$(BIN)/entracte demo-model demo-model
 	$(BIN)/entracte generate --model demo-model --output-path demo.mp4 --force \
-		--prompt "A lighthouse at dusk, waves breaking on the rocks, a foghorn far away" \
-		--height 256 --width 384 --num-frames 49 --num-inference-steps 8
+		--prompt "A big shiny red ball bounces on the beach. Each bounce makes a knock." \
+		--height 256 --width 384 --num-frames 49 --num-inference-steps 15
 
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 

@@ -7,10 +7,6 @@ from typing import Any
 
 from .terminal import say
 
-# Whether the trained model is written unless --random says otherwise.
-TRAINED = False
-
-
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
@@ -21,8 +17,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="the folder; created if missing")
     parser.add_argument(
         "--random",
-        action=argparse.BooleanOptionalAction,
-        default=not TRAINED,
+        action="store_true",
         help="fixed random weights instead of trained ones: coloured noise",
     )
     parser.add_argument(
