@@ -99,7 +99,7 @@ def _write_checkpoint(trained: Path, model: Model, path: Path) -> None:
 def in_float8(tensors: dict[str, Tensor], linears: set[str]) -> dict[str, Tensor]:
     """Tensors with the weights of linears as float8 and a scale, of which the largest is 448."""
     found = dict(tensors)
-    for name in linears:
+    for name in sorted(linears):
         weight = tensors[f"{name}.weight"].float()
         scale = weight.abs().max().clamp(min=1e-12) / torch.finfo(FLOAT8).max
         found[f"{name}.weight"] = (weight / scale).to(FLOAT8)

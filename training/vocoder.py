@@ -82,9 +82,13 @@ def generate(vocoder: Vocoder, mel: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectral(made: Tensor, wanted: Tensor, settings: Settings) -> Tensor:
-    """How magnitudes of spectra differ, relative and as logarithms (arXiv 1910.11480)."""
+    """How magnitudes of spectra differ, relative and as logarithms (arXiv 1910.11480): of left,
+    right, and both together, which would be silent if one were the other's negative.
+    """
     total = made.new_zeros(())
-    made, wanted = made.flatten(0, 1), wanted.flatten(0, 1)
+    made, wanted = (
+        torch.cat([each, each.mean(1, keepdim=True)], 1).flatten(0, 1) for each in (made, wanted)
+    )
     for fft in settings.ffts:
         window = torch.hann_window(fft, device=made.device)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .terminal import say
 
+
 def add_parser(commands: Any) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
