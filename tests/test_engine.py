@@ -288,7 +288,7 @@ def test_an_ic_lora_without_a_reference(engine: Engine, demo_model: Path, tmp_pa
     path = tmp_path / "ic.safetensors"
     save_file(load_file(demo_model / DISTILLED_LORA), path, {"reference_downscale_factor": "2"})
     (notice,) = engine.prepare(small(loras=(LoraSpec(path),))).resolved.weights.notices
-    assert "IC-LoRA" in notice.message
+    assert "look at a control video" in notice.message
 
 
 @pytest.mark.gpu

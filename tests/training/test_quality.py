@@ -45,7 +45,7 @@ def test_a_row_has_every_figure_and_counts_what_is_not_heard() -> None:
     figures = rated(Judge().eval(), scenes, silent)
     assert figures["seconds"] == 1
     assert figures["events"] == 0 or figures["onset ms"] == 250
-    assert math.isnan(figures["first frame dB"])
+    assert math.isnan(figures["given dB"])
 
 
 def test_psnr_of_a_step_of_one() -> None:
