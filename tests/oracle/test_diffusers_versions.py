@@ -13,7 +13,7 @@ from entracte.models.connectors import TextContext
 from entracte.models.registry import LTX_2_0, LTX_2_5, ModelVersion
 from tests.components import load_component
 
-from .oracle import FLOAT32, distance
+from .oracle import FLOAT32, distance, witness_velocities
 from .pack import CPU, VersionPack
 
 OF_2_5 = {
@@ -67,17 +67,6 @@ def test_velocities(
         mask = pack[f"{call}.video.keyframes_mask"]
         marked, marks = int(mask.sum()), {"video_keyframes_mask": mask}
     (velocity,) = ours(replace(video, pictures=((0, marked),)), audio)
-    witnessed = theirs(
-        hidden_states=video.latent,
-        audio_hidden_states=audio.latent,
-        encoder_hidden_states=context.video,
-        audio_encoder_hidden_states=context.audio,
-        timestep=video.sigma * 1000,
-        sigma=video.sigma * 1000,
-        video_coords=pack[f"{call}.video.positions"],
-        audio_coords=pack[f"{call}.audio.positions"],
-        return_dict=False,
-        **marks,
-    )
+    witnessed = witness_velocities(theirs, pack, call, (video, audio), context, **marks)
     assert distance(velocity.video, witnessed[0]) < FLOAT32
     assert distance(velocity.audio, witnessed[1]) < FLOAT32

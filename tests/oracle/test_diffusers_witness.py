@@ -6,14 +6,13 @@ official one, and ours, takes scale and shift from the first and the gate from t
 """
 
 import pytest
-import torch
 from diffusers import LTX2VideoTransformer3DModel
 
 from entracte.checkpoints.diffusers_names import transformer_to_published
 from entracte.models.transformer import Pass, Transformer
 
 from ..diffusers_models import diffusers_transformer
-from .oracle import FLOAT32, Oracle, distance
+from .oracle import FLOAT32, Oracle, distance, witness_velocities
 
 BLOCK = frozenset([1])
 
@@ -54,19 +53,8 @@ def test_velocities(
     options: dict,
 ) -> None:
     context = oracle.context("w10 w11 w12")
-    video, audio = oracle.inputs(call, float32_transformer, [context], torch.float32)
+    video, audio = oracle.inputs(call, float32_transformer, [context])
     (ours,) = float32_transformer(video, audio, [evaluated])
-    theirs = witness(
-        hidden_states=video.latent,
-        audio_hidden_states=audio.latent,
-        encoder_hidden_states=context.video.float(),
-        audio_encoder_hidden_states=context.audio.float(),
-        timestep=video.sigma * 1000,
-        sigma=video.sigma * 1000,
-        video_coords=oracle[f"{call}.video.positions"],
-        audio_coords=oracle[f"{call}.audio.positions"],
-        return_dict=False,
-        **options,
-    )
+    theirs = witness_velocities(witness, oracle, call, (video, audio), context, **options)
     assert distance(ours.video, theirs[0]) < FLOAT32
     assert distance(ours.audio, theirs[1]) < FLOAT32

@@ -50,7 +50,7 @@ def test_forwards(
     phase = engine.prepare(oracle.request(name)).resolved.phases[0]
     passes = list(phase.guidance.passes().values())
     with torch.device("cpu"):
-        given = oracle.inputs(f"{name}.forward.0", on_gpu, oracle.contexts(name), torch.bfloat16)
+        given = oracle.inputs(f"{name}.forward.0", on_gpu, oracle.contexts(name))
     inputs = [moved(each) for each in given]
 
     def forward(run: RunBlocks) -> list[Tensor]:

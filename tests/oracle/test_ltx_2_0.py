@@ -89,17 +89,7 @@ def test_unguided_forwards(
 @pytest.mark.parametrize("name", CASES)
 def test_noise_and_levels(pack: VersionPack, name: str) -> None:
     """Bit for bit."""
-    request = pack.resolved(name)
-    source, draws = NoiseSource(request.request.seed), 0
-    for phase in request.phases:
-        levels = torch.tensor(phase.sigmas)
-        assert torch.equal(levels, pack[f"{name}.{phase.phase.name}.sigmas"])
-        tokens = phase.grid.tokens + request.appended_tokens(phase)
-        for size in noise_sizes(tokens, 128, request.request.audio_tokens):
-            recorded, drawn = f"{name}.noise.{draws}", source.draw(*size)
-            if recorded in pack.names:
-                assert torch.equal(drawn, pack[recorded])
-            draws += 1
+    pack.assert_noise_alike(name, pack.resolved(name))
 
 
 @pytest.mark.parametrize("name", ["t2v", "i2v", "distilled", "distilled_i2v", "hq"])

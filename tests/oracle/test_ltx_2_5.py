@@ -87,7 +87,7 @@ def test_text_features_in_float32(pack: VersionPack, sources: dict) -> None:
 def test_tokens(pack: VersionPack, sources: dict) -> None:
     """The tokenizer is in the file, and does not set the start token itself."""
     tokenizer = Tokenizer(sources["tokenizer"], 300)
-    long = tokenizer.encode(pack._expected["long_prompt"])
+    long = tokenizer.encode(pack.expected["long_prompt"])
     assert long.tolist() == pack["module.text_encoder.long.input_ids"][0].tolist()
 
 
@@ -115,16 +115,7 @@ def test_noise_levels_and_marks(pack: VersionPack, name: str) -> None:
     """Bit for bit; the first frame's tokens stand for a picture, those of images do not."""
     resolved = pack.resolved(name)
     assert [each.crf for each in resolved.request.images] == [18] * len(resolved.request.images)
-    source, draws = NoiseSource(resolved.request.seed), 0
-    for phase in resolved.phases:
-        levels = torch.tensor(phase.sigmas)
-        assert torch.equal(levels, pack[f"{name}.{phase.phase.name}.sigmas"])
-        tokens = phase.grid.tokens + resolved.appended_tokens(phase)
-        for size in noise_sizes(tokens, 128, resolved.request.audio_tokens):
-            recorded, drawn = f"{name}.noise.{draws}", source.draw(*size)
-            if recorded in pack.names:
-                assert torch.equal(drawn, pack[recorded])
-            draws += 1
+    pack.assert_noise_alike(name, resolved)
     pack.assert_begins_alike(name, resolved)
     ((start, stop),) = pack.begin(name, resolved)[0].pictures
     mask = pack[f"{name}.forward.0.video.keyframes_mask"][0, :, 0]

@@ -36,7 +36,7 @@ def components():
 def test_transformer(oracle: Oracle, float32_transformer: Transformer, rows_at_once: int) -> None:
     call = "module.transformer"
     context = TextContext(oracle[f"{call}.video.context"], oracle[f"{call}.audio.context"])
-    inputs = oracle.inputs(call, float32_transformer, [context], torch.float32)
+    inputs = oracle.inputs(call, float32_transformer, [context])
     velocities = float32_transformer(*inputs, list(PASSES.values()), rows_at_once=rows_at_once)
     for name, velocity in zip(PASSES, velocities, strict=True):
         assert distance(velocity.video, oracle[f"{call}.{name}.video.velocity"]) < FLOAT32

@@ -70,11 +70,7 @@ def test_forwards(
     assert phase.phase.guided == guided
     passes = list(phase.guidance.passes().values())
     for call in range(1 if guided else 4):
-        inputs = list(
-            oracle.inputs(
-                f"{name}.forward.{call}", transformer, oracle.contexts(name), torch.bfloat16
-            )
-        )
+        inputs = list(oracle.inputs(f"{name}.forward.{call}", transformer, oracle.contexts(name)))
         if guided:
             inputs[0] = replace(inputs[0], latent=inputs[0].latent.contiguous())
         velocities = transformer(*inputs, passes, rows_at_once=rows_at_once)

@@ -28,9 +28,7 @@ def test_forwards(
     phase = engine.prepare(oracle.request(name)).resolved.phases[0]
     guided = name != "distilled"
     passes = list(phase.guidance.passes().values())
-    inputs = list(
-        oracle.inputs(f"{name}.forward.0", transformer, oracle.contexts(name), torch.bfloat16)
-    )
+    inputs = list(oracle.inputs(f"{name}.forward.0", transformer, oracle.contexts(name)))
     if guided:
         inputs[0] = replace(inputs[0], latent=inputs[0].latent.contiguous())
 

@@ -1,19 +1,15 @@
 """The recorded cases of further recipes through the engine, and their noise and noise levels."""
 
-import json
 import wave
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from entracte import (
     ControlVideo,
     Engine,
-    Guidance,
     ImageCondition,
     LoraSpec,
     Request,
@@ -25,14 +21,14 @@ from entracte.models.audio_vae import AudioVae
 from entracte.models.mel import log_mel
 from entracte.pipeline.conditions import EncodedImage
 from entracte.pipeline.given import encode_sound
-from entracte.pipeline.latents import Latents, empty_latents, noise_sizes, prepare_latents
+from entracte.pipeline.latents import Latents, empty_latents, prepare_latents
 from entracte.pipeline.references import EncodedControl
 from entracte.sampling.noise import NoiseSource, WhitenedNoise
 from entracte.sampling.res_2s import MIDDLE_SEED, STEP_SEED
 from entracte.sampling.tokens import KeptPart
 from tests.components import load_component
 
-from .oracle import ROOT, distance
+from .oracle import ROOT, Recorded, distance, request_of
 
 DATA = ROOT.parent / "pipelines"
 LORAS = {
@@ -71,20 +67,11 @@ CASES = (*CASES, *IC_LORA_CASES)
 QUICK = ("hq", "a2v_image", "retake_video_only")
 
 
-class Pack:
-    """Reads `expected.safetensors` and `expected.json`."""
+class Pack(Recorded):
+    """The recorded cases of further recipes."""
 
     def __init__(self) -> None:
-        self._file = safe_open(DATA / "expected.safetensors", "pt")
-        self._expected = json.loads((DATA / "expected.json").read_text())
-        self.names = {*self._file.keys(), *self._expected["aliases"]}
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._file.get_tensor(self._expected["aliases"].get(name, name))
-
-    def case(self, name: str) -> dict[str, Any]:
-        case: dict[str, Any] = self._expected["cases"][name]
-        return case
+        super().__init__(DATA)
 
     def first_calls(self, name: str) -> list[int]:
         """Of every act, the number of the first call of the transformer."""
@@ -96,30 +83,18 @@ class Pack:
         )
         return [call for call in calls if call == 0 or call - 1 not in calls]
 
-    def tolerance(self, case: str, name: str) -> float:
-        """Three times what the official code moves by on another CPU, at least 2 %."""
-        return max(2e-2, 3 * self._expected["sensitivity"][case][name])
-
     def request(self, name: str) -> Request:
         case = self.case(name)
         if case["pipeline"] == "retake":
             return retake(case)
         half = case.get("skip_stage_2", False)
         pipeline = "ic-lora-one-stage" if half else PIPELINES[case["pipeline"]]
-        return Request(
-            prompt=case["prompt"],
-            negative_prompt=case.get("negative_prompt"),
+        return request_of(
+            case,
             pipeline=pipeline,
             height=case["height"] // (2 if half else 1),
             width=case["width"] // (2 if half else 1),
-            num_frames=case["num_frames"],
-            frame_rate=case["frame_rate"],
-            num_inference_steps=case.get("num_inference_steps"),
-            seed=case["seed"],
-            images=tuple(
-                ImageCondition(IMAGES[path], frame, strength, crf)
-                for path, frame, strength, crf in case["images"]
-            ),
+            images=tuple(ImageCondition(IMAGES[path], *how) for path, *how in case["images"]),
             loras=tuple(
                 LoraSpec(LORAS[path], strength) for path, strength in case.get("loras", ())
             ),
@@ -127,8 +102,6 @@ class Pack:
             sound=SoundCondition(DATA / case["audio"], case["audio_start_time"])
             if "audio" in case
             else None,
-            video_guidance=guidance(case.get("video_guidance")),
-            audio_guidance=guidance(case.get("audio_guidance")),
         )
 
 
@@ -149,23 +122,10 @@ def retake(case: dict[str, Any]) -> Request:
     """Of the distilled ones, the recipe has the distilled LoRA, which the case lists."""
     remake = {(True, True): "both", (False, True): "sound", (True, False): "picture"}
     made = remake[case["regenerate_video"], case["regenerate_audio"]]
-    return Request(
-        prompt=case["prompt"],
-        negative_prompt=case["negative_prompt"],
+    return request_of(
+        case,
         pipeline="retake" if case["distilled"] else "retake-guided",
-        num_inference_steps=case["num_inference_steps"],
-        seed=case["seed"],
         source=SourceVideo(DATA / case["video"], case["start_time"], case["end_time"], made),
-        video_guidance=guidance(case.get("video_guidance")),
-        audio_guidance=guidance(case.get("audio_guidance")),
-    )
-
-
-def guidance(given: dict[str, Any] | None) -> Guidance | None:
-    if given is None:
-        return None
-    return Guidance(
-        cfg=given["cfg"], stg=given["stg"], rescale=given["rescale"], modality=given["mod"]
     )
 
 
@@ -301,19 +261,7 @@ def test_sound_as_it_is_heard(pack: Pack, engine: Engine, name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_noise_and_levels(pack: Pack, engine: Engine, name: str) -> None:
     """Bit for bit, and the noise of the sampler, too."""
-    resolved = engine.prepare(pack.request(name)).resolved
-    request = resolved.request
-    source, draws = NoiseSource(request.seed), 0
-    for phase in resolved.phases:
-        levels = torch.tensor(phase.sigmas)
-        assert torch.equal(levels, pack[f"{name}.{phase.phase.name}.sigmas"])
-        tokens = phase.grid.tokens + resolved.appended_tokens(phase)
-        for size in noise_sizes(tokens, 128, request.audio_tokens):
-            recorded = f"{name}.noise.{draws}"
-            drawn = source.draw(*size)
-            if recorded in pack.names:
-                assert torch.equal(drawn, pack[recorded])
-            draws += 1
+    pack.assert_noise_alike(name, engine.prepare(pack.request(name)).resolved)
     cpu = torch.device("cpu")
     middle, step = WhitenedNoise(MIDDLE_SEED, cpu), WhitenedNoise(STEP_SEED, cpu)
     for number, noise in enumerate((middle, middle, step, step)):
