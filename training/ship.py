@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from entracte.checkpoints.recognise import METADATA_MARK
+from entracte.checkpoints.write_safetensors import with_layers
 from entracte.models import audio_vae, upsampler, video_vae, vocoder
 from entracte.models.audio_vae import AudioVae
 from entracte.models.upsampler import Upsampler
@@ -91,9 +91,8 @@ def _write_checkpoint(trained: Path, model: Model, path: Path) -> None:
         "config": json.dumps(config),
         "model_version": "2.3.0",
         "license": "Apache-2.0",
-        METADATA_MARK: json.dumps({"format_version": "1.0", "layers": said}),
     }
-    save_file(tensors, path, metadata)
+    save_file(tensors, path, with_layers(metadata, said))
 
 
 def in_float8(tensors: dict[str, Tensor], linears: set[str]) -> dict[str, Tensor]:

@@ -166,6 +166,8 @@ TWO_STAGES = (
     Phase("stage2", divisor=1, sigmas=REFINEMENT, guided=False, distilled=1.0),
 )
 
+ONE_SHORT = (Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=1.0),)
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
@@ -238,7 +240,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 label="Part anew",
                 description="One short act makes a part of a given video anew, with the distilled "
                 "LoRA.",
-                phases=(Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=1.0),),
+                phases=ONE_SHORT,
                 audio_phase=0,
                 size_multiple=32,
                 needs="source",
@@ -260,7 +262,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 label="Longer",
                 description="One short act makes a given video longer, at its end or its "
                 "beginning, with the distilled LoRA.",
-                phases=(Phase("stage1", divisor=1, sigmas=DISTILLED, guided=False, distilled=1.0),),
+                phases=ONE_SHORT,
                 audio_phase=0,
                 size_multiple=32,
                 needs="extend",

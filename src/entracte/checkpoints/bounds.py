@@ -12,18 +12,18 @@ MOST = 10**6
 LONGEST = 1000
 DEEPEST = 12
 
-BLOCKS = "transformer_blocks."
+BLOCKS = "transformer_blocks"
 
 
 def check_config(source: ComponentSource) -> None:
     """Raise CheckpointError if a config is out of bounds, or declares too many layers."""
     if source.name == "transformer":
         layers = source.config.get("num_layers")
-        found = {name.split(".")[1] for name in source.tensors if name.startswith(BLOCKS)}
-        if layers != len(found):
+        found = source.block_count(BLOCKS)
+        if layers != found:
             raise CheckpointError(
                 f"transformer: its config has num_layers={layers!r:.40}, and its weights have "
-                f"{len(found)} blocks"
+                f"{found} blocks"
             )
     _check(source.name, source.config, len(source.tensors), 0)
 

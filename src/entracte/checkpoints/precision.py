@@ -43,8 +43,7 @@ def _weights(transformer: ComponentSource, blocks: str) -> dict[str, Mapping[str
             if multiplies(tensors[name].info.format)
             and all(length % PRODUCT_MULTIPLE == 0 for length in tensors[name].info.shape)
         }
-    numbers = [name.split(".")[1] for name in tensors if name.startswith(f"{blocks}.")]
-    count = 1 + max(map(int, numbers), default=-1)
+    count = transformer.block_count(blocks)
     found = {
         name: float8_parts(name, each.info.shape, blocks, count) for name, each in tensors.items()
     }

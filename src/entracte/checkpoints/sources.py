@@ -97,6 +97,12 @@ class ComponentSource:
     def parameters(self) -> int:
         return sum(located.info.parameters for located in self.tensors.values())
 
+    def block_count(self, blocks: str) -> int:
+        """How many blocks its tensors have in the list of this name."""
+        prefix = f"{blocks}."
+        numbers = (name.removeprefix(prefix) for name in self.tensors if name.startswith(prefix))
+        return len({number.partition(".")[0] for number in numbers})
+
     def computed_bytes(self, itemsize: int) -> int:
         """Of its weights as they are computed with. itemsize: bytes of a number of the dtype."""
         small = sum(self.tensors[name].info.parameters for name in self.float8)

@@ -3,7 +3,7 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .terminal import say
 
@@ -33,17 +33,24 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Carry out the command."""
-    from entracte.synthetic.demo import write_demo_model
-    from entracte.synthetic.demo_versions import write_demo_version
-    from entracte.synthetic.trained import write_trained_model
-
-    if options.version != "2.3":
-        files = write_demo_version(options.folder, options.version)
-    else:
-        write = write_demo_model if options.random else write_trained_model
-        files = write(options.folder)
+    files = _write(options.folder, options.version, options.random)
     if options.json:
         print(json.dumps({"files": [{"path": str(p), "bytes": p.stat().st_size} for p in files]}))
         return
     for path in files:
         say(f"{path.stat().st_size:>12,}  {path}")
+
+
+def _write(folder: Path, version: Literal["2.0", "2.3", "2.5"], random: bool) -> list[Path]:
+    # What makes random weights imports torch, which takes longer than to unpack trained ones.
+    if version != "2.3":
+        from entracte.synthetic.demo_versions import write_demo_version
+
+        return write_demo_version(folder, version)
+    if random:
+        from entracte.synthetic.demo import write_demo_model
+
+        return write_demo_model(folder)
+    from entracte.synthetic.trained import write_trained_model
+
+    return write_trained_model(folder)

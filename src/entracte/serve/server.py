@@ -12,10 +12,10 @@ from types import FrameType
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
+from entracte.checkpoints.model_header import ModelHeader
 from entracte.config.opening import read_header
 from entracte.config.serve import ServeSettings
 from entracte.errors import RequestError
-from entracte.request import Request
 from entracte.serve.workers.engine_factory import OpenEngine
 
 from .errors import RequestRefused, ServerError
@@ -67,11 +67,8 @@ def open_service(settings: ServeSettings, log: FilteringBoundLogger) -> Service:
     """Open the service; raises EntracteError for wrong settings, or a model that cannot be run."""
     check(settings)
     model = read_header(settings)
-    try:
-        usual = usual_request(settings, model)
-    except RequestRefused as error:
-        raise RequestError(f"the default video cannot be made: {error.message}") from None
-    runner_of = None if settings.workers == "elsewhere" else _opener(settings, usual)
+    opener = _opener(settings, model)
+    runner_of = None if settings.workers == "elsewhere" else opener
     return Service(settings, model, runner_of, log)
 
 
@@ -79,14 +76,15 @@ def open_node(settings: ServeSettings, log: FilteringBoundLogger) -> Node:
     """Open what works for servers elsewhere; raises EntracteError as `open_service` does."""
     require_shared(settings)
     require_folder(settings.lora_folder)
+    return Node(settings, _opener(settings, read_header(settings)), log)
+
+
+def _opener(settings: ServeSettings, model: ModelHeader) -> RunnerOf:
+    """What opens engines; raises RequestError if the model cannot make the default video."""
     try:
-        usual = usual_request(settings, read_header(settings))
+        usual = usual_request(settings, model)
     except RequestRefused as error:
         raise RequestError(f"the default video cannot be made: {error.message}") from None
-    return Node(settings, _opener(settings, usual), log)
-
-
-def _opener(settings: ServeSettings, usual: Request) -> RunnerOf:
     return lambda device: OpenEngine(settings, device, usual, settings.warm_up)
 
 

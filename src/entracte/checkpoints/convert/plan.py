@@ -194,9 +194,7 @@ def _formats_of(source: ComponentSource, version: ModelVersion, to: str | None) 
     blocks = version.blocks.get(source.name)
     if blocks is None:
         return NewFormats(to, held)
-    depth = blocks.count(".") + 1
-    numbers = {name.split(".")[depth] for name in source.tensors if name.startswith(f"{blocks}.")}
-    return NewFormats(to, held, blocks, len(numbers))
+    return NewFormats(to, held, blocks, source.block_count(blocks))
 
 
 def _piece(key: str) -> str:
