@@ -107,6 +107,6 @@ def use(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch, offline: bool = 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     # Of which agents there are huggingface_hub else asks the hub, once a day and machine.
-    agents = cache / "agents.json"
+    agents = cache.with_name(f"{cache.name}-agents.json")
     agents.write_text(json.dumps({"standardEnvVars": [], "harnesses": {}}))
     monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(agents))
