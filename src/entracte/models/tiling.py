@@ -107,13 +107,15 @@ def encode_tiled(encode: Encode, pixels: Tensor, tiling: Tiling) -> Tensor:
     return total.to(pixels.dtype)
 
 
-def encoded_tile(frames: int, height: int, width: int, tiling: Tiling) -> tuple[int, int, int]:
-    """How many tiles a video of so many latents is encoded in, and the latent frames, and places of
-    a frame, of the largest.
+def encoded_tiles(frames: int, height: int, width: int, tiling: Tiling) -> list[tuple[int, int]]:
+    """Of each tile that a video of so many latents is encoded in, the latent frames, and the places
+    of a frame.
     """
-    times, rows, columns = _spans_of(frames, height, width, tiling)
-    most = [max(stop - start for start, stop in spans) for spans in (times, rows, columns)]
-    return len(times) * len(rows) * len(columns), most[0], most[1] * most[2]
+    times, rows, columns = (
+        [stop - start for start, stop in spans]
+        for spans in _spans_of(frames, height, width, tiling)
+    )
+    return [(time, row * column) for time in times for row in rows for column in columns]
 
 
 def tile_spans(length: int, tile: int, overlap: int) -> Spans:

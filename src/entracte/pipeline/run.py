@@ -147,8 +147,7 @@ class Run:
         contexts = self._contexts()
         video = self._encode_video(frames)
         del frames  # before more is made
-        controls = self._encode_controls(deque(seen))
-        del seen
+        controls = self._encode_controls(seen)
         given = video, self._encode_sound(mel)
         del mel, video
         made: list[Latents] = []
@@ -219,11 +218,13 @@ class Run:
             require_finite(ENCODE_VIDEO, latent)
         return latent
 
-    def _encode_controls(self, pixels: deque[Tensor | None]) -> list[EncodedControl]:
-        """The latents of the control videos; their pixels are given back one by one."""
+    def _encode_controls(self, pixels: list[Tensor | None]) -> list[EncodedControl]:
+        """The latents of the control videos, whose pixels are given back one by one: the list is
+        emptied.
+        """
         made = []
         for control in self._given.controls:
-            frames = pixels.popleft()
+            frames = pixels.pop(0)
             latent = self._encode_video(frames, whole=True)
             assert latent is not None
             made.append(EncodedControl(latent, control.weights, control.reference))

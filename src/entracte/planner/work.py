@@ -8,7 +8,7 @@ from entracte.media.read_sound import CHANNELS as SOUND_CHANNELS
 from entracte.models import mel
 from entracte.models.kernels.calls import TEXT_BYTES
 from entracte.models.kernels.graphs import pool_bytes
-from entracte.models.tiling import Tiling, encoded_tile
+from entracte.models.tiling import Tiling, encoded_tiles
 from entracte.models.video_vae import SPATIAL_SCALE, TEMPORAL_SCALE
 from entracte.parallel import ONE_RANK, Layout
 from entracte.stages import Stage
@@ -155,7 +155,8 @@ class _Work:
         self._left += sum(
             self._noise(phase) + phase.images * self._pixels(phase) for phase in load.phases
         )
-        self._left += self._mel() + sum(map(self._seen, load.seen))
+        self._left += self._mel() + sum(self._seen(v.frames, v.height * v.width) for v in load.seen)
+        self._given = 0  # latents of a source, from which the first phase starts
         self._looked_at = 0  # latents of control videos
         self._started_from = 0  # the latents that the last phase started from
 
@@ -188,25 +189,28 @@ class _Work:
             self._left -= read
 
     def _encode_video(self, seen: SeenVideo) -> None:
-        """In tiles, or at once. What a phase does not start from stays beside that."""
-        cost, read = self._costs.encode_frames, self._seen(seen)
-        tiles, frames, places = 1, seen.frames, seen.height * seen.width
+        """In tiles, or at once."""
+        cost, whole = self._costs.encode_frames, (seen.frames, seen.height * seen.width)
+        tiles = [whole]
         if seen.tiled:
-            tiles, frames, places = encoded_tile(frames, seen.height, seen.width, Tiling())
-        nbytes = places * cost.nbytes_of(frames) - (read if tiles == 1 else 0)
-        self._add(stages.ENCODE_VIDEO, tiles * places * cost.flops_of(frames), nbytes)
-        self._left -= read
-        if not seen.tiled:
-            channels = self._model.transformer.video.in_channels
-            nbytes = seen.frames * seen.height * seen.width * channels * self._model.itemsize
-            self._left += nbytes
+            tiles = encoded_tiles(seen.frames, seen.height, seen.width, Tiling())
+        flops = sum(places * cost.flops_of(frames) for frames, places in tiles)
+        # A tile's pixels, which are in the cost, are a part of what is there already.
+        largest = max(n * cost.nbytes_of(frames) - self._seen(frames, n) for frames, n in tiles)
+        self._add(stages.ENCODE_VIDEO, flops, largest)
+        self._left -= self._seen(*whole)
+        channels = self._model.transformer.video.in_channels
+        nbytes = seen.frames * seen.height * seen.width * channels * self._model.itemsize
+        self._left += nbytes
+        if seen.tiled:
+            self._given += nbytes
+        else:
             self._looked_at += nbytes
 
-    def _seen(self, seen: SeenVideo) -> int:
-        """The pixels of a given video."""
-        frames = (seen.frames - 1) * TEMPORAL_SCALE + 1
-        sides = seen.height * seen.width * SPATIAL_SCALE**2
-        return 3 * frames * sides * self._model.itemsize
+    def _seen(self, frames: int, places: int) -> int:
+        """The pixels of so many latent frames of a given video, and places of a frame."""
+        pixels = ((frames - 1) * TEMPORAL_SCALE + 1) * places * SPATIAL_SCALE**2
+        return 3 * pixels * self._model.itemsize
 
     def _mel(self) -> int:
         return self._load.heard * SOUND_CHANNELS * mel.BINS * self._model.itemsize
@@ -279,7 +283,8 @@ class _Work:
 
     def _loop(self, stage: Stage, number: int, phase: PhaseLoad) -> None:
         """All steps of a phase."""
-        self._left -= self._noise(phase)
+        self._left -= self._noise(phase) + self._given
+        self._given = 0  # it is in what the loop takes
         images = phase.images * self._video(1, phase)
         work = loop_work(phase, self._transformer, self._layouts[number], self._exchanges_captured)
         nbytes = round(self._left + images + work.activations)
@@ -293,8 +298,10 @@ class _Work:
         return self._video(phase.frames, phase) + audio * self._model.itemsize
 
     def _noise(self, phase: PhaseLoad) -> int:
-        """Of a phase, in bfloat16 whatever the model is in."""
-        return self._latents(phase) * NOISE_BYTES // self._model.itemsize
+        """Of a phase's tokens, appended ones too, in bfloat16 whatever the model is in."""
+        video, audio = self._model.transformer.video, self._model.transformer.audio
+        numbers = phase.video_tokens * video.in_channels + phase.audio_tokens * audio.in_channels
+        return numbers * NOISE_BYTES
 
     def _pixels(self, phase: PhaseLoad) -> int:
         """Of an image, fitted to a phase's size."""
