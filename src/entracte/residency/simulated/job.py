@@ -65,7 +65,7 @@ def carry_out(
 def poison(memory: Iterable[Tensor]) -> None:
     """Make memory unfit for use."""
     for each in memory:
-        each.detach().view(torch.uint8).fill_(POISON)
+        each.detach()[None].view(torch.uint8).fill_(POISON)  # a number alone has no bytes
 
 
 def not_among(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
