@@ -198,11 +198,15 @@ def test_a_phone_says_that_a_video_is_in_the_queue(visit: Open, service: Fakes) 
 
 @pytest.mark.slow
 def test_the_gallery_shows_more(visit: Open, service: Fakes) -> None:
+    service.hold()  # so that all can be cancelled
     with service.client() as client:
+        made = []
         for number in range(30):
             fields = {"prompt": f"Street {number:02}", "size": "1280x720", "seconds": "4"}
-            made = client.post("/v1/videos", json=fields).json()
-            client.post(f"/v1/videos/{made['id']}/cancel")
+            made.append(client.post("/v1/videos", json=fields).json()["id"])
+            client.post(f"/v1/videos/{made[-1]}/cancel")
+        service.release()
+        wait_for(lambda: client.get(f"/v1/videos/{made[0]}").json()["status"] == "failed")
     seen = visit()
     cards = seen.page.locator("#cards .card:not(.ghost)")
     seen.card("Street 29").wait_for()

@@ -190,7 +190,7 @@ def test_a_database_that_fails_is_told_of_without_the_prompt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with local(tmp_path / "data") as running:
-        engine = running.service._database
+        engine = running.service.database
 
         @event.listens_for(engine, "do_execute")
         def fail(cursor: object, statement: str, *_: object) -> None:

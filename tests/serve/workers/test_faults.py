@@ -13,7 +13,7 @@ import pytest
 
 from entracte.request import Request
 from entracte.serve import background
-from entracte.serve.jobs import database
+from entracte.serve.jobs import sqlite
 from entracte.serve.jobs.database import open_database
 from entracte.serve.workers import process_handle, supervisor
 from tests.serve.fake_runner import OpenFake
@@ -161,7 +161,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "LOCK_SECONDS", 0.1)
     monkeypatch.setattr(background, "BACK_OFF", (0.1,))
     monkeypatch.setattr(background, "PROBE_SECONDS", 0.1)
 
@@ -195,7 +195,7 @@ def test_a_damaged_database_is_told_of_and_ends_no_thread(tmp_path: Path) -> Non
         with path.open("r+b") as file:
             file.seek(4096)
             file.write(os.urandom(path.stat().st_size - 4096))
-        running.service._database.dispose()  # what is cached is not damaged
+        running.service.database.dispose()  # what is cached is not damaged
         _, told = wait_for(lambda: h if (h := health(running))[0] == 503 else None)
         assert "the database failed" in told["error"]["message"]
         for method, route in (("GET", "/v1/videos"), ("POST", "/v1/videos")):
