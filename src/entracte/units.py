@@ -21,6 +21,9 @@ MOST_BYTES = 2**62
 
 def parse_bytes(given: float | str) -> int | None:
     """`24GiB`, `24G` (the same), `24GB` (powers of ten) or bytes to bytes; else None."""
+    # Python does not write integers of thousands of digits.
+    if not isinstance(given, str) and not abs(given) <= MOST_BYTES:
+        return None
     match = re.fullmatch(SIZE, given if isinstance(given, str) else f"{given}"[:60])
     nbytes = float(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else math.inf
     return None if nbytes > MOST_BYTES else int(nbytes)

@@ -35,8 +35,12 @@ def test_sizes(given: int | str | None, nbytes: int | None) -> None:
     assert parse_size("device_memory", given) == nbytes
 
 
-@pytest.mark.parametrize("given", ["", "GiB", "24GX", "-1GB", "1,5GB", "24 GiB free", "inf"])
-def test_what_is_no_size(given: str) -> None:
+@pytest.mark.parametrize(
+    "given",
+    ["", "GiB", "24GX", "-1GB", "1,5GB", "24 GiB free", "inf", -1, float("nan"), 10**5000],
+    ids=lambda given: f"{given}"[:9] if isinstance(given, str | float) else f"{given % 10}",
+)
+def test_what_is_no_size(given: float | str) -> None:
     with pytest.raises(RequestError, match="--device-memory takes a size such as 24GiB"):
         parse_size("device_memory", given)
 
